@@ -1,0 +1,69 @@
+"""The batch: what the loader hands to a method, on whatever device training runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one (micro-)batch.
+
+    Attributes:
+        views: named views of the same samples, cut by ONE keyed draw of geometry, e.g. ``image``
+            (B, C, H, W). ``uint8`` as the loader yields them; ``float32``, normalised, as a method
+            sees them.
+        index: (B,) int64, row in the global batch: the key of all noise.
+        keys: B sample names, for reports.
+        label: (B,) int64 class ids, -1 = unlabelled; ``None`` where the source has no labels.
+    """
+
+    views: dict[str, Tensor]
+    index: Tensor
+    keys: list[str]
+    label: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def image(self) -> Tensor:
+        return self.views["image"]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``; copies overlap with compute where memory is pinned."""
+        move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
+        return replace(
+            self,
+            views={name: move(view) for name, view in self.views.items()},
+            index=move(self.index),
+            label=None if self.label is None else move(self.label),
+        )
+
+    def pin_memory(self) -> Batch:
+        return replace(
+            self,
+            views={name: view.pin_memory() for name, view in self.views.items()},
+            index=self.index.pin_memory(),
+            label=None if self.label is None else self.label.pin_memory(),
+        )
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Samples ``start`` to ``stop`` as a batch of their own."""
+        return replace(
+            self,
+            views={name: view[start:stop] for name, view in self.views.items()},
+            index=self.index[start:stop],
+            keys=self.keys[start:stop],
+            label=None if self.label is None else self.label[start:stop],
+        )
+
+    @staticmethod
+    def of_images(images: Tensor, label: Tensor | None = None) -> Batch:
+        """A batch around ready tensors, (B, C, H, W); for tests and interactive use."""
+        keys = [str(i) for i in range(len(images))]
+        index = torch.arange(len(images), device=images.device)
+        return Batch(views={"image": images}, index=index, keys=keys, label=label)

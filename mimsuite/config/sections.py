@@ -1,0 +1,277 @@
+"""The sections of a recipe and their keys.
+
+Values that come from a paper live in the recipe files; a default here is only what is right for
+every recipe. Units are part of a key's name. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Size = Positive | tuple[Positive, Positive]
+Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of a size key that is one number for a square or two for a rectangle."""
+    return (size, size) if isinstance(size, int) else size
+
+
+class Section(BaseModel):
+    """A recipe section: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodCard(NamedTuple):
+    """What is proven of a method; shown by `recipes list` ."""
+
+    paper: str
+    status: Literal["verified", "faithful", "experimental"]
+    proof: tuple[Literal["step", "trajectory", "weights", "reproduced"], ...] = ()
+
+
+# --- what a recipe is ---------------------------------------------------------------------------
+
+
+class About(Section):
+    """`recipe:` what this file is; shown by `recipes list`."""
+
+    title: str = ""
+    task: Literal["pretrain", "finetune", "linear-probe"] = "pretrain"
+    modality: Literal["image", "video", "points", "volume"] = "image"
+    paper: str = ""
+    published: str = ""  # the figure the paper or its code reports, with its conditions
+    gpu_hours: str = ""
+
+
+class MethodSection(Section):
+    """`method:` the method's name, and in a subclass the keys that only this method has."""
+
+    name: str
+
+
+# --- model, mask, target: the vocabulary from which methods choose ------------------------------
+
+
+class ViTSection(Section):
+    """A plain vision transformer (Dosovitskiy et al., arXiv:2010.11929)."""
+
+    kind: Literal["vit"] = "vit"
+    image_size: Size = 224  # pixels, one number or [height, width]
+    patch_size: Positive = 16  # pixels
+    in_channels: Positive = 3
+    width: Positive = 768
+    depth: Positive = 12
+    heads: Positive = 12
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches per column and per row."""
+        height, width = height_width(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @model_validator(mode="after")
+    def _fits(self) -> ViTSection:
+        height, width = height_width(self.image_size)
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+class DecoderSection(Section):
+    """A light transformer that rebuilds the masked tokens."""
+
+    width: Positive = 512
+    depth: Positive = 8
+    heads: Positive = 16
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> DecoderSection:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+class AutoencoderSection(Section):
+    """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
+
+    encoder: ViTSection = ViTSection()
+    decoder: DecoderSection = DecoderSection()
+
+
+class RandomMaskSection(Section):
+    """`mask:` each token is masked with equal probability."""
+
+    kind: Literal["random"] = "random"
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)]
+
+    def visible(self, tokens: int) -> int:
+        """How many tokens stay visible: ``int(N * (1 - ratio))`` in float64, as published."""
+        return int(tokens * (1 - self.ratio))
+
+
+class PixelTargetSection(Section):
+    """`target:` the pixels of each masked patch."""
+
+    kind: Literal["pixels"] = "pixels"
+    normalize: bool  # each patch to zero mean and unit variance (MAE's norm_pix_loss)
+
+
+class Nothing(Section):
+    """A section that this method does not use; it must stay empty."""
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+class DataSection(Section):
+    """`data:` where samples come from and how they are streamed."""
+
+    source: str = ""  # folder, list file, tar shards, or embedded:NAME; set by --data
+    split: str = "train"
+    channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
+    workers: Annotated[int, Field(ge=0)] = 2
+    lanes: Positive | None = None  # parallel readers in a global batch; None: chosen to divide it
+    block: Positive = 1024  # samples of a lane that are shuffled together
+    verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
+    max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
+
+
+class AugmentSection(Section):
+    """`augment:` geometry and colour of the training views; random draws are keyed by sample."""
+
+    crop: Literal["random-resized", "single-try", "resize", "none"] = "random-resized"
+    crop_scale: Range = (0.2, 1.0)  # fraction of the image's area
+    crop_ratio: Range = (3 / 4, 4 / 3)  # width / height
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    hflip: Fraction = 0.5
+    randaugment: str | None = None  # a timm policy, e.g. rand-m9-mstd0.5-inc1
+    erase: Fraction = 0.0  # probability of random erasing
+    eval_resize: Positive | None = None  # short side before the centre crop; None: image_size
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of pixels in [0, 1], per channel
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+# --- optimisation -------------------------------------------------------------------------------
+
+
+class OptimSection(Section):
+    """`optim:` the optimizer. Exactly one of `lr` and `lr_per_256` is set."""
+
+    name: Literal["adamw", "lars", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0.0)] | None = None
+    lr_per_256: Annotated[float, Field(gt=0.0)] | None = None  # lr = this * global_batch / 256
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0.0)] = 1e-8
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> OptimSection:
+        if (self.lr is None) == (self.lr_per_256 is None):
+            raise ValueError("set exactly one of optim.lr and optim.lr_per_256")
+        return self
+
+
+class ScheduleSection(Section):
+    """`schedule:` learning rate over fractional epochs, read at every optimizer step."""
+
+    kind: Literal["half-cosine"] = "half-cosine"
+    epochs: Annotated[float, Field(gt=0.0)]
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    min_lr: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScheduleSection:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
+        return self
+
+
+class TrainSection(Section):
+    """`train:` batch, precision and device."""
+
+    global_batch: Positive
+    micro_batch: Positive | None = None  # samples per device at once; None: global / devices
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step
+    compile: bool = False
+    max_bad_steps: Positive = 20  # consecutive steps without a finite loss before giving up
+
+
+class EvalSection(Section):
+    """`eval:` probes of frozen features."""
+
+    split: str = "test"
+    pool: Literal["auto", "cls", "mean"] = "auto"  # auto: chosen on validation
+    neighbours: Positive = 5
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
+    batch: Positive = 256
+
+
+class LogSection(Section):
+    """`log:` what is written while training."""
+
+    every_steps: Positive = 20
+    pictures_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class CheckpointSection(Section):
+    """`checkpoint:` when state is saved and how much of it is kept."""
+
+    every_steps: Positive | None = None
+    every_minutes: Annotated[float, Field(gt=0.0)] | None = 15.0
+    keep: Positive = 3
+
+
+class Recipe(Section):
+    """A whole, validated recipe. A method subclasses it to type the four sections it owns."""
+
+    card: ClassVar[MethodCard] = MethodCard(paper="", status="experimental")
+
+    recipe: About = About()
+    base: str | None = None
+    method: MethodSection
+    model: Any
+    mask: Any
+    target: Any
+    data: DataSection = DataSection()
+    augment: AugmentSection = AugmentSection()
+    optim: OptimSection
+    schedule: ScheduleSection
+    train: TrainSection
+    eval: EvalSection = EvalSection()
+    log: LogSection = LogSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    # Size keys that `--smoke` shrinks, as dotted keys: {"model.encoder.width": 32, ...}
+    smoke: dict[str, Any] = {}
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate after scaling by the global batch."""
+        if self.optim.lr is not None:
+            return self.optim.lr
+        assert self.optim.lr_per_256 is not None
+        return self.optim.lr_per_256 * self.train.global_batch / 256

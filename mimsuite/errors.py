@@ -1,0 +1,36 @@
+"""Errors that are for the user: what is wrong, where, and what to do next.
+
+Each class carries the exit code of the command line (README, "Exit codes").
+"""
+
+from __future__ import annotations
+
+
+class MimsuiteError(Exception):
+    """Base of every error that the command line prints as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(MimsuiteError):
+    """A wrong command, recipe, path or checkpoint: the user can mend it."""
+
+    exit_code = 2
+
+
+class DataError(MimsuiteError):
+    """Data that cannot be read, or more damage than the limits allow."""
+
+    exit_code = 3
+
+
+class DivergedError(MimsuiteError):
+    """Training stopped since the loss or the gradient norm was not finite."""
+
+    exit_code = 4
+
+
+class Preempted(MimsuiteError):
+    """Stopped by a signal after saving; the same command with ``--resume auto`` goes on."""
+
+    exit_code = 75

@@ -1,0 +1,154 @@
+"""TokenMask: which tokens a model sees, which it rebuilds, for every modality.
+
+Letters: B batch, N tokens of the grid, V visible, M masked, D width.
+
+Index tensors, never boolean indexing: every sample of a batch has the same number of visible
+tokens, so shapes are fixed, nothing waits for the device, and the encoder computes visible tokens
+only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """A partition of ``range(N)`` into visible and masked tokens, one per sample.
+
+    Attributes:
+        grid: tokens along each axis: (H, W), (T, H, W), (G,) or (D, H, W); N is the product.
+        visible: (B, V) int64 ids of the tokens the encoder sees, in the order it sees them.
+        masked: (B, M) int64 ids of the others, V + M = N.
+        decoded: (B, Nd) int64 ids that the decoder rebuilds; ``None`` = exactly the masked ones.
+        decoded_masked: (B, Nd) bool, which of ``decoded`` are masked and so carry loss.
+    """
+
+    grid: tuple[int, ...]
+    visible: Tensor
+    masked: Tensor
+    decoded: Tensor | None = None
+    decoded_masked: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.visible.shape[1] + self.masked.shape[1] != math.prod(self.grid):
+            raise ValueError(
+                f"{self.visible.shape[1]} visible + {self.masked.shape[1]} masked tokens "
+                f"are not the {math.prod(self.grid)} of grid {self.grid}"
+            )
+
+    # --- making one ---
+
+    @classmethod
+    def from_order(cls, order: Tensor, visible: int, grid: tuple[int, ...]) -> TokenMask:
+        """The first ``visible`` of a permutation (B, N) of token ids are seen, in that order."""
+        return cls(grid, order[:, :visible].contiguous(), order[:, visible:].contiguous())
+
+    @classmethod
+    def from_removed(
+        cls,
+        removed: Tensor,
+        grid: tuple[int, ...],
+        order: Tensor | None = None,
+        not_decoded: Tensor | None = None,
+    ) -> TokenMask:
+        """From published boolean masks.
+
+        Args:
+            removed: (B, N) bool or 0/1, True = hidden from the encoder; equal counts per sample.
+            order: (B, N) permutation giving the order within each part; ``None`` = raster order.
+            not_decoded: (B, N) bool, True = the decoder skips it (VideoMAE V2's decoder mask).
+
+        Raises:
+            ValueError: samples that hide different numbers of tokens.
+        """
+        removed = removed.bool()
+        visible, masked = _split(removed, order)
+        if not_decoded is None:
+            return cls(grid, visible, masked)
+        decoded, _ = _split(not_decoded.bool(), order)
+        return cls(grid, visible, masked, decoded, removed.gather(1, decoded))
+
+    # --- reading it ---
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return math.prod(self.grid)
+
+    def dense(self) -> Tensor:
+        """(B, N) bool in raster order, True = masked."""
+        dense = torch.ones(
+            len(self.visible), self.tokens, dtype=torch.bool, device=self.visible.device
+        )
+        return dense.scatter(1, self.visible, False)
+
+    def restore(self) -> Tensor:
+        """(B, N) int64: ``cat([visible, masked], 1).gather(1, restore())`` is raster order."""
+        return torch.cat([self.visible, self.masked], dim=1).argsort(dim=1)
+
+    def flip(self) -> TokenMask:
+        """The complementary mask: sees what was masked."""
+        return TokenMask(self.grid, visible=self.masked, masked=self.visible)
+
+    def to(self, device: torch.device | str) -> TokenMask:
+        move = lambda x: None if x is None else x.to(device, non_blocking=True)  # noqa: E731
+        return replace(
+            self,
+            visible=self.visible.to(device, non_blocking=True),
+            masked=self.masked.to(device, non_blocking=True),
+            decoded=move(self.decoded),
+            decoded_masked=move(self.decoded_masked),
+        )
+
+    # --- using it ---
+
+    def ids(self, part: str) -> Tensor:
+        """Ids of a part: ``visible``, ``masked`` or ``decoded`` (= masked where not given)."""
+        if part == "decoded" and self.decoded is None:
+            return self.masked
+        ids = getattr(self, part)
+        assert isinstance(ids, Tensor)
+        return ids
+
+    def gather(self, tokens: Tensor, part: str) -> Tensor:
+        """Rows of ``tokens`` (B, N, ...) that belong to ``part``, (B, len(part), ...)."""
+        return gather_tokens(tokens, self.ids(part))
+
+    def assemble(self, visible_tokens: Tensor, fill: Tensor) -> Tensor:
+        """All tokens in raster order: visible ones (B, V, D) in place, ``fill`` elsewhere.
+
+        ``fill`` is (B, M, D), or anything that broadcasts to it, such as a mask token (D,).
+        """
+        batch, _, width = visible_tokens.shape
+        fill = fill.to(visible_tokens.dtype).expand(batch, self.masked.shape[1], width)
+        return gather_tokens(torch.cat([visible_tokens, fill], dim=1), self.restore())
+
+
+def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
+    """``tokens[b, ids[b, i]]`` for (B, N, ...) tokens and (B, K) ids -> (B, K, ...).
+
+    A batch axis of size 1 (a position table) is shared by all samples.
+    """
+    if tokens.ndim == 3:
+        index = ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+        return tokens.expand(len(ids), -1, -1).gather(1, index)
+    rows = torch.arange(len(ids), device=ids.device).unsqueeze(1)
+    return tokens.expand(len(ids), *tokens.shape[1:])[rows, ids]
+
+
+def _split(flags: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Ids where ``flags`` (B, N) is False and where it is True, each in the given order."""
+    counts = flags.sum(1)
+    if not bool((counts == counts[0]).all()):
+        raise ValueError(f"samples mask different numbers of tokens: {counts.tolist()}")
+    if order is None:
+        order = torch.arange(flags.shape[1], device=flags.device).expand_as(flags)
+    by_flag = flags.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True)
+    kept = flags.shape[1] - int(counts[0])
+    ids = order.gather(1, by_flag)
+    return ids[:, :kept].contiguous(), ids[:, kept:].contiguous()

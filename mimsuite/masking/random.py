@@ -1,0 +1,27 @@
+"""Uniform random masking (MAE, He et al., arXiv:2111.06377, section 3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mimsuite.config.sections import RandomMaskSection
+from mimsuite.masking.mask import TokenMask
+
+
+class RandomSampler:
+    """Keeps the tokens with the least noise, in order of their noise.
+
+    ``guide`` (attention, coordinates) is what guided samplers draw by; this one has no use for it.
+    """
+
+    noise_per_token = 1
+
+    def __init__(self, section: RandomMaskSection) -> None:
+        self.section = section
+
+    def __call__(
+        self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
+    ) -> TokenMask:
+        """Mask of (B, N) float32 noise, N tokens of ``grid``."""
+        order = noise.argsort(dim=1, stable=True)  # stable: equal noise sorts alike everywhere
+        return TokenMask.from_order(order, self.section.visible(noise.shape[1]), grid)

@@ -1,0 +1,128 @@
+"""What a method is: prepare, mask, forward.
+
+A method returns its loss, its named terms and what pictures need. It never logs, never touches the
+optimizer and never knows its rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import Recipe
+from mimsuite.masking import TokenMask
+from mimsuite.models import Features
+from mimsuite.noise import Noise
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The all-gather of a single process."""
+    return tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one step computed once, without gradient, for both the mask and the loss.
+
+    Attributes:
+        noise: keyed noise of this micro-batch.
+        gather: all-gather over ranks, given by the trainer; identity on one process.
+        made: whatever the method's ``prepare`` computed (teacher features, token ids, groups).
+    """
+
+    noise: Noise
+    gather: Callable[[Tensor], Tensor] = alone
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Result of a forward pass.
+
+    Attributes:
+        loss: scalar float32.
+        terms: named scalars for the log, detached.
+        prediction: the raw prediction, in the order of ``masks``.
+        masks: the masks it was made under.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    prediction: Tensor | None = None
+    masks: dict[str, TokenMask] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One labelled column of a picture: (B, C, H, W) float in the space of the normalised input."""
+
+    title: str
+    images: Tensor
+
+
+class Method(nn.Module):
+    """Base of all methods. A subclass names its recipe class and sets ``self.encoder``.
+
+    Example:
+        >>> masks = method.mask(batch, noise, ctx := method.prepare(batch, noise))
+        >>> method(batch, masks, ctx).loss.backward()
+    """
+
+    Recipe: ClassVar[type[Recipe]]
+    encoder: nn.Module
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        """Work without gradient that mask and loss share: teachers, tokenizer ids, groups."""
+        return Context(noise, gather)
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        """The masks of this batch by name: one entry, or one a view."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Loss and prediction."""
+        raise NotImplementedError
+
+    def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
+        """Features of the intact sample, as every probe reads them."""
+        return self.encoder.encode(batch, layers=layers)
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """Columns of a picture: original, masked, rebuilt ... Empty where there are none."""
+        return []
+
+    # --- what the optimizer asks ---
+
+    def layer_count(self) -> int:
+        """The layer id of the head: 1 + number of blocks + 1 in a plain transformer."""
+        return self.encoder.depth + 1
+
+    def layer_id(self, name: str) -> int:
+        """Layer id of a parameter, for layer decay; by default that of the encoder."""
+        prefix, _, rest = name.partition(".")
+        return self.encoder.layer_id(rest) if prefix == "encoder" else self.layer_count()
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that do not decay although they have more than one axis."""
+        return set()
+
+    # --- published checkpoints ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        """The state under the published implementation's key names."""
+        raise NotImplementedError(f"{type(self).__name__} has no published key layout")
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published state under our key names; keys that are not understood stay as they are."""
+        raise NotImplementedError(f"{cls.__name__} has no published key layout")

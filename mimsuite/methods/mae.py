@@ -1,0 +1,142 @@
+"""MAE: Masked Autoencoders Are Scalable Vision Learners (He et al., arXiv:2111.06377).
+
+A random quarter of the patches is encoded; a small decoder sees their latents, and a mask token in
+every other place, and rebuilds the pixels of the masked patches (section 3 of the paper).
+
+Letters: B batch, N patches, V visible, M masked, P = p*p*C pixels of a patch.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import (
+    AutoencoderSection,
+    MethodCard,
+    MethodSection,
+    PixelTargetSection,
+    RandomMaskSection,
+    Recipe,
+)
+from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
+from mimsuite.methods.base import Context, Method, Output, Panel
+from mimsuite.models import MAEDecoder, build_encoder
+from mimsuite.noise import Noise
+from mimsuite.targets import PixelTarget
+from mimsuite.tokens import unpatchify
+
+
+class MAESection(MethodSection):
+    """`method:` MAE has no keys of its own: model, mask and target say it all."""
+
+    name: Literal["mae"]
+
+
+class MAERecipe(Recipe):
+    """A recipe for MAE pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2111.06377", "verified", ("step", "trajectory"))
+
+    method: MAESection
+    model: AutoencoderSection
+    mask: RandomMaskSection
+    target: PixelTargetSection
+
+    @model_validator(mode="after")
+    def _something_to_see_and_to_rebuild(self) -> MAERecipe:
+        rows, columns = self.model.encoder.grid
+        visible = self.mask.visible(rows * columns)
+        if visible == 0 or visible == rows * columns:
+            raise ValueError(
+                f"mask.ratio {self.mask.ratio} leaves {visible} of {rows * columns} patches "
+                f"visible: at least one must be visible and one masked"
+            )
+        return self
+
+
+class MAE(Method):
+    """Masked autoencoder on a plain ViT."""
+
+    Recipe = MAERecipe
+
+    def __init__(self, recipe: MAERecipe) -> None:
+        super().__init__(recipe)
+        section = recipe.model.encoder
+        self.grid, self.patch_size = section.grid, section.patch_size
+        self.sampler = RandomSampler(recipe.mask)
+        self.target = PixelTarget(recipe.target)
+        self.encoder = build_encoder(section)
+        self.decoder = MAEDecoder(
+            recipe.model.decoder,
+            in_width=section.width,
+            out_width=section.patch_size**2 * section.in_channels,
+            grid=section.grid,
+            eps=section.norm_eps,
+        )
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        rows, columns = self.grid
+        return {"image": self.sampler(noise.rows("mask", rows * columns), self.grid)}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Mean squared error over the masked patches; ``prediction`` is (B, M, P)."""
+        mask = masks["image"]
+        visible = self.encoder.patches(batch.image, mask.visible)  # (B, V, P)
+        latent = self.encoder(visible, mask.visible, noise=ctx.noise)
+        prediction = self.decoder(latent, mask)  # (B, M, P)
+        target = self.target(self.encoder.patches(batch.image, mask.masked))
+        loss = self.target.loss(prediction, target)
+        return Output(loss, {"pixels": loss.detach()}, prediction, masks)
+
+    def reconstruct(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Tensor:
+        """Predictions everywhere, visible patches too: (B, N, P) in raster order."""
+        mask = masks["image"]
+        visible = self.encoder.patches(batch.image, mask.visible)
+        latent = self.encoder(visible, mask.visible, noise=ctx.noise)
+        return gather_tokens(self.decoder(latent, mask, everywhere=True), mask.restore())
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """Original, masked, reconstruction, and the reconstruction pasted into the visible part."""
+        patches = self.encoder.patches(batch.image).float()  # (B, N, P)
+        hidden = masks["image"].dense().unsqueeze(-1)  # (B, N, 1)
+        rebuilt = self.target.denormalize(self.reconstruct(batch, masks, ctx), patches)
+        note = " (true patch mean and contrast)" if self.target.normalize else ""
+
+        def picture(title: str, tokens: Tensor) -> Panel:
+            return Panel(title, unpatchify(tokens, self.patch_size, self.grid))
+
+        return [
+            Panel("original", batch.image.float()),
+            picture("masked", patches.masked_fill(hidden, 0.0)),
+            picture("reconstruction" + note, rebuilt),
+            picture("reconstruction + visible", patches.where(~hidden, rebuilt)),
+        ]
+
+    # --- published checkpoints (facebookresearch/mae) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return {_to_published(name): tensor for name, tensor in self.state_dict().items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {_from_published(name): tensor for name, tensor in state.items()}
+
+
+def _to_published(name: str) -> str:
+    """``decoder.blocks.0.norm1.weight`` -> ``decoder_blocks.0.norm1.weight``; encoder keys bare."""
+    part, _, rest = name.partition(".")
+    if part == "encoder":
+        return rest
+    return rest if rest == "mask_token" else f"decoder_{rest}"
+
+
+def _from_published(name: str) -> str:
+    if name == "mask_token":
+        return "decoder.mask_token"
+    if name.startswith("decoder_"):
+        return "decoder." + name.removeprefix("decoder_")
+    return "encoder." + name

@@ -1,0 +1,83 @@
+"""The pre-norm transformer block, on timm's attention and MLP.
+
+``x += keep * Attn(LN x); x += keep * MLP(LN x)`` with exact-erf GELU and scaled-dot-product
+attention. Two things beside timm's own block: drop path draws from keyed noise instead of the
+global generator, and a block may compute only the last few tokens of its sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention as TimmAttention
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+
+class Attention(TimmAttention):
+    """Multi-head self-attention; with ``queries`` = q only the last q tokens ask."""
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D), or (B, q, D): keys and values always come from all tokens."""
+        batch, tokens, width = x.shape
+        if queries is None:
+            qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, h, N, d)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x[:, -queries:], weight[:width], bias[:width])
+            kv = F.linear(x, weight[width:], bias[width:])
+            q = q.reshape(batch, queries, self.num_heads, self.head_dim).transpose(1, 2)
+            kv = kv.reshape(batch, tokens, 2, self.num_heads, self.head_dim)
+            k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm block; parameter names are those of timm and of the published code."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = Attention(width, num_heads=heads, qkv_bias=True)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden_features=int(width * mlp_ratio), act_layer=nn.GELU)
+
+    def forward(
+        self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None, queries: int | None = None
+    ) -> Tensor:
+        """(B, N, D) -> (B, N, D).
+
+        Args:
+            keep: (B,) factors of the two residual branches (drop path); ``None`` = 1.
+            queries: return only the last so many tokens, (B, queries, D); exact, and cheaper in
+                the last block of a decoder whose other outputs nobody reads.
+        """
+        attended = self.attn(self.norm1(x), queries)
+        if queries is not None:
+            x = x[:, -queries:]
+        x = x + (attended if keep is None else attended * keep[0].view(-1, 1, 1))
+        mixed = self.mlp(self.norm2(x))
+        return x + (mixed if keep is None else mixed * keep[1].view(-1, 1, 1))
+
+
+def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor]]:
+    """Per block, the (B,) factors of its two branches (Huang et al., arXiv:1603.09382).
+
+    Args:
+        uniform: (B, 2 * depth) keyed noise.
+        rate: drop probability of the last block; grows linearly from 0 in the first.
+    """
+    depth = uniform.shape[1] // 2
+    rates = torch.linspace(0, rate, depth, device=uniform.device).repeat_interleave(2)
+    factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
+    return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]
+
+
+def init_linear(module: nn.Module) -> None:
+    """MAE's initialisation: xavier-uniform weights (fused qkv as one matrix), zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,84 @@
+"""Keyed randomness: every random number of the suite is a pure function of its key.
+
+A mask, a drop-path draw or a mixup partner depends on ``(seed, purpose, step, index)`` where
+``index`` is the sample's row in the *global* batch; a crop depends on ``(seed, purpose, epoch,
+sample)``. So nothing random has to be saved, and results are the same for any number of workers,
+ranks and micro-batches.
+
+The tensor generator is SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) used as a counter: the n-th
+number of a row is ``mix(row_key + n * GAMMA)``, integer arithmetic that every device does alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def key_of(*parts: object) -> int:
+    """A 64-bit key, unsigned, of any printable parts; equal parts give equal keys for ever."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def keyed_rng(*parts: object) -> np.random.Generator:
+    """A numpy generator for work on one sample in a loader worker."""
+    return np.random.Generator(np.random.Philox(key=key_of(*parts)))
+
+
+class Noise:
+    """Rows of uniform numbers for the samples of one (micro-)batch at one step.
+
+    Args:
+        seed: the recipe's ``train.seed``.
+        step: global optimizer step, from 0.
+        index: (B,) int64, each sample's row in the global batch; the rows come on its device.
+    """
+
+    def __init__(self, seed: int, step: int, index: Tensor) -> None:
+        self.seed, self.step, self.index = seed, step, index
+
+    def rows(self, purpose: str, width: int) -> Tensor:
+        """(B, width) float32 in the open interval (0, 1), keyed by (seed, purpose, step, index)."""
+        stream = _signed(key_of(self.seed, purpose, self.step))
+        row_key = _mix(self.index.to(torch.int64) * _signed(_GAMMA) + stream)  # (B,)
+        counter = torch.arange(1, width + 1, device=self.index.device) * _signed(_GAMMA)
+        bits = _mix(row_key[:, None] + counter)  # (B, width)
+        # 23 bits and a half: exact in float32, and never 0 or 1, so log() of it is finite.
+        return ((_shift_right(bits, 41)).to(torch.float32) + 0.5) * 2.0**-23
+
+
+class FixedNoise(Noise):
+    """Noise given by hand: ``{purpose: (B, width)}``. For parity tests and interactive use."""
+
+    def __init__(self, rows: dict[str, Tensor]) -> None:
+        self._rows = rows
+
+    def rows(self, purpose: str, width: int) -> Tensor:
+        given = self._rows[purpose]
+        if given.shape[1] != width:
+            raise ValueError(f"noise '{purpose}' has width {given.shape[1]}, asked for {width}")
+        return given
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same bits as an unsigned 64-bit integer."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's ``>>`` keeps the sign)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _signed(_MIX_1)
+    x = (x ^ _shift_right(x, 27)) * _signed(_MIX_2)
+    return x ^ _shift_right(x, 31)

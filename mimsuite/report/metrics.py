@@ -1,0 +1,58 @@
+"""The metrics of a run, twice: ``metrics.jsonl`` is the record, ``metrics.csv`` its copy as a table.
+
+The table follows from the record, so whatever a crash leaves behind, it can be made anew; that is
+also how it gains a column, and how both are cut back when a run resumes from an earlier step.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mimsuite.report.files import LineFile, dumps, jsonable, read_lines
+
+
+class MetricsFiles:
+    """Appends rows to ``metrics.jsonl`` and ``metrics.csv`` of a run directory."""
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self._record = LineFile(folder / "metrics.jsonl", warn)
+        self._table = LineFile(folder / "metrics.csv", warn)
+        self._columns: list[str] = []
+        self._rebuild_table()
+
+    def append(self, step: int, values: dict[str, Any]) -> None:
+        row = {"step": step, **jsonable(values)}
+        self._record.append(dumps(row))
+        if set(row) <= set(self._columns):
+            self._table.append(_csv_line(row.get(name) for name in self._columns))
+        else:
+            self._rebuild_table()
+
+    def cut_back(self, step: int) -> None:
+        """Drop every row after ``step``."""
+        kept = [row for row in read_lines(self._record.path) if row.get("step", 0) <= step]
+        self._record.replace("".join(dumps(row) + "\n" for row in kept))
+        self._rebuild_table()
+
+    def close(self) -> None:
+        self._record.close()
+        self._table.close()
+
+    def _rebuild_table(self) -> None:
+        rows = list(read_lines(self._record.path))
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        if rows or self._table.path.stat().st_size:
+            lines = [_csv_line(self._columns)] if rows else []
+            lines += [_csv_line(row.get(name) for name in self._columns) for row in rows]
+            self._table.replace("".join(line + "\n" for line in lines))
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    """One line without its end; an absent value is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()

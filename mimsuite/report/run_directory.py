@@ -1,0 +1,195 @@
+"""The run directory: the files that people and scripts may rely on.
+
+====================  ===========================================================================
+``config.yaml``       the recipe as it ran, every key
+``config.diff.yaml``  what the command line changed against the recipe file
+``command.txt``       one line for each start of the run
+``env.json``          versions, devices, host, git commit; earlier starts under ``earlier``
+``metrics.jsonl``     one object per logged step; ``metrics.csv`` is the same as a table
+``events.jsonl``      one object per event: ``event``, ``step``, ``time`` and what belongs to it
+``train.log``         what happened, for people
+``images/``           first batch, masks, reconstructions, curves
+``checkpoints/``      written by training
+``DONE`` ...          or ``PREEMPTED``, ``FAILED``: JSON with ``step``, ``time``, ``reason``
+====================  ===========================================================================
+
+Only rank 0 has one. Nothing here imports torch until a run is created.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from mimsuite.errors import UserError
+from mimsuite.report import console
+from mimsuite.report.environment import environment
+from mimsuite.report.files import LineFile, dumps, write_atomic
+from mimsuite.report.metrics import MetricsFiles
+from mimsuite.report.text import clean, now
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+Status = Literal["DONE", "PREEMPTED", "FAILED"]
+
+
+class RunDirectory:
+    """A run directory that is open for writing; made by :meth:`create`.
+
+    Attributes:
+        path: the directory.
+        images: its folder of pictures.
+        checkpoints: its folder of checkpoints.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images = path / "images"
+        self.checkpoints = path / "checkpoints"
+        self.images.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        self._log = LineFile(path / "train.log", console.warn)
+        self._events = LineFile(path / "events.jsonl", console.warn)
+        self._metrics = MetricsFiles(path, console.warn)
+
+    @classmethod
+    def create(cls, path: str | Path, resolved: Resolved, *, resume: bool) -> RunDirectory:
+        """Make the directory of a new run, or open that of an existing one.
+
+        With ``resume`` a directory that does not exist yet is made; one that does goes on: its
+        status file is removed, the command is appended, and a configuration that differs from the
+        stored one replaces it, the old one staying as ``config.1.yaml``, ``config.2.yaml`` ...
+
+        Raises:
+            UserError: the directory holds something and ``resume`` is off, or it cannot be
+                written (read-only place, full disk).
+        """
+        path = Path(path)
+        try:
+            if not resume:
+                _refuse_to_overwrite(path)
+            path.mkdir(parents=True, exist_ok=True)
+            _write_configuration(path, resolved)
+            _append_command(path / "command.txt")
+            _write_environment(path / "env.json")
+            for status in get_args(Status):
+                (path / status).unlink(missing_ok=True)
+            return cls(path)
+        except OSError as error:
+            fault = error.strerror or error
+            raise UserError(
+                f"cannot write run directory {path}: {fault}; choose another --out"
+            ) from error
+
+    def metrics(self, step: int, values: dict[str, Any]) -> None:
+        """Add a row of figures: numbers, or tensors of one number.
+
+        Raises:
+            UserError: the file could not be written three times in a row.
+        """
+        self._metrics.append(step, values)
+
+    def event(self, name: str, step: int, **fields: Any) -> None:
+        """Add an event: ``resume``, ``save``, ``skip``, ``rewind``, ``preempt``, ``bad_sample`` ...
+
+        Raises:
+            UserError: the file could not be written three times in a row.
+        """
+        self._events.append(dumps({"event": name, "step": step, "time": now(), **fields}))
+
+    def log(self, line: str) -> None:
+        """Add a line, with the time, to ``train.log``; control characters are left out."""
+        self._log.append(f"{now()} {clean(line)}")
+
+    def cut_back(self, step: int) -> None:
+        """Drop the metrics after ``step``, from where the run resumes. Events stay: they happened.
+
+        Raises:
+            OSError: the shortened files cannot be written; the old ones are then untouched.
+        """
+        self._metrics.cut_back(step)
+
+    def finish(self, status: Status, **fields: Any) -> None:
+        """Close the run's files and leave its one status file with step, time, reason and ``fields``.
+
+        Raises:
+            UserError: the status file cannot be written.
+        """
+        for other in get_args(Status):
+            if other != status:
+                (self.path / other).unlink(missing_ok=True)
+        content = {"step": None, "time": now(), "reason": "", **fields}
+        try:
+            write_atomic(self.path / status, dumps(content, indent=2) + "\n")
+        except OSError as error:
+            fault = error.strerror or error
+            raise UserError(f"cannot write {self.path / status}: {fault}") from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the files without a verdict; a run that ended so can be resumed."""
+        for file in (self._log, self._events, self._metrics):
+            file.close()
+
+
+def status_of(path: str | Path) -> tuple[Status, dict[str, Any]] | None:
+    """The status of a run directory and what its file says; ``None`` while it runs or was killed."""
+    for status in get_args(Status):
+        file = Path(path) / status
+        if file.is_file():
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                content = {}
+            return status, content if isinstance(content, dict) else {}
+    return None
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if (path / "config.yaml").exists():
+        raise UserError(
+            f"run directory {path} exists: resume it with --resume auto, or choose another --out"
+        )
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, not a place for a run directory: choose another --out")
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"directory {path} is not empty: choose another --out")
+
+
+def _write_configuration(path: Path, resolved: Resolved) -> None:
+    """``config.yaml`` comes first of all files: it is what makes a directory a run."""
+    current, new = path / "config.yaml", resolved.yaml()
+    if current.exists():
+        if current.read_text(encoding="utf-8") == new:
+            return
+        number = 1
+        while (old := path / f"config.{number}.yaml").exists():
+            number += 1
+        write_atomic(old, current.read_bytes())
+    write_atomic(current, new)
+    write_atomic(path / "config.diff.yaml", resolved.changed_yaml())
+
+
+def _append_command(path: Path) -> None:
+    program = Path(sys.argv[0]).name or "python"
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
+
+
+def _write_environment(path: Path) -> None:
+    """The present environment on top; earlier ones that differed from their successor below."""
+    current = environment()
+    earlier: list[Any] = []
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = before.pop("earlier", [])
+        if {**before, "time": ""} != {**current, "time": ""}:
+            earlier.append(before)
+    except (FileNotFoundError, ValueError):
+        pass
+    write_atomic(path, dumps({**current, "earlier": earlier}, indent=2) + "\n")

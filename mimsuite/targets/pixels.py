@@ -1,0 +1,42 @@
+"""Pixel reconstruction (MAE, arXiv:2111.06377, section 3 "Reconstruction target")."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mimsuite.config.sections import PixelTargetSection
+
+_EPS = 1e-6
+
+
+class PixelTarget:
+    """Pixels of a patch, optionally normalised by the patch's own mean and unbiased variance."""
+
+    def __init__(self, section: PixelTargetSection) -> None:
+        self.normalize = section.normalize
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """(B, K, P) patch vectors -> float32 targets of the same shape."""
+        patches = patches.float()
+        if not self.normalize:
+            return patches
+        mean, deviation = self.statistics(patches)
+        return (patches - mean) / deviation
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error over tokens and pixels, in float32."""
+        return (prediction.float() - target).square().mean()
+
+    def denormalize(self, prediction: Tensor, patches: Tensor) -> Tensor:
+        """Predictions as pixels. With normalised targets this borrows the statistics of the true
+        ``patches``, so such a picture knows more than the model does and must say so."""
+        if not self.normalize:
+            return prediction.float()
+        mean, deviation = self.statistics(patches.float())
+        return prediction.float() * deviation + mean
+
+    @staticmethod
+    def statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, 1) mean and sqrt(variance + 1e-6); the variance is unbiased, as published."""
+        mean = patches.mean(dim=-1, keepdim=True)
+        return mean, (patches.var(dim=-1, keepdim=True) + _EPS).sqrt()

@@ -1,0 +1,56 @@
+"""LARS (You et al., arXiv:1708.03888) as linear probes of masked autoencoders use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rates with plain momentum; the rate is outside the momentum buffer.
+
+    For parameters with more than one axis: ``g += weight_decay * p``, then ``g *= trust *
+    |p| / |g|`` (factor 1 where either norm is 0). 1-D parameters get neither. For all:
+    ``mu = momentum * mu + g; p -= lr * mu``.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        trust_coefficient: float = 0.001,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "trust_coefficient": trust_coefficient,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        if parameter.ndim > 1:
+            gradient = gradient + group["weight_decay"] * parameter
+            size, slope = parameter.norm(), gradient.norm()
+            trust = group["trust_coefficient"] * size / slope
+            gradient = gradient * torch.where((size > 0) & (slope > 0), trust, 1.0)
+        state = self.state[parameter]
+        if "mu" not in state:
+            state["mu"] = torch.zeros_like(parameter)
+        state["mu"].mul_(group["momentum"]).add_(gradient)
+        parameter.add_(state["mu"], alpha=-group["lr"])

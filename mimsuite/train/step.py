@@ -1,0 +1,87 @@
+"""One optimizer step: micro-batches forward and backward, clip, guard, update.
+
+Nothing here waits for the device: losses and norms stay tensors until the log asks for them, and a
+step whose loss or gradient norm is not finite is skipped by the fused optimizer itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mimsuite.batch import Batch
+from mimsuite.methods.base import Method, alone
+from mimsuite.noise import Noise
+from mimsuite.train.optim import trained
+from mimsuite.train.precision import Precision
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured; 0-d tensors on the device.
+
+    Attributes:
+        loss: mean over the micro-batches.
+        terms: the method's named terms, likewise.
+        grad_norm: global L2 norm before clipping.
+        skipped: 1.0 where the update was left out since loss or norm was not finite.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    grad_norm: Tensor
+    skipped: Tensor
+
+
+def train_step(
+    method: Method,
+    optimizer: Optimizer,
+    micro_batches: Iterable[Batch],
+    accumulation: int,
+    *,
+    noise: Callable[[Batch], Noise],
+    precision: Precision,
+    clip_grad: float | None = None,
+    gather: Callable[[Tensor], Tensor] = alone,
+) -> StepResult:
+    """Run one optimizer step and leave the gradients of it in place.
+
+    Args:
+        method: in train mode.
+        micro_batches: ``accumulation`` normalised batches on the method's device; taken one by
+            one, so that a loader may still be decoding the next.
+        noise: keyed noise of a micro-batch at this step.
+        clip_grad: largest global gradient norm.
+        gather: all-gather over ranks for methods that contrast samples.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    losses: list[Tensor] = []
+    terms: dict[str, Tensor] = {}
+    for batch in micro_batches:
+        rows = noise(batch)
+        with precision.autocast():
+            with torch.no_grad():
+                context = method.prepare(batch, rows, gather)
+                masks = method.mask(batch, rows, context)
+            output = method(batch, masks, context)
+        precision.backward(output.loss / accumulation)
+        losses.append(output.loss.detach())
+        for name, value in output.terms.items():
+            terms[name] = terms.get(name, 0) + value.float() / accumulation
+    precision.unscale(optimizer)
+    loss = torch.stack(losses).mean()
+    grad_norm = _grad_norm(trained(optimizer), clip_grad)
+    skipped = (~torch.isfinite(loss + grad_norm)).float()
+    precision.step(optimizer, skipped)
+    return StepResult(loss, terms, grad_norm, skipped)
+
+
+def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:
+    """Global L2 norm of the gradients; clips them in place where a limit is given."""
+    if clip is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip)
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
