@@ -47,6 +47,8 @@ class About(Section):
     paper: str = ""
     published: str = ""  # the figure the paper or its code reports, with its conditions
     gpu_hours: str = ""
+    finetune: str = ""  # recipe by which `mimsuite finetune` tunes a run of this one
+    linear_probe: str = ""  # likewise of the published linear-probe protocol
 
 
 class MethodSection(Section):
@@ -189,7 +191,7 @@ class OptimSection(Section):
     @model_validator(mode="after")
     def _one_rate(self) -> OptimSection:
         if (self.lr is None) == (self.lr_per_256 is None):
-            raise ValueError("set exactly one of optim.lr and optim.lr_per_256")
+            raise ValueError("set exactly one of optim.lr and optim.lr_per_256; null clears one")
         return self
 
 
@@ -226,6 +228,7 @@ class EvalSection(Section):
 
     split: str = "test"
     pool: Literal["auto", "cls", "mean"] = "auto"  # auto: chosen on validation
+    layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
     neighbours: Positive = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
     batch: Positive = 256

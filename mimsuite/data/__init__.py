@@ -1,0 +1,25 @@
+"""Data: sources, the order of training, decoding, augmentation and batches."""
+
+from __future__ import annotations
+
+from mimsuite.data.damage import CorruptSample, Damage
+from mimsuite.data.eval_loader import EvalLoader, eval_loader
+from mimsuite.data.normalize import Normalize
+from mimsuite.data.opening import open_source, source_splits
+from mimsuite.data.source import Sample, Source
+from mimsuite.data.train_loader import Loaded, TrainLoader, train_loader
+
+__all__ = [
+    "CorruptSample",
+    "Damage",
+    "EvalLoader",
+    "Loaded",
+    "Normalize",
+    "Sample",
+    "Source",
+    "TrainLoader",
+    "eval_loader",
+    "open_source",
+    "source_splits",
+    "train_loader",
+]

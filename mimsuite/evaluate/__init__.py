@@ -1,0 +1,30 @@
+"""Probes of pretrained encoders, with their baselines and intervals."""
+
+from mimsuite.evaluate.bootstrap import Interval, paired_interval
+from mimsuite.evaluate.features import FeatureSet, extract, save_features
+from mimsuite.evaluate.finetune import compose, finetune, trained_probe
+from mimsuite.evaluate.linear import LinearGrid
+from mimsuite.evaluate.lowshot import low_shot
+from mimsuite.evaluate.probe import ProbeData, knn, linear_probe, probe_data
+from mimsuite.evaluate.score import classify
+from mimsuite.evaluate.sources import open_labelled, open_split
+
+__all__ = [
+    "FeatureSet",
+    "Interval",
+    "LinearGrid",
+    "ProbeData",
+    "classify",
+    "compose",
+    "extract",
+    "finetune",
+    "knn",
+    "linear_probe",
+    "low_shot",
+    "open_labelled",
+    "open_split",
+    "paired_interval",
+    "probe_data",
+    "save_features",
+    "trained_probe",
+]

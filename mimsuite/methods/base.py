@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import Recipe
+from mimsuite.config import sections
 from mimsuite.masking import TokenMask
-from mimsuite.models import Features
+from mimsuite.models import Encoder, Features
 from mimsuite.noise import Noise
 
 
@@ -72,10 +72,10 @@ class Method(nn.Module):
         >>> method(batch, masks, ctx).loss.backward()
     """
 
-    Recipe: ClassVar[type[Recipe]]
-    encoder: nn.Module
+    Recipe: ClassVar[type[sections.Recipe]]
+    encoder: Encoder
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: sections.Recipe) -> None:
         super().__init__()
         self.recipe = recipe
 

@@ -24,7 +24,7 @@ from mimsuite.config.sections import (
 )
 from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models import MAEDecoder, build_encoder
+from mimsuite.models import MAEDecoder, ViT, build_encoder
 from mimsuite.noise import Noise
 from mimsuite.targets import PixelTarget
 from mimsuite.tokens import unpatchify
@@ -62,6 +62,7 @@ class MAE(Method):
     """Masked autoencoder on a plain ViT."""
 
     Recipe = MAERecipe
+    encoder: ViT
 
     def __init__(self, recipe: MAERecipe) -> None:
         super().__init__(recipe)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from mimsuite.config.sections import ViTSection
+from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
 from mimsuite.models.vit import ViT
 
-__all__ = ["Features", "MAEDecoder", "ViT", "build_encoder"]
+__all__ = ["Encoder", "Features", "MAEDecoder", "ViT", "build_encoder"]
 
 _ENCODERS = {ViTSection: ViT}
 

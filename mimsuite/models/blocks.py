@@ -17,7 +17,9 @@ from torch import Tensor, nn
 class Attention(TimmAttention):
     """Multi-head self-attention; with ``queries`` = q only the last q tokens ask."""
 
-    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, queries: int | None = None
+    ) -> Tensor:
         """(B, N, D) -> (B, N, D), or (B, q, D): keys and values always come from all tokens."""
         batch, tokens, width = x.shape
         if queries is None:

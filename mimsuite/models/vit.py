@@ -16,6 +16,7 @@ from mimsuite.batch import Batch
 from mimsuite.config.sections import ViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear
+from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.noise import Noise
 from mimsuite.tokens import patchify, resize_positions, sincos_2d
@@ -39,7 +40,7 @@ class PatchEmbed(nn.Module):
         return F.linear(patches, weight, self.proj.bias)
 
 
-class ViT(nn.Module):
+class ViT(Encoder):
     """Encoder of visible patches, with one class token and absolute positions."""
 
     def __init__(self, section: ViTSection) -> None:

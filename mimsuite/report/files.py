@@ -47,7 +47,10 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name without content
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -99,8 +102,8 @@ class LineFile:
 
     def replace(self, content: str) -> None:
         """Rewrite the whole file atomically and go on appending to the new one."""
-        self.close()
         write_atomic(self.path, content)
+        self.close()
         self._open()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The metrics of a run, twice: ``metrics.jsonl`` is the record, ``metrics.csv`` its copy as a table.
+"""The metrics of a run, twice: ``metrics.jsonl`` is the record, ``metrics.csv`` a table of it.
 
 The table follows from the record, so whatever a crash leaves behind, it can be made anew; that is
 also how it gains a column, and how both are cut back when a run resumes from an earlier step.
@@ -19,6 +19,7 @@ class MetricsFiles:
     """Appends rows to ``metrics.jsonl`` and ``metrics.csv`` of a run directory."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._record = LineFile(folder / "metrics.jsonl", warn)
         self._table = LineFile(folder / "metrics.csv", warn)
         self._columns: list[str] = []
@@ -30,7 +31,10 @@ class MetricsFiles:
         if set(row) <= set(self._columns):
             self._table.append(_csv_line(row.get(name) for name in self._columns))
         else:
-            self._rebuild_table()
+            try:
+                self._rebuild_table()
+            except OSError as error:  # the next row tries again
+                self._warn(f"cannot add a column to {self._table.path}: {error.strerror}")
 
     def cut_back(self, step: int) -> None:
         """Drop every row after ``step``."""
@@ -44,11 +48,11 @@ class MetricsFiles:
 
     def _rebuild_table(self) -> None:
         rows = list(read_lines(self._record.path))
-        self._columns = list(dict.fromkeys(name for row in rows for name in row))
-        if rows or self._table.path.stat().st_size:
-            lines = [_csv_line(self._columns)] if rows else []
-            lines += [_csv_line(row.get(name) for name in self._columns) for row in rows]
-            self._table.replace("".join(line + "\n" for line in lines))
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        lines = [_csv_line(columns)] if rows else []
+        lines += [_csv_line(row.get(name) for name in columns) for row in rows]
+        self._table.replace("".join(line + "\n" for line in lines))
+        self._columns = columns
 
 
 def _csv_line(cells: Iterable[Any]) -> str:

@@ -22,19 +22,18 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from mimsuite.errors import UserError
 from mimsuite.report import console
 from mimsuite.report.environment import environment
 from mimsuite.report.files import LineFile, dumps, write_atomic
 from mimsuite.report.metrics import MetricsFiles
+from mimsuite.report.status import Status, clear_status
 from mimsuite.report.text import clean, now
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
-
-Status = Literal["DONE", "PREEMPTED", "FAILED"]
 
 
 class RunDirectory:
@@ -76,8 +75,7 @@ class RunDirectory:
             _write_configuration(path, resolved)
             _append_command(path / "command.txt")
             _write_environment(path / "env.json")
-            for status in get_args(Status):
-                (path / status).unlink(missing_ok=True)
+            clear_status(path)
             return cls(path)
         except OSError as error:
             fault = error.strerror or error
@@ -109,21 +107,22 @@ class RunDirectory:
         """Drop the metrics after ``step``, from where the run resumes. Events stay: they happened.
 
         Raises:
-            OSError: the shortened files cannot be written; the old ones are then untouched.
+            UserError: the shortened files cannot be written; the old ones are then untouched.
         """
-        self._metrics.cut_back(step)
+        try:
+            self._metrics.cut_back(step)
+        except OSError as error:
+            raise UserError(f"cannot shorten the metrics in {self.path}: {error}") from error
 
     def finish(self, status: Status, **fields: Any) -> None:
-        """Close the run's files and leave its one status file with step, time, reason and ``fields``.
+        """Close the files and leave the one status file: step, time, reason and ``fields``.
 
         Raises:
             UserError: the status file cannot be written.
         """
-        for other in get_args(Status):
-            if other != status:
-                (self.path / other).unlink(missing_ok=True)
         content = {"step": None, "time": now(), "reason": "", **fields}
         try:
+            clear_status(self.path)
             write_atomic(self.path / status, dumps(content, indent=2) + "\n")
         except OSError as error:
             fault = error.strerror or error
@@ -135,19 +134,6 @@ class RunDirectory:
         """Close the files without a verdict; a run that ended so can be resumed."""
         for file in (self._log, self._events, self._metrics):
             file.close()
-
-
-def status_of(path: str | Path) -> tuple[Status, dict[str, Any]] | None:
-    """The status of a run directory and what its file says; ``None`` while it runs or was killed."""
-    for status in get_args(Status):
-        file = Path(path) / status
-        if file.is_file():
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                content = {}
-            return status, content if isinstance(content, dict) else {}
-    return None
 
 
 def _refuse_to_overwrite(path: Path) -> None:
@@ -187,9 +173,10 @@ def _write_environment(path: Path) -> None:
     earlier: list[Any] = []
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = None
+    if isinstance(before, dict):
         earlier = before.pop("earlier", [])
         if {**before, "time": ""} != {**current, "time": ""}:
             earlier.append(before)
-    except (FileNotFoundError, ValueError):
-        pass
     write_atomic(path, dumps({**current, "earlier": earlier}, indent=2) + "\n")

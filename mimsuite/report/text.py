@@ -25,10 +25,8 @@ def clean(text: object) -> str:
     """
     line = _ESCAPE_SEQUENCE.sub("", str(text))
     line = line.encode("utf-8", "backslashreplace").decode()
-    line = re.sub(r"\s+", " ", line)
-    return "".join(
-        c for c in line if unicodedata.category(c) not in ("Cc", "Zl", "Zp") and c not in _BIDI
-    )
+    line = re.sub(r"[\t\n\v\f\r\x85\u2028\u2029]", " ", line)
+    return "".join(c for c in line if unicodedata.category(c) != "Cc" and c not in _BIDI)
 
 
 def without_credentials(text: str) -> str:
@@ -48,6 +46,13 @@ def number(value: float, digits: int = 4) -> str:
     if value == int(value) and abs(value) < 10**9:
         return str(int(value))
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def steady(value: float, digits: int = 4) -> str:
+    """Like :func:`number` with trailing zeros, for figures that change in place: 0.8100."""
+    if not math.isfinite(value) or abs(value) >= 10**digits:
+        return number(value, digits)
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def count(value: int) -> str:

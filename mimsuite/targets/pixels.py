@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mimsuite.config.sections import PixelTargetSection
@@ -16,27 +17,32 @@ class PixelTarget:
         self.normalize = section.normalize
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """(B, K, P) patch vectors -> float32 targets of the same shape."""
-        patches = patches.float()
+        """(B, K, P) patch vectors -> targets of the same shape, float32 or wider."""
+        patches = _widened(patches)
         if not self.normalize:
             return patches
         mean, deviation = self.statistics(patches)
         return (patches - mean) / deviation
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean squared error over tokens and pixels, in float32."""
-        return (prediction.float() - target).square().mean()
+        """Mean squared error over tokens and pixels, in float32 or wider."""
+        return (_widened(prediction) - target).square().mean()
 
     def denormalize(self, prediction: Tensor, patches: Tensor) -> Tensor:
         """Predictions as pixels. With normalised targets this borrows the statistics of the true
         ``patches``, so such a picture knows more than the model does and must say so."""
         if not self.normalize:
-            return prediction.float()
-        mean, deviation = self.statistics(patches.float())
-        return prediction.float() * deviation + mean
+            return _widened(prediction)
+        mean, deviation = self.statistics(_widened(patches))
+        return _widened(prediction) * deviation + mean
 
     @staticmethod
     def statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, 1) mean and sqrt(variance + 1e-6); the variance is unbiased, as published."""
         mean = patches.mean(dim=-1, keepdim=True)
         return mean, (patches.var(dim=-1, keepdim=True) + _EPS).sqrt()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """At least float32: half precision is widened, double precision is left as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -61,12 +61,16 @@ class Precision:
 
     def _choose(self, wanted: str) -> str:
         if wanted == "auto":
-            return "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+            return (
+                "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+            )
         if wanted == "fp16" and self.device.type != "cuda":
             raise UserError(
                 f"train.precision=fp16 needs a CUDA device, not {self.device.type}: use fp32"
             )
         if wanted == "bf16" and self.device.type == "cpu":
             # Measured on a CPU without native bf16: 29 times slower than fp32.
-            raise UserError("train.precision=bf16 is far slower than fp32 on a CPU: use fp32 or auto")
+            raise UserError(
+                "train.precision=bf16 is far slower than fp32 on a CPU: use fp32 or auto"
+            )
         return wanted

@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the first target that needs it makes; only Python >= 3.11 has to
+# be on the machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup dev demo demo-seeds test test-slow bench-check lint type clean
+
+setup: .venv/installed
+dev: .venv/installed-dev
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python tools/demo.py
+
+demo-seeds: setup
+	$(BIN)/python tools/demo.py --seeds 0 1 2
+
+# One thread a worker: the tests are many small ones.
+test: dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not slurm"
+
+test-slow: dev
+	$(BIN)/python -m pytest -m "slow"
+
+bench-check: dev
+	$(BIN)/python tools/bench_mae.py --check
+
+lint: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: dev
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist runs

@@ -1,0 +1,169 @@
+"""The public Python surface: open a trained model, encode, reconstruct.
+
+Example:
+    >>> import mimsuite
+    >>> model = mimsuite.load("runs/first")
+    >>> features = model.encode(images)  # Features(cls, tokens)
+    >>> pictures = model.reconstruct(images)  # (B, C, H, W)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config import Resolved, recipe_names
+from mimsuite.config.sections import height_width
+from mimsuite.errors import UserError
+from mimsuite.export import Opened, open_model
+from mimsuite.masking import TokenMask
+from mimsuite.methods import Method
+from mimsuite.models import Features
+from mimsuite.noise import Noise
+from mimsuite.tokens import unpatchify
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Model:
+    """Open a trained model.
+
+    Args:
+        path: a run directory (its newest sound checkpoint is taken), a checkpoint directory, a file
+            of ``mimsuite export --format safetensors`` or ``mimsuite import``, or an official MAE
+            checkpoint (``.pth``).
+        device: where it computes.
+
+    Raises:
+        mimsuite.errors.UserError: nothing usable at ``path``; the message says what was found.
+    """
+    return Model(open_model(path), device)
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that ship with the suite."""
+    return list(recipe_names())
+
+
+class Model:
+    """A trained model in eval mode.
+
+    Images are (B, C, H, W), or a :class:`~mimsuite.batch.Batch` with a view ``image``, on any
+    device:
+
+    * ``uint8`` in [0, 255]: normalised here with the recipe's ``augment.mean`` and ``std``;
+    * floating point: taken as normalised already, ``(x / 255 - mean) / std``.
+
+    They are not resized. Nothing here computes gradients; for training on top use ``method``.
+
+    Attributes:
+        method: the module itself.
+        resolved: the recipe that it was trained by.
+        origin: the checkpoint or file that it was read from.
+        step: optimizer steps behind it, where known.
+        notes: what was found, assumed or dropped while opening it.
+    """
+
+    def __init__(self, opened: Opened, device: str | torch.device = "cpu") -> None:
+        self.method: Method = opened.method.to(device)
+        self.resolved: Resolved = opened.resolved
+        self.origin, self.step, self.notes = opened.origin, opened.step, opened.notes
+        self.device = torch.device(device)
+        self.has_decoder = opened.has_decoder
+
+    def __repr__(self) -> str:
+        return f"Model({self.resolved.recipe.method.name} from {self.origin})"
+
+    @torch.no_grad()
+    def encode(self, images: Tensor | Batch, layers: Collection[int] = ()) -> Features:
+        """Features of whole images, float32.
+
+        Args:
+            images: see :class:`Model`; sides are multiples of the patch size, and may differ from
+                those trained with: positions are then resized.
+            layers: numbers, from 1, of the blocks whose output is wanted too.
+
+        Returns:
+            ``cls`` (B, 1, D), ``tokens`` (B, N, D) in raster order, ``layers``.
+
+        Raises:
+            UserError: images of the wrong shape.
+        """
+        return self.method.encode(self._batch(images), layers=layers)
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        images: Tensor | Batch,
+        *,
+        seed: int = 0,
+        mask: TokenMask | None = None,
+        paste: bool = True,
+    ) -> Tensor:
+        """What the model makes of images of which it sees only a part.
+
+        Args:
+            images: see :class:`Model`; of the size that the model was trained with.
+            seed: of the random mask; the same seed masks the same places.
+            mask: hides what it says instead.
+            paste: keep the visible patches as they are; otherwise those are predictions too.
+
+        Returns:
+            (B, C, H, W) float32, normalised like the input. A model trained on normalised patches
+            predicts no brightness or contrast: those of the true patches are borrowed.
+
+        Raises:
+            UserError: a model without a trained decoder, or images of the wrong shape.
+        """
+        if not self.has_decoder:
+            raise UserError(f"{self.origin} holds no trained decoder: it cannot reconstruct")
+        batch = self._batch(images, whole=True)
+        method: Any = self.method  # what it has beyond a Method is said by has_decoder
+        noise = Noise(seed, 0, batch.index)
+        ctx = method.prepare(batch, noise)
+        masks = method.mask(batch, noise, ctx) if mask is None else {"image": mask.to(self.device)}
+        tokens: Tensor = method.reconstruct(batch, masks, ctx)  # (B, N, P)
+        patches = method.encoder.patches(batch.image)
+        tokens = method.target.denormalize(tokens, patches)
+        if paste:
+            tokens = patches.where(~masks["image"].dense().unsqueeze(-1), tokens)
+        return unpatchify(tokens, method.patch_size, method.grid)
+
+    def _batch(self, images: Tensor | Batch, *, whole: bool = False) -> Batch:
+        """A normalised float32 batch on the model's device; ``whole``: of the trained size."""
+        batch = images if isinstance(images, Batch) else Batch.of_images(images)
+        pixels = self._checked(batch.image)
+        section = self.resolved.recipe.model.encoder
+        height, width = pixels.shape[2:]
+        if whole and (height, width) != height_width(section.image_size):
+            trained = " x ".join(map(str, height_width(section.image_size)))
+            raise UserError(f"images are {height} x {width}, the model rebuilds {trained}")
+        if height % section.patch_size or width % section.patch_size or not height * width:
+            raise UserError(
+                f"images are {height} x {width}: sides must be multiples of the patch size, "
+                f"{section.patch_size}"
+            )
+        batch = batch.to(self.device)
+        return replace(batch, views={**batch.views, "image": self._normalised(batch.image)})
+
+    def _checked(self, images: Tensor) -> Tensor:
+        channels = self.resolved.recipe.model.encoder.in_channels
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise UserError(
+                f"images have shape {tuple(images.shape)}, expected (B, {channels}, H, W)"
+            )
+        if images.dtype is not torch.uint8 and not images.is_floating_point():
+            raise UserError(f"images are {images.dtype}, expected uint8 or normalised floats")
+        return images
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if images.dtype is not torch.uint8:
+            return images.float()
+        augment = self.resolved.recipe.augment
+        mean = torch.tensor(augment.mean, device=self.device).view(-1, 1, 1)
+        std = torch.tensor(augment.std, device=self.device).view(-1, 1, 1)
+        return (images.float() / 255 - mean) / std

@@ -1,0 +1,136 @@
+"""`mimsuite export` and `mimsuite import`: models for other libraries, and from published files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mimsuite.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from mimsuite.export import Hints, Opened
+
+
+class FormatName(StrEnum):
+    """Values of ``--format``; :data:`mimsuite.export.FORMATS` has the same names."""
+
+    timm = "timm"
+    hf = "hf"
+    safetensors = "safetensors"
+    onnx = "onnx"
+    reference = "reference"
+
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
+HeadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Attention heads of the encoder, where an official file needs it."),
+]
+DecoderHeadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Attention heads of the decoder, likewise.")
+]
+ImageSizeOption = Annotated[
+    tuple[int, int] | None,
+    typer.Option(metavar="H W", help="Image size in pixels, where positions do not tell it."),
+]
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|CKPT", help="Run, checkpoint or weights file.")
+    ],
+    format: Annotated[FormatName, typer.Option("--format", help="What to write.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="File, or folder for hf.")],
+    force: ForceOption = False,
+    heads: HeadsOption = None,
+    decoder_heads: DecoderHeadsOption = None,
+    image_size: ImageSizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model for timm, Hugging Face transformers, ONNX, the published code or this suite.
+
+    Example: mimsuite export runs/first --format timm --out encoder.safetensors
+    """
+    from mimsuite import export as exports
+
+    opened = exports.open_model(model, _hints(heads, decoder_heads, image_size))
+    usage = exports.export(opened, format.value, out, force=force)
+    _report(opened, format.value, out, usage, as_json)
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Official checkpoint: .pth or .safetensors.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    force: ForceOption = False,
+    heads: HeadsOption = None,
+    decoder_heads: DecoderHeadsOption = None,
+    image_size: ImageSizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take in an official checkpoint: say what it is, and write it as one of this suite's files.
+
+    The result holds the recipe too, so every command takes it in place of a run.
+
+    Example: mimsuite import mae_pretrain_vit_base_full.pth --out mae-base.safetensors
+    """
+    from mimsuite import export as exports
+
+    opened = exports.open_model(file, _hints(heads, decoder_heads, image_size))
+    usage = exports.export(opened, "safetensors", out, force=force)
+    _report(opened, "safetensors", out, usage, as_json)
+
+
+def _hints(
+    heads: int | None, decoder_heads: int | None, image_size: tuple[int, int] | None
+) -> Hints:
+    from mimsuite.export import Hints
+
+    return Hints(heads=heads, decoder_heads=decoder_heads, image_size=image_size)
+
+
+def _report(opened: Opened, form: str, out: Path, usage: list[str], as_json: bool) -> None:
+    from mimsuite.cli.output import print_json
+    from mimsuite.report.console import rows, say
+
+    facts = _facts(opened)
+    say(f"wrote {out}", "bold cyan")
+    rows(
+        [
+            ("from", opened.origin),
+            ("model", facts["summary"]),
+            *(("note", note) for note in opened.notes),
+            *(("use" if i == 0 else "", line) for i, line in enumerate(usage)),
+        ]
+    )
+    if as_json:
+        print_json({"out": str(out), "format": form, **facts, "notes": opened.notes, "use": usage})
+
+
+def _facts(opened: Opened) -> dict[str, Any]:
+    """What was opened, as values and as a line."""
+    from mimsuite.config.sections import height_width
+    from mimsuite.report.text import count
+
+    recipe = opened.resolved.recipe
+    encoder = recipe.model.encoder
+    height, width = height_width(encoder.image_size)
+    parameters = sum(p.numel() for p in opened.method.encoder.parameters())
+    summary = (
+        f"{recipe.method.name}: {encoder.width} wide, {encoder.depth} deep, {encoder.heads} heads, "
+        f"patch {encoder.patch_size}, {height} x {width} pixels, {encoder.in_channels} channels; "
+        f"{count(parameters)} parameters in the encoder"
+    )
+    return {
+        "origin": opened.origin,
+        "method": recipe.method.name,
+        "step": opened.step,
+        "has_decoder": opened.has_decoder,
+        "encoder_parameters": parameters,
+        "encoder": opened.resolved.document["model"]["encoder"],
+        "summary": summary,
+    }

@@ -1,0 +1,189 @@
+"""The command line's entry: the table of commands, global options, errors and exit codes.
+
+A command's file is imported when that command is called, so that ``mimsuite --help`` is quick and
+loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from mimsuite import __version__
+from mimsuite.cli import output
+from mimsuite.cli.options import DebugOption, Invocation, PluginOption
+from mimsuite.config.suggest import did_you_mean
+from mimsuite.errors import MimsuiteError, UserError
+
+
+class Command(NamedTuple):
+    """Where a command is, ``module:function`` or ``module:app``, and its line in the help."""
+
+    target: str
+    help: str
+    panel: str
+
+
+_TRAIN, _LOOK, _FILES, _MACHINE = "Train", "Look and measure", "Recipes, data, models", "Machine"
+
+COMMANDS = {
+    "pretrain": Command("pretrain:pretrain", "Pretrain a masked model by a recipe.", _TRAIN),
+    "finetune": Command("probes:finetune", "Fine-tune a run or checkpoint on labels.", _TRAIN),
+    "linear-probe": Command("probes:linear_probe", "Linear probe of frozen features.", _LOOK),
+    "knn": Command("probes:knn", "Nearest-neighbour probe of frozen features.", _LOOK),
+    "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
+    "features": Command("probes:features", "Write frozen features to a file.", _LOOK),
+    "reconstruct": Command("reconstruct:reconstruct", "Before, masked, after: pictures.", _LOOK),
+    "recipes": Command("recipes:app", "List, show, copy, check and compare recipes.", _FILES),
+    "data": Command("data:app", "Pack, inspect, verify and make data.", _FILES),
+    "export": Command("convert:export", "Write a model for timm, HF, ONNX and others.", _FILES),
+    "import": Command("convert:import_", "Take in an official checkpoint.", _FILES),
+    "bench": Command("bench:app", "How fast a recipe runs here.", _MACHINE),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Knows its commands' help lines by the table, and imports a command to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in with the help line, for the list of commands."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = COMMANDS[cmd_name]
+        stand_in = _click_command(lambda: None, cmd_name)
+        stand_in.help, stand_in.rich_help_panel = command.help, command.panel
+        return stand_in
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, *rest = args
+        if name not in COMMANDS:
+            hint = did_you_mean(name, COMMANDS) or " `mimsuite --help` lists the commands."
+            raise UserError(f"no command '{name}'.{hint}")
+        return name, load_command(name), rest
+
+
+def load_command(name: str) -> Any:
+    """Import a command, and let it and what is below it take the global options too."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    target = getattr(importlib.import_module(f"mimsuite.cli.{module}"), attribute)
+    command = (
+        typer.main.get_group(target)
+        if isinstance(target, typer.Typer)
+        else _click_command(target, name)
+    )
+    _accept_global_options(command)
+    return command
+
+
+def _click_command(function: Any, name: str) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command(name)(function)
+    return typer.main.get_command(app)
+
+
+def _accept_global_options(command: Any) -> None:
+    commands = getattr(command, "commands", {})
+    for inner in commands.values():
+        _accept_global_options(inner)
+    if not commands:
+        taken = {parameter.name for parameter in command.params}
+        for parameter in _click_command(_global_options, "").params:
+            if parameter.name not in taken:
+                parameter.expose_value = False  # their callbacks do all there is to do
+                command.params.append(parameter)
+
+
+def _global_options(plugin: PluginOption = None, debug: DebugOption = False) -> None:
+    """Carries the options that every command takes."""
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"mimsuite {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Masked modeling of images, video, point clouds and radiance fields.",
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+    plugin: PluginOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Global options; their callbacks do the work."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name; ``None`` = those of the process.
+
+    Returns:
+        the exit code: 0 done, 1 internal error or out of memory, 2 user error, 3 data error,
+        4 diverged, 75 saved and wants to go on, 130 interrupted.
+    """
+    invocation = Invocation()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = typer.main.get_command(app).main(
+            args=words, prog_name="mimsuite", standalone_mode=False, obj=invocation
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        output.error("interrupted")
+        return 130
+    except Exception as error:
+        if invocation.debug:
+            traceback.print_exc()
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """One message for an exception, and its exit code."""
+    if isinstance(error, MimsuiteError):
+        output.error(str(error))
+        return error.exit_code
+    if hasattr(error, "format_message"):  # wrong use of the command line, found by the parser
+        return _report_usage(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        output.error("out of memory: a smaller train.micro_batch needs less, with the same result")
+        return 1
+    summary = " ".join(str(error).split())
+    output.error(f"internal: {type(error).__name__}: {summary} (run again with --debug for more)")
+    return 1
+
+
+def _report_usage(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    message = " ".join(error.format_message().split())
+    message += "" if message.endswith((".", "?")) else "."
+    more = f" `{context.command_path} --help` tells more." if context is not None else ""
+    output.error(message + more)
+    return 2

@@ -1,0 +1,77 @@
+"""Arguments and options that commands share, so that they are called and explained alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass
+class Invocation:
+    """What the global options of one command line said; the root context's ``obj``."""
+
+    debug: bool = False
+
+
+def _set_debug(ctx: typer.Context, value: bool) -> bool:
+    invocation = ctx.find_root().obj
+    if value and isinstance(invocation, Invocation):
+        invocation.debug = True
+    return value
+
+
+def _register_plugins(value: list[Path] | None) -> list[Path]:
+    from mimsuite.config import register_plugin
+
+    for path in value or []:
+        register_plugin(path)
+    return value or []
+
+
+# --- global: before the command's name or after it -----------------------------------------------
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file with a method of your own; repeatable.",
+        callback=_register_plugins,
+        is_eager=True,
+        rich_help_panel="Global options",
+    ),
+]
+DebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Show the traceback of an error.",
+        callback=_set_debug,
+        is_eager=True,
+        rich_help_panel="Global options",
+    ),
+]
+
+# --- of commands ---------------------------------------------------------------------------------
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Keys to change, as in mask.ratio=0.6.", show_default=False
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", metavar="SRC", help="Folder, list file, tar shards or embedded:NAME."),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
+SmokeOption = Annotated[
+    bool, typer.Option("--smoke", help="Shrink the recipe's sizes until it runs in seconds.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

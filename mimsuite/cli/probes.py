@@ -1,0 +1,322 @@
+"""`mimsuite linear-probe`, `knn`, `finetune`, `evaluate`, `features`: what a model has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mimsuite.cli.options import DataOption, JsonOption, OverridesArgument, SmokeOption
+from mimsuite.errors import UserError
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+    from mimsuite.export import Opened
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|CKPT", help="Run directory, checkpoint or weights file.", show_default=False
+    ),
+]
+TuningOption = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="NAME", help="Train by this recipe instead of the default."),
+]
+BaselinesOption = Annotated[
+    bool, typer.Option("--baselines", help="Measure what the figure must beat, too.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Key of splits and batches.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+ResultOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the result here as JSON.")
+]
+ResumeOption = Annotated[
+    str, typer.Option("--resume", help="auto: go on where an earlier call of this was stopped.")
+]
+
+# Sections that frozen features depend on; the others made the weights and are history.
+_READING = ("eval", "data", "augment")
+
+
+def linear_probe(
+    model: ModelArgument,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    recipe: TuningOption = None,
+    baselines: BaselinesOption = False,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    resume: ResumeOption = "never",
+    smoke: SmokeOption = False,
+    out: ResultOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a linear classifier on frozen features.
+
+    Without --recipe a grid of learning rates, weight decays, layers and poolings is trained at
+    once on cached features and chosen on validation. With --recipe NAME the head is trained by
+    that linear-probe recipe, as published.
+
+    Example: mimsuite linear-probe runs/first --data ./photos --baselines
+    """
+    if recipe is not None:
+        from mimsuite.train.preempt import StopFlag
+
+        stop = StopFlag().install()  # before torch is imported
+        from mimsuite import evaluate
+
+        composed = _compose(
+            model, recipe, "linear-probe", data, overrides, seed=seed, device=device, smoke=smoke
+        )
+        folder = _folder_for(model, "linear_probe", resume)
+        result = evaluate.trained_probe(
+            model, composed, folder, baselines=baselines, resume=resume, stop=stop
+        )
+    else:
+        from mimsuite import evaluate
+
+        result = evaluate.linear_probe(_probe_data(model, overrides, data, baselines, seed, device))
+    _finish("linear probe", result, out or _beside(model, "linear_probe.json"), as_json)
+
+
+def knn(
+    model: ModelArgument,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    baselines: BaselinesOption = False,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    out: ResultOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify by the nearest training samples in feature space; nothing is trained.
+
+    Example: mimsuite knn runs/first --data ./photos eval.neighbours=10
+    """
+    from mimsuite import evaluate
+
+    opened = _open(model, overrides, data, device)
+    neighbours = opened.resolved.recipe.eval.neighbours
+    result = evaluate.knn(_data_of(opened, baselines, seed), neighbours)
+    _finish("nearest neighbours", result, out or _beside(model, "knn.json"), as_json)
+
+
+def finetune(
+    model: ModelArgument,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    recipe: TuningOption = None,
+    baselines: BaselinesOption = False,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    resume: ResumeOption = "never",
+    smoke: SmokeOption = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the new runs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train all weights on labels, starting from a pretrained encoder.
+
+    With --baselines the same is trained from scratch, for as many steps.
+
+    Example: mimsuite finetune runs/first --data ./photos --baselines
+    """
+    from mimsuite.train.preempt import StopFlag
+
+    stop = StopFlag().install()  # before torch is imported
+    from mimsuite import evaluate
+
+    composed = _compose(
+        model, recipe, "finetune", data, overrides, seed=seed, device=device, smoke=smoke
+    )
+    folder = out or _folder_for(model, "finetune", resume)
+    result = evaluate.finetune(
+        model, composed, folder, baselines=baselines, resume=resume, stop=stop
+    )
+    _finish(
+        "fine-tuning", result, _beside(model, "finetune.json") or folder / "finetune.json", as_json
+    )
+
+
+def evaluate(
+    model: ModelArgument,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    out: ResultOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a fine-tuned model on the test split of a labelled source, class by class.
+
+    Example: mimsuite evaluate runs/first/finetune/pretrained --data ./photos eval.split=val
+    """
+    from mimsuite.evaluate.score import classify, report
+    from mimsuite.evaluate.show import show_classes
+    from mimsuite.evaluate.sources import open_split
+
+    opened = _open(model, overrides, data, device)
+    source = open_split(opened.resolved, opened.resolved.recipe.eval.split)
+    result = report(*classify(opened.method, source, opened.resolved), source.classes)
+    show_classes(f"{model} on {source.name}, split '{source.split}'", result)
+    _write(result, out or _beside(model, "evaluate.json"), as_json)
+
+
+def features(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .safetensors file.")],
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="Which part of the source.")] = "train",
+    layer: Annotated[int | None, typer.Option("--layer", help="Block; default: the last.")] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="cls or mean; default: eval.pool, or mean.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write frozen features, labels and sample keys for other tools.
+
+    FILE holds `features` (N, D) and, where known, `labels` (N,); beside it, as .json, are the
+    sample keys and class names.
+
+    Example: mimsuite features runs/first --data ./photos --out photos.safetensors
+    """
+    from mimsuite.evaluate import extract, open_split, save_features
+    from mimsuite.report.console import say
+
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: the name must end in .safetensors")
+    opened = _open(model, overrides, data, device)
+    wanted = pool or opened.resolved.recipe.eval.pool
+    found = extract(
+        opened.method,
+        open_split(opened.resolved, split),
+        opened.resolved,
+        pools=["mean" if wanted == "auto" else wanted],
+        layers=[opened.method.layer_count() - 1 if layer is None else layer],
+    )
+    written = save_features(found, out)
+    name, table = next(iter(found.features.items()))
+    say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
+
+
+# --- shared --------------------------------------------------------------------------------------
+
+
+def _open(model: str, overrides: list[str] | None, data: str | None, device: str) -> Opened:
+    """The model on its device, its recipe reading the wanted data."""
+    from dataclasses import replace
+
+    from mimsuite import config
+    from mimsuite.export import open_model
+    from mimsuite.report.console import say
+    from mimsuite.train.device import choose_device
+
+    for text in overrides or []:
+        if text.partition(".")[0] not in _READING:
+            raise UserError(
+                f"'{text}': frozen features depend on {', '.join(f'{s}.*' for s in _READING)} only"
+            )
+    opened = open_model(model)
+    for note in opened.notes:
+        say(note)
+    resolved = opened.resolved
+    if data is not None:
+        resolved = config.with_overrides(resolved, {"data.source": data}, "command line")
+    resolved = config.with_overrides(resolved, overrides or [])
+    opened.method.to(choose_device(device))
+    return replace(opened, resolved=resolved)
+
+
+def _probe_data(
+    model: str,
+    overrides: list[str] | None,
+    data: str | None,
+    baselines: bool,
+    seed: int | None,
+    device: str,
+) -> Any:
+    return _data_of(_open(model, overrides, data, device), baselines, seed)
+
+
+def _data_of(opened: Opened, baselines: bool, seed: int | None) -> Any:
+    from mimsuite import evaluate
+
+    train, test = evaluate.open_labelled(opened.resolved)
+    return evaluate.probe_data(
+        opened.method, opened.resolved, train, test, baselines=baselines, seed=seed or 0
+    )
+
+
+def _compose(
+    model: str,
+    recipe: str | None,
+    task: str,
+    data: str | None,
+    overrides: list[str] | None,
+    *,
+    seed: int | None,
+    device: str,
+    smoke: bool,
+) -> Resolved:
+    from mimsuite import config
+    from mimsuite.evaluate import compose
+    from mimsuite.export import open_model
+
+    run = open_model(model).resolved
+    composed = compose(run, recipe or "", task, data or "", overrides or [], smoke=smoke)
+    given: dict[str, Any] = {} if device == "auto" else {"train.device": device}
+    if seed is not None:
+        given["train.seed"] = seed
+    return config.with_overrides(composed, given)
+
+
+def _folder_for(model: str, name: str, resume: str) -> Path:
+    """A folder for new runs: in the run that they start from, else in runs/."""
+    run = _run_of(model)
+    base = run / name if run else Path("runs") / f"{Path(model).stem}-{name}"
+    folder, number = base, 2
+    while resume == "never" and folder.exists():
+        folder = base.with_name(f"{base.name}-{number}")
+        number += 1
+    return folder
+
+
+def _run_of(model: str) -> Path | None:
+    """The run directory that a path is or lies in; ``None`` for a file from elsewhere."""
+    path = Path(model).resolve()
+    near = [path, *path.parents[:2]]  # RUN/checkpoints/step-00000100
+    return next((place for place in near if (place / "config.yaml").is_file()), None)
+
+
+def _beside(model: str, name: str) -> Path | None:
+    run = _run_of(model)
+    return run / name if run else None
+
+
+def _finish(title: str, result: dict[str, Any], path: Path | None, as_json: bool) -> None:
+    from mimsuite.evaluate.show import show_result
+
+    show_result(title, result)
+    _write(result, path, as_json)
+
+
+def _write(result: dict[str, Any], path: Path | None, as_json: bool) -> None:
+    """To its file, where there is one, and to stdout with --json."""
+    import json
+
+    from mimsuite.cli.output import print_json
+    from mimsuite.report.console import say
+    from mimsuite.report.files import write_atomic
+
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(result, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        say(f"written to {path}")
+    if as_json:
+        print_json(result)

@@ -1,0 +1,151 @@
+"""From a method's name to its file and its recipe class, without importing torch.
+
+A method file defines a :class:`~mimsuite.config.sections.Recipe` beside its module. To check a
+recipe, only the torch-free part of that file is run: its imports from typing, pydantic, this
+package and the like, the classes whose bases end in ``Section`` or ``Recipe``, and plain constants
+that those need. The rest is not executed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mimsuite.config.header import Header, read_header
+from mimsuite.config.schema import literals, sections_of
+from mimsuite.config.sections import Recipe
+from mimsuite.config.suggest import did_you_mean
+from mimsuite.errors import UserError
+
+_BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
+_NOT_METHODS = {"__init__", "base", "registry"}
+_GROUP = "mimsuite.methods"
+
+_plugins: list[Path] = []  # of this process, in the order given; never remembered on disk
+
+
+@dataclass(frozen=True)
+class MethodFile:
+    """A file that defines methods.
+
+    Attributes:
+        path: the file.
+        module: its importable name; ``None`` for a plugin, which is imported by path.
+    """
+
+    path: Path
+    module: str | None
+
+    @property
+    def header(self) -> Header:
+        """Its torch-free part."""
+        return read_header(self.path)
+
+    def recipes(self) -> dict[str, type[Recipe]]:
+        """Recipe classes by the method names that they accept."""
+        return {name: recipe for recipe in self.header.recipes for name in method_names(recipe)}
+
+
+def method_names(recipe: type[Recipe]) -> list[str]:
+    """The method names that a recipe class accepts: the Literal of its ``method.name``."""
+    info = recipe.model_fields["method"]
+    names = []
+    for section in sections_of(info.annotation):
+        names += literals(section.model_fields["name"].annotation)
+    return names
+
+
+def find_method(name: str) -> MethodFile:
+    """The file that defines a method.
+
+    Raises:
+        UserError: no built-in, installed or ``--plugin`` method of that name.
+    """
+    # The file called like the method first, so that one recipe does not read every method.
+    files = sorted(_files(), key=lambda file: file.path.stem != name.replace("-", "_"))
+    for file in files:
+        if name in file.recipes():
+            return file
+    known = method_list()
+    hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
+    raise UserError(
+        f"unknown method '{name}'.{hint} For one of your own, give its file with --plugin"
+    )
+
+
+def method_file(name: str) -> Path:
+    """The path of the file that defines a method; see :func:`find_method`."""
+    return find_method(name).path
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """A method's recipe class, read without importing torch.
+
+    It equals the class that importing the method file defines (same keys, types, defaults and
+    checks) but is not the same object; ``mimsuite.methods.build`` takes instances of either.
+    """
+    return find_method(name).recipes()[name]
+
+
+def method_list() -> list[str]:
+    """Names of all methods that recipes can name now."""
+    return sorted(name for file in _files() for name in file.recipes())
+
+
+def register_plugin(path: str | Path) -> list[str]:
+    """Make a file's methods known for the rest of this process (``--plugin FILE``).
+
+    Returns:
+        the names of its methods.
+
+    Raises:
+        UserError: not a Python file with a recipe class, or a method name that is taken.
+    """
+    file = Path(path).expanduser().resolve()
+    if file.suffix != ".py" or not file.is_file():
+        raise UserError(f"--plugin {path}: expected a Python file that defines a method")
+    if file in _plugins:
+        return list(MethodFile(file, None).recipes())
+    added = MethodFile(file, None).recipes()
+    if not added:
+        raise UserError(
+            f"--plugin {path}: no recipe class with a method name found: define a subclass of "
+            f'Recipe whose method section has name: Literal["..."]'
+        )
+    for taken in sorted(set(added) & set(method_list())):
+        raise UserError(f"--plugin {path}: a method called '{taken}' exists already")
+    _plugins.append(file)
+    return list(added)
+
+
+def _files() -> Iterator[MethodFile]:
+    for path in sorted(_BUILT_IN.glob("*.py")):
+        if path.stem not in _NOT_METHODS:
+            yield MethodFile(path, f"mimsuite.methods.{path.stem}")
+    yield from _installed()
+    for path in _plugins:
+        yield MethodFile(path, None)
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[MethodFile, ...]:
+    """Files of the entry points ``mimsuite.methods``, found without importing their packages."""
+    found = []
+    for entry in importlib.metadata.entry_points(group=_GROUP):
+        top, *rest = entry.module.split(".")
+        spec = importlib.util.find_spec(top)
+        if spec is None:
+            continue
+        folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+        candidates = [folder.joinpath(*rest).with_suffix(".py") for folder in folders if rest]
+        candidates += [folder.joinpath(*rest, "__init__.py") for folder in folders]
+        if not rest and spec.origin is not None:
+            candidates = [Path(spec.origin)]
+        path = next((path for path in candidates if path.is_file()), None)
+        if path is not None:
+            found.append(MethodFile(path, entry.module))
+    return tuple(found)

@@ -1,0 +1,126 @@
+"""From a decoded image to a view of fixed size, still uint8: crop, resize, flip, colour, erase.
+
+The crop comes before the resize, on a view of the decoded image, so that only the pixels that are
+kept are touched; torch's antialiased uint8 resize equals PIL's to 0.02 grey levels in the mean and
+takes a third of the time. Statistics and floats are left to the device (:mod:`normalize`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mimsuite.config.sections import AugmentSection, height_width
+from mimsuite.data import geometry
+from mimsuite.data.colour import RandAugment
+from mimsuite.data.erase import erase
+from mimsuite.data.geometry import Box
+from mimsuite.errors import UserError
+
+
+class TrainTransform:
+    """Random view of an image; every draw comes from the generator that is passed in.
+
+    Args:
+        section: the recipe's ``augment:``.
+        size: of the view, one number or (height, width).
+    """
+
+    def __init__(self, section: AugmentSection, size: int | tuple[int, int]) -> None:
+        self.section, self.size = section, height_width(size)
+        self.colour = RandAugment(section, min(self.size)) if section.randaugment else None
+
+    def __call__(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """(C, H, W) -> (C, h, w) of the same dtype, uint8 or float32.
+
+        Raises:
+            UserError: ``crop: none`` and an image of another size.
+        """
+        view = resize(image, self._box(image, rng), self.size, self.section.interpolation)
+        if rng.random() < self.section.hflip:
+            view = view.flip(-1)
+        if self.colour is not None:
+            view = self.colour(view, rng)
+        if self.section.erase and rng.random() < self.section.erase:
+            view = erase(view, rng, self.section.mean, self.section.std)
+        return view
+
+    def _box(self, image: Tensor, rng: np.random.Generator) -> Box:
+        height, width = image.shape[-2:]
+        section = self.section
+        if section.crop == "random-resized":
+            return geometry.random_resized(
+                rng, height, width, section.crop_scale, section.crop_ratio
+            )
+        if section.crop == "single-try":
+            return geometry.single_try(rng, height, width, section.crop_scale, section.crop_ratio)
+        if section.crop == "none" and (height, width) != self.size:
+            raise UserError(
+                f"augment.crop=none takes images of {self.size[0]} x {self.size[1]} pixels, this "
+                f"one has {height} x {width}: use resize, or data pack --resize"
+            )
+        return geometry.whole(height, width)
+
+
+class EvalTransform:
+    """The deterministic view: resize to cover, then crop the centre.
+
+    Args:
+        section: ``eval_resize`` is the short side before the crop; None: just large enough.
+        size: of the view.
+
+    Raises:
+        UserError: ``eval_resize`` is smaller than the view.
+    """
+
+    def __init__(self, section: AugmentSection, size: int | tuple[int, int]) -> None:
+        self.size, self.interpolation = height_width(size), section.interpolation
+        short = section.eval_resize
+        if short is not None and short < max(self.size):
+            raise UserError(f"augment.eval_resize={short} is smaller than image_size {self.size}")
+        self.cover = self.size if short is None else (short, short)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(C, H, W) -> (C, h, w) of the same dtype."""
+        height, width = image.shape[-2:]
+        covered = geometry.covering(height, width, self.cover)
+        image = resize(image, geometry.whole(height, width), covered, self.interpolation)
+        top, left, height, width = geometry.centre(*covered, *self.size)
+        return image[:, top : top + height, left : left + width]
+
+
+def resize(image: Tensor, box: Box, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Cut a box and bring it to ``size``, antialiased; (C, H, W) -> (C, h, w)."""
+    top, left, height, width = box
+    view = image[:, top : top + height, left : left + width]
+    if (height, width) == size:
+        return view
+    # float32 overshoots at edges as bicubic does; uint8 is clipped by torch.
+    return F.interpolate(view[None], size, mode=interpolation, antialias=True)[0]
+
+
+def channels_match(image: Tensor, expected: int | None, key: str) -> None:
+    """Compare an image with the model.
+
+    Raises:
+        UserError: another number of channels than the model takes.
+    """
+    if expected is not None and image.shape[0] != expected:
+        raise UserError(
+            f"{key} has {image.shape[0]} channels, the model takes in_channels={expected}: set "
+            f"data.channels, or model.encoder.in_channels"
+        )
+
+
+def stack(images: list[Tensor]) -> Tensor:
+    """(B, C, h, w); float32 as soon as one image is, uint8 then counting as [0, 1]."""
+    if len({image.dtype for image in images}) > 1:
+        images = [unit(image) for image in images]
+    return torch.stack(images)
+
+
+def unit(image: Tensor) -> Tensor:
+    """float32 in [0, 1] of uint8 or of what is float32 already."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image

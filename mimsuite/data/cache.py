@@ -1,0 +1,47 @@
+"""Files derived from the user's data: whole or not there, beside the data or in a cache folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mimsuite.errors import UserError
+
+
+def cache_folder() -> Path:
+    """``$MIMSUITE_CACHE``, else ``mimsuite`` in the user's cache folder."""
+    if own := os.environ.get("MIMSUITE_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mimsuite"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under another name, then rename: several processes may do it at once.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_first_possible(paths: list[Path], content: bytes) -> Path:
+    """Write to the first path whose folder can be written.
+
+    Raises:
+        UserError: none can.
+    """
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+        except OSError:
+            continue
+        return path
+    places = " or ".join(str(path.parent) for path in paths)
+    raise UserError(f"cannot write {paths[0].name} in {places}: set MIMSUITE_CACHE to a folder")

@@ -1,0 +1,70 @@
+"""RandAugment (Cubuk et al., arXiv:1909.13719) by timm, made a pure function of a generator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from torch import Tensor
+
+from mimsuite.config.sections import AugmentSection
+from mimsuite.errors import UserError
+
+
+class RandAugment:
+    """timm's policy for one view.
+
+    Args:
+        section: ``randaugment`` is timm's policy string; ``mean`` fills what moves into the view.
+        size: short side of the view, the unit of translations.
+
+    Raises:
+        UserError: timm does not understand the policy.
+    """
+
+    def __init__(self, section: AugmentSection, size: int) -> None:
+        fill = tuple(min(255, round(255 * value)) for value in section.mean)
+        hints = {
+            "translate_const": int(size * 0.45),
+            "img_mean": fill,
+            "interpolation": getattr(Image.Resampling, section.interpolation.upper()),
+        }
+        assert section.randaugment is not None
+        try:
+            self._policy = rand_augment_transform(section.randaugment, hints)
+        except (AssertionError, ValueError, KeyError, IndexError):
+            raise UserError(
+                f"augment.randaugment: timm has no policy '{section.randaugment}'; one is "
+                f"rand-m9-mstd0.5-inc1"
+            ) from None
+
+    def __call__(self, view: Tensor, rng: np.random.Generator) -> Tensor:
+        """(3, h, w) uint8 -> the same.
+
+        Raises:
+            UserError: the view is not RGB.
+        """
+        if view.dtype != torch.uint8 or view.shape[0] != 3:
+            raise UserError("augment.randaugment works on data.channels=rgb only")
+        image = Image.fromarray(view.permute(1, 2, 0).numpy())
+        with _seeded(int(rng.integers(1 << 32))):
+            image = self._policy(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Python's and numpy's global generators, which timm draws from, for a moment at ``seed``."""
+    python, arrays = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)

@@ -1,0 +1,123 @@
+"""The evaluation stream: every sample once, in source order, by a deterministic view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import DataLoader, Dataset
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import AugmentSection
+from mimsuite.data.augment import EvalTransform, channels_match
+from mimsuite.data.damage import CorruptSample, Damage, DamageCount
+from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
+from mimsuite.data.source import Source
+from mimsuite.data.workers import start_worker, worker_died
+from mimsuite.errors import DataError, MimsuiteError
+
+
+def eval_loader(
+    source: Source,
+    augment: AugmentSection,
+    image_size: int | tuple[int, int],
+    batch: int,
+    workers: int = 0,
+    *,
+    positions: Sequence[int] | None = None,
+) -> EvalLoader:
+    """Batches of a source for evaluation.
+
+    Args:
+        augment: of the recipe; only resizing to ``eval_resize`` and the centre crop apply.
+        image_size: of the views.
+        batch: samples a batch; the last may be smaller.
+        positions: in source order, of the samples wanted; None: all.
+
+    Raises:
+        UserError: ``eval_resize`` is smaller than the view.
+    """
+    chosen = range(len(source)) if positions is None else [int(p) for p in positions]
+    dataset = _Views(source, EvalTransform(augment, image_size), chosen, batch)
+    return EvalLoader(dataset, workers)
+
+
+class EvalLoader:
+    """Iterating yields uint8 batches; ``index`` is the position in the source.
+
+    A corrupt sample is left out, and listed in ``damaged``.
+    """
+
+    def __init__(self, dataset: _Views, workers: int) -> None:
+        self._dataset, self._workers = dataset, workers
+        self._count = DamageCount(len(dataset.positions))
+
+    @property
+    def damaged(self) -> list[Damage]:
+        return list(self._count.found.values())
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass.
+
+        Raises:
+            DataError: too many corrupt samples, or a worker died.
+            UserError: images of different numbers of channels.
+        """
+        loader = DataLoader(
+            self._dataset,
+            batch_size=None,
+            num_workers=min(self._workers, len(self._dataset)),
+            worker_init_fn=start_worker,
+        )
+        parts = iter(loader)
+        while (part := self._next(parts)) is not None:
+            self._count.add(damage_in_order([part]))
+            if part.fault is not None:
+                raise part.fault
+            if part.images is not None:
+                yield join([part], labelled=self._dataset.source.labelled, pin=False)
+
+    def _next(self, parts: Iterator[Part]) -> Part | None:
+        try:
+            return next(parts, None)
+        except RuntimeError as fault:
+            if (line := worker_died(fault)) is None:
+                raise
+            raise DataError(line) from None
+
+
+class _Views(Dataset[Part]):
+    """Whole batches by number."""
+
+    def __init__(
+        self, source: Source, transform: EvalTransform, positions: Sequence[int], batch: int
+    ) -> None:
+        self.source, self.transform = source, transform
+        self.positions, self.batch = positions, batch
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self.batch)
+
+    def __getitem__(self, number: int) -> Part:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        part = PartBuilder()
+        channels = None
+        chosen = self.positions[number * self.batch : (number + 1) * self.batch]
+        try:
+            for row, position in enumerate(chosen):
+                address = self.source.locate(position)
+                try:
+                    sample = self.source.read(*address)
+                    image = self.source.decode(sample)
+                except CorruptSample as fault:
+                    part.damaged(row, [self.source.damage(*address, fault)])
+                    continue
+                channels = channels or image.shape[0]
+                channels_match(image, channels, sample.key)
+                part.add(row, position, sample.key, sample.label, self.transform(image))
+            return part.done()
+        except MimsuiteError as fault:
+            return part.done(fault)

@@ -1,0 +1,98 @@
+"""Reading lanes: the sample for any (step, slot, lane), and what stands in for a corrupt one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mimsuite.data.augment import TrainTransform, channels_match
+from mimsuite.data.damage import CorruptSample, Damage, first_names
+from mimsuite.data.plan import Addresses, Plan
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, UserError
+from mimsuite.noise import keyed_rng
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample ready for the batch, and the corrupt ones in whose place it stands."""
+
+    key: str
+    label: int | None
+    image: Tensor
+    damage: list[Damage]
+
+
+class LaneReader:
+    """Reads, decodes and augments samples of any lanes.
+
+    A corrupt sample is replaced in place, by the next one of its block that can be decoded; no
+    other sample changes its place. Lanes may be read in any order, each keeps its current block.
+
+    Args:
+        channels: that the model takes; None: any.
+    """
+
+    def __init__(
+        self, source: Source, plan: Plan, transform: TrainTransform, channels: int | None
+    ) -> None:
+        self.source, self.plan, self.transform, self.channels = source, plan, transform, channels
+        self._blocks: dict[int, tuple[int, int, Addresses]] = {}
+        self._corrupt: dict[tuple[int, int], Damage] = {}
+
+    def draw(self, step: int, slot: int, lane: int) -> Drawn:
+        """The sample of a row, augmented by noise that is keyed by seed, epoch and sample.
+
+        Raises:
+            DataError: no sample of the block can be decoded.
+            UserError: an image that the recipe cannot take.
+        """
+        epoch, block, place = self.plan.place(step, slot)
+        damage: list[Damage] = []
+        for address in self._candidates(epoch, lane, block, place):
+            try:
+                key, label, image = self._load(address)
+            except CorruptSample as fault:
+                damage.append(self._remember(address, fault))
+                continue
+            rng = keyed_rng(self.plan.seed, "augment", epoch, key)
+            try:
+                channels_match(image, self.channels, "it")
+                return Drawn(key, label, self.transform(image, rng), damage)
+            except UserError as fault:
+                raise UserError(f"{key}: {fault}") from None
+        raise DataError(
+            f"none of {len(damage)} samples in a row can be read: {first_names(damage)}"
+        )
+
+    def _load(self, address: tuple[int, int]) -> tuple[str, int | None, Tensor]:
+        if address in self._corrupt:
+            known = self._corrupt[address]
+            raise CorruptSample(known.kind, known.message)
+        sample = self.source.read(*address)
+        return sample.key, sample.label, self.source.decode(sample)
+
+    def _remember(self, address: tuple[int, int], fault: CorruptSample) -> Damage:
+        damage = self.source.damage(*address, fault)
+        self._corrupt[address] = damage
+        return damage
+
+    def _candidates(
+        self, epoch: int, lane: int, block: int, place: int
+    ) -> Iterator[tuple[int, int]]:
+        """The sample itself, then the others of its block, cyclic, then those behind it."""
+        addresses = self._block(epoch, lane, block)
+        for i in range(len(addresses)):
+            yield addresses[(place + i) % len(addresses)]
+        spares = self.plan.spares_of(epoch, lane, block)
+        for i in range(len(spares)):
+            yield spares[i]
+
+    def _block(self, epoch: int, lane: int, block: int) -> Addresses:
+        known = self._blocks.get(lane)
+        if known is None or known[:2] != (epoch, block):
+            known = (epoch, block, self.plan.block_of(epoch, lane, block))
+            self._blocks[lane] = known
+        return known[2]

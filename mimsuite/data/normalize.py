@@ -1,0 +1,50 @@
+"""Bytes to normalised floats, on the device: a quarter of the traffic, and no work for the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import AugmentSection
+from mimsuite.errors import UserError
+
+
+class Normalize:
+    """(x / 255 - mean) / std in float32, channel by channel.
+
+    Args:
+        augment: ``mean`` and ``std`` of pixels in [0, 1]: one value a channel, or one for all.
+        device: where batches are brought, as bytes.
+
+    Raises:
+        UserError: as many means as standard deviations are needed, and none of the latter zero.
+    """
+
+    def __init__(self, augment: AugmentSection, device: torch.device | str = "cpu") -> None:
+        if len(augment.mean) != len(augment.std) or not augment.mean or 0.0 in augment.std:
+            raise UserError("augment.mean and augment.std need one value a channel, std above 0")
+        self.device = torch.device(device)
+        self._mean = torch.tensor(augment.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(augment.std, device=self.device)[:, None, None]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch on the device; views (B, C, H, W) uint8, or float32 in [0, 1] as they are.
+
+        Raises:
+            UserError: views have another number of channels than ``augment.mean``.
+        """
+        batch = batch.to(self.device)
+        views = {name: self._view(view) for name, view in batch.views.items()}
+        return replace(batch, views=views)
+
+    def _view(self, view: Tensor) -> Tensor:
+        if len(self._mean) not in (1, view.shape[1]):
+            raise UserError(
+                f"augment.mean has {len(self._mean)} values, images have {view.shape[1]} "
+                f"channels: give one value a channel there and in augment.std, or one for all"
+            )
+        pixels = view.float().div_(255) if view.dtype == torch.uint8 else view.clone()
+        return pixels.sub_(self._mean).div_(self._std)

@@ -1,0 +1,105 @@
+"""From what the user names to a source."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from mimsuite.data import embedded_sets
+from mimsuite.data.decode import Channels, Decoder, extensions
+from mimsuite.data.files import (
+    LIST_EXTENSIONS,
+    folder_splits,
+    list_splits,
+    open_folder,
+    open_list,
+)
+from mimsuite.data.shards import holds_shards, open_shards, shard_splits
+from mimsuite.data.shards.names import expand
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, UserError
+
+_EMBEDDED = "embedded:"
+
+
+def open_source(
+    spec: str,
+    split: str = "train",
+    *,
+    channels: Channels = "rgb",
+    verify: str = "crc",
+    max_pixels: int = 64_000_000,
+) -> Source:
+    """Open a data set.
+
+    Args:
+        spec: a folder of images, with or without class or split sub-folders; a list file (.txt,
+            .csv, .tsv); tar shards (a folder of them, one .tar, or a brace pattern); or
+            ``embedded:NAME``.
+        split: a part of the set; a set without splits is all ``train``.
+        channels: see :class:`Decoder`.
+        verify: ``crc``: a flipped bit in a shard makes a sample corrupt; ``size``: not looked for.
+        max_pixels: larger images are not decoded.
+
+    Raises:
+        UserError: no such source or split, or a scheme that is not read.
+        DataError: nothing to read there, or it is damaged.
+    """
+    decoder = Decoder(channels, max_pixels)
+    if spec.startswith(_EMBEDDED):
+        return embedded_sets.open_embedded(spec.removeprefix(_EMBEDDED), split, decoder, verify)
+    path = _existing(spec)
+    if path is None:
+        return open_shards(spec, split, decoder, verify, spec)
+    if path.is_dir() and not holds_shards(path):
+        source: Source = open_folder(path, split, decoder, spec)
+    elif path.suffix in LIST_EXTENSIONS:
+        source = open_list(path, split, decoder, spec)
+    else:
+        source = open_shards(str(path), split, decoder, verify, spec)
+    return source
+
+
+def source_splits(spec: str, *, channels: Channels = "rgb") -> list[str]:
+    """The splits that a source has, sorted; ``["train"]`` where it is one set.
+
+    Raises:
+        UserError, DataError: as :func:`open_source`.
+    """
+    if spec.startswith(_EMBEDDED):
+        embedded_sets.require_known(spec.removeprefix(_EMBEDDED))
+        return sorted(embedded_sets.SPLITS)
+    path = _existing(spec)
+    if path is None:
+        found = shard_splits(spec)
+    elif path.is_dir() and not holds_shards(path):
+        found = set(folder_splits(path, extensions(channels)))
+    elif path.suffix in LIST_EXTENSIONS:
+        found = list_splits(path)
+    else:
+        found = shard_splits(str(path))
+    return sorted(found or {"train"})
+
+
+def _existing(spec: str) -> Path | None:
+    """The folder or file that a source names; None for a pattern of shards.
+
+    Raises:
+        UserError: nothing is there, or it is of a kind that is not read.
+    """
+    paths = [Path(spec)] if Path(spec).exists() else expand(spec)
+    path = paths[0]
+    if len(paths) > 1:
+        return None
+    if not path.exists():
+        if glob.has_magic(spec):
+            raise UserError(f"{spec}: wildcards are not expanded; name the folder, or a {{0..9}}")
+        kind = "shard" if path.suffix == ".tar" else "folder or file"
+        raise UserError(f"{spec}: there is no such {kind}")
+    if path.is_file() and path.suffix not in (*LIST_EXTENSIONS, ".tar"):
+        if path.name.endswith((".tar.gz", ".tgz")):
+            raise DataError(f"{spec} is compressed: unpack it to a plain .tar")
+        raise UserError(
+            f"{spec}: a source is a folder, a list ({', '.join(LIST_EXTENSIONS)}) or .tar shards"
+        )
+    return path

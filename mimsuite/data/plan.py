@@ -1,0 +1,198 @@
+"""Which sample is where: a pure function of (seed, epoch) that no rank or worker changes.
+
+Letters: T samples of the set, B global batch, L lanes, M block, n = T // L samples of a lane,
+K = B / L samples that a global batch takes from each lane.
+
+The shards of an epoch, permuted, make one sequence of T samples, turned by a keyed amount so that
+no sample is always in the tail that is left over. Lane l is its range [l n, (l + 1) n). A lane is
+read block by block, permuted inside each block, so a shard is read nearly in sequence. Row
+``slot * L + lane`` of the global batch at step t of the epoch is place ``t K + slot`` of the lane.
+
+So the state of the stream is one number, the global step.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from mimsuite.errors import UserError
+from mimsuite.noise import keyed_rng
+
+_MOST_LANES = 64
+_LEAST_CANDIDATES = 64  # where a block is smaller, a corrupt sample may be replaced from behind it
+_EPOCHS_KEPT = 2  # lanes of a worker cross into the next epoch at the same step
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where samples lie: (n,) int64 each."""
+
+    shards: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return int(self.shards[index]), int(self.offsets[index])
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """The samples of an epoch in order: permuted shards, and where each ends."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    turn: int
+    total: int
+
+    def addresses(self, places: np.ndarray) -> Addresses:
+        places = (places + self.turn) % self.total
+        number = np.searchsorted(self.starts, places, side="right") - 1
+        return Addresses(self.order[number], places - self.starts[number])
+
+
+class Plan:
+    """The order of a training set.
+
+    Args:
+        counts: (shards,) int64, samples of each shard, in source order.
+        seed: the recipe's ``train.seed``.
+        global_batch: B.
+        lanes: L, a divisor of B; None: the largest divisor of B up to 64.
+        block: M.
+        name: the set, for errors.
+
+    Raises:
+        UserError: lanes do not divide the batch, or the set is smaller than one batch.
+    """
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        *,
+        seed: int,
+        global_batch: int,
+        lanes: int | None = None,
+        block: int = 1024,
+        name: str = "the set",
+    ) -> None:
+        self.total = int(counts.sum())
+        self.lanes = lanes or default_lanes(global_batch)
+        if global_batch % self.lanes:
+            raise UserError(
+                f"data.lanes={self.lanes} does not divide train.global_batch={global_batch}"
+            )
+        if self.total < global_batch:
+            raise UserError(
+                f"{name} has {self.total} samples, fewer than one global batch of {global_batch}: "
+                f"set train.global_batch to at most {self.total}"
+            )
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.seed, self.block, self.global_batch = seed, block, global_batch
+        self.per_lane = self.total // self.lanes
+        self.slots = global_batch // self.lanes
+        self._sequences: OrderedDict[int, _Sequence] = OrderedDict()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.per_lane // self.slots
+
+    @property
+    def dropped(self) -> int:
+        """Samples that an epoch leaves out, others each time: fewer than B + L."""
+        return self.total - self.steps_per_epoch * self.global_batch
+
+    def place(self, step: int, slot: int) -> tuple[int, int, int]:
+        """(epoch, block, place in the block) from which every lane fills a slot of a step."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        return epoch, *divmod(step * self.slots + slot, self.block)
+
+    def block_of(self, epoch: int, lane: int, block: int) -> Addresses:
+        """The samples of a lane's block, in the order in which they are used."""
+        start = block * self.block
+        size = min(self.block, self.per_lane - start)
+        order = keyed_rng(self.seed, "block", epoch, lane, block).permutation(size)
+        return self._sequence(epoch).addresses(lane * self.per_lane + start + order)
+
+    def spares_of(self, epoch: int, lane: int, block: int) -> Addresses:
+        """Samples behind a small block that may replace a corrupt one of it; often none."""
+        start = lane * self.per_lane + block * self.block
+        size = min(self.block, self.per_lane - block * self.block)
+        last = min(max(size, _LEAST_CANDIDATES), self.total)
+        return self._sequence(epoch).addresses(np.arange(start + size, start + last))
+
+    def _sequence(self, epoch: int) -> _Sequence:
+        if epoch not in self._sequences:
+            rng = keyed_rng(self.seed, "shards", epoch)
+            order = rng.permutation(len(self.counts))
+            ends = np.cumsum(self.counts[order])
+            self._sequences[epoch] = _Sequence(
+                order, ends - self.counts[order], int(rng.integers(self.total)), self.total
+            )
+            if len(self._sequences) > _EPOCHS_KEPT:
+                self._sequences.popitem(last=False)
+        return self._sequences[epoch]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every global batch that one rank reads: its lanes, cut into micro-batches.
+
+    Attributes:
+        lanes: of this rank.
+        all_lanes: L.
+        slots: K.
+        micro_batch: rows of a micro-batch.
+        accumulation: micro-batches of a step.
+    """
+
+    lanes: range
+    all_lanes: int
+    slots: int
+    micro_batch: int
+    accumulation: int
+
+    def rows(self, micro: int) -> np.ndarray:
+        """(micro_batch,) rows in the global batch of micro-batch number ``micro``, ascending."""
+        local = np.arange(micro * self.micro_batch, (micro + 1) * self.micro_batch)
+        slot, lane = np.divmod(local, len(self.lanes))
+        return slot * self.all_lanes + self.lanes.start + lane
+
+
+def share_of(plan: Plan, rank: int, world: int, micro_batch: int | None) -> Share:
+    """What ``rank`` of ``world`` processes reads.
+
+    Args:
+        micro_batch: most rows on a device at once; None: all of the rank's.
+
+    Raises:
+        UserError: lanes or rows cannot be shared out evenly.
+    """
+    if plan.global_batch % world:
+        raise UserError(
+            f"train.global_batch={plan.global_batch} cannot be shared evenly by {world} processes"
+        )
+    if plan.lanes % world:
+        raise UserError(
+            f"{plan.lanes} lanes cannot be shared by {world} processes: set data.lanes to a "
+            f"multiple of {world} that divides train.global_batch={plan.global_batch}"
+        )
+    rows = plan.global_batch // world
+    micro = min(micro_batch or rows, rows)
+    if rows % micro:
+        raise UserError(
+            f"train.micro_batch={micro} does not divide the {rows} samples of each process "
+            f"(train.global_batch={plan.global_batch} on {world})"
+        )
+    each = plan.lanes // world
+    lanes = range(rank * each, (rank + 1) * each)
+    return Share(lanes, plan.lanes, plan.slots, micro, rows // micro)
+
+
+def default_lanes(global_batch: int) -> int:
+    """The largest divisor of the global batch up to 64."""
+    return max(n for n in range(1, min(_MOST_LANES, global_batch) + 1) if global_batch % n == 0)

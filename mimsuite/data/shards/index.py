@@ -1,0 +1,172 @@
+"""The binary index of a shard, ``NAME.tar.idx``: where each member lies, and its checksum.
+
+Layout, little-endian: magic, u32 header bytes, u32 header crc, u64 body bytes, u32 body crc, u32 0;
+the header (JSON, padded to 8 bytes); the body: members (32 bytes each, sorted by sample), key ends
+(i64 each), keys (UTF-8). The body is mapped, not read, so loader workers share its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mimsuite.data.cache import cache_folder, write_first_possible
+from mimsuite.data.shards.scan import MEMBER, Scan, scan
+from mimsuite.data.strings import StringTable
+from mimsuite.errors import DataError
+from mimsuite.noise import key_of
+
+_MAGIC = b"MIMSIDX\0"
+_VERSION = 1
+_PREFIX = struct.Struct("<8sIIQII")
+
+
+@dataclass(frozen=True)
+class IndexHeader:
+    """What is known of a shard without mapping its tables."""
+
+    path: Path
+    shard_bytes: int
+    samples: int
+    members: int
+    extensions: list[str]
+    classes: list[str] | None
+    splits: dict[str, int]
+    body_at: int
+    body_bytes: int
+    body_crc: int
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The tables of a shard.
+
+    Attributes:
+        keys: of the samples.
+        members: (members,) of ``scan.MEMBER``, sorted by sample.
+        first: (samples + 1,) where each sample's members begin.
+        extensions: names for ``members["extension"]``.
+    """
+
+    keys: StringTable
+    members: np.ndarray
+    first: np.ndarray
+    extensions: list[str]
+
+
+def open_index(shard: Path, *, beside: bool = True) -> IndexHeader:
+    """The header of a shard's index, which is built where there is none.
+
+    Args:
+        beside: look, and write, beside the shard too and not only in the cache folder.
+
+    Raises:
+        DataError: the shard or its index is damaged, or one was changed without the other.
+    """
+    for path in _places(shard, beside):
+        if path.is_file():
+            header = _read_header(path)
+            if header is not None:
+                return _checked(shard, header)
+    return build_index(shard, beside=beside)
+
+
+def build_index(shard: Path, *, beside: bool = True) -> IndexHeader:
+    """Scan a shard and write its index; see :func:`scan` for what is refused."""
+    path = write_first_possible(_places(shard, beside), _to_bytes(scan(shard)))
+    header = _read_header(path)
+    assert header is not None
+    return header
+
+
+def load_tables(header: IndexHeader) -> ShardIndex:
+    """Map the tables of an index.
+
+    Raises:
+        DataError: their checksum is wrong.
+    """
+    try:
+        body = np.memmap(
+            header.path, np.uint8, "r", offset=header.body_at, shape=(header.body_bytes,)
+        )
+    except (OSError, ValueError):
+        raise _damaged(header.path) from None
+    if zlib.crc32(body.data) != header.body_crc:
+        raise _damaged(header.path)
+    cut = header.members * MEMBER.itemsize
+    members = body[:cut].view(MEMBER)
+    ends = body[cut : cut + 8 * header.samples].view("<i8")
+    first = np.searchsorted(members["sample"], np.arange(header.samples + 1))
+    keys = StringTable(body[cut + 8 * header.samples :], ends)
+    return ShardIndex(keys, members, first, header.extensions)
+
+
+def _places(shard: Path, beside: bool) -> list[Path]:
+    name = f"{shard.name}.idx"
+    cached = cache_folder() / "index" / f"{key_of(str(shard.resolve())):016x}-{name}"
+    return [shard.with_name(name), cached] if beside else [cached]
+
+
+def _to_bytes(found: Scan) -> bytes:
+    keys = StringTable.of(found.keys)
+    body = found.members.tobytes() + keys.ends.astype("<i8").tobytes() + keys.blob.tobytes()
+    header = json.dumps(
+        {
+            "version": _VERSION,
+            "shard_bytes": found.shard_bytes,
+            "samples": len(found.keys),
+            "members": len(found.members),
+            "extensions": found.extensions,
+            "classes": found.classes,
+            "splits": found.splits,
+        }
+    ).encode()
+    header += b" " * (-(len(header) + _PREFIX.size) % 8)
+    prefix = _PREFIX.pack(_MAGIC, len(header), zlib.crc32(header), len(body), zlib.crc32(body), 0)
+    return prefix + header + body
+
+
+def _read_header(path: Path) -> IndexHeader | None:
+    """The header; None where another version of the suite wrote it."""
+    try:
+        with path.open("rb") as file:
+            magic, length, crc, body_bytes, body_crc, _ = _PREFIX.unpack(file.read(_PREFIX.size))
+            text = file.read(length)
+    except OSError as fault:
+        raise DataError(f"cannot read {path}: {fault.strerror}") from None
+    except struct.error:
+        raise _damaged(path) from None
+    if magic != _MAGIC or len(text) != length or zlib.crc32(text) != crc:
+        raise _damaged(path)
+    known = json.loads(text)
+    if known.pop("version") != _VERSION:
+        return None
+    return IndexHeader(
+        path=path,
+        body_at=_PREFIX.size + length,
+        body_bytes=body_bytes,
+        body_crc=body_crc,
+        **known,
+    )
+
+
+def _checked(shard: Path, header: IndexHeader) -> IndexHeader:
+    try:
+        size = shard.stat().st_size
+    except OSError as fault:
+        raise DataError(f"cannot read shard {shard}: {fault.strerror}") from None
+    if size != header.shard_bytes:
+        raise DataError(
+            f"shard {shard} has {size} bytes, its index {header.path.name} says "
+            f"{header.shard_bytes}: it is damaged, or was replaced (then run `mimsuite data index`)"
+        )
+    return header
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"index {path} is damaged: run `mimsuite data index` to build it anew")

@@ -1,0 +1,65 @@
+"""From what the user wrote to the files of a shard set. Nothing but local files is opened."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from braceexpand import braceexpand
+
+from mimsuite.errors import DataError, UserError
+
+_MOST_SHARDS = 1_000_000
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_REMOTE = ("s3", "http", "https")
+
+
+def expand(pattern: str) -> list[Path]:
+    """``train-{0000..0015}.tar`` -> 16 paths; a plain path -> itself.
+
+    Raises:
+        UserError: unbalanced braces, a pattern of millions, or anything but a local path. That is
+            judged of each path after expansion, since ``{pipe,x}:`` hides a scheme before it.
+    """
+    try:
+        names = list(islice(braceexpand(pattern), _MOST_SHARDS + 1))
+    except ValueError:  # its UnbalancedBracesError
+        raise UserError(f"unbalanced braces in '{pattern}'") from None
+    if len(names) > _MOST_SHARDS:
+        raise UserError(f"'{pattern}' stands for more than {_MOST_SHARDS} shards")
+    return [local_path(name) for name in names]
+
+
+def local_path(name: str) -> Path:
+    """A path, or a ``file:`` URL as a path.
+
+    Raises:
+        UserError: any other scheme.
+    """
+    match = _SCHEME.match(name)
+    if match is None:
+        return Path(name)
+    scheme = match[1].lower()
+    if scheme == "file":
+        url = urlsplit(name)
+        if url.netloc not in ("", "localhost"):
+            raise UserError(f"{name}: a file: URL of another machine cannot be read")
+        return Path(unquote(url.path))
+    if scheme in _REMOTE:
+        raise UserError(f"{name}: remote shards ({scheme}:) are not supported yet in this version")
+    if scheme == "pipe":
+        raise UserError(f"{name}: pipe: would run a command and is never opened")
+    raise UserError(f"{name}: unknown scheme '{scheme}:'; give a local path")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The ``*.tar`` files of a folder, sorted by name; hidden ones are left out."""
+    return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+
+
+def refuse_compressed(path: Path) -> None:
+    """Raise a ``DataError`` where a shard's name says that it is compressed."""
+    if path.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        raise DataError(f"{path} is compressed: unpack it to a plain .tar, or use data pack")

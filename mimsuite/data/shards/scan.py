@@ -1,0 +1,202 @@
+"""Read every header of a tar shard once, and accept the shard only if all of it is sound.
+
+Python's ``tarfile`` parses the headers, but ends quietly at the first one that it cannot read: a
+shard cut at a member boundary would just be shorter. So what follows the last member is looked at:
+it must be the end-of-archive mark, and nothing after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mimsuite.data import splits
+from mimsuite.data.decode import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
+from mimsuite.data.source import MAX_SAMPLE_BYTES
+from mimsuite.errors import DataError
+
+PAYLOAD_EXTENSIONS = IMAGE_EXTENSIONS + ARRAY_EXTENSIONS
+LABEL_EXTENSION = "cls"
+CLASSES_FILE = "classes.json"
+
+# A member as the index holds it; sample and extension count into the tables of the shard.
+MEMBER = np.dtype(
+    {
+        "names": ["offset", "size", "crc", "sample", "extension"],
+        "formats": ["<u8", "<u8", "<u4", "<u4", "<u4"],
+        "itemsize": 32,
+    }
+)
+_BLOCK = 512
+_CHUNK = 1 << 20
+
+
+@dataclass
+class Scan:
+    """What a shard holds.
+
+    Attributes:
+        shard_bytes: size of the tar file.
+        keys: of the samples, in the order of their first members.
+        extensions: of the members kept: payloads and labels, lower case; others are never read.
+        members: (members,) of :data:`MEMBER`, sorted by sample.
+        classes: content of a ``classes.json`` at the top of the archive.
+        splits: samples by split, where every key begins with one (``train/00001``).
+    """
+
+    shard_bytes: int
+    keys: list[str]
+    extensions: list[str]
+    members: np.ndarray
+    classes: list[str] | None = None
+    splits: dict[str, int] = field(default_factory=dict)
+
+
+def scan(path: Path) -> Scan:
+    """Index a shard.
+
+    Raises:
+        DataError: naming the shard and what is wrong: unreadable header, cut member, no end of
+            archive, sample without its payload, duplicate, link, compressed or oversized member.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Scanner(path, file.fileno()).run(file)
+    except OSError as fault:
+        raise DataError(f"cannot read {path}: {fault.strerror or fault}") from None
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """WebDataset's rule: ``a/b.c.jpg`` -> key ``a/b``, extension ``c.jpg``. None for no sample."""
+    folder, slash, base = name.removeprefix("./").rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not stem or not dot or not extension or (stem.startswith("__") and stem.endswith("__")):
+        return None
+    return folder + slash + stem, extension.lower()
+
+
+def is_payload(extension: str) -> bool:
+    """Whether a member with this extension may be decoded: ``jpg``, and ``depth.png`` too."""
+    return extension.rpartition(".")[2] in PAYLOAD_EXTENSIONS
+
+
+class _Scanner:
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self.descriptor = path, descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.found: dict[str, list[str]] = {}  # every extension of every key
+        self.kept: list[tuple[int, int, int, str, str]] = []  # offset, size, crc, key, extension
+        self.classes: list[str] | None = None
+
+    def run(self, file: object) -> Scan:
+        try:
+            archive = tarfile.open(fileobj=file, mode="r:")  # type: ignore[call-overload] # noqa: SIM115
+            while (member := archive.next()) is not None:
+                archive.members = []  # it would keep every header
+                self._take(member)
+        except tarfile.TarError as fault:
+            raise self._fault(f"unreadable or cut off ({fault})") from None
+        self._check_end(archive.offset)
+        return self._result()
+
+    def _fault(self, what: str) -> DataError:
+        return DataError(f"shard {self.path}: {what}")
+
+    def _take(self, member: tarfile.TarInfo) -> None:
+        name = member.name
+        if member.isdir():
+            return
+        if not member.isreg() or member.issparse():
+            raise self._fault(f"member '{name}' is a link or special file; only files are read")
+        if member.size > MAX_SAMPLE_BYTES:
+            raise self._fault(f"member '{name}' claims {member.size} bytes, too many")
+        if member.offset_data + member.size > self.size:
+            raise self._fault(f"member '{name}' is cut off")
+        if name.lower().endswith(".gz"):
+            raise self._fault(f"member '{name}' is compressed; pack the plain file")
+        if name.removeprefix("./") == CLASSES_FILE:
+            self.classes = self._class_names(self._read(member))
+            return
+        parts = split_name(name)
+        if parts is None:
+            return
+        key, extension = parts
+        known = self.found.setdefault(key, [])
+        if extension in known:
+            raise self._fault(f"member '{name}' is there twice")
+        known.append(extension)
+        if is_payload(extension) or extension == LABEL_EXTENSION:
+            crc = zlib.crc32(self._read(member))
+            self.kept.append((member.offset_data, member.size, crc, key, extension))
+
+    def _read(self, member: tarfile.TarInfo) -> bytes:
+        data = os.pread(self.descriptor, member.size, member.offset_data)
+        if len(data) != member.size:
+            raise self._fault(f"member '{member.name}' is cut off")
+        return data
+
+    def _class_names(self, data: bytes) -> list[str]:
+        try:
+            names = json.loads(data)
+        except (ValueError, RecursionError):
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._fault(f"{CLASSES_FILE} is no list of names")
+        return names
+
+    def _check_end(self, end: int) -> None:
+        """What follows the last member: at least two blocks of zeros, and only zeros."""
+        position, last = end, min(end + 2 * _BLOCK, self.size)
+        while position < self.size:
+            chunk = os.pread(self.descriptor, _CHUNK, position)
+            if not chunk:
+                break
+            if rest := chunk.lstrip(b"\0"):
+                at = position + len(chunk) - len(rest)
+                if at < end + _BLOCK:
+                    raise self._fault(f"bad header at byte {end}")
+                raise self._fault(f"data after the end of the archive, at byte {at}")
+            position += len(chunk)
+        if last - end < 2 * _BLOCK:
+            raise self._fault(f"no end-of-archive mark at byte {end}: the file is cut off")
+
+    def _result(self) -> Scan:
+        keys = self._complete_keys()
+        numbers = {key: number for number, key in enumerate(keys)}
+        extensions = sorted({item[4] for item in self.kept})
+        rows = [
+            (offset, size, crc, numbers[key], extensions.index(extension))
+            for offset, size, crc, key, extension in self.kept
+        ]
+        rows.sort(key=lambda row: row[3])
+        counts: dict[str, int] = {}
+        for key in keys:
+            split = splits.split_of(key.partition("/")[0]) if "/" in key else None
+            counts[split or ""] = counts.get(split or "", 0) + 1
+        return Scan(
+            shard_bytes=self.size,
+            keys=keys,
+            extensions=extensions,
+            members=np.array(rows, dtype=MEMBER),
+            classes=self.classes,
+            splits={} if "" in counts else counts,
+        )
+
+    def _complete_keys(self) -> list[str]:
+        """Keys that have a payload; a key that has only a sample's other members is damage."""
+        whole = [key for key, found in self.found.items() if any(map(is_payload, found))]
+        used = {LABEL_EXTENSION, *(extension for key in whole for extension in self.found[key])}
+        for key, found in self.found.items():
+            if not any(map(is_payload, found)) and used.intersection(found):
+                raise self._fault(
+                    f"sample '{key}' is incomplete: it has {', '.join(found)} but no image"
+                )
+        if not whole:
+            raise self._fault("no samples with an image in it")
+        return whole

@@ -1,0 +1,125 @@
+"""A source: samples in shards, found by (shard, offset), with labels where there are any."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from mimsuite.data.damage import CorruptSample, Damage
+from mimsuite.data.decode import Decoder
+
+MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it is stored.
+
+    Attributes:
+        key: its name, unique in the source (in foreign shards: in the shard).
+        shard_name: the file or set that holds it.
+        label: class id, None = unlabelled.
+        payload: an encoded file, or an array (H, W) or (H, W, C).
+    """
+
+    key: str
+    shard_name: str
+    label: int | None
+    payload: bytes | np.ndarray
+
+
+class Source(ABC):
+    """Samples that can be read in any order. Picklable: it goes to loader workers.
+
+    Args:
+        name: what the user called it.
+        split: ``train``, ``val``, ``test`` ...
+        classes: class names, the index is the label; None where there are no names.
+        counts: (shards,) int64, samples of each shard. Where samples are files of their own, each
+            is a shard of one sample, so permuting shards shuffles fully.
+        labelled: whether samples have labels (some may still lack one).
+        decoder: turns a payload into pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        classes: list[str] | None,
+        counts: np.ndarray,
+        labelled: bool,
+        decoder: Decoder,
+    ) -> None:
+        self.name, self.split, self.classes = name, split, classes
+        self.counts, self.labelled, self.decoder = counts, labelled, decoder
+        self._ends = np.cumsum(counts, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(shard, offset) of a sample by its position in source order."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"{self.name} has {len(self)} samples, not {position + 1}")
+        shard = int(np.searchsorted(self._ends, position, side="right"))
+        return shard, position - int(self._ends[shard] - self.counts[shard])
+
+    @abstractmethod
+    def key(self, shard: int, offset: int) -> str:
+        """The sample's key, without reading its payload."""
+
+    @abstractmethod
+    def shard_name(self, shard: int) -> str:
+        """The name by which a shard is reported."""
+
+    @abstractmethod
+    def label(self, shard: int, offset: int) -> int | None:
+        """The sample's class id, without reading its payload.
+
+        Raises:
+            CorruptSample: the stored label is none.
+        """
+
+    @abstractmethod
+    def payload(self, shard: int, offset: int) -> bytes | np.ndarray:
+        """What is stored.
+
+        Raises:
+            CorruptSample: it cannot be read, or its checksum is wrong.
+        """
+
+    @abstractmethod
+    def sample_bytes(self, shard: int, offset: int) -> int:
+        """Stored size of the payload."""
+
+    def read(self, shard: int, offset: int) -> Sample:
+        """The sample as stored; raises ``CorruptSample`` where it cannot be read."""
+        return Sample(
+            key=self.key(shard, offset),
+            shard_name=self.shard_name(shard),
+            label=self.label(shard, offset),
+            payload=self.payload(shard, offset),
+        )
+
+    def decode(self, sample: Sample) -> Tensor:
+        """Pixels: (C, H, W) uint8, or float32 for more than 8 bits; see :class:`Decoder`."""
+        return self.decoder(sample.payload)
+
+    def labels(self) -> np.ndarray:
+        """(len,) int64 class ids in source order, -1 = unlabelled."""
+        return np.array(
+            [
+                -1 if (label := self.label(shard, offset)) is None else label
+                for shard, count in enumerate(self.counts)
+                for offset in range(int(count))
+            ],
+            dtype=np.int64,
+        )
+
+    def damage(self, shard: int, offset: int, fault: CorruptSample) -> Damage:
+        """The report of a sample that could not be read or decoded."""
+        return Damage(self.key(shard, offset), self.shard_name(shard), fault.kind, str(fault))

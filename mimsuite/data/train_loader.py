@@ -1,0 +1,212 @@
+"""The training stream: micro-batches without end, the same for any number of workers and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import Recipe
+from mimsuite.data.augment import TrainTransform
+from mimsuite.data.damage import Damage, DamageCount
+from mimsuite.data.lanes import LaneReader
+from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
+from mimsuite.data.plan import Plan, Share, share_of
+from mimsuite.data.source import Source
+from mimsuite.data.workers import start_worker, worker_died
+from mimsuite.errors import DataError, MimsuiteError, UserError
+
+_PREFETCH = 2  # micro-batches that each worker prepares ahead
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A micro-batch on the CPU, ``image`` uint8 (or float32 in [0, 1] for more than 8 bits).
+
+    Attributes:
+        batch: pinned where training runs on CUDA.
+        damage: corrupt samples met in it for the first time; each is reported once.
+    """
+
+    batch: Batch
+    damage: list[Damage]
+
+
+def train_loader(
+    source: Source,
+    recipe: Recipe,
+    image_size: int | tuple[int, int],
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> TrainLoader:
+    """The stream of a recipe, from any global step on.
+
+    Args:
+        image_size: of the views, one number or (height, width).
+        start_step: optimizer steps that are done; nothing before it is read.
+        rank: of ``world`` processes; each reads its lanes of every global batch.
+
+    Raises:
+        UserError: batch, lanes, processes and the set do not fit together, or the channels of
+            data, model and statistics differ.
+    """
+    plan = Plan(
+        source.counts,
+        seed=recipe.train.seed,
+        global_batch=recipe.train.global_batch,
+        lanes=recipe.data.lanes,
+        block=recipe.data.block,
+        name=source.name,
+    )
+    share = share_of(plan, rank, world, recipe.train.micro_batch)
+    channels = _model_channels(recipe)
+    _check_channels(source, recipe, channels)
+    reader = LaneReader(source, plan, TrainTransform(recipe.augment, image_size), channels)
+    wants_cuda = recipe.train.device == "auto" or recipe.train.device.startswith("cuda")
+    return TrainLoader(
+        reader,
+        share,
+        start_step=start_step,
+        workers=recipe.data.workers,
+        pin=wants_cuda and torch.cuda.is_available(),
+    )
+
+
+class TrainLoader:
+    """Iterating yields :class:`Loaded` micro-batches, endless over epochs.
+
+    ``accumulation`` consecutive ones are one optimizer step. A context manager: leaving it ends
+    the workers.
+
+    Attributes:
+        accumulation: micro-batches of a step.
+        micro_batch: samples of each.
+        steps_per_epoch: optimizer steps.
+        dropped: samples that an epoch leaves out, other ones each time.
+        damaged: all corrupt samples found so far.
+    """
+
+    def __init__(
+        self, reader: LaneReader, share: Share, *, start_step: int, workers: int, pin: bool
+    ) -> None:
+        plan = reader.plan
+        self.steps_per_epoch, self.dropped = plan.steps_per_epoch, plan.dropped
+        self.accumulation, self.micro_batch = share.accumulation, share.micro_batch
+        self._labelled, self._pin = reader.source.labelled, pin
+        self._count = DamageCount(plan.total)
+        # A worker without a lane would never have anything to do.
+        self._workers = min(workers, len(share.lanes))
+        self._dataset = _Stream(reader, share, start_step)
+        self._parts: Iterator[Part] | None = None
+
+    @property
+    def damaged(self) -> list[Damage]:
+        return list(self._count.found.values())
+
+    def __iter__(self) -> Iterator[Loaded]:
+        """Micro-batches from ``start_step`` on.
+
+        Raises:
+            DataError: too many corrupt samples, or a worker died.
+            UserError: an image that the recipe cannot take.
+        """
+        self.close()
+        self._parts = iter(
+            DataLoader(
+                self._dataset,
+                batch_size=None,
+                num_workers=self._workers,
+                prefetch_factor=_PREFETCH if self._workers else None,
+                worker_init_fn=start_worker,
+            )
+        )
+        while self._parts is not None:
+            parts = [self._next_part() for _ in range(max(1, self._workers))]
+            damage = self._count.add(damage_in_order(parts))
+            for part in parts:
+                if part.fault is not None:
+                    raise part.fault
+            yield Loaded(join(parts, labelled=self._labelled, pin=self._pin), damage)
+
+    def _next_part(self) -> Part:
+        assert self._parts is not None
+        try:
+            return next(self._parts)
+        except RuntimeError as fault:
+            if (line := worker_died(fault)) is None:
+                raise
+            raise DataError(line) from None
+
+    def close(self) -> None:
+        """End the workers; iterating again starts anew at ``start_step``."""
+        self._parts = None
+
+    def __enter__(self) -> TrainLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Stream(IterableDataset[Part]):
+    """Parts of micro-batches: in each worker those rows whose lanes are its own."""
+
+    def __init__(self, reader: LaneReader, share: Share, start_step: int) -> None:
+        self.reader, self.share, self.start_step = reader, share, start_step
+
+    def __iter__(self) -> Iterator[Part]:
+        worker = get_worker_info()
+        number, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        mine = frozenset(self.share.lanes[number::of])
+        step = self.start_step
+        while True:
+            for micro in range(self.share.accumulation):
+                yield self._part(step, micro, mine)
+            step += 1
+
+    def _part(self, step: int, micro: int, mine: frozenset[int]) -> Part:
+        part = PartBuilder()
+        try:
+            for place, row in enumerate(self.share.rows(micro).tolist()):
+                slot, lane = divmod(row, self.share.all_lanes)
+                if lane in mine:
+                    drawn = self.reader.draw(step, slot, lane)
+                    part.add(place, row, drawn.key, drawn.label, drawn.image)
+                    part.damaged(place, drawn.damage)
+            return part.done()
+        except MimsuiteError as fault:
+            # Raised in the main process: torch would wrap it into a traceback.
+            return part.done(fault)
+
+
+def _model_channels(recipe: Recipe) -> int | None:
+    return getattr(getattr(recipe.model, "encoder", None), "in_channels", None)
+
+
+def _check_channels(source: Source, recipe: Recipe, channels: int | None) -> None:
+    """What is known before the first image is read."""
+    given = source.decoder.channel_count
+    if given is not None and channels is not None and given != channels:
+        raise UserError(
+            f"data.channels={source.decoder.channels} gives images of {given} channels, the model "
+            f"takes in_channels={channels}: change one of them"
+        )
+    count = channels or given
+    if count is not None and len(recipe.augment.mean) not in (1, count):
+        raise UserError(
+            f"augment.mean has {len(recipe.augment.mean)} values for images of {count} channels: "
+            f"give one value a channel in augment.mean and augment.std, or one for all"
+        )
+    if recipe.augment.randaugment is not None and count not in (None, 3):
+        raise UserError("augment.randaugment works on data.channels=rgb only")

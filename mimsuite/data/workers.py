@@ -1,0 +1,29 @@
+"""What every loader process does at its start."""
+
+from __future__ import annotations
+
+import signal
+
+import torch
+
+
+def start_worker(worker: int) -> None:
+    """One thread, and deaf to stop signals.
+
+    A scheduler signals all processes of a job; the trainer must find its workers alive to finish
+    the step and save. They end when it closes them, or within seconds of its death.
+    """
+    torch.set_num_threads(1)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def worker_died(fault: RuntimeError) -> str | None:
+    """A line for the user where the fault is torch's report of a dead worker, else None."""
+    if "DataLoader worker" not in str(fault):
+        return None
+    return (
+        "a loader worker died; most often memory or /dev/shm ran out: lower data.workers, or give "
+        "the machine or container more"
+    )

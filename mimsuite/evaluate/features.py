@@ -1,0 +1,198 @@
+"""Frozen features of a whole data set, read once for every probe.
+
+Letters: N samples, B batch, C class tokens, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import EvalSection
+from mimsuite.data import Normalize, eval_loader
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, UserError
+from mimsuite.methods import Method
+from mimsuite.models import Features
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+PIXELS = "pixels"
+_MOST_PIXELS = 1024  # numbers of a raw image that a probe takes as they are
+_PIXEL_SIDE = 16  # larger images are averaged down to this many rows and columns
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of the same samples, in source order.
+
+    Attributes:
+        features: ``pool@layer`` (``cls@12``, ``mean@9``) or ``pixels`` -> (N, D) float32, CPU.
+        labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
+        keys: N sample names.
+        classes: class names, where known.
+    """
+
+    features: dict[str, Tensor]
+    labels: Tensor | None
+    keys: list[str]
+    classes: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, rows: Tensor) -> FeatureSet:
+        """Some of the samples, by row number."""
+        return replace(
+            self,
+            features={name: table[rows] for name, table in self.features.items()},
+            labels=None if self.labels is None else self.labels[rows],
+            keys=[self.keys[row] for row in rows.tolist()],
+        )
+
+
+def extract(
+    method: Method,
+    source: Source,
+    resolved: Resolved,
+    *,
+    pools: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    pixels: bool = False,
+) -> FeatureSet:
+    """Encode every sample once, unmasked, resized and centre-cropped.
+
+    The last block's features carry the encoder's norm; those of earlier blocks are the block's
+    plain output.
+
+    Args:
+        method: on the device that shall compute; put in eval mode for the time being.
+        resolved: the run's recipe: image size, crops and normalisation, ``eval.batch``.
+        pools: ``cls`` and ``mean``; ``None`` = by ``eval.pool``.
+        layers: block numbers from 1; ``None`` = by ``eval.layers``.
+        pixels: add the input itself as the set ``pixels``.
+
+    Raises:
+        UserError: a layer or pooling that the encoder does not have.
+        DataError: nothing could be read.
+    """
+    depth = method.layer_count() - 1
+    chosen = wanted_layers(resolved.recipe.eval, depth) if layers is None else list(layers)
+    if not chosen or min(chosen) < 1 or max(chosen) > depth:
+        raise UserError(f"eval.layers {chosen}: this encoder has blocks 1 to {depth}")
+    rows: dict[str, list[Tensor]] = {}
+    labels: list[Tensor] = []
+    keys: list[str] = []
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.inference_mode():
+            for batch in normalized_batches(source, resolved, _device(method)):
+                features = method.encode(batch, layers=[n for n in chosen if n < depth])
+                kinds = pools or wanted_pools(resolved.recipe.eval, features)
+                for name, table in _tables(features, kinds, chosen, depth).items():
+                    rows.setdefault(name, []).append(table.float().cpu())
+                if pixels:
+                    rows.setdefault(PIXELS, []).append(raw_pixels(batch.image).cpu())
+                if batch.label is not None:
+                    labels.append(batch.label.cpu())
+                keys += batch.keys
+    finally:
+        method.train(was_training)
+    if not keys:
+        raise DataError(f"{source.name} has no sample in split '{source.split}'")
+    # clone: what was made in inference mode may not take part in training a probe.
+    tables = {name: torch.cat(parts).clone() for name, parts in rows.items()}
+    label = torch.cat(labels).clone() if labels else None
+    return FeatureSet(tables, label, keys, source.classes)
+
+
+def normalized_batches(source: Source, resolved: Resolved, device: torch.device) -> Iterator[Batch]:
+    """Every sample of a source once, as the method sees it."""
+    recipe = resolved.recipe
+    normalize = Normalize(recipe.augment, device)
+    size = recipe.model.encoder.image_size
+    for batch in eval_loader(
+        source, recipe.augment, size, recipe.eval.batch, workers=recipe.data.workers
+    ):
+        yield normalize(batch)
+
+
+def wanted_layers(section: EvalSection, depth: int) -> list[int]:
+    """``eval.layers``, or the last block and those at three quarters and at half of the depth."""
+    if section.layers is not None:
+        return list(section.layers)
+    return sorted({max(1, depth // 2), max(1, depth * 3 // 4), depth})
+
+
+def wanted_pools(section: EvalSection, features: Features) -> list[str]:
+    """``eval.pool``, or for ``auto`` all that the encoder has."""
+    if section.pool != "auto":
+        return [section.pool]
+    return ["cls", "mean"] if features.cls.shape[1] else ["mean"]
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, D) float32: as it is up to 1024 numbers, else averaged to 16 x 16."""
+    if images[0].numel() > _MOST_PIXELS:
+        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), _PIXEL_SIDE)
+    return images.flatten(1).float()
+
+
+def save_features(features: FeatureSet, path: Path) -> list[Path]:
+    """Write one feature table with labels and keys, to be read by other tools.
+
+    ``path`` (safetensors) holds ``features`` (N, D) float32 and ``labels`` (N,) int64 where known;
+    ``path`` with the ending ``.json`` the name of the features, sample keys and class names.
+
+    Returns:
+        the two files.
+
+    Raises:
+        ValueError: more than one table.
+    """
+    from safetensors.torch import save_file
+
+    if len(features.features) != 1:
+        raise ValueError(f"one feature table, not {sorted(features.features)}")
+    name, table = next(iter(features.features.items()))
+    tensors = {"features": table.contiguous()}
+    if features.labels is not None:
+        tensors["labels"] = features.labels.contiguous()
+    beside = path.with_suffix(".json")
+    facts = {"features": name, "keys": features.keys, "classes": features.classes}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path), metadata={"features": name})
+    beside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return [path, beside]
+
+
+def _tables(
+    features: Features, pools: Sequence[str], layers: Sequence[int], depth: int
+) -> dict[str, Tensor]:
+    """Pooled features, deepest layer first."""
+    count = features.cls.shape[1]
+    tables = {}
+    for layer in sorted(set(layers), reverse=True):
+        at = features
+        if layer != depth:
+            block = features.layers[layer]  # (B, C + N, D)
+            at = Features(cls=block[:, :count], tokens=block[:, count:])
+        for pool in pools:
+            try:
+                tables[f"{pool}@{layer}"] = at.pool(pool)
+            except ValueError as error:
+                raise UserError(f"eval.pool: {error}") from None
+    return tables
+
+
+def _device(method: Method) -> torch.device:
+    return next(method.parameters()).device

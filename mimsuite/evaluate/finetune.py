@@ -1,0 +1,248 @@
+"""Training a classifier from a run: fine-tuning, and the published linear-probe protocol.
+
+The classifier is a method like any other and is trained by :func:`mimsuite.train.run.train`. What
+belongs to the run (the encoder's sizes, channels, normalisation) is taken from it; everything else
+is the recipe's. There is nothing to choose afterwards, so no validation part is needed: the test
+split is scored once, by the weights of the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from mimsuite import config
+from mimsuite.config.sections import height_width
+from mimsuite.data.source import Source
+from mimsuite.errors import UserError
+from mimsuite.evaluate.baselines import VARIANTS, majority
+from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
+from mimsuite.evaluate.metrics import scores
+from mimsuite.evaluate.score import classify
+from mimsuite.evaluate.sources import class_count, open_labelled
+from mimsuite.methods import Method
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+# Of the encoder, what the tuning recipe decides; all else is what the weights were trained with.
+_TUNED = ("drop_path", "trained_positions")
+# Beside the encoder, what the weights were trained with.
+_INHERITED = ("data.channels", "augment.mean", "augment.std")
+
+
+def compose(
+    run: Resolved,
+    recipe: str,
+    task: str,
+    data: str = "",
+    overrides: Sequence[str] = (),
+    *,
+    smoke: bool = False,
+) -> Resolved:
+    """The classification recipe for a run.
+
+    Args:
+        run: recipe of the pretrained model.
+        recipe: name or file of the tuning recipe; "" = the one that the run's recipe names.
+        task: ``finetune`` or ``linear-probe``: what the recipe must be for.
+        data: labelled source; "" = the tuning recipe's, or else the run's.
+        overrides: ``section.key=value``, laid over everything.
+        smoke: shrink the schedule as the tuning recipe's ``smoke:`` says; the encoder keeps the
+            sizes of its weights.
+
+    Raises:
+        UserError: no recipe named, or one for another task.
+        DataError: the source has no labels or one class.
+    """
+    named = run.recipe.recipe.finetune if task == "finetune" else run.recipe.recipe.linear_probe
+    if not (recipe or named):
+        raise UserError(f"{run.name} names no {task} recipe: give one with --recipe")
+    tuning = config.load(recipe or named, smoke=smoke)
+    if tuning.recipe.recipe.task != task:
+        raise UserError(
+            f"{tuning.name} is a {tuning.recipe.recipe.task} recipe, not a {task} recipe"
+        )
+    encoder = {
+        f"model.encoder.{key}": value
+        for key, value in run.document["model"]["encoder"].items()
+        if key not in _TUNED
+    }
+    inherited = {
+        "data.source": data or tuning.recipe.data.source or run.recipe.data.source,
+        "augment.eval_resize": _eval_resize(tuning, run),
+        **{key: _value(run, key) for key in _INHERITED},
+    }
+    tuning = config.with_overrides(tuning, {**encoder, **inherited}, "pretrained run")
+    tuning = config.with_overrides(tuning, list(overrides))
+    train, _ = open_labelled(tuning)
+    if not any(text.startswith("target.classes=") for text in overrides):
+        tuning = config.with_overrides(tuning, {"target.classes": class_count(train)}, "data")
+    return tuning
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A trained classifier and what it says of the test split."""
+
+    run_dir: Path
+    steps: int
+    predicted: Tensor
+    labels: Tensor
+
+
+def finetune(
+    path: str | Path, recipe: Resolved, out: Path, *, baselines: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Fine-tune pretrained weights, and with ``baselines`` the same from scratch.
+
+    The baseline has the same recipe, data and number of steps, but fresh weights and no layer
+    decay, which is made for pretrained layers and would only hold fresh ones back.
+
+    Args:
+        path: run, checkpoint or weights file.
+        recipe: from :func:`compose`.
+        out: folder for the run directories ``pretrained`` and ``from_scratch``.
+        options: ``resume`` (``never`` or ``auto``), ``stop`` and ``quiet`` of
+            :func:`mimsuite.train.run.train`, for both.
+
+    Returns:
+        ``accuracy`` and ``balanced_accuracy`` of ``pretrained`` and ``from_scratch`` (null where
+        not asked for), ``interval`` of the gain, ``steps``, ``n_train``, ``n_test``, ``recipe``,
+        ``runs``, ``protocol``.
+
+    Raises:
+        UserError: no test split, or weights that do not fit; and all that training raises.
+    """
+    train, test = _splits(recipe)
+    tuned = {"pretrained": _train(recipe, out / "pretrained", path, test, options)}
+    if baselines:
+        scratch = config.with_overrides(recipe, {"optim.layer_decay": None}, "from scratch")
+        tuned["from_scratch"] = _train(scratch, out / "from_scratch", None, test, options)
+    return _result(
+        recipe,
+        tuned,
+        ("pretrained", "from_scratch"),
+        train,
+        "fine-tuning of all weights; from_scratch: fresh weights, the same steps, no layer decay; "
+        "the last step's weights were scored once on the test split",
+    )
+
+
+def trained_probe(
+    path: str | Path, recipe: Resolved, out: Path, *, baselines: bool = False, **options: Any
+) -> dict[str, Any]:
+    """The published linear-probe protocol: a head trained by a recipe on the frozen encoder.
+
+    Arguments and errors as in :func:`finetune`; the figures have the names of
+    :func:`mimsuite.evaluate.linear_probe` (``raw_input`` has no such protocol and stays null).
+    """
+    train, test = _splits(recipe)
+    tuned = {"pretrained": _train(recipe, out / "pretrained", path, test, options)}
+    if baselines:
+        tuned["random_init"] = _train(recipe, out / "random_init", None, test, options)
+    result = _result(
+        recipe,
+        tuned,
+        VARIANTS,
+        train,
+        f"linear: {recipe.name} on the frozen encoder, trained by {recipe.recipe.optim.name}; the "
+        f"last step's head was scored once on the test split",
+    )
+    if baselines:
+        labels = tuned["pretrained"].labels
+        guess = majority(_labels_of(train), len(labels))
+        for figure, value in scores(guess, labels).items():
+            result[figure]["majority"] = value
+    return result
+
+
+def _value(resolved: Resolved, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return resolved.document[section][name]
+
+
+def _eval_resize(tuning: Resolved, run: Resolved) -> int | None:
+    """The tuning recipe's resize before the centre crop, in proportion to the run's image size."""
+    resize = tuning.recipe.augment.eval_resize
+    if resize is None:
+        return None
+    short = min(height_width(tuning.recipe.model.encoder.image_size))
+    return round(resize * min(height_width(run.recipe.model.encoder.image_size)) / short)
+
+
+def _splits(recipe: Resolved) -> tuple[Source, Source]:
+    train, test = open_labelled(recipe)
+    if test is None:
+        raise UserError(
+            f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
+            f"the split to score with eval.split=NAME"
+        )
+    return train, test
+
+
+def _train(
+    recipe: Resolved,
+    out: Path,
+    weights: str | Path | None,
+    test: Source,
+    options: dict[str, Any],
+) -> Tuned:
+    from mimsuite.export import initialise
+    from mimsuite.train.run import train
+
+    start: Callable[[Method], list[str]] | None = None
+    if weights is not None:
+        start = lambda method: initialise(method, weights)  # noqa: E731
+    done = train(recipe, out, initialise=start, **options)
+    predicted, labels = classify(done.method, test, recipe)
+    return Tuned(done.run_dir, done.step, predicted, labels)
+
+
+def _result(
+    recipe: Resolved,
+    tuned: dict[str, Tuned],
+    variants: Sequence[str],
+    train: Source,
+    protocol: str,
+) -> dict[str, Any]:
+    ours = tuned["pretrained"]
+    measured = {name: scores(one.predicted, one.labels) for name, one in tuned.items()}
+    weights = {"accuracy": None, "balanced_accuracy": balancing_weights(ours.labels)}
+    gains = {
+        name: {
+            figure: paired_interval(
+                ours.predicted == ours.labels, one.predicted == one.labels, weights=weight
+            ).as_dict()
+            for figure, weight in weights.items()
+        }
+        for name, one in tuned.items()
+        if name != "pretrained"
+    }
+    figures: dict[str, Any] = {
+        figure: {name: measured[name][figure] if name in measured else None for name in variants}
+        for figure in weights
+    }
+    return figures | {
+        "intervals": gains,
+        "steps": ours.steps,
+        "n_train": len(train),
+        "n_test": len(ours.labels),
+        "classes": recipe.recipe.target.classes,
+        "seed": recipe.recipe.train.seed,
+        "recipe": recipe.name,
+        "runs": {name: str(one.run_dir) for name, one in tuned.items()},
+        "protocol": protocol,
+        "notes": [],
+    }
+
+
+def _labels_of(source: Source) -> Tensor:
+    import torch
+
+    labels = torch.from_numpy(source.labels())
+    return labels[labels >= 0]

@@ -1,0 +1,177 @@
+"""A linear probe over cached features: every learning rate and weight decay of a grid at once.
+
+All heads of a feature set see the same minibatches, so their matrices sit side by side and one
+step of all of them is two matrix products; the gradient of softmax regression is written out.
+Which features, rate and decay are used is decided on held-out training samples; then one head is
+trained on all training samples. Test samples have no part in any of it.
+
+Letters: N samples, D width, K classes, H heads (learning rate x weight decay), b minibatch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mimsuite.noise import keyed_rng
+
+_BETAS = (0.9, 0.999)
+_EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class LinearGrid:
+    """What the fast linear probe tries, and for how long.
+
+    AdamW with a cosine to zero over ``epochs`` of the training part, and over ``min_steps`` steps
+    at least, since few samples make short epochs.
+    """
+
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    weight_decays: tuple[float, ...] = (0.0, 1.0, 3.0, 10.0)
+    batch: int = 1024
+    epochs: int = 10
+    min_steps: int = 500
+
+    def steps(self, samples: int) -> int:
+        return max(self.epochs * math.ceil(samples / self.batch), self.min_steps)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation preferred, and its figure there."""
+
+    features: str
+    learning_rate: float
+    weight_decay: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Trained heads with the standardisation that belongs to them.
+
+    Attributes:
+        weight: (D, H, K); ``bias`` (H, K).
+        mean: (D,) of the training features; ``scale`` (D,) 1 / deviation, 0 for constant features.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(N, D) raw features -> (N, H, K)."""
+        rows = (features - self.mean) * self.scale
+        return (rows @ self.weight.flatten(1)).unflatten(1, self.bias.shape) + self.bias
+
+
+def fit_heads(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    settings: list[tuple[float, float]],
+    grid: LinearGrid,
+    seed: int,
+) -> Heads:
+    """Train one head for each (learning rate, weight decay) of ``settings``.
+
+    Args:
+        features: (N, D) float; standardised here by their own mean and deviation.
+        labels: (N,) int64 in ``range(classes)``.
+        seed: key of the minibatch order.
+    """
+    mean = features.mean(0)
+    deviation = features.std(0, correction=0)
+    scale = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, 1 / deviation, 0.0)
+    device = features.device
+    rates, decays = features.new_tensor(settings).T.reshape(2, 1, -1, 1)
+    shape = (features.shape[1] + 1, len(settings), classes)  # the last row is the bias
+    weight, momentum, square = (features.new_zeros(shape) for _ in range(3))
+    total = grid.steps(len(features))
+    for step, rows in enumerate(_minibatches(len(features), grid.batch, total, seed)):
+        rows = rows.to(device)
+        x = (features[rows] - mean) * scale
+        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)  # (b, D + 1)
+        error = (x @ weight.flatten(1)).unflatten(1, shape[1:]).softmax(-1)  # (b, H, K)
+        error -= F.one_hot(labels[rows], classes).unsqueeze(1)
+        gradient = (x.T @ error.flatten(1) / len(x)).unflatten(1, shape[1:])
+        rate = rates * 0.5 * (1 + math.cos(math.pi * step / total))
+        weight[:-1] *= 1 - rate * decays
+        momentum.lerp_(gradient, 1 - _BETAS[0])
+        square.lerp_(gradient.square_(), 1 - _BETAS[1])
+        slope = (square / (1 - _BETAS[1] ** (step + 1))).sqrt_().add_(_EPS)
+        weight -= rate / (1 - _BETAS[0] ** (step + 1)) * momentum.div(slope)
+    return Heads(weight[:-1], weight[-1], mean, scale)
+
+
+def search(
+    sets: dict[str, Tensor],
+    labels: Tensor,
+    classes: int,
+    parts: tuple[Tensor, Tensor],
+    grid: LinearGrid,
+    seed: int,
+) -> Choice:
+    """Train the whole grid on one part of the training samples and choose on the other.
+
+    The best validation accuracy wins; ties go to the smaller validation loss.
+
+    Args:
+        sets: name -> (N, D) features of the same N samples.
+        parts: row numbers to train on, and to validate on.
+    """
+    fit, held = (rows.to(labels.device) for rows in parts)
+    settings = list(product(grid.learning_rates, grid.weight_decays))
+    best: tuple[float, float, Choice] | None = None
+    for name, features in sets.items():
+        heads = fit_heads(features[fit], labels[fit], classes, settings, grid, seed)
+        right, losses = _measure(heads, features[held], labels[held])
+        for (rate, decay), score, loss in zip(settings, right, losses, strict=True):
+            if best is None or (score, -loss) > best[:2]:
+                best = (score, -loss, Choice(name, rate, decay, score))
+    if best is None:
+        raise ValueError("no features to choose from")
+    return best[2]
+
+
+def refit(
+    sets: dict[str, Tensor],
+    labels: Tensor,
+    classes: int,
+    choice: Choice,
+    grid: LinearGrid,
+    seed: int,
+) -> Heads:
+    """The chosen head, trained on all training samples."""
+    setting = [(choice.learning_rate, choice.weight_decay)]
+    return fit_heads(sets[choice.features], labels, classes, setting, grid, seed)
+
+
+def _measure(heads: Heads, features: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """Per head: accuracy and mean cross-entropy."""
+    right = torch.zeros(heads.bias.shape[0], device=labels.device)
+    loss = torch.zeros_like(right)
+    for x, y in zip(features.split(4096), labels.split(4096), strict=True):
+        logits = heads.logits(x)  # (n, H, K)
+        target = y.view(-1, 1, 1).expand(-1, logits.shape[1], 1)
+        right += (logits.argmax(2) == y[:, None]).sum(0)
+        loss -= logits.log_softmax(2).gather(2, target).squeeze(2).sum(0)
+    return (right / len(labels)).tolist(), (loss / len(labels)).tolist()
+
+
+def _minibatches(samples: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Row numbers of ``steps`` minibatches; each epoch is shuffled anew and cut evenly."""
+    cuts = math.ceil(samples / batch)
+    for step in range(steps):
+        epoch, cut = divmod(step, cuts)
+        if cut == 0:
+            order = torch.from_numpy(keyed_rng(seed, "linear probe", epoch).permutation(samples))
+        yield order[cut * samples // cuts : (cut + 1) * samples // cuts]

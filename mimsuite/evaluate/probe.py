@@ -1,0 +1,234 @@
+"""Probes of frozen features with their baselines, under one protocol.
+
+Pooling, layer and hyperparameters are chosen on a stratified part of the training split; the test
+split is scored once, by what was chosen. The baselines (the same encoder with fresh weights, raw
+input, majority class) go through the very same choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError
+from mimsuite.evaluate.baselines import VARIANTS, majority, random_init
+from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
+from mimsuite.evaluate.features import PIXELS, FeatureSet, extract
+from mimsuite.evaluate.knn import knn_predict
+from mimsuite.evaluate.linear import LinearGrid, refit, search
+from mimsuite.evaluate.metrics import accuracy, scores
+from mimsuite.evaluate.split import stratified_holdout
+from mimsuite.methods import Method
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+Sets = dict[str, Tensor]
+Predict = Callable[[Sets, Sets], tuple[Tensor, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """Cached features of every variant, split for probing.
+
+    Attributes:
+        train, test: variant (``pretrained``, ``random_init``, ``raw_input``) -> features by name.
+        train_labels, test_labels: (N,) int64.
+        classes: K.
+        parts: rows of the training samples to fit on, and to validate on.
+        seed: key of splits and minibatches.
+        notes: what a reader of the figures must know about the data.
+    """
+
+    train: dict[str, Sets]
+    test: dict[str, Sets]
+    train_labels: Tensor
+    test_labels: Tensor
+    classes: int
+    parts: tuple[Tensor, Tensor]
+    seed: int
+    notes: list[str] = field(default_factory=list)
+
+
+def probe_data(
+    method: Method,
+    resolved: Resolved,
+    train: Source,
+    test: Source | None = None,
+    *,
+    baselines: bool = False,
+    seed: int = 0,
+) -> ProbeData:
+    """Extract all features that :func:`linear_probe` and :func:`knn` need, once.
+
+    Args:
+        method: the pretrained method, on the device that shall compute.
+        resolved: its recipe; the ``eval`` section says what is probed.
+        test: where the figures are measured; ``None`` = a stratified part of ``train``.
+
+    Raises:
+        DataError: no labels, one class, or fewer samples than classes.
+    """
+    models = {"pretrained": method}
+    if baselines:
+        models["random_init"] = random_init(resolved).to(next(method.parameters()).device)
+    notes: list[str] = []
+
+    def tables(source: Source) -> tuple[dict[str, Sets], Tensor]:
+        variants: dict[str, Sets] = {}
+        for variant, model in models.items():
+            raw = baselines and variant == "pretrained"
+            found = _labelled(extract(model, source, resolved, pixels=raw), source, notes)
+            sets = dict(found.features)
+            if raw:
+                variants["raw_input"] = {PIXELS: sets.pop(PIXELS)}
+            variants[variant] = sets
+        assert found.labels is not None
+        return variants, found.labels
+
+    train_sets, labels = tables(train)
+    if len(torch.unique(labels)) < 2:
+        raise DataError(f"{train.name} has one class in '{train.split}': nothing to tell apart")
+    held_fraction = resolved.recipe.eval.validation
+    if test is None:
+        kept, held = stratified_holdout(labels, held_fraction, seed, "test")
+        test_sets, test_labels = _rows(train_sets, held), labels[held]
+        train_sets, labels = _rows(train_sets, kept), labels[kept]
+        notes.append(f"no test split: {held_fraction:.0%} of '{train.split}' is held out as one")
+    else:
+        test_sets, test_labels = tables(test)
+    parts = stratified_holdout(labels, held_fraction, seed)
+    classes = int(torch.cat([labels, test_labels]).max()) + 1
+    _enough(len(labels), classes, len(parts[1]), len(test_labels), train)
+    return ProbeData(train_sets, test_sets, labels, test_labels, classes, parts, seed, notes)
+
+
+def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, Any]:
+    """Softmax regression on frozen features: a grid of rates, decays, layers and poolings.
+
+    Returns:
+        ``accuracy`` and ``balanced_accuracy`` of each variant (null where it was not asked for),
+        ``chosen`` per variant, ``intervals`` of the gain over each baseline, ``n_train``,
+        ``n_test``, ``n_validation``, ``classes``, ``seed``, ``protocol``, ``notes``.
+    """
+    tried = grid or LinearGrid()
+
+    def predict(train: Sets, test: Sets) -> tuple[Tensor, dict[str, Any]]:
+        labels, classes = data.train_labels, data.classes
+        choice = search(train, labels, classes, data.parts, tried, data.seed)
+        heads = refit(train, labels, classes, choice, tried, data.seed)
+        return heads.logits(test[choice.features])[:, 0].argmax(1), asdict(choice)
+
+    steps = tried.steps(len(data.train_labels))
+    return _result(
+        data,
+        predict,
+        f"linear: softmax regression on standardised features, AdamW, {steps} steps of up to "
+        f"{tried.batch} samples; layer, pooling, learning rate and weight decay chosen on "
+        f"{len(data.parts[1])} validation samples of the training split, then trained on all of "
+        f"it; the test split was scored once",
+    )
+
+
+def knn(data: ProbeData, neighbours: int = 5) -> dict[str, Any]:
+    """Cosine nearest neighbours; layer and pooling chosen on validation. Returns as above."""
+
+    def predict(train: Sets, test: Sets) -> tuple[Tensor, dict[str, Any]]:
+        (fit, held), labels = data.parts, data.train_labels
+
+        def right(name: str) -> float:
+            table = train[name]
+            guess = knn_predict(table[fit], labels[fit], table[held], neighbours, data.classes)
+            return accuracy(guess, labels[held])
+
+        figures = {name: right(name) for name in train}
+        best = max(figures, key=figures.__getitem__)  # ties: the first, so the deepest layer
+        guess = knn_predict(train[best], labels, test[best], neighbours, data.classes)
+        return guess, {"features": best, "validation_accuracy": figures[best]}
+
+    return _result(
+        data,
+        predict,
+        f"knn: majority of the {neighbours} nearest training samples by cosine similarity, ties "
+        f"to the class of the most similar one; layer and pooling chosen on "
+        f"{len(data.parts[1])} validation samples of the training split; the test split was "
+        f"scored once",
+    )
+
+
+def _result(data: ProbeData, predict: Predict, protocol: str) -> dict[str, Any]:
+    guesses: dict[str, Tensor] = {}
+    chosen: dict[str, Any] = {}
+    for variant, sets in data.train.items():
+        guesses[variant], chosen[variant] = predict(sets, data.test[variant])
+    if "random_init" in guesses:
+        guesses["majority"] = majority(data.train_labels, len(data.test_labels))
+    measured = {name: scores(guess, data.test_labels) for name, guess in guesses.items()}
+    result: dict[str, Any] = {
+        figure: {name: measured[name][figure] if name in measured else None for name in VARIANTS}
+        for figure in ("accuracy", "balanced_accuracy")
+    }
+    return result | {
+        "chosen": chosen,
+        "intervals": _intervals(guesses, data.test_labels, data.seed),
+        "n_train": len(data.train_labels),
+        "n_validation": len(data.parts[1]),
+        "n_test": len(data.test_labels),
+        "classes": data.classes,
+        "seed": data.seed,
+        "protocol": protocol,
+        "notes": data.notes,
+    }
+
+
+def _intervals(guesses: dict[str, Tensor], labels: Tensor, seed: int) -> dict[str, Any]:
+    """Gain of the pretrained encoder over each other variant, with its 95 % interval."""
+    right = {name: guess == labels for name, guess in guesses.items()}
+    ours = right.pop("pretrained")
+    weights = {"accuracy": None, "balanced_accuracy": balancing_weights(labels)}
+    return {
+        name: {
+            figure: paired_interval(ours, theirs, weights=weight, seed=seed).as_dict()
+            for figure, weight in weights.items()
+        }
+        for name, theirs in right.items()
+    }
+
+
+def _labelled(found: FeatureSet, source: Source, notes: list[str]) -> FeatureSet:
+    """Only the samples that have a label."""
+    if found.labels is None or not bool((found.labels >= 0).any()):
+        raise DataError(f"{source.name} has no labels: a probe needs a labelled source")
+    known = (found.labels >= 0).nonzero().squeeze(1)
+    if len(known) == len(found):
+        return found
+    note = f"{len(found) - len(known)} unlabelled samples of '{source.split}' left out"
+    if note not in notes:
+        notes.append(note)
+    return found.rows(known)
+
+
+def _enough(samples: int, classes: int, validation: int, tested: int, source: Source) -> None:
+    if samples < classes:
+        raise DataError(
+            f"{source.name} has {samples} training samples for {classes} classes: a probe needs "
+            f"at least one of each"
+        )
+    if not validation or not tested:
+        part = "validate" if tested else "test"
+        raise DataError(
+            f"{source.name} has too few samples: every class has one at most, so none can be held "
+            f"out to {part} on"
+        )
+
+
+def _rows(variants: dict[str, Sets], rows: Tensor) -> dict[str, Sets]:
+    return {
+        variant: {name: table[rows] for name, table in sets.items()}
+        for variant, sets in variants.items()
+    }

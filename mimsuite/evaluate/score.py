@@ -1,0 +1,69 @@
+"""Scoring a trained classifier on a split, each sample once, without any choice left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, UserError
+from mimsuite.evaluate.features import normalized_batches
+from mimsuite.evaluate.metrics import confusion, scores
+from mimsuite.methods import Method
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+
+def classify(method: Method, source: Source, resolved: Resolved) -> tuple[Tensor, Tensor]:
+    """Predicted and true classes of all labelled samples, (N,) int64 each, on the CPU.
+
+    Args:
+        method: one with ``logits(images)``, on the device that shall compute.
+
+    Raises:
+        UserError: the method has no classification head.
+        DataError: no sample has a label.
+    """
+    logits_of = getattr(method, "logits", None)
+    if logits_of is None:
+        raise UserError(
+            f"{resolved.recipe.method.name} has no classification head: fine-tune it first, or "
+            f"probe it with mimsuite linear-probe"
+        )
+    predicted, labels = [], []
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.inference_mode():
+            for batch in normalized_batches(source, resolved, next(method.parameters()).device):
+                if batch.label is not None:
+                    known = batch.label >= 0
+                    predicted.append(logits_of(batch.image).argmax(1)[known].cpu())
+                    labels.append(batch.label[known].cpu())
+    finally:
+        method.train(was_training)
+    if not sum(map(len, labels)):
+        raise DataError(f"{source.name} has no labels in split '{source.split}'")
+    return torch.cat(predicted), torch.cat(labels)
+
+
+def report(predicted: Tensor, labels: Tensor, names: list[str] | None) -> dict[str, Any]:
+    """Accuracies, and per class the samples and the fraction found; JSON-able."""
+    table = confusion(predicted, labels, int(torch.stack([predicted, labels]).max()) + 1)
+    classes = {
+        (names[i] if names and i < len(names) else str(i)): {
+            "samples": int(row.sum()),
+            "accuracy": float(row[i] / row.sum()),
+        }
+        for i, row in enumerate(table)
+        if row.sum()
+    }
+    return {
+        **scores(predicted, labels),
+        "n_test": len(labels),
+        "per_class": classes,
+        "confusion": table.tolist(),
+    }

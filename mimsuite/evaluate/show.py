@@ -1,0 +1,89 @@
+"""Results of probes as tables for people, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from mimsuite.report.console import say, stderr, warn
+from mimsuite.report.text import clean
+
+_WORDS = {
+    "pretrained": "pretrained",
+    "random_init": "random init",
+    "raw_input": "raw input",
+    "majority": "majority class",
+    "from_scratch": "from scratch",
+}
+_MOST_CLASSES = 20
+
+
+def show_result(title: str, result: Mapping[str, Any]) -> None:
+    """Accuracies of all variants, the gain over each with its interval, and how it was measured."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=clean(title), title_justify="left")
+    table.add_column("")
+    for column in ("accuracy", "balanced", "gain of pretrained, balanced"):
+        table.add_column(column, justify="right")
+    table.add_column("chosen on validation")
+    for variant, accuracy in result["accuracy"].items():
+        if accuracy is not None:
+            table.add_row(
+                _WORDS.get(variant, variant),
+                percent(accuracy),
+                percent(result["balanced_accuracy"][variant]),
+                _gain(result["intervals"].get(variant)),
+                _chosen(result.get("chosen", {}).get(variant)),
+            )
+    stderr().print(table)
+    say(
+        f"{result['n_train']} training and {result['n_test']} test samples, "
+        f"{result['classes']} classes, seed {result['seed']}"
+    )
+    say(result["protocol"])
+    for note in result["notes"]:
+        warn(note)
+
+
+def show_classes(title: str, result: Mapping[str, Any]) -> None:
+    """Accuracy of a classifier, in all and by class, the worst classes first."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=clean(title), title_justify="left")
+    table.add_column("class")
+    table.add_column("samples", justify="right")
+    table.add_column("accuracy", justify="right")
+    by_class = sorted(result["per_class"].items(), key=lambda item: item[1]["accuracy"])
+    for name, figures in by_class[:_MOST_CLASSES]:
+        found = percent(figures["accuracy"])
+        table.add_row(Text(clean(name)), str(figures["samples"]), found)
+    if len(by_class) > _MOST_CLASSES:
+        table.add_row(f"... {len(by_class) - _MOST_CLASSES} better ones", "", "")
+    stderr().print(table)
+    say(
+        f"accuracy {percent(result['accuracy'])}, balanced {percent(result['balanced_accuracy'])} "
+        f"on {result['n_test']} samples"
+    )
+
+
+def percent(fraction: float) -> str:
+    """0.8375 -> ``83.75 %``."""
+    return f"{100 * fraction:.2f} %"
+
+
+def _gain(intervals: Mapping[str, Any] | None) -> str:
+    """In percentage points, with the bounds of the interval."""
+    if intervals is None:
+        return ""
+    gain = intervals["balanced_accuracy"]
+    return f"{100 * gain['difference']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+
+
+def _chosen(choice: Mapping[str, Any] | None) -> str:
+    if choice is None:
+        return ""
+    text = str(choice["features"])
+    if "learning_rate" in choice:
+        text += f", lr {choice['learning_rate']:g}, decay {choice['weight_decay']:g}"
+    return f"{text} ({percent(choice['validation_accuracy'])})"

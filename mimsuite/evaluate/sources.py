@@ -1,0 +1,69 @@
+"""The labelled data of a probe: its training split, and its test split where it has one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mimsuite.data.opening import open_source, splits
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+
+def open_split(resolved: Resolved, split: str) -> Source:
+    """A split of the recipe's ``data.source``, read as the recipe's ``data`` section says."""
+    data = resolved.recipe.data
+    if not data.source:
+        raise UserError(f"{resolved.name} names no data: give it with --data")
+    return open_source(
+        data.source,
+        split,
+        channels=data.channels,
+        verify=data.verify,
+        max_pixels=data.max_pixels,
+    )
+
+
+def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
+    """(training split, test split or None where the source has none).
+
+    The test split is ``eval.split``; a source without it is tested on its ``test``, else ``val``.
+
+    Raises:
+        DataError: the source has no labels.
+        UserError: no such source or no training split.
+    """
+    recipe = resolved.recipe
+    train = open_split(resolved, recipe.data.split)
+    require_labels(train)
+    existing = splits(recipe.data.source, channels=recipe.data.channels)
+    for split in (recipe.eval.split, "test", "val"):
+        if split in existing and split != recipe.data.split:
+            test = open_split(resolved, split)
+            require_labels(test)
+            return train, test
+    return train, None
+
+
+def require_labels(source: Source) -> None:
+    """Refuse a source that could not teach a probe anything."""
+    if not source.labelled:
+        raise DataError(
+            f"{source.name} has no labels in split '{source.split}': put samples into one folder "
+            f"per class, or name a labelled source with --data"
+        )
+
+
+def class_count(source: Source) -> int:
+    """Classes by name where they have names, else by the largest label.
+
+    Raises:
+        DataError: a single class.
+    """
+    labels = source.labels()
+    count = max(len(source.classes or ()), int(labels.max()) + 1)
+    if len(set(labels[labels >= 0].tolist())) < 2:
+        raise DataError(f"{source.name} has one class in '{source.split}': nothing to tell apart")
+    return count

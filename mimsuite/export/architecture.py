@@ -1,0 +1,174 @@
+"""The architecture of a published vision transformer, read off its tensors.
+
+Every size can be, except the number of attention heads, which leaves no trace in any shape.
+
+Letters: D width, C channels, p patch size, N patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.errors import UserError
+from mimsuite.tokens import sincos_2d
+
+_HEADS = {768: 12, 1024: 16, 1280: 16}  # encoder width -> heads of the released models
+_DECODER_HEADS = {512: 16}  # every released decoder
+_HEAD_WIDTH = {"encoder": 64, "decoder": 32}  # of those, where a width is not in the tables
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the tensors do not tell.
+
+    Attributes:
+        heads, decoder_heads: given by the user; they beat the tables.
+        likely_heads, likely_decoder_heads: of the model that the weights are for; they are taken
+            where neither file nor tables know.
+        image_size: (H, W) in pixels, needed for grids that are neither square nor sin-cos.
+        facts: the training settings found in the file.
+    """
+
+    heads: int | None = None
+    decoder_heads: int | None = None
+    likely_heads: int | None = None
+    likely_decoder_heads: int | None = None
+    image_size: tuple[int, int] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Recipe keys below ``model.`` and what had to be assumed for them, in words."""
+
+    keys: dict[str, Any]
+    assumed: list[str]
+
+
+def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
+    """``encoder.*`` keys of a state with timm's names.
+
+    Raises:
+        UserError: tensors of the wrong rank, or a size that cannot be told.
+    """
+    kernel = _of_rank(tensors, "patch_embed.proj.weight", 4)  # (D, C, p, p)
+    width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[2]
+    if kernel.shape[3] != patch:
+        raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones are read")
+    table = _of_rank(tensors, "pos_embed", 3)  # (1, 1 + N, D)
+    rows, columns = _grid(table, patch, hints)
+    heads, assumed = _heads("encoder", width, hints)
+    hidden = _of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
+    size = (rows * patch, columns * patch)
+    keys = {
+        "image_size": size[0] if size[0] == size[1] else list(size),
+        "patch_size": patch,
+        "in_channels": channels,
+        "width": width,
+        "depth": _depth(tensors, "blocks."),
+        "heads": heads,
+        "mlp_ratio": hidden / width,
+    }
+    return Architecture({f"encoder.{key}": value for key, value in keys.items()}, assumed)
+
+
+def infer_decoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
+    """``decoder.*`` keys of a state with MAE's names; as :func:`infer_encoder`."""
+    width = _of_rank(tensors, "decoder_embed.weight", 2).shape[0]
+    hidden = _of_rank(tensors, "decoder_blocks.0.mlp.fc1.weight", 2).shape[0]
+    heads, assumed = _heads("decoder", width, hints)
+    keys = {
+        "width": width,
+        "depth": _depth(tensors, "decoder_blocks."),
+        "heads": heads,
+        "mlp_ratio": hidden / width,
+    }
+    return Architecture({f"decoder.{key}": value for key, value in keys.items()}, assumed)
+
+
+def _of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise UserError(f"tensor {name} is missing")
+    if tensor.ndim != rank or 0 in tensor.shape:
+        raise UserError(f"tensor {name} has shape {tuple(tensor.shape)}, expected {rank} axes")
+    return tensor
+
+
+def _depth(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """Number of blocks; a missing one among them is found when the names are compared."""
+    numbers = [
+        name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)
+    ]
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _grid(table: Tensor, patch: int, hints: Hints) -> tuple[int, int]:
+    """Rows and columns of patches.
+
+    A fixed sin-cos table is different for every grid and so tells its own; a trained one is taken
+    to be square, unless user or file say otherwise.
+    """
+    count = table.shape[1] - 1
+    size = hints.image_size or _stored_size(hints.facts)
+    if size is not None:
+        rows, columns = size[0] // patch, size[1] // patch
+        if rows * columns == count:
+            return rows, columns
+        if size == hints.image_size:
+            raise UserError(
+                f"image size {size[0]} x {size[1]} makes {rows * columns} patches of {patch} "
+                f"pixels, pos_embed holds {count}"
+            )
+    side = math.isqrt(count)
+    pairs = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    for grid in sorted(pairs, key=lambda pair: abs(pair[0] - side)):
+        if table.shape[2] % 4 == 0 and _is_sincos(table, grid):
+            return grid
+    if side * side == count and count > 0:
+        return side, side
+    raise UserError(
+        f"pos_embed holds {count} trained positions, which is no square: give --image-size"
+    )
+
+
+def _stored_size(facts: Mapping[str, Any]) -> tuple[int, int] | None:
+    size = facts.get("input_size")
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) for s in size):
+        return size[0], size[1]
+    return None
+
+
+def _is_sincos(table: Tensor, grid: tuple[int, int]) -> bool:
+    return torch.allclose(table[0, 1:], sincos_2d(table.shape[2], grid), rtol=0, atol=1e-3)
+
+
+def _heads(part: str, width: int, hints: Hints) -> tuple[int, list[str]]:
+    """Heads by, in this order: the user, the file's settings, the tables, the model, a guess."""
+    encoder = part == "encoder"
+    fact = hints.facts.get("num_heads" if encoder else "decoder_num_heads")
+    known = [
+        hints.heads if encoder else hints.decoder_heads,
+        fact if isinstance(fact, int) else None,
+        (_HEADS if encoder else _DECODER_HEADS).get(width),
+        hints.likely_heads if encoder else hints.likely_decoder_heads,
+    ]
+    for heads in known:
+        if heads is not None:
+            if heads < 1 or width % heads:
+                raise UserError(f"{heads} attention heads do not divide {part} width {width}")
+            return heads, []
+    size = _HEAD_WIDTH[part]
+    if width % size == 0:
+        why = f"{part} heads {width // size} assumed (width {width} / {size})"
+        return width // size, [why]
+    option = "--heads" if encoder else "--decoder-heads"
+    raise UserError(f"no tensor tells the attention heads of {part} width {width}: give {option}")

@@ -1,0 +1,116 @@
+"""The formats that a model is written in, and the rules for the files they become."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimsuite.errors import UserError
+from mimsuite.export.opened import Opened
+from mimsuite.export.to_files import write_reference, write_safetensors
+from mimsuite.export.to_huggingface import FILES as HUGGINGFACE_FILES
+from mimsuite.export.to_huggingface import write_huggingface
+from mimsuite.export.to_onnx import write_onnx
+from mimsuite.export.to_timm import write_timm
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written.
+
+    Attributes:
+        write: writes into a fresh place and returns lines on how to use the result.
+        suffixes: that its file may have; empty for a folder.
+        files: what its folder holds.
+    """
+
+    write: Callable[[Opened, Path], list[str]]
+    suffixes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, Format] = {
+    "timm": Format(write_timm, (".safetensors",)),
+    "hf": Format(write_huggingface, files=HUGGINGFACE_FILES),
+    "safetensors": Format(write_safetensors, (".safetensors",)),
+    "onnx": Format(write_onnx, (".onnx",)),
+    "reference": Format(write_reference, (".pth", ".safetensors")),
+}
+
+
+def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -> list[str]:
+    """Write a model in a format.
+
+    The result appears under its name only once it is whole; a failure leaves what was there.
+
+    Args:
+        opened: the model.
+        name: a key of :data:`FORMATS`.
+        out: file, or folder for ``hf``; missing parents are made.
+        force: replace an existing result.
+
+    Returns:
+        lines for people on how to use it.
+
+    Raises:
+        UserError: unknown format, wrong suffix, ``out`` exists, cannot be written, or a model that
+            the format cannot hold.
+    """
+    form = FORMATS.get(name)
+    if form is None:
+        raise UserError(f"--format {name}: expected one of {', '.join(FORMATS)}")
+    out = check_out(out, form, name, force=force)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mimsuite-export-", dir=out.parent) as folder:
+            return _write(form, opened, out, Path(folder))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def check_out(out: str | Path, form: Format, name: str, *, force: bool) -> Path:
+    """The output path, if ``form`` may be written there.
+
+    Raises:
+        UserError: wrong suffix, something is there already, or a folder that is not an export.
+    """
+    out = Path(out).expanduser()
+    if form.suffixes and out.is_dir():
+        raise UserError(
+            f"{out} is a folder: give a file, such as {out / 'model'}{form.suffixes[0]}"
+        )
+    if form.suffixes and out.suffix not in form.suffixes:
+        raise UserError(f"--out {out}: --format {name} is written as {' or '.join(form.suffixes)}")
+    if not form.suffixes and out.is_file():
+        raise UserError(f"{out} is a file: --format {name} is written as a folder")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return out
+    if not force:
+        raise UserError(f"{out} exists: give another --out, or --force to replace it")
+    if out.is_dir() and (others := _others(out, form.files)):
+        raise UserError(f"{out} holds other files ({others[0]}): give another --out")
+    return out
+
+
+def _others(folder: Path, ours: Sequence[str]) -> list[str]:
+    return sorted({entry.name for entry in folder.iterdir()} - set(ours))
+
+
+def _write(form: Format, opened: Opened, out: Path, hidden: Path) -> list[str]:
+    """Write into a hidden folder on the same disk, then rename."""
+    if form.suffixes:
+        whole = hidden / out.name
+        lines = form.write(opened, whole)
+        os.replace(whole, out)
+        return lines
+    whole = hidden / "folder"
+    whole.mkdir()
+    lines = form.write(opened, whole)
+    if out.is_dir():
+        shutil.rmtree(out)
+    os.replace(whole, out)
+    return lines

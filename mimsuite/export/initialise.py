@@ -1,0 +1,190 @@
+"""Starting from weights: ``--init-from``.
+
+Weights go by name into a model that may be of another kind: a pretrained encoder into a
+classifier, an encoder-only file into an autoencoder with a fresh decoder, a checkpoint made at
+another image size. Whatever is not taken, or stays fresh, is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mimsuite.config.sections import Section
+from mimsuite.errors import UserError
+from mimsuite.export.architecture import Hints
+from mimsuite.export.weights import Weights, read_weights
+from mimsuite.export.weights_file import listed
+from mimsuite.methods import Method
+from mimsuite.tokens import resize_positions
+
+# Keys of an encoder section that its weights do not depend on.
+_FREE = {"image_size", "drop_path", "trained_positions"}
+
+# A classifier on the mean of the tokens has a norm of its own instead of the encoder's.
+_OPTIONAL = "encoder.norm."
+
+_STRICT = ("encoder", "decoder")  # parts that are taken whole or refused; others may stay fresh
+
+
+def initialise(method: Method, path: str | Path) -> list[str]:
+    """Copy the weights at ``path`` into a fresh method.
+
+    Positions are resized where the grid of patches differs. The optimizer and the step of a
+    checkpoint are not taken: this starts a new training, it does not resume one.
+
+    Returns:
+        lines for people: what was loaded, resized, left fresh and dropped.
+
+    Raises:
+        UserError: nothing usable at ``path``, or weights of another architecture; the message
+            names the recipe keys to change.
+    """
+    weights = read_weights(path, _hints(method))
+    target = method.state_dict()
+    for part in _STRICT:
+        _require_same_section(part, method, weights, target)
+    weights, lines = _resized(method, weights)
+    taken: dict[str, Tensor] = {}
+    for part in _parts(target):
+        tensors, line = _take(part, method, weights, target)
+        taken.update(tensors)
+        lines.append(line)
+    lines += _not_taken(weights, taken)
+    method.load_state_dict({**target, **taken})
+    return [*weights.notes, *lines, *_differences(method, weights, taken)]
+
+
+def _hints(method: Method) -> Hints:
+    encoder, decoder = _section(method.recipe, "encoder"), _section(method.recipe, "decoder")
+    return Hints(
+        likely_heads=getattr(encoder, "heads", None),
+        likely_decoder_heads=getattr(decoder, "heads", None),
+    )
+
+
+def _section(recipe: Any, part: str) -> Section | None:
+    found = getattr(recipe.model, part, None)
+    return found if isinstance(found, Section) else None
+
+
+def _same_method(method: Method, weights: Weights) -> bool:
+    ours: Any = method.recipe
+    return bool(weights.resolved.recipe.method.name == ours.method.name)
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    """First components of the names, in order: encoder, decoder, head ..."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def _of_part(names: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {n: tensor for n, tensor in names.items() if n == part or n.startswith(part + ".")}
+
+
+def _require_same_section(
+    part: str, method: Method, weights: Weights, target: Mapping[str, Tensor]
+) -> None:
+    """The keys that a part's weights depend on are the same on both sides."""
+    theirs, ours = _section(weights.resolved.recipe, part), _section(method.recipe, part)
+    given = _of_part(weights.state, part)
+    if theirs is None or ours is None or not given:
+        return
+    if part != "encoder" and not _same_method(method, weights):
+        return
+    if _kind(theirs) != _kind(ours):
+        raise UserError(
+            f"{weights.origin} holds a {_kind(theirs)} {part}, this recipe has a {_kind(ours)} one"
+        )
+    wanted = {
+        f"model.{part}.{key}": getattr(theirs, key)
+        for key in type(ours).model_fields
+        if key not in _FREE and getattr(theirs, key) != getattr(ours, key)
+    }
+    if not wanted:
+        return
+    change = " ".join(f"{key}={value}" for key, value in wanted.items())
+    for name, tensor in target.items():  # in the order of the model: its patch embedding first
+        if name in given and given[name].shape != tensor.shape:
+            raise UserError(
+                f"{weights.origin}: {name} is {_shape(given[name])}, in this recipe "
+                f"{_shape(tensor)}: set {change}, or start from other weights"
+            )
+    raise UserError(f"{weights.origin} was trained with {change}: set it, or start from others")
+
+
+def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
+    """The weights with position tables for the method's grid."""
+    theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
+    old, new = getattr(theirs, "grid", None), getattr(ours, "grid", None)
+    if old is None or new is None or old == new:
+        return weights, []
+    tables = {
+        name: resize_positions(tensor, old, new)
+        for name, tensor in weights.state.items()
+        if name in ("encoder.pos_embed", "decoder.pos_embed")
+    }
+    line = f"positions: resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
+    return replace(weights, state={**weights.state, **tables}), [line]
+
+
+def _take(
+    part: str, method: Method, weights: Weights, target: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """What a part of the method takes from the weights, and a line about it."""
+    ours, theirs = _of_part(target, part), _of_part(weights.state, part)
+    if not theirs or (part != "encoder" and not _same_method(method, weights)):
+        return {}, f"{part}: fresh"
+    common = {name: tensor for name, tensor in theirs.items() if name in ours}
+    lacking = [name for name in ours if name not in theirs]
+    extra = [name for name in theirs if name not in ours]
+    other = [name for name in common if theirs[name].shape != ours[name].shape]
+    if part not in _STRICT:
+        if lacking or extra or other:
+            return {}, f"{part}: fresh, since the weights hold another shape of it"
+        return common, f"{part}: {len(common)} tensors loaded"
+    wrong = [name for name in (*lacking, *extra) if not name.startswith(_OPTIONAL)]
+    if wrong:
+        verb = "lacks" if wrong[0] in lacking else "has unknown"
+        raise UserError(f"{weights.origin} {verb} {listed(wrong)}")
+    if other:
+        name = other[0]
+        raise UserError(
+            f"{weights.origin}: {name} is {_shape(theirs[name])}, in this recipe "
+            f"{_shape(ours[name])}"
+        )
+    line = f"{part}: {len(common)} tensors loaded"
+    return common, f"{line}; its last norm is fresh" if lacking else line
+
+
+def _not_taken(weights: Weights, taken: Mapping[str, Tensor]) -> list[str]:
+    left = [name for name in weights.state if name not in taken]
+    return [f"not taken: {listed(left)}"] if left else []
+
+
+def _differences(method: Method, weights: Weights, taken: Mapping[str, Tensor]) -> list[str]:
+    """Settings that load without complaint and yet make the weights mean something else."""
+    theirs: Any = weights.resolved.recipe
+    ours: Any = method.recipe
+    lines = []
+    if (theirs.augment.mean, theirs.augment.std) != (ours.augment.mean, ours.augment.std):
+        lines.append(
+            f"the weights expect augment.mean={list(theirs.augment.mean)} "
+            f"augment.std={list(theirs.augment.std)}; this recipe has others"
+        )
+    normalize = getattr(theirs.target, "normalize", None)
+    if any(n.startswith("decoder.") for n in taken) and normalize != ours.target.normalize:
+        lines.append(f"the decoder was trained with target.normalize={str(normalize).lower()}")
+    return lines
+
+
+def _kind(section: Section) -> str:
+    return str(getattr(section, "kind", type(section).__name__))
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"

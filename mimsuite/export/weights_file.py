@@ -1,0 +1,189 @@
+"""Reading a weights file that was made elsewhere, without running anything that is in it.
+
+A ``.pth`` file is a pickle, and a pickle is a program. It goes through torch's restricted
+unpickler, which knows tensors, numbers, text and plain containers; the one class added to its list
+is ``argparse.Namespace``, in which published training checkpoints keep their settings. Whatever
+else a file asks for is an error, never a question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mimsuite.errors import UserError
+from mimsuite.export.sniff import Kind, sniff
+
+_CONTAINERS = ("model", "state_dict", "module")  # in which training code keeps the weights
+_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+_SHOWN = 5  # names that a message lists
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The content of a weights file.
+
+    Attributes:
+        path: where it was read from.
+        tensors: name -> strided CPU tensor, floating-point ones as finite float32.
+        facts: the training settings stored beside the weights (``args``), or empty.
+        metadata: text entries of a safetensors header.
+        dropped: what else the file held, in words.
+        notes: what was changed while reading, in words.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Read ``.safetensors``, and what ``torch.save`` wrote.
+
+    Weights are found at the top of the file or in a ``model``, ``state_dict`` or ``module`` entry,
+    with or without the prefixes that wrappers add to every name.
+
+    Raises:
+        UserError: no such file, no weights file, a damaged one, or one that holds more than
+            tensors, numbers, text and settings.
+    """
+    kind = sniff(path)
+    if kind is Kind.SAFETENSORS:
+        tensors, metadata = _read_safetensors(path)
+        plain, notes = _plain(path, tensors)
+        return WeightsFile(path, plain, metadata=metadata, notes=notes)
+    found, facts, dropped = _unwrap(path, _read_torch(path, kind))
+    plain, notes = _plain(path, found)
+    return WeightsFile(path, plain, facts, dropped=dropped, notes=notes)
+
+
+def listed(names: list[str], limit: int = _SHOWN) -> str:
+    """``a, b, c and 7 more``."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # the reader has an exception for every kind of damage
+        raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
+
+
+def _read_torch(path: Path, kind: Kind) -> Any:
+    if kind is Kind.ZIP:
+        _check_archive(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # Mapped, so that only what is used of a large training checkpoint is ever read.
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=kind is Kind.ZIP or None
+            )
+    except Exception as error:  # damage surfaces as whatever the parser happened to be doing
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked:
+            raise UserError(
+                f"{path} asks for Python code ({asked[1]}): it is not read and nothing of it "
+                f"ran. If you trust it, save its weights alone as .safetensors where it was made"
+            ) from None
+        raise UserError(f"{path} is damaged or no weights file ({_line(error)})") from None
+
+
+def _check_archive(path: Path) -> None:
+    """torch.save writes an archive with a ``data.pkl`` and stores it uncompressed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile lets struct, unicode and value errors through
+        raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
+    if not any(Path(member.filename).name == "data.pkl" for member in members):
+        names = [member.filename for member in members]
+        raise UserError(f"{path} is a zip archive without weights: found {listed(names) or '-'}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UserError(f"{path} is a compressed archive, which torch.save never writes")
+
+
+def _unwrap(path: Path, content: Any) -> tuple[Mapping[str, Any], dict[str, Any], list[str]]:
+    """The weights in a checkpoint, its settings, and the names of what lies beside them."""
+    if isinstance(content, Tensor) or not isinstance(content, Mapping):
+        raise UserError(f"{path} holds no weights: found a {type(content).__name__}")
+    for name in _CONTAINERS:
+        inside = content.get(name)
+        if isinstance(inside, Mapping) and any(isinstance(v, Tensor) for v in inside.values()):
+            args = content.get("args")
+            facts = vars(args) if isinstance(args, argparse.Namespace) else args
+            beside = [str(key) for key in content if key != name]
+            return inside, dict(facts) if isinstance(facts, Mapping) else {}, beside
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        found = listed([str(key) for key in content]) or "nothing"
+        raise UserError(f"{path} holds no weights: found entries {found}")
+    return content, {}, []
+
+
+def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """Names without wrappers' prefixes, values as float32; and what was changed."""
+    notes: list[str] = []
+    tensors: dict[str, Tensor] = OrderedDict()
+    types = set()
+    for name, value in given.items():
+        tensor = _checked(path, str(name), value)
+        if tensor.is_floating_point():
+            if tensor.dtype is not torch.float32:
+                types.add(str(tensor.dtype).removeprefix("torch."))
+                tensor = tensor.float()
+            if not bool(tensor.isfinite().all()):
+                raise UserError(
+                    f"{path}: {name} holds values that are not finite: the file is damaged, or "
+                    f"its training had diverged"
+                )
+        tensors[str(name)] = tensor
+    if types:
+        notes.append(f"{' and '.join(sorted(types))} weights were converted to float32")
+    found = _prefix(tensors)
+    while found:
+        tensors = {name.removeprefix(found): tensor for name, tensor in tensors.items()}
+        notes.append(f"prefix {found} taken off every name")
+        found = _prefix(tensors)
+    return dict(tensors), notes
+
+
+def _checked(path: Path, name: str, value: Any) -> Tensor:
+    """A value of a state dict, if it is an ordinary tensor that the file really holds."""
+    if not isinstance(value, Tensor):
+        raise UserError(f"{path}: {name} is not a tensor but of type {type(value).__name__}")
+    tensor = value.detach()
+    ordinary = tensor.layout is torch.strided and not tensor.is_quantized
+    if not ordinary or tensor.device.type != "cpu" or tensor.is_complex():
+        raise UserError(f"{path}: {name} is not a plain tensor of numbers")
+    # A view may claim any shape over a few bytes (stride 0), and exhaust memory when it is used.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"{path}: {name} claims shape {tuple(tensor.shape)} but holds less")
+    return tensor
+
+
+def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    for prefix in _PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return prefix
+    return None
+
+
+def _line(error: Exception) -> str:
+    """The first sentence of an exception, for the end of a message."""
+    lines = str(error).strip().splitlines()
+    first = lines[0].split(". ")[0] if lines else type(error).__name__
+    return first[:120]

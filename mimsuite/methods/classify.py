@@ -1,0 +1,206 @@
+"""Supervised classification on an encoder: fine-tuning and the published linear-probe protocol.
+
+Both are training runs like pretraining, so both go through the same trainer. As in MAE (He et al.,
+arXiv:2111.06377, appendix A.1):
+
+* fine-tuning (table 9): the patch tokens are averaged and normalised by a fresh ``fc_norm``; the
+  encoder's own last norm is dropped. Positions are trained, with ``trained_positions``.
+* linear probe (table 10): the encoder is frozen; a batch norm without affine parameters
+  standardises the class token before the linear head.
+
+Letters: B batch, D width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import (
+    Fraction,
+    MethodCard,
+    MethodSection,
+    Nothing,
+    Positive,
+    Recipe,
+    Section,
+    ViTSection,
+)
+from mimsuite.errors import DataError, UserError
+from mimsuite.masking import TokenMask
+from mimsuite.methods.base import Context, Method, Output, alone
+from mimsuite.models import Features, ViT, build_encoder
+from mimsuite.noise import Noise
+from mimsuite.targets import PairMix, soft_cross_entropy, soft_targets
+
+
+class ClassifyMethodSection(MethodSection):
+    """`method:` classification has no keys of its own."""
+
+    name: Literal["classify"]
+
+
+class ClassifierSection(Section):
+    """`model:` an encoder and a linear head."""
+
+    encoder: ViTSection = ViTSection()
+    pool: Literal["mean", "cls"]  # mean: of the patch tokens, then a fresh norm
+    freeze: bool = False  # linear probe: only the head is trained
+    head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
+    head_init_std: Annotated[float, Field(gt=0.0)]
+
+
+class ClassTargetSection(Section):
+    """`target:` class labels of the data source."""
+
+    kind: Literal["classes"] = "classes"
+    classes: Positive | None = None  # None: as many as the data source has
+    label_smoothing: Fraction = 0.0
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0  # parameter of its Beta distribution; 0: off
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # likewise
+    mixup_switch: Fraction = 0.5  # probability of cutmix where both are on
+
+
+class ClassifyRecipe(Recipe):
+    """A recipe for fine-tuning or for the published linear-probe protocol."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2111.06377", "verified", ("step", "trajectory"))
+
+    method: ClassifyMethodSection
+    model: ClassifierSection
+    mask: Nothing = Nothing()
+    target: ClassTargetSection
+
+    @model_validator(mode="after")
+    def _mixing_finds_partners(self) -> ClassifyRecipe:
+        mixes = self.target.mixup > 0 or self.target.cutmix > 0
+        for key in ("global_batch", "micro_batch"):
+            size = getattr(self.train, key)
+            if mixes and size is not None and size % 2:
+                raise ValueError(
+                    f"target.mixup and target.cutmix pair up samples: train.{key} {size} is odd"
+                )
+        return self
+
+
+class Classifier(Method):
+    """An encoder with a classification head.
+
+    ``prepare`` makes the images and soft targets of a step and leaves them in ``ctx.made`` as
+    ``image`` and ``target``; whoever fills these two by hand decides what is learnt.
+    """
+
+    Recipe = ClassifyRecipe
+    encoder: ViT
+
+    def __init__(self, recipe: ClassifyRecipe) -> None:
+        super().__init__(recipe)
+        model, target = recipe.model, recipe.target
+        if target.classes is None:
+            raise UserError("target.classes is not set and no labelled data source tells it")
+        self.classes, self.smoothing = target.classes, target.label_smoothing
+        self.mix = PairMix(target.mixup, target.cutmix, target.mixup_switch)
+        self.pool, self.frozen = model.pool, model.freeze
+        width, eps = model.encoder.width, model.encoder.norm_eps
+        self.encoder = build_encoder(model.encoder)
+        linear = nn.Linear(width, self.classes)
+        nn.init.trunc_normal_(linear.weight, std=model.head_init_std)
+        nn.init.zeros_(linear.bias)
+        self.head: nn.Module = linear
+        if model.head == "bn-linear":
+            self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), linear)
+        if self.pool == "mean":
+            self.encoder.add_module("norm", nn.Identity())
+            self.fc_norm = nn.LayerNorm(width, eps=eps)
+        if self.frozen:
+            self.requires_grad_(False)
+            self.head.requires_grad_(True)
+            self.train()
+
+    def train(self, mode: bool = True) -> Classifier:
+        """A frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        """Soft targets, and while training the mixed images.
+
+        Raises:
+            DataError: a sample without a label, or with one beyond ``target.classes``. Looked at
+                on the CPU only; on another device such a sample makes the loss NaN.
+        """
+        label = self._labels(batch)
+        smoothing = self.smoothing if self.training else 0.0
+        image, target = batch.image, soft_targets(label, self.classes, smoothing)
+        if self.training and self.mix.active:
+            image, target = self.mix(image, target, noise.rows("mixup", PairMix.NOISE))
+        return Context(noise, gather, {"image": image, "target": target})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        """Nothing is masked."""
+        return {}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Cross-entropy; ``prediction`` is the logits (B, K).
+
+        The term ``accuracy`` counts the samples' own labels, of mixed samples too.
+        """
+        logits = self.logits(ctx.made["image"], ctx.noise)
+        loss = soft_cross_entropy(logits, ctx.made["target"])
+        terms = {"cross_entropy": loss.detach()}
+        if batch.label is not None:
+            terms["accuracy"] = (logits.detach().argmax(1) == batch.label).float().mean()
+        return Output(loss, terms, logits, masks)
+
+    def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
+        """(B, C, H, W) normalised images -> (B, K)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            pooled = self.pooled(self.encoder.encode(Batch.of_images(images), noise=noise))
+        return self.head(pooled)
+
+    def pooled(self, features: Features) -> Tensor:
+        """(B, D), the input of the head."""
+        pooled = features.pool(self.pool)
+        return self.fc_norm(pooled) if self.pool == "mean" else pooled
+
+    # --- what the optimizer asks ---
+
+    def no_weight_decay(self) -> set[str]:
+        return {"encoder.pos_embed", "encoder.cls_token"}
+
+    # --- published checkpoints (facebookresearch/mae models_vit.py, the keys of timm too) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return {name.removeprefix("encoder."): value for name, value in self.state_dict().items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Decoder keys of a pretraining checkpoint stay as they are: not understood here."""
+        ours = ("head.", "fc_norm.", "decoder_", "mask_token")
+        return {
+            name if name.startswith(ours) else "encoder." + name: value
+            for name, value in state.items()
+        }
+
+    def _labels(self, batch: Batch) -> Tensor:
+        if batch.label is None:
+            raise DataError("classification needs labels: data.source has none")
+        if batch.label.device.type == "cpu":
+            wrong = (batch.label < 0) | (batch.label >= self.classes)
+            if wrong.any():
+                at = int(wrong.nonzero()[0])
+                label = int(batch.label[at])
+                fault = "has no label" if label < 0 else f"has label {label}"
+                raise DataError(
+                    f"sample {batch.keys[at]} {fault}; target.classes is {self.classes}"
+                )
+        return batch.label

@@ -1,0 +1,61 @@
+"""The commands that make sense after a run, by how it ended."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mimsuite.report.status import status_of
+
+_WITH_VALUE = ("--out", "--resume")  # replaced in the command that resumes
+
+
+def next_steps(run_dir: Path) -> list[tuple[str, str]]:
+    """(purpose, command) pairs for a run directory."""
+    status = status_of(run_dir)
+    if status is None or status[0] != "DONE":
+        command = _resume_command(run_dir)
+        return [("resume", command)] if command else []
+    document = _document(run_dir)
+    run = shlex.quote(str(run_dir))
+    source = shlex.quote(document.get("data", {}).get("source") or "SRC")
+    if document.get("recipe", {}).get("task", "pretrain") != "pretrain":
+        return [
+            ("score", f"mimsuite evaluate {run} --data {source}"),
+            ("export", f"mimsuite export {run} --format timm"),
+        ]
+    pictures = shlex.quote(str(run_dir / "reconstructions"))
+    return [
+        ("look", f"mimsuite reconstruct {run} --input {source} --out {pictures}"),
+        ("probe", f"mimsuite linear-probe {run} --data {source}"),
+        ("compare", f"mimsuite knn {run} --data {source}"),
+        ("export", f"mimsuite export {run} --format timm"),
+    ]
+
+
+def _resume_command(run_dir: Path) -> str | None:
+    """The command of the last start, made to resume this directory."""
+    try:
+        lines = (run_dir / "command.txt").read_text(encoding="utf-8").splitlines()
+        words = shlex.split(lines[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or word in _WITH_VALUE:
+            skip = not skip
+        elif not word.startswith(tuple(f"{option}=" for option in _WITH_VALUE)):
+            kept.append(word)
+    return shlex.join([*kept, "--out", str(run_dir), "--resume", "auto"])
+
+
+def _document(run_dir: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,145 @@
+"""Curves of a run: loss, learning rate and gradient norm over steps."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mimsuite.report.files import read_lines, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PANELS = (("loss", "loss"), ("lr", "learning rate"), ("grad_norm", "gradient norm"))
+_LIGHT = {"paper": "#ffffff", "ink": "#1f2937", "faint": "#e5e7eb", "mark": "#9ca3af"}
+_LIGHT |= {"loss": "#2563eb", "lr": "#d97706", "grad_norm": "#059669"}
+_DARK = {"paper": "#161b22", "ink": "#d1d5db", "faint": "#2d333b", "mark": "#6b7280"}
+_DARK |= {"loss": "#60a5fa", "lr": "#fbbf24", "grad_norm": "#34d399"}
+_FEW = 40  # rows, below which they are drawn as they are, with dots
+_SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
+
+
+def save_curves(run_dir: str | Path) -> Path | None:
+    """Draw ``images/curves.png`` from ``metrics.jsonl``; ``None`` where there is nothing yet."""
+    run_dir = Path(run_dir)
+    picture = draw_curves(run_dir)
+    if picture is None:
+        return None
+    (run_dir / "images").mkdir(exist_ok=True)
+    return write_atomic(run_dir / "images" / "curves.png", picture)
+
+
+def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
+    """The curves as PNG: raw values faint, smoothed ones on top, resumes as dotted lines."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows = list(read_lines(run_dir / "metrics.jsonl"))
+    series = {name: _series(rows, name) for name, _ in _PANELS}
+    if not any(points for points in series.values()):
+        return None
+    resumes = [row["step"] for row in read_lines(run_dir / "events.jsonl") if _is_resume(row)]
+    colours = _DARK if dark else _LIGHT
+    with rc_context(_style(colours)):
+        figure = Figure(figsize=(6.4, 4.4), dpi=220, layout="constrained")
+        axes = figure.subplot_mosaic([["loss", "loss"], ["lr", "grad_norm"]], height_ratios=[3, 2])
+        for name, title in _PANELS:
+            _draw(axes[name], series[name], title, colours[name], smooth=name != "lr")
+            axes[name].set_xlabel("step")
+            axes[name].margins(x=0.02)
+            for step in resumes:
+                axes[name].axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
+        data = io.BytesIO()
+        figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def smoothed(values: Sequence[float], span: float) -> list[float]:
+    """Mean of the exponential moving averages from either side, so that nothing lags behind.
+
+    ``span`` is in values, as in pandas; NaN is skipped.
+    """
+    forward = _moving_average(values, span)
+    backward = _moving_average(values[::-1], span)[::-1]
+    pairs = zip(forward, backward, strict=True)
+    return [b if math.isnan(a) else a if math.isnan(b) else (a + b) / 2 for a, b in pairs]
+
+
+def _moving_average(values: Sequence[float], span: float) -> list[float]:
+    keep = 1 - 2 / (max(span, 1) + 1)  # the bias of the start is taken out by the weight
+    total = weight = 0.0
+    result: list[float] = []
+    for value in values:
+        if math.isfinite(value):
+            total = keep * total + value
+            weight = keep * weight + 1
+        result.append(total / weight if weight else math.nan)
+    return result
+
+
+def _series(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(step, value) of a column; infinities are gaps like NaN."""
+    points = []
+    for row in rows:
+        try:
+            step, value = float(row["step"]), float(row[name])
+        except (KeyError, TypeError, ValueError):
+            continue
+        points.append((step, value if math.isfinite(value) else math.nan))
+    return points
+
+
+def _draw(
+    axes: Axes, points: list[tuple[float, float]], title: str, colour: str, *, smooth: bool
+) -> None:
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        axes.set_title(title, loc="left")
+        axes.text(0.5, 0.5, "no finite values", ha="center", va="center", transform=axes.transAxes)
+        return
+    # A power of ten in the title is easier to read than at every tick.
+    power = math.floor(math.log10(max(map(abs, finite)) or 1.0))
+    if -3 < power < 4:
+        power = 0
+    values = [value / 10.0**power for value in values]
+    axes.set_title(f"{title} ($\\times 10^{{{power}}}$)" if power else title, loc="left")
+    if len(finite) < _FEW:
+        axes.plot(steps, values, color=colour, marker="o", markersize=2.5, linewidth=1.2)
+    else:
+        if smooth:
+            axes.plot(steps, values, color=colour, alpha=0.35, linewidth=0.7)
+            values = smoothed(values, len(values) / _SMOOTH)
+        axes.plot(steps, values, color=colour, linewidth=1.6)
+    if smooth and min(finite) > 0 and max(finite) > 20 * min(finite):
+        axes.set_yscale("log")
+    if not smooth:
+        axes.set_ylim(bottom=0)
+
+
+def _is_resume(row: dict[str, Any]) -> bool:
+    return row.get("event") == "resume" and isinstance(row.get("step"), int | float)
+
+
+def _style(colours: dict[str, str]) -> Any:
+    return {
+        "font.size": 8.5,
+        "axes.titlesize": 9.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": colours["mark"],
+        "axes.labelcolor": colours["ink"],
+        "axes.facecolor": colours["paper"],
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": colours["faint"],
+        "grid.linewidth": 0.6,
+        "figure.facecolor": colours["paper"],
+        "savefig.facecolor": colours["paper"],
+        "text.color": colours["ink"],
+        "xtick.color": colours["ink"],
+        "ytick.color": colours["ink"],
+    }

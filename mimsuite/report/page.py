@@ -1,0 +1,233 @@
+"""``report.html``: a run on one page that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mimsuite
+from mimsuite.report.commands import next_steps
+from mimsuite.report.console import shown_value
+from mimsuite.report.curves import draw_curves
+from mimsuite.report.files import write_atomic
+from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
+from mimsuite.report.run_facts import RunFacts, read_json
+from mimsuite.report.text import count, duration, memory, number
+
+_PROBES = (
+    ("linear_probe.json", "Linear probe"),
+    ("knn.json", "Nearest neighbours"),
+    ("finetune.json", "Fine-tuning"),
+)
+_COMPARED = {
+    "pretrained": "pretrained",
+    "random_init": "random encoder",
+    "raw_input": "raw input",
+    "majority": "largest class",
+}
+_PLAIN_EVENTS = ("save", "resume", "start")  # expected ones, not listed one by one
+_LISTED = 20  # events shown singly, the latest
+_RECONSTRUCTIONS = 3  # shown: the first, one in the middle, the last
+
+
+def write_page(run_dir: str | Path) -> Path:
+    """Write ``report.html`` from whatever is in the run directory so far.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
+    run = RunFacts.read(Path(run_dir))
+    name = run.key("recipe.title") or run.path.resolve().name
+    sections = [
+        _section("Figures", _figures(run)),
+        _section("Probes", join(_probes(run.path))),
+        _section("Curves", _curves(run.path)),
+        _section("Reconstructions", join(_reconstructions(run.path))),
+        _section("Masks", _image(run.path, "masks.png", "What the encoder sees")),
+        _section(
+            "First batch",
+            _image(run.path, "first_batch.png", "After augmentation, as the model gets it"),
+        ),
+        _section("Recipe", _recipe(run)),
+        _section("Events", join(_events(run))),
+        _section("Next", _next(run.path)),
+        _section("Environment", _environment(run.environment)),
+    ]
+    footer = tag("p", f"mimsuite {mimsuite.__version__}", class_="faint")
+    page = document(name, _header(run, name), *sections, footer)
+    return write_atomic(run.path / "report.html", page)
+
+
+def _section(title: str, content: Markup) -> Markup:
+    return tag("section", tag("h2", title), content) if content.text else content
+
+
+def _header(run: RunFacts, name: str) -> Markup:
+    status = run.status[0] if run.status else "not finished"
+    badge = tag("span", status.lower(), class_=f"badge {status.lower().split()[0]}")
+    method, paper = run.key("method.name"), run.key("recipe.paper")
+    about = " · ".join(str(part) for part in (method, paper, run.path) if part)
+    reason = run.status[1].get("reason") if run.status else None
+    return tag(
+        "header",
+        tag("h1", name, " ", badge),
+        tag("p", about, class_="faint"),
+        tag("p", reason) if reason else "",
+    )
+
+
+def _figures(run: RunFacts) -> Markup:
+    figures: list[tuple[str, str]] = []
+    if losses := run.column("loss"):
+        figures += [("loss, last", number(losses[-1])), ("loss, lowest", number(min(losses)))]
+    if steps := run.column("step"):
+        figures.append(("steps", number(steps[-1])))
+    if epochs := run.column("epoch"):
+        figures.append(("epochs", number(epochs[-1])))
+    batch = run.key("train.global_batch")
+    if isinstance(batch, int):
+        figures.append(("effective batch", str(batch)))
+        figures += [("samples seen", count(int(steps[-1]) * batch))] if steps else []
+    if rates := run.column("lr"):
+        figures.append(("peak lr", f"{max(rates):.2e}"))
+    if speeds := run.column("samples_per_second"):
+        middle = sorted(speeds)[len(speeds) // 2]
+        figures.append(("samples/s, median", number(middle, 3)))
+    if used := run.column("memory_mb"):
+        figures.append(("peak memory", memory(max(used)) if max(used) else "-"))
+    if (seconds := run.seconds()) is not None:
+        figures.append(("from start to end", duration(seconds)))
+    for event in run.events_named("start")[-1:]:
+        if isinstance(event.get("parameters"), int):
+            figures.append(("parameters", count(event["parameters"])))
+    pairs = [tag("div", tag("dt", label), tag("dd", value)) for label, value in figures]
+    return tag("dl", *pairs, class_="figures", style="margin:0") if pairs else Markup("")
+
+
+def _probes(path: Path) -> Iterator[Markup]:
+    for file, title in _PROBES:
+        result = read_json(path / file)
+        accuracy, balanced = (
+            value if isinstance(value := result.get(key), dict) else {}
+            for key in ("accuracy", "balanced_accuracy")
+        )
+        if not accuracy:
+            continue
+        yield tag("h3", title)
+        names = [*_COMPARED, *(name for name in accuracy if name not in _COMPARED)]
+        rows = [
+            (
+                _COMPARED.get(name, name),
+                _percent(accuracy[name]),
+                _percent(balanced.get(name)),
+                _bar(accuracy[name], ours=name == "pretrained"),
+            )
+            for name in names
+            if name in accuracy
+        ]
+        yield table(rows, ("", "accuracy", "class-balanced", ""))
+        counts = (
+            f"{result.get('n_train', '?')} training and {result.get('n_test', '?')} test samples"
+        )
+        protocol = result.get("protocol")
+        text = protocol if isinstance(protocol, str) else shown_value(protocol) if protocol else ""
+        yield tag("p", f"{counts}. {text}", class_="faint")
+
+
+def _percent(value: Any) -> Markup:
+    known = isinstance(value, int | float)
+    return Markup(f'<span class="number">{100 * value:.1f} %</span>' if known else "-")
+
+
+def _bar(value: Any, *, ours: bool) -> Markup:
+    width = 100 * min(max(value, 0.0), 1.0) if isinstance(value, int | float) else 0.0
+    fill = tag("i", style=f"width:{width:.1f}%")
+    return tag("div", fill, class_="bar ours" if ours else "bar")
+
+
+def _curves(path: Path) -> Markup:
+    light = draw_curves(path)
+    if light is None:
+        return Markup("")
+    return picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))
+
+
+def _reconstructions(path: Path) -> Iterator[Markup]:
+    files = sorted((path / "images").glob("reconstruction-*.png"))
+    chosen = {0, len(files) // 2, len(files) - 1} if len(files) > _RECONSTRUCTIONS else None
+    for i, file in enumerate(files):
+        if chosen is None or i in chosen:
+            step = file.stem.removeprefix("reconstruction-").lstrip("0") or "0"
+            yield picture(file.read_bytes(), f"After step {step}")
+
+
+def _image(path: Path, name: str, caption: str) -> Markup:
+    file = path / "images" / name
+    return picture(file.read_bytes(), caption) if file.is_file() else Markup("")
+
+
+def _recipe(run: RunFacts) -> Markup:
+    changed = [(key, tag("code", shown_value(value))) for key, value in run.changed.items()]
+    about = [
+        (label, run.key(key))
+        for label, key in (
+            ("paper", "recipe.paper"),
+            ("published", "recipe.published"),
+            ("method", "method.name"),
+            ("data", "data.source"),
+        )
+        if run.key(key)
+    ]
+    try:
+        full = (run.path / "config.yaml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        full = ""
+    return join(
+        [
+            table(about) if about else "",
+            tag("h3", "Changed against the recipe file"),
+            table(changed) if changed else tag("p", "Nothing.", class_="faint"),
+            tag("h3", "All keys"),
+            tag("details", tag("summary", "config.yaml"), preformatted(full)),
+        ]
+    )
+
+
+def _events(run: RunFacts) -> Iterator[Markup]:
+    kinds = Counter(str(event.get("event")) for event in run.events)
+    if kinds:
+        yield table([(kind, times) for kind, times in kinds.most_common()])
+    resumes = [str(event.get("step")) for event in run.events_named("resume")]
+    if resumes:
+        yield tag("p", f"Resumed at step {', '.join(resumes)}.")
+    singly = [event for event in run.events if event.get("event") not in _PLAIN_EVENTS]
+    if singly:
+        yield tag("h3", f"The latest of what was out of the ordinary ({len(singly)} in all)")
+        rows = []
+        for event in singly[-_LISTED:]:
+            rest = {k: v for k, v in event.items() if k not in ("event", "step", "time")}
+            detail = ", ".join(f"{key} {value}" for key, value in rest.items())
+            rows.append((event.get("event"), f"step {event.get('step')}", detail))
+        yield table(rows)
+
+
+def _next(path: Path) -> Markup:
+    steps = next_steps(path)
+    return preformatted("\n".join(command for _, command in steps)) if steps else Markup("")
+
+
+def _environment(environment: dict[str, Any]) -> Markup:
+    rows: list[tuple[object, ...]] = []
+    for key, value in environment.items():
+        if key == "earlier" or value in (None, [], {}):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {version}" for name, version in value.items() if version)
+        elif isinstance(value, list):
+            value = ", ".join(f"{times} x {item}" for item, times in Counter(value).items())
+        rows.append((key.replace("_", " "), value))
+    if earlier := environment.get("earlier"):
+        rows.append(("earlier environments", len(earlier)))
+    return table(rows) if rows else Markup("")

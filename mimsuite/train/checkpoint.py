@@ -1,0 +1,202 @@
+"""Checkpoints: safetensors and JSON under a hashed manifest, visible only once they are whole.
+
+``checkpoints/step-00001234/`` holds ``model.safetensors``, ``optim.safetensors``,
+``ema.safetensors`` when used, ``rank-00000.safetensors`` (generator states), ``state.json`` and,
+written last, ``MANIFEST.json`` with the size and sha256 of each. There is no pickle anywhere.
+
+A save goes to a hidden folder first; every file is synced, then the folder, then it is renamed to
+its final name and the parent is synced. So a final name always means a whole checkpoint, whenever
+the process dies. What the disk damages later is found by the digests: :func:`newest` goes back to
+the newest checkpoint that verifies and names those it passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from mimsuite.errors import UserError
+
+FORMAT = 1
+_SPACE_FACTOR = 1.5  # of the last checkpoint's size must be free before the next is begun
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """Everything a run needs to go on, and everything a reader needs to rebuild the model.
+
+    Attributes:
+        step: optimizer steps done.
+        document: the resolved recipe, as in ``config.yaml``.
+        model, optim, ema: tensors by name; ``ema`` is empty where it is not used.
+        rank: this rank's generator states.
+        facts: JSON-able rest: optimizer hyperparameters, loss scaler, running sums, versions.
+    """
+
+    step: int
+    document: dict[str, Any]
+    model: dict[str, Tensor]
+    optim: dict[str, Tensor] = field(default_factory=dict)
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    rank: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def save(root: Path, state: CheckpointState) -> Path:
+    """Write ``root/step-XXXXXXXX`` and return it.
+
+    Raises:
+        OSError: the disk is full or read-only; nothing is left behind and older ones stay.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    _need_space(root)
+    final = root / f"step-{state.step:08d}"
+    hidden = root / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        hidden.mkdir()
+        tensors = {"model": state.model, "optim": state.optim, "ema": state.ema}
+        tensors["rank-00000"] = state.rank
+        files = {
+            f"{name}.safetensors": _write(hidden / f"{name}.safetensors", _dump(content))
+            for name, content in tensors.items()
+            if content
+        }
+        facts = {"step": state.step, "recipe": state.document, **state.facts}
+        files["state.json"] = _write(hidden / "state.json", json.dumps(facts, indent=1).encode())
+        manifest = {"format": FORMAT, "step": state.step, "files": files}
+        _write(hidden / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+        _sync_folder(hidden)
+        if final.exists():  # the same step again, after a resume from an older one
+            _remove(final)
+        os.rename(hidden, final)
+        _sync_folder(root)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    return final
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints."""
+    for old in _steps(root)[keep:]:
+        _remove(old)
+
+
+def clean(root: Path) -> None:
+    """Remove what an interrupted save or removal left behind."""
+    for leftover in [*root.glob(".tmp-*"), *root.glob(".del-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, or ``None`` where every byte is as written."""
+    try:
+        manifest = json.loads((path / "MANIFEST.json").read_text())
+        if manifest["format"] > FORMAT:
+            return f"format {manifest['format']} is newer than this version reads ({FORMAT})"
+        for name, expected in manifest["files"].items():
+            content = (path / name).read_bytes()
+            if len(content) != expected["bytes"]:
+                return f"{name} has {len(content)} bytes, not {expected['bytes']}"
+            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+                return f"{name} does not match its sha256"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def newest(root: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint below a run or its ``checkpoints`` folder that verifies.
+
+    Returns:
+        it, or ``None``, and one line for each newer one that was passed over.
+    """
+    folder = root / "checkpoints" if (root / "checkpoints").is_dir() else root
+    rejected: list[str] = []
+    for path in _steps(folder):
+        reason = damage(path)
+        if reason is None:
+            return path, rejected
+        rejected.append(f"{path.name}: {reason}")
+    return None, rejected
+
+
+def read(path: Path) -> CheckpointState:
+    """Read a checkpoint folder.
+
+    Raises:
+        UserError: it is damaged, or no checkpoint.
+    """
+    reason = damage(path)
+    if reason is not None:
+        raise UserError(f"checkpoint {path} is damaged ({reason}): use an older one beside it")
+    facts = json.loads((path / "state.json").read_text())
+
+    def tensors(name: str) -> dict[str, Tensor]:
+        file = path / f"{name}.safetensors"
+        return load_tensors(file.read_bytes()) if file.exists() else {}
+
+    try:
+        return CheckpointState(
+            step=facts.pop("step"),
+            document=facts.pop("recipe"),
+            model=tensors("model"),
+            optim=tensors("optim"),
+            ema=tensors("ema"),
+            rank=tensors("rank-00000"),
+            facts=facts,
+        )
+    except SafetensorError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error}") from None
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _dump(tensors: dict[str, Tensor]) -> bytes:
+    return dump_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Rename first, so that a half-removed checkpoint never bears a final name."""
+    hidden = path.with_name(f".del-{path.name}-{uuid.uuid4().hex[:8]}")
+    os.rename(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _need_space(root: Path) -> None:
+    previous = _steps(root)
+    if not previous:
+        return
+    size = sum(file.stat().st_size for file in previous[0].iterdir())
+    free = shutil.disk_usage(root).free
+    if free < _SPACE_FACTOR * size:
+        raise OSError(f"{free >> 20} MiB free in {root}, a checkpoint takes {size >> 20} MiB")

@@ -1,0 +1,33 @@
+"""The device of a process."""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+
+from mimsuite.errors import UserError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto`` takes cuda, else mps, else cpu.
+
+    Raises:
+        UserError: a device that this machine does not have.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device(next((name for name, there in available.items() if there), "cpu"))
+    kind = wanted.partition(":")[0]
+    if kind not in ("cpu", *available):
+        raise UserError(f"unknown device '{wanted}': auto, cpu, cuda or mps")
+    if not available.get(kind, True):
+        raise UserError(f"device '{wanted}' is not available here: use --device cpu")
+    return torch.device(wanted)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB: of the device where it counts its own, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

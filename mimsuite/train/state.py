@@ -1,0 +1,77 @@
+"""The state of a run: what a checkpoint holds, taken from and put back into live objects.
+
+Order, crops, masks and schedules are pure functions of the step, so the state is the model, the
+optimizer, the moving average, the loss scaler, the running sums of the log and, for third-party
+code that draws from them, the global generators.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mimsuite.errors import UserError
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Optimizer state as ``<parameter name>/<entry>`` tensors; groups carry their ``names``."""
+    tensors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for entry, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{name}/{entry}"] = torch.as_tensor(value)
+    return tensors
+
+
+def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put :func:`optimizer_tensors` back.
+
+    Raises:
+        UserError: state for a parameter that this optimizer does not train.
+    """
+    left = dict(tensors)
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            entries = [key for key in left if key.rpartition("/")[0] == name]
+            for key in entries:
+                value = left.pop(key)
+                entry = key.rpartition("/")[2]
+                # AdamW's `step` is float32 and stays on the host unless the optimizer is fused.
+                device = parameter.device if value.ndim or _fused(optimizer) else value.device
+                optimizer.state[parameter][entry] = value.to(device).clone()
+    if left:
+        raise UserError(f"the checkpoint's optimizer trains {next(iter(left))}, this recipe not")
+
+
+def generator_tensors() -> dict[str, Tensor]:
+    """States of torch's (CPU and CUDA), numpy's and Python's global generators."""
+    numpy_state: Any = np.random.get_state()
+    python_state = random.getstate()
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(numpy_state[1].astype(np.int64)),
+        "numpy_position": torch.tensor([numpy_state[2]]),
+        "python": torch.tensor(python_state[1], dtype=torch.int64),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def load_generators(tensors: dict[str, Tensor]) -> None:
+    """Put :func:`generator_tensors` back."""
+    torch.set_rng_state(tensors["torch"])
+    words = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", words, int(tensors["numpy_position"]), 0, 0.0))
+    random.setstate((3, tuple(tensors["python"].tolist()), None))
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _fused(optimizer: Optimizer) -> bool:
+    return bool(optimizer.defaults.get("fused"))

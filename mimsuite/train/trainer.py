@@ -1,0 +1,252 @@
+"""The training loop: batches in, checkpoints and metrics out. It knows no method by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.utils import ModelEmaV3
+
+from mimsuite.batch import Batch
+from mimsuite.config import Resolved
+from mimsuite.errors import DivergedError, Preempted, UserError
+from mimsuite.methods.base import Method
+from mimsuite.noise import Noise
+from mimsuite.train import checkpoint
+from mimsuite.train.device import peak_memory_mb
+from mimsuite.train.meter import Meter
+from mimsuite.train.optim import build_optimizer, set_lr
+from mimsuite.train.precision import Precision
+from mimsuite.train.preempt import StopFlag
+from mimsuite.train.schedule import half_cosine
+from mimsuite.train.state import (
+    generator_tensors,
+    load_generators,
+    load_optimizer,
+    optimizer_tensors,
+)
+from mimsuite.train.step import StepResult, train_step
+
+if TYPE_CHECKING:
+    from mimsuite.data import Normalize, TrainLoader
+    from mimsuite.report import Progress, RunDirectory
+
+_FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
+
+
+@dataclass
+class Clock:
+    """Where the time went since the last line of the log."""
+
+    started: float
+    waiting: float = 0.0
+    samples: int = 0
+
+
+class Trainer:
+    """One run of one method on one process.
+
+    Attributes:
+        step: optimizer steps done.
+        total_steps: at which training ends.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        resolved: Resolved,
+        run: RunDirectory,
+        normalize: Normalize,
+        device: torch.device,
+        steps_per_epoch: int,
+        stop: StopFlag,
+    ) -> None:
+        self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
+        self.run, self.normalize, self.device, self.stop = run, normalize, device, stop
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = round(self.recipe.schedule.epochs * steps_per_epoch)
+        self.optimizer = build_optimizer(method, self.recipe)
+        self.precision = Precision(self.recipe.train.precision, device)
+        decay = self.recipe.train.ema
+        self.ema = None if decay is None else ModelEmaV3(method, decay=decay)
+        self.meter = Meter()
+        self.step = 0
+        self._saved_at, self._saved_step, self._failed_saves = time.monotonic(), -1, 0
+
+    # --- the loop ---
+
+    def fit(self, loader: TrainLoader, progress: Progress, watch: Callable[[Batch], None]) -> None:
+        """Train to the last step, saving on the way.
+
+        Args:
+            watch: called with every micro-batch before its step, e.g. to draw it.
+
+        Raises:
+            Preempted: a stop signal came; the state is saved.
+            DivergedError: too many steps in a row without a finite loss.
+        """
+        self.method.train()
+        batches = self._batches(loader, watch)
+        self._clock = Clock(time.monotonic())
+        while self.step < self.total_steps:
+            result = self.train_step(batches, loader.accumulation)
+            self.meter.add(result)
+            if self._due(self.recipe.log.every_steps):
+                self.write_log(progress)
+            if self.stop:
+                self.save()
+                self.run.event("preempt", self.step, signal=self.stop.name)
+                raise Preempted(f"stopped by {self.stop.name} after saving step {self.step}")
+            if self._due_to_save():
+                self.save()
+        if self._saved_step != self.step:
+            self.save()
+
+    def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
+        """One optimizer step on the next ``accumulation`` micro-batches."""
+        set_lr(self.optimizer, self.lr_at(self.step))
+        seed, step = self.recipe.train.seed, self.step
+        result = train_step(
+            self.method,
+            self.optimizer,
+            (next(batches) for _ in range(accumulation)),
+            accumulation,
+            noise=lambda batch: Noise(seed, step, batch.index),
+            precision=self.precision,
+            clip_grad=self.recipe.optim.clip_grad,
+        )
+        if self.ema is not None and not bool(result.skipped):
+            self.ema.update(self.method)
+        self.step += 1
+        return result
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the step that follows ``step`` finished ones."""
+        schedule = self.recipe.schedule
+        return half_cosine(
+            step / self.steps_per_epoch,
+            lr=self.recipe.lr,
+            min_lr=schedule.min_lr,
+            warmup_epochs=schedule.warmup_epochs,
+            epochs=schedule.epochs,
+        )
+
+    def _batches(self, loader: TrainLoader, watch: Callable[[Batch], None]) -> Iterator[Batch]:
+        """Micro-batches on the device, normalised; damage is reported as it is met."""
+        stream = iter(loader)
+        while True:
+            begun = time.monotonic()
+            loaded = next(stream)
+            self._clock.waiting += time.monotonic() - begun
+            self._clock.samples += len(loaded.batch)
+            for bad in loaded.damage:
+                self.run.event(
+                    "bad_sample",
+                    self.step,
+                    key=bad.key,
+                    shard=bad.shard,
+                    kind=bad.kind,
+                    message=bad.message,
+                )
+            batch = self.normalize(loaded.batch)
+            watch(batch)
+            yield batch
+
+    # --- log ---
+
+    def write_log(self, progress: Progress) -> None:
+        """A line of metrics: the means since the last one."""
+        means = self.meter.read()
+        now = time.monotonic()
+        seconds = max(now - self._clock.started, 1e-9)
+        speed = {
+            "samples_per_second": self._clock.samples / seconds,
+            "data_wait": self._clock.waiting / seconds,
+            "memory_mb": peak_memory_mb(self.device),
+        }
+        lr = self.lr_at(self.step - 1)
+        epoch = self.step / self.steps_per_epoch
+        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed})
+        progress.update(self.step, loss=means["loss"], lr=lr, grad_norm=means["grad_norm"], **speed)
+        if means["skipped"]:
+            self.run.event("skip", self.step, steps=means["skipped"])
+        if self.meter.bad_in_a_row >= self.recipe.train.max_bad_steps:
+            raise DivergedError(
+                f"no finite loss in {self.meter.bad_in_a_row} steps up to step {self.step}: "
+                f"lower optim.lr, set optim.clip_grad, or use train.precision=fp32"
+            )
+        self._clock = Clock(now)
+
+    # --- state ---
+
+    def state(self) -> checkpoint.CheckpointState:
+        return checkpoint.CheckpointState(
+            step=self.step,
+            document=self.resolved.document,
+            model=self.method.state_dict(),
+            optim=optimizer_tensors(self.optimizer),
+            ema={} if self.ema is None else self.ema.module.state_dict(),
+            rank=generator_tensors(),
+            facts={
+                "scaler": self.precision.state_dict(),
+                "meter": self.meter.state_dict(),
+                "steps_per_epoch": self.steps_per_epoch,
+                "torch": torch.__version__,
+            },
+        )
+
+    def load(self, state: checkpoint.CheckpointState) -> None:
+        """Go on from a checkpoint of this very run.
+
+        Raises:
+            UserError: the data now makes other epochs than when it was saved.
+        """
+        if state.facts["steps_per_epoch"] != self.steps_per_epoch:
+            raise UserError(
+                f"the checkpoint's epoch has {state.facts['steps_per_epoch']} steps, now it would "
+                f"have {self.steps_per_epoch}: resume with the same data and global batch"
+            )
+        self.method.load_state_dict(state.model)
+        load_optimizer(self.optimizer, state.optim)
+        if self.ema is not None and state.ema:
+            self.ema.module.load_state_dict(state.ema)
+        self.precision.load_state_dict(state.facts["scaler"])
+        self.meter.load_state_dict(state.facts["meter"])
+        load_generators(state.rank)
+        self.step = self._saved_step = state.step
+
+    def save(self) -> None:
+        """Write a checkpoint; a failure is warned of, and fatal only when it repeats."""
+        try:
+            checkpoint.save(self.run.checkpoints, self.state())
+            checkpoint.prune(self.run.checkpoints, self.recipe.checkpoint.keep)
+        except OSError as error:
+            self._failed_saves += 1
+            self.run.log(f"warning: checkpoint at step {self.step} not written: {error}")
+            if self._failed_saves >= _FAILED_SAVES or self.step == self.total_steps or self.stop:
+                raise UserError(
+                    f"cannot write checkpoints in {self.run.checkpoints}: {error}"
+                ) from None
+            return
+        finally:
+            self._saved_at = time.monotonic()
+        self._failed_saves, self._saved_step = 0, self.step
+        self.run.event("save", self.step)
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and (self.step % every == 0 or self.step == self.total_steps)
+
+    def _due_to_save(self) -> bool:
+        minutes = self.recipe.checkpoint.every_minutes
+        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return late or self._due(self.recipe.checkpoint.every_steps)
+
+    def facts(self) -> dict[str, Any]:
+        """For the banner: sizes of what is trained."""
+        return {
+            "parameters": sum(p.numel() for p in self.method.parameters()),
+            "trained": sum(p.numel() for p in self.method.parameters() if p.requires_grad),
+        }

@@ -1,0 +1,163 @@
+"""Keyed noise: a pure function of seed, purpose, step and row."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mimsuite.noise import FixedNoise, Noise, key_of, keyed_rng
+
+quick = settings(max_examples=60, deadline=None)
+SEEDS, STEPS = st.integers(0, 2**63), st.integers(0, 10**9)
+
+
+def rows(seed: int, step: int, index: list[int], purpose: str, width: int) -> torch.Tensor:
+    return Noise(seed, step, torch.tensor(index)).rows(purpose, width)
+
+
+# --- the same for any way of cutting a batch ------------------------------------------------------
+
+
+@quick
+@given(
+    SEEDS, STEPS, st.integers(1, 24), st.integers(1, 40), st.lists(st.integers(1, 23), max_size=4)
+)
+def test_micro_batches_see_the_rows_of_the_whole(
+    seed: int, step: int, batch: int, width: int, cuts: list[int]
+) -> None:
+    index = list(range(batch))
+    whole = rows(seed, step, index, "mask", width)
+    edges = [0, *sorted(cut for cut in set(cuts) if cut < batch), batch]
+    parts = [
+        rows(seed, step, index[a:b], "mask", width)
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@quick
+@given(SEEDS, STEPS, st.permutations(range(9)))
+def test_a_row_does_not_know_its_neighbours(seed: int, step: int, order: list[int]) -> None:
+    whole = rows(seed, step, list(range(9)), "mask", 5)
+    assert torch.equal(rows(seed, step, order, "mask", 5), whole[torch.tensor(order)])
+
+
+@quick
+@given(SEEDS, STEPS, st.integers(1, 30), st.integers(1, 30))
+def test_more_numbers_do_not_change_the_first(seed: int, step: int, few: int, more: int) -> None:
+    wide = rows(seed, step, [0, 3], "mask", few + more)
+    assert torch.equal(rows(seed, step, [0, 3], "mask", few), wide[:, :few])
+
+
+# --- different keys, different numbers ------------------------------------------------------------
+
+
+def test_every_part_of_the_key_matters() -> None:
+    base = rows(0, 0, [0], "mask", 64)
+    others = [
+        rows(1, 0, [0], "mask", 64),
+        rows(0, 1, [0], "mask", 64),
+        rows(0, 0, [1], "mask", 64),
+        rows(0, 0, [0], "drop_path", 64),
+    ]
+    every = torch.cat([base, *others])
+    assert len(every.unique(dim=0)) == 5
+    # 63 degrees of freedom: far from +-1 unless two streams are shifted copies.
+    assert torch.corrcoef(every).fill_diagonal_(0).abs().max() < 0.6
+
+
+def test_streams_of_neighbouring_rows_do_not_overlap() -> None:
+    """A counter-based generator with a poor key would repeat row i in row i + 1, shifted."""
+    numbers = rows(0, 0, list(range(64)), "mask", 256).flatten()
+    # 2**23 values, 16,384 draws: about 16 chance meetings are expected, not thousands.
+    assert len(numbers.unique()) > len(numbers) - 60
+
+
+# --- uniform on an open interval ------------------------------------------------------------------
+
+
+@quick
+@given(SEEDS, STEPS)
+def test_open_interval_and_finite_logarithms(seed: int, step: int) -> None:
+    noise = rows(seed, step, list(range(8)), "mask", 100)
+    assert noise.dtype == torch.float32
+    assert noise.min() > 0
+    assert noise.max() < 1
+    assert torch.log(-torch.log(noise)).isfinite().all()
+
+
+def test_extremes_of_the_range_are_inside() -> None:
+    """The formula's smallest and largest number, whatever the bits are."""
+    bits = torch.tensor([0, 2**23 - 1])
+    noise = (bits.to(torch.float32) + 0.5) * 2.0**-23
+    assert noise[0] > 0
+    assert noise[1] < 1
+    assert torch.log(-torch.log(noise)).isfinite().all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_uniform_over_rows_and_along_them(axis: int) -> None:
+    noise = rows(3, 7, list(range(400)), "mask", 400).double()
+    deviation = math.sqrt(1 / 12 / 400)
+    assert (noise.mean(axis) - 0.5).abs().max() < 5 * deviation
+    counts = torch.histc(noise, bins=50, min=0, max=1)
+    expected = noise.numel() / 50
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    assert chi_square < 49 + 5 * math.sqrt(2 * 49)
+
+
+def test_neighbours_are_uncorrelated() -> None:
+    noise = rows(0, 0, list(range(300)), "mask", 300) - 0.5
+    along = (noise[:, 1:] * noise[:, :-1]).mean() * 12
+    across = (noise[1:] * noise[:-1]).mean() * 12
+    assert abs(float(along)) < 5 / 300
+    assert abs(float(across)) < 5 / 300
+
+
+# --- stable for ever ------------------------------------------------------------------------------
+
+
+def test_stored_values() -> None:
+    """Runs made by an earlier release resume with the masks they began with."""
+    assert key_of(0, "mask", 0) == STORED_KEY
+    assert torch.equal(rows(0, 0, [0, 1], "mask", 3), torch.tensor(STORED_ROWS))
+    assert torch.equal(rows(2**63, 12345, [4095], "mixup", 2), torch.tensor(STORED_LARGE))
+    assert keyed_rng(0, "crop", 1, "a/b.png").random(2).tolist() == STORED_CROP
+
+
+STORED_KEY = 10750591634923582197
+STORED_ROWS = [
+    [0.7874392867088318, 0.15357083082199097, 0.6658082604408264],
+    [0.3787563443183899, 0.47562140226364136, 0.697471559047699],
+]
+STORED_LARGE = [[0.3504377007484436, 0.4622604250907898]]
+STORED_CROP = [0.7336966108219127, 0.9726280308832518]
+
+
+@quick
+@given(st.lists(st.one_of(st.integers(), st.text()), min_size=1, max_size=4))
+def test_keys_are_64_bit_and_repeatable(parts: list[object]) -> None:
+    assert key_of(*parts) == key_of(*parts)
+    assert 0 <= key_of(*parts) < 2**64
+
+
+def test_keys_of_different_parts_differ() -> None:
+    assert key_of(1, "2") != key_of("1", 2)
+    assert key_of("ab", "c") != key_of("a", "bc")
+
+
+# --- noise given by hand --------------------------------------------------------------------------
+
+
+def test_fixed_noise_hands_out_what_it_was_given() -> None:
+    given_rows = torch.rand(2, 4)
+    assert FixedNoise({"mask": given_rows}).rows("mask", 4) is given_rows
+
+
+def test_fixed_noise_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="'mask' has width 4, asked for 9"):
+        FixedNoise({"mask": torch.rand(2, 4)}).rows("mask", 9)

@@ -1,0 +1,187 @@
+"""Tables: positions, rates, parameter groups, kept tokens, key lists.
+
+A table holds entries of many method families; those of families that are not built are listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from golden import build
+from golden.case import Case, CaseFault
+from golden.results import Results
+from mimsuite.config.sections import RandomMaskSection
+from mimsuite.masking import RandomSampler
+from mimsuite.methods import Method
+from mimsuite.tokens import sincos_2d
+from mimsuite.train.optim import param_groups
+from mimsuite.train.schedule import half_cosine
+
+FAMILIES = {"mae"}
+Entry = dict[str, Any]
+
+
+def table(groups: dict[str, Callable[[Case, Entry], dict[str, Any] | None]]) -> Any:
+    """A check of tables whose entries belong to the given groups.
+
+    The function of a group returns an entry's fields, or ``None`` where it is not built.
+    """
+
+    def compute(case: Case) -> Results:
+        results = Results()
+        for entry in case.field("table"):
+            for key in ("id", "family", "group", "args"):
+                if key not in entry:
+                    raise CaseFault(f"table: an entry without {key}")
+            fields = None
+            if entry["family"] in FAMILIES and entry["group"] in groups:
+                fields = groups[entry["group"]](case, entry)
+            if fields is None:
+                results.not_built.append(entry["id"])
+                continue
+            results.tensors.update(fields.pop("tensors", {}))
+            results.entries[entry["id"]] = fields
+        return results
+
+    return compute
+
+
+def _args(entry: Entry, *names: str) -> list[Any]:
+    missing = [name for name in names if name not in entry["args"]]
+    if missing:
+        raise CaseFault(f"table: {entry['id']} has no args.{missing[0]}")
+    return [entry["args"][name] for name in names]
+
+
+# --- positions, rates, mask sizes -----------------------------------------------------------------
+
+
+def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
+    case.hparams.only("temperature", 10000.0)
+    width, grid, cls_token, rows = _args(entry, "dim", "grid", "cls_token", "rows")
+    positions = F.pad(sincos_2d(width, tuple(grid)), (0, 0, int(cls_token), 0))
+    names = entry.get("expected", {}).get("tensors", [entry["id"]])
+    return {"tensors": {name: positions if rows is None else positions[rows] for name in names}}
+
+
+def _half_cosine(case: Case, entry: Entry) -> dict[str, Any]:
+    lr, final, warmup, epochs, unit, at = _args(
+        entry, "base_lr", "final_lr", "warmup_epochs", "epochs", "unit", "at"
+    )
+    steps = 1 if unit == "epoch" else _args(entry, "iters_per_epoch")[0]
+    rate = lambda epoch: half_cosine(  # noqa: E731
+        epoch, lr=lr, min_lr=final, warmup_epochs=warmup, epochs=epochs
+    )
+    return {"lr": [rate(each / steps) for each in at]}
+
+
+def _len_keep(case: Case, entry: Entry) -> dict[str, Any]:
+    tokens, ratio = _args(entry, "num_patches", "mask_ratio")
+    sampler = RandomSampler(RandomMaskSection(ratio=ratio))
+    return {"len_keep": sampler(torch.rand(1, tokens), (tokens,)).visible.shape[1]}
+
+
+# --- parameter groups, key lists ------------------------------------------------------------------
+
+
+def _layer_decay(case: Case, entry: Entry) -> dict[str, Any] | None:
+    pool, decay, weight_decay = _args(entry, "pool", "layer_decay", "weight_decay")
+    method = _model(entry, "finetune", pool)
+    if method is None:
+        return None
+    _args(entry, "num_layers", "no_weight_decay")
+    fields = _groups(method, weight_decay, decay)
+    names = build.published_names(method)
+    return {
+        **fields,
+        "layer_id": {names[name]: method.layer_id(name) for name in _trained(method)},
+    }
+
+
+def _weight_decay_split(case: Case, entry: Entry) -> dict[str, Any] | None:
+    (weight_decay,) = _args(entry, "weight_decay")
+    method = _model(entry, "pretrain", None)
+    if method is None:
+        return None
+    fields = _groups(method, weight_decay, None)
+    # Without layer decay there are no layers: the table holds zeros in their place.
+    return {**fields, "layer_id": dict.fromkeys(fields["lr_scale"], 0)}
+
+
+def _groups(method: Method, weight_decay: float, layer_decay: float | None) -> dict[str, Any]:
+    names = build.published_names(method)
+    groups = param_groups(method, weight_decay, layer_decay)
+    return {
+        field: {names[name]: group[field] for group in groups for name in group["names"]}
+        for field in ("lr_scale", "weight_decay")
+    }
+
+
+def _trained(method: Method) -> list[str]:
+    return [name for name, parameter in method.named_parameters() if parameter.requires_grad]
+
+
+def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
+    (stage,) = _args(entry, "stage")
+    pooled = "globalpool" in entry["id"] or "global_pool" in entry["args"].get("layout", "")
+    method = _model(entry, stage, "mean" if pooled else "cls")
+    if method is None:
+        return None
+    count = lambda parameters: sum(p.numel() for p in parameters)  # noqa: E731
+    return {
+        "keys": {name: list(tensor.shape) for name, tensor in method.export_reference().items()},
+        "params": count(method.parameters()),
+        "trainable": count(p for p in method.parameters() if p.requires_grad),
+        "encoder_only": count(method.encoder.parameters()),
+    }
+
+
+def _model(entry: Entry, stage: str, pool: str | None) -> Method | None:
+    """A published model by its name, without memory for weights; ``None`` if not built."""
+    named = re.match(r"vit_(base|large|huge)_patch(\d+)", entry["model"])
+    if not named or entry["args"].get("stage") != stage:
+        return None
+    size = build.SIZES[named[1]]
+    encoder = {"image_size": 224, "patch_size": int(named[2]), **size}
+    if stage == "pretrain":
+        document = {
+            "method": {"name": "mae"},
+            "model": {"encoder": encoder, "decoder": build.DECODER},
+            "mask": {"ratio": 0.75},
+            "target": {"normalize": True},
+        }
+    elif stage == "finetune" and pool in ("mean", "cls"):
+        encoder["trained_positions"] = True
+        document = {
+            "method": {"name": "classify"},
+            "model": {"encoder": encoder, "pool": pool, "head_init_std": 0.01},
+            "target": {"classes": 1000},
+        }
+    else:
+        return None
+    return build.method_of(document | build.idle_sections(), meta=True)
+
+
+def statistics(tensor: Tensor) -> dict[str, Any]:
+    """The statistics by which a tensor too large to store is compared."""
+    flat = tensor.detach().flatten().double()
+    return {
+        "mean": float(flat.mean()),
+        "std": float(flat.std()),
+        "absmax": float(flat.abs().max()),
+        "sum": float(flat.sum()),
+        "first8": flat[:8].tolist(),
+    }
+
+
+positions = table({"sincos_2d": _sincos})
+rates = table({"half_cosine": _half_cosine})
+kept_tokens = table({"len_keep": _len_keep})
+parameter_groups = table({"layer_decay": _layer_decay, "weight_decay_split": _weight_decay_split})
+keys = table({"state_dict": _state_dict})

@@ -1,0 +1,278 @@
+"""Training trajectories: optimizer steps by the product's trainer (``*-traj`` kinds).
+
+The trainer is the one that `mimsuite pretrain` and `mimsuite finetune` run, with its own step,
+schedule, optimizer, parameter groups, clipping and accumulation. Only the draws are the stored
+ones: the masks' noise, and the targets where a case stores soft ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from golden import build
+from golden.case import Case, CaseFault
+from golden.compare import Finding, compare, failed
+from golden.results import Results
+from mimsuite.batch import Batch
+from mimsuite.methods import Context, Method
+from mimsuite.noise import FixedNoise
+from mimsuite.train.trainer import Trainer
+
+_SIZES = "img_size patch_size embed_dim depth num_heads mlp_ratio qkv_bias norm_eps batch "
+_OPTIM = "lr min_lr weight_decay betas adam_eps clip_grad epochs warmup_epochs steps "
+_RELATIVE = {"lr": "lr_rel", "lr_groups": "lr_rel", "grad_norm": "grad_norm_rel"}
+
+
+def pretrain(case: Case) -> Results:
+    """An ``image/mae-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        _SIZES + _OPTIM + "decoder_embed_dim decoder_depth decoder_num_heads norm_pix_loss "
+        "mask_ratio accum_iter micro_steps_per_epoch"
+    )
+    accumulation, micro_steps = hparams["accum_iter"], hparams["micro_steps_per_epoch"]
+    if micro_steps % accumulation:
+        raise CaseFault(
+            f"hparams.accum_iter: {accumulation} does not divide micro_steps_per_epoch "
+            f"{micro_steps}, and the product has no optimizer step across epochs"
+        )
+    document = build.mae_document(hparams) | _training(case, accumulation)
+    noise = case.input("noise")
+
+    def inject(method: Method) -> None:
+        own = method.mask
+
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            return own(batch, FixedNoise({"mask": noise[int(batch.keys[0])]}), context)
+
+        method.mask = mask
+
+    run = _Run(case, document, micro_steps // accumulation, accumulation, inject)
+    for name, own in (("len_keep", run.recipe.mask.visible), ("num_patches", int)):
+        if name in hparams:
+            rows, columns = run.recipe.model.encoder.grid
+            run.results.facts[f"hparams.{name}"] = (own(rows * columns), hparams[name])
+    return run.judge()
+
+
+def finetune(case: Case) -> Results:
+    """An ``image/mae-ft-traj`` case."""
+    hparams = case.hparams
+    hparams.require(_SIZES + _OPTIM + "global_pool num_classes steps_per_epoch layer_decay")
+    accumulation = hparams.get("accum_iter", 1)
+    hparams.only("accum_iter", 1)
+    document = build.classify_document(hparams) | _training(case, accumulation)
+    soft = case.input("targets_soft") if "targets_soft" in case.tensors else None
+    if soft is not None:
+        hparams.only("label_smoothing", None, 0.0)  # a soft target already holds it
+
+    def inject(method: Method) -> None:
+        def prepare(batch: Batch, rows: Any, gather: Any = None) -> Context:
+            target = soft[int(batch.keys[0])]
+            return Context(rows, made={"image": batch.image, "target": target})
+
+        if soft is not None:
+            method.prepare = prepare
+
+    return _Run(case, document, hparams["steps_per_epoch"], accumulation, inject).judge()
+
+
+def _training(case: Case, accumulation: int) -> dict[str, Any]:
+    """The optim, schedule and train sections."""
+    hparams = case.hparams
+    build.refuse_drop_path(case)
+    return {
+        "optim": {
+            "name": "adamw",
+            "lr": hparams["lr"],
+            "betas": hparams["betas"],
+            "eps": hparams["adam_eps"],
+            "weight_decay": hparams["weight_decay"],
+            "layer_decay": hparams.get("layer_decay", None),
+            "clip_grad": hparams["clip_grad"],
+        },
+        "schedule": {
+            "epochs": hparams["epochs"],
+            "warmup_epochs": hparams["warmup_epochs"],
+            "min_lr": hparams["min_lr"],
+        },
+        "train": {
+            "global_batch": hparams["batch"] * accumulation,
+            "micro_batch": hparams["batch"],
+            "precision": "fp32",
+            "device": "cpu",
+        },
+    }
+
+
+@dataclass
+class _Run:
+    """A trajectory, run on construction."""
+
+    case: Case
+    document: dict[str, Any]
+    steps_per_epoch: int
+    accumulation: int
+    inject: Callable[[Method], None]
+    results: Results = field(default_factory=Results)
+
+    def __post_init__(self) -> None:
+        resolved = build.resolve(self.document)
+        self.recipe = resolved.recipe
+        method = build.method_of(self.document)
+        build.load(method, self.case, "state0.")
+        self.start = {k: v.clone() for k, v in method.export_reference().items()}
+        self.names = build.published_names(method)
+        self.inject(method)
+        # No files and no loader: a single step of the trainer needs neither.
+        self.trainer = Trainer(
+            method, resolved, None, None, torch.device("cpu"), self.steps_per_epoch, None
+        )
+        self.columns = self._columns()
+        method.train()
+        self._train(method)
+        self._final(method)
+
+    def _train(self, method: Method) -> None:
+        measured: dict[str, list[float]] = {
+            name: [] for name in ("lr", "lr_groups", "loss", "loss_micro", "grad_norm")
+        }
+        handle = method.register_forward_hook(
+            lambda module, args, output: measured["loss_micro"].append(float(output.loss.detach()))
+        )
+        batches, groups = self._batches(), self.trainer.optimizer.param_groups
+        for _ in range(self.case.hparams["steps"]):
+            done = self.trainer.train_step(batches, self.accumulation)
+            measured["lr"].append(groups[0]["lr"] / groups[0]["lr_scale"])
+            measured["lr_groups"].append([groups[i]["lr"] for i in self.columns])
+            measured["loss"].append(float(done.loss))
+            measured["grad_norm"].append(float(done.grad_norm))
+        handle.remove()
+        for name, values in measured.items():
+            self.results.tensors[name] = torch.tensor(values, dtype=torch.float64)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The stored micro-batches; a batch's first key is its row in the stored tensors."""
+        images = self.case.input("imgs")
+        needed = self.case.hparams["steps"] * self.accumulation
+        if len(images) < needed:
+            raise CaseFault(f"inputs: imgs holds {len(images)} micro-batches of {needed}")
+        labels = self.case.tensors.get("labels")
+        for row in range(needed):
+            batch = Batch.of_images(images[row], None if labels is None else labels[row])
+            yield Batch(batch.views, batch.index, [str(row)] * len(batch), batch.label)
+
+    def _final(self, method: Method) -> None:
+        tensors = self.results.tensors
+        for name, tensor in method.export_reference().items():
+            tensors[f"state_final.{name}"] = tensor
+        state = self.trainer.optimizer.state
+        for name, parameter in method.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment in state.get(parameter, {}):
+                    tensors[f"opt.{moment}.{self.names[name]}"] = state[parameter][moment]
+
+    # --- judging: rules of the trajectory README ---
+
+    def judge(self) -> Results:
+        """Findings for every stored answer."""
+        answers = self.case.answers()
+        if "param_groups" in self.case.document:
+            self.results.findings.append(self._compare_groups())
+        limits = self.case.field("tolerances", {}) if not answers else self.case.field("tolerances")
+        for name, reference in answers.items():
+            own = self.results.tensors.get(name)
+            self.results.findings.append(self._compare(name, own, reference, limits))
+        return self.results
+
+    def _compare(
+        self, name: str, own: Tensor | None, reference: Tensor, limits: dict[str, float]
+    ) -> Finding:
+        if own is None:
+            return failed(name, "not computed")
+        if name.startswith("state_final."):
+            return self._compare_weight(name, own, reference, limits)
+        if name.startswith("opt."):
+            limit = _limit(limits, "weight_rel_update")
+            own, reference = (self._with_gradient(name, t) for t in (own, reference))
+            return compare(name, own, reference, {"norm": limit})
+        limit = _limit(limits, _RELATIVE.get(name, "loss_rel"))
+        return compare(name, own, reference.double(), {"atol": 0.0, "rtol": limit})
+
+    def _compare_weight(
+        self, name: str, own: Tensor, reference: Tensor, limits: dict[str, float]
+    ) -> Finding:
+        """Error relative to the total update, and largest absolute error."""
+        if own.shape != reference.shape:
+            return failed(name, f"shape {list(own.shape)} instead of {list(reference.shape)}")
+        start = self.start[name.removeprefix("state_final.")]
+        start, own, reference = (
+            self._with_gradient(name, t).double() for t in (start, own, reference)
+        )
+        update = float((reference - start).norm())
+        error = float((own - reference).norm())
+        relative = error / update if update else (math.inf if error else 0.0)
+        ratio = relative / _limit(limits, "weight_rel_update")
+        if "weight_maxabs" in limits:
+            largest = float((own - reference).abs().max())
+            ratio = max(ratio, largest / limits["weight_maxabs"], key=_nan_last)
+        return Finding(name, "update", relative, ratio)
+
+    def _with_gradient(self, name: str, tensor: Tensor) -> Tensor:
+        """Without the key part of a qkv bias: softmax ignores it, so its gradient is rounding."""
+        if not self.case.document.get("zero_gradient_entries") or not name.endswith("qkv.bias"):
+            return tensor
+        query, _, value = tensor.chunk(3)
+        return torch.cat([query, value])
+
+    def _columns(self) -> list[int]:
+        """Our parameter groups in the order of the case's ``param_groups``, matched by names."""
+        ours = [frozenset(self._published(g)) for g in self.trainer.optimizer.param_groups]
+        if "param_groups" not in self.case.document:
+            return list(range(len(ours)))
+        theirs = [frozenset(group["params"]) for group in self.case.document["param_groups"]]
+        if sorted(map(sorted, ours)) != sorted(map(sorted, theirs)):
+            return list(range(len(ours)))  # `_compare_groups` reports it
+        return [ours.index(names) for names in theirs]
+
+    def _compare_groups(self) -> Finding:
+        """Exactly the same groups: names, rate scale, weight decay."""
+        name = "param_groups"
+        theirs = {
+            frozenset(group["params"]): (group["lr_scale"], group["weight_decay"])
+            for group in self.case.document["param_groups"]
+        }
+        ours = {
+            frozenset(self._published(group)): (group["lr_scale"], group["weight_decay"])
+            for group in self.trainer.optimizer.param_groups
+        }
+        if ours.keys() != theirs.keys():
+            odd = next(iter((ours.keys() - theirs.keys()) or (theirs.keys() - ours.keys())))
+            return failed(name, f"no common group of {min(odd)} and {len(odd) - 1} others")
+        wrong = [
+            names
+            for names in theirs
+            if not all(map(math.isclose, ours[names], theirs[names]))  # to 1e-9
+        ]
+        note = f"scale or decay of the group of {min(wrong[0])}" if wrong else ""
+        ratio = math.inf if wrong else 0.0
+        return Finding(name, "exact", float(len(wrong)), ratio, note)
+
+    def _published(self, group: dict[str, Any]) -> list[str]:
+        return [self.names[name] for name in group["names"]]
+
+
+def _limit(limits: dict[str, float], name: str) -> float:
+    if name not in limits:
+        raise CaseFault(f"tolerances.{name}: missing")
+    return float(limits[name])
+
+
+def _nan_last(value: float) -> tuple[bool, float]:
+    return math.isnan(value), value
