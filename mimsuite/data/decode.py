@@ -103,7 +103,7 @@ class Decoder:
         if self.channels == "rgba":
             return _from_array(np.asarray(image.convert("RGBA")))
         return _from_array(
-            np.asarray(_on_white(image).convert({"rgb": "RGB", "gray": "L"}[self.channels]))
+            np.asarray(on_white(image).convert({"rgb": "RGB", "gray": "L"}[self.channels]))
         )
 
 
@@ -128,7 +128,8 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """Transparent pixels laid on white; images without any stay as they are."""
     if not _has_alpha(image):
         return image
     image = image.convert("RGBA")
@@ -154,7 +155,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def _gray16(image: Image.Image) -> Tensor:
     if image.mode.startswith("I;16"):
         return _from_array(np.asarray(image))
-    pixels = np.asarray(_on_white(_to_8_bits(image)).convert("L"))
+    pixels = np.asarray(on_white(_to_8_bits(image)).convert("L"))
     return _from_array(pixels).float() / 255
 
 

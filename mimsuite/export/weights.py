@@ -87,7 +87,7 @@ def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
     def name_of(name: str) -> str:
         return weights.published_names.get(name, name)
 
-    unknown = [name_of(name) for name in weights.state if name not in expected]
+    unknown = [name_of(name) for name in sorted(weights.state) if name not in expected]
     if unknown:
         raise UserError(f"{weights.origin} has {_count(unknown)} that no such model has: {listed(unknown)}")
     optional = () if weights.has_decoder else ("decoder.",)

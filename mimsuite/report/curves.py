@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimsuite.report.console import warn
 from mimsuite.report.files import read_lines, write_atomic
 
 if TYPE_CHECKING:
@@ -23,13 +24,23 @@ _SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
 
 
 def save_curves(run_dir: str | Path) -> Path | None:
-    """Draw ``images/curves.png`` from ``metrics.jsonl``; ``None`` where there is nothing yet."""
+    """Draw ``images/curves.png`` from ``metrics.jsonl``.
+
+    Returns:
+        The picture; ``None`` where there is nothing to draw, or after a warning where it cannot be
+        written: the run is what counts.
+    """
     run_dir = Path(run_dir)
     picture = draw_curves(run_dir)
     if picture is None:
         return None
-    (run_dir / "images").mkdir(exist_ok=True)
-    return write_atomic(run_dir / "images" / "curves.png", picture)
+    path = run_dir / "images" / "curves.png"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return write_atomic(path, picture)
+    except OSError as error:
+        warn(f"cannot write {path}: {error.strerror}")
+        return None
 
 
 def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mimsuite
 from mimsuite.report.commands import next_steps
-from mimsuite.report.console import shown_value
+from mimsuite.report.console import shown_value, warn
 from mimsuite.report.curves import draw_curves
 from mimsuite.report.files import write_atomic
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
@@ -32,11 +32,11 @@ _LISTED = 20  # events shown singly, the latest
 _RECONSTRUCTIONS = 3  # shown: the first, one in the middle, the last
 
 
-def write_page(run_dir: str | Path) -> Path:
+def write_page(run_dir: str | Path) -> Path | None:
     """Write ``report.html`` from whatever is in the run directory so far.
 
-    Raises:
-        OSError: the page cannot be written.
+    Returns:
+        The page; ``None`` after a warning where it cannot be written: the run is what counts.
     """
     run = RunFacts.read(Path(run_dir))
     name = run.key("recipe.title") or run.path.resolve().name
@@ -57,7 +57,11 @@ def write_page(run_dir: str | Path) -> Path:
     ]
     footer = tag("p", f"mimsuite {mimsuite.__version__}", class_="faint")
     page = document(name, _header(run, name), *sections, footer)
-    return write_atomic(run.path / "report.html", page)
+    try:
+        return write_atomic(run.path / "report.html", page)
+    except OSError as error:
+        warn(f"cannot write {run.path / 'report.html'}: {error.strerror}")
+        return None
 
 
 def _section(title: str, content: Markup) -> Markup:

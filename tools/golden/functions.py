@@ -24,6 +24,7 @@ from mimsuite.train.step import train_step
 def lars(case: Case) -> Results:
     """Parameters behind each of some optimizer steps with given gradients."""
     hparams = case.hparams
+    hparams.require("lr weight_decay momentum trust_coefficient steps optimizer")
     hparams.only("optimizer", "lars")
     parameters = {name: nn.Parameter(t.clone()) for name, t in case.inputs("init.").items()}
     optimizer = LARS(
@@ -49,6 +50,10 @@ def lars(case: Case) -> Results:
 def linear_probe(case: Case) -> Results:
     """Training steps of the probe's head over given features, then its eval logits."""
     hparams = case.hparams
+    hparams.require(
+        "lr weight_decay momentum trust_coefficient steps batch embed_dim num_classes bn_eps "
+        "bn_momentum bn_affine loss_kind optimizer"
+    )
     hparams.only("optimizer", "lars")
     hparams.only("bn_affine", False)
     hparams.only("bn_eps", 1e-6)

@@ -91,11 +91,12 @@ def load_tables(header: IndexHeader) -> ShardIndex:
         DataError: their checksum is wrong.
     """
     try:
-        body = np.memmap(
+        mapped = np.memmap(
             header.path, np.uint8, "r", offset=header.body_at, shape=(header.body_bytes,)
         )
     except (OSError, ValueError):
         raise _damaged(header.path) from None
+    body = mapped.view(np.ndarray)  # a memmap is slow to slice
     if zlib.crc32(body.data) != header.body_crc:
         raise _damaged(header.path)
     cut = header.members * MEMBER.itemsize
