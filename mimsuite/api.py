@@ -119,10 +119,10 @@ class Model:
         Raises:
             UserError: a model without a trained decoder, or images of the wrong shape.
         """
-        if not self.has_decoder:
+        method: Any = self.method  # not every method has more than a Method's own functions
+        if not self.has_decoder or not hasattr(method, "reconstruct"):
             raise UserError(f"{self.origin} holds no trained decoder: it cannot reconstruct")
         batch = self._batch(images, whole=True)
-        method: Any = self.method  # what it has beyond a Method is said by has_decoder
         noise = Noise(seed, 0, batch.index)
         ctx = method.prepare(batch, noise)
         masks = method.mask(batch, noise, ctx) if mask is None else {"image": mask.to(self.device)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -32,10 +33,7 @@ def test_micro_batches_see_the_rows_of_the_whole(
     index = list(range(batch))
     whole = rows(seed, step, index, "mask", width)
     edges = [0, *sorted(cut for cut in set(cuts) if cut < batch), batch]
-    parts = [
-        rows(seed, step, index[a:b], "mask", width)
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    parts = [rows(seed, step, index[a:b], "mask", width) for a, b in pairwise(edges)]
     assert torch.equal(torch.cat(parts), whole)
 
 

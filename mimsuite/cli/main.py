@@ -154,7 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        output.error("interrupted")
         return 130
     except Exception as error:
         if invocation.debug:

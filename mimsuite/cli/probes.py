@@ -153,12 +153,12 @@ def evaluate(
 
     Example: mimsuite evaluate runs/first/finetune/pretrained --data ./photos eval.split=val
     """
+    from mimsuite.data import open_split
     from mimsuite.evaluate.score import classify, report
     from mimsuite.evaluate.show import show_classes
-    from mimsuite.evaluate.sources import open_split
 
     opened = _open(model, overrides, data, device)
-    source = open_split(opened.resolved, opened.resolved.recipe.eval.split)
+    source = open_split(opened.resolved.recipe, opened.resolved.recipe.eval.split)
     result = report(*classify(opened.method, source, opened.resolved), source.classes)
     show_classes(f"{model} on {source.name}, split '{source.split}'", result)
     _write(result, out or _beside(model, "evaluate.json"), as_json)
@@ -183,7 +183,8 @@ def features(
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
-    from mimsuite.evaluate import extract, open_split, save_features
+    from mimsuite.data import open_split
+    from mimsuite.evaluate import extract, save_features
     from mimsuite.report.console import say
 
     if out.suffix != ".safetensors":
@@ -192,7 +193,7 @@ def features(
     wanted = pool or opened.resolved.recipe.eval.pool
     found = extract(
         opened.method,
-        open_split(opened.resolved, split),
+        open_split(opened.resolved.recipe, split),
         opened.resolved,
         pools=["mean" if wanted == "auto" else wanted],
         layers=[opened.method.layer_count() - 1 if layer is None else layer],

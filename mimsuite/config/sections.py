@@ -149,7 +149,9 @@ class DataSection(Section):
 
     source: str = ""  # folder, list file, tar shards, or embedded:NAME; set by --data
     split: str = "train"
+    per_class: Positive | None = None  # so many labelled samples a class, drawn by train.seed
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
+    limit: Positive | None = None  # train on so many samples, spread over the set
     workers: Annotated[int, Field(ge=0)] = 2
     lanes: Positive | None = None  # parallel readers in a global batch; None: chosen to divide it
     block: Positive = 1024  # samples of a lane that are shuffled together

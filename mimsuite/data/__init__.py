@@ -8,6 +8,7 @@ from mimsuite.data.normalize import Normalize
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.source import Sample, Source
 from mimsuite.data.train_loader import Loaded, TrainLoader, train_loader
+from mimsuite.data.training_set import open_split, open_training_set
 
 __all__ = [
     "CorruptSample",
@@ -20,6 +21,8 @@ __all__ = [
     "TrainLoader",
     "eval_loader",
     "open_source",
+    "open_split",
+    "open_training_set",
     "source_splits",
     "train_loader",
 ]

@@ -22,7 +22,7 @@ Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 ARRAY_EXTENSIONS = ("npy",)
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _COUNT: dict[str, int | None] = {"rgb": 3, "gray": 1, "rgba": 4, "gray16": 1, "native": None}
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_TYPES = ("uint8", "uint16", "float32")
@@ -88,7 +88,7 @@ class Decoder:
         """Read the header only, and refuse what would not fit in memory."""
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
         try:
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
         _check_size(*image.size, self.max_pixels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mimsuite.data import geometry
 from mimsuite.data.augment import resize
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import on_white
+from mimsuite.data.decode import FORMATS, on_white
 
 _EXTENSION = {
     "JPEG": "jpg",
@@ -31,7 +31,7 @@ def extension_of(data: bytes) -> str:
     if data.startswith(b"\x93NUMPY"):
         return "npy"
     try:
-        return _EXTENSION[Image.open(io.BytesIO(data), formats=tuple(_EXTENSION)).format or ""]
+        return _EXTENSION[Image.open(io.BytesIO(data), formats=FORMATS).format or ""]
     except (OSError, KeyError):
         raise CorruptSample("decode", "no image of a known format") from None
 

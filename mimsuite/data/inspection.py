@@ -86,11 +86,8 @@ def _figures(source: Source, look: int) -> dict[str, Any]:
 
 def _labels(source: Source) -> dict[str, Any]:
     if not source.labelled:
-        return {"labelled": 0, "classes": None}
-    try:
-        labels = source.labels()
-    except CorruptSample as fault:
-        return {"labelled": 0, "classes": None, "label_fault": str(fault)}
+        return {"labelled": 0, "classes": {}}
+    labels = source.labels()
     ids, counts = np.unique(labels[labels >= 0], return_counts=True)
     names = source.classes or []
     return {

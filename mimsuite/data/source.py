@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,15 +111,13 @@ class Source(ABC):
         return self.decoder(sample.payload)
 
     def labels(self) -> np.ndarray:
-        """(len,) int64 class ids in source order, -1 = unlabelled."""
-        return np.array(
-            [
-                -1 if (label := self.label(shard, offset)) is None else label
-                for shard, count in enumerate(self.counts)
-                for offset in range(int(count))
-            ],
-            dtype=np.int64,
-        )
+        """(len,) int64 class ids in source order, -1 = unlabelled, or not to be read."""
+        found = np.full(len(self), -1, dtype=np.int64)
+        for position in range(len(self)):
+            with suppress(CorruptSample):  # reported when the sample itself is read
+                label = self.label(*self.locate(position))
+                found[position] = -1 if label is None else label
+        return found
 
     def damage(self, shard: int, offset: int, fault: CorruptSample) -> Damage:
         """The report of a sample that could not be read or decoded."""

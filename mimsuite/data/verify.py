@@ -91,7 +91,7 @@ class _Shard:
                 name=path.name,
                 split="train",
                 key_split=None,
-                classes=found.classes or _classes(path),
+                classes=_classes(path) or found.classes or found.label_names,
                 decoder=Decoder(self.channels),
                 verify="crc",
             )

@@ -7,7 +7,7 @@ from mimsuite.evaluate.linear import LinearGrid
 from mimsuite.evaluate.lowshot import low_shot
 from mimsuite.evaluate.probe import ProbeData, knn, linear_probe, probe_data
 from mimsuite.evaluate.score import classify
-from mimsuite.evaluate.sources import open_labelled, open_split
+from mimsuite.evaluate.sources import open_labelled
 
 __all__ = [
     "FeatureSet",
@@ -22,7 +22,6 @@ __all__ = [
     "linear_probe",
     "low_shot",
     "open_labelled",
-    "open_split",
     "paired_interval",
     "probe_data",
     "save_features",

@@ -21,6 +21,7 @@ from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method
 from mimsuite.models import Features
+from mimsuite.report.console import warn
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
@@ -116,14 +117,17 @@ def extract(
 
 
 def normalized_batches(source: Source, resolved: Resolved, device: torch.device) -> Iterator[Batch]:
-    """Every sample of a source once, as the method sees it."""
+    """Every sample of a source once, as the method sees it; corrupt ones are left out and named."""
     recipe = resolved.recipe
     normalize = Normalize(recipe.augment, device)
     size = recipe.model.encoder.image_size
-    for batch in eval_loader(
+    loader = eval_loader(
         source, recipe.augment, size, recipe.eval.batch, workers=recipe.data.workers
-    ):
+    )
+    for batch in loader:
         yield normalize(batch)
+    for damage in loader.damaged:
+        warn(f"left out {damage}")
 
 
 def wanted_layers(section: EvalSection, depth: int) -> list[int]:

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mimsuite.data.opening import open_source, splits
+from mimsuite.data import open_split, open_training_set, source_splits
 from mimsuite.data.source import Source
-from mimsuite.errors import DataError, UserError
+from mimsuite.errors import DataError
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
-
-
-def open_split(resolved: Resolved, split: str) -> Source:
-    """A split of the recipe's ``data.source``, read as the recipe's ``data`` section says."""
-    data = resolved.recipe.data
-    if not data.source:
-        raise UserError(f"{resolved.name} names no data: give it with --data")
-    return open_source(
-        data.source,
-        split,
-        channels=data.channels,
-        verify=data.verify,
-        max_pixels=data.max_pixels,
-    )
 
 
 def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
@@ -36,12 +22,12 @@ def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
         UserError: no such source or no training split.
     """
     recipe = resolved.recipe
-    train = open_split(resolved, recipe.data.split)
+    train = open_training_set(recipe)
     require_labels(train)
-    existing = splits(recipe.data.source, channels=recipe.data.channels)
+    existing = source_splits(recipe.data.source, channels=recipe.data.channels)
     for split in (recipe.eval.split, "test", "val"):
         if split in existing and split != recipe.data.split:
-            test = open_split(resolved, split)
+            test = open_split(recipe, split)
             require_labels(test)
             return train, test
     return train, None

@@ -64,4 +64,4 @@ def open_model(path: str | Path, hints: Hints | None = None) -> Opened:
 
 def can_reconstruct(method: Method) -> bool:
     """Whether this kind of method rebuilds its input at all."""
-    return hasattr(method, "reconstruct")
+    return type(method).panels is not Method.panels

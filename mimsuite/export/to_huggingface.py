@@ -22,6 +22,7 @@ from mimsuite.errors import UserError
 from mimsuite.export.native import contiguous
 from mimsuite.export.opened import Opened
 from mimsuite.export.to_timm import linear_head, require_vit
+from mimsuite.methods.mae import MAE
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
@@ -63,7 +64,8 @@ def write_huggingface(opened: Opened, out: Path) -> list[str]:
     recipe, state = opened.resolved.recipe, opened.method.state_dict()
     config = _encoder_config(recipe, encoder.section.norm_eps)
     rows, columns = height_width(encoder.section.image_size)
-    if opened.has_decoder and rows == columns:
+    rebuilds = opened.has_decoder and isinstance(opened.method, MAE)
+    if rebuilds and rows == columns:
         name, tensors = "ViTMAEForPreTraining", _autoencoder(state)
         config.update(_decoder_config(recipe), model_type="vit_mae")
     elif "fc_norm.weight" in state:
@@ -87,7 +89,7 @@ def write_huggingface(opened: Opened, out: Path) -> list[str]:
         f"from transformers import {name}",
         f"model = {name}.from_pretrained(FOLDER{pooling})",
     ]
-    if opened.has_decoder and name == "ViTModel":
+    if rebuilds and name == "ViTModel":
         lines.append("# ViTMAE holds square images only: this is the encoder without the decoder")
     return lines
 

@@ -89,7 +89,9 @@ def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
 
     unknown = [name_of(name) for name in sorted(weights.state) if name not in expected]
     if unknown:
-        raise UserError(f"{weights.origin} has {_count(unknown)} that no such model has: {listed(unknown)}")
+        raise UserError(
+            f"{weights.origin} has {_count(unknown)} that no such model has: {listed(unknown)}"
+        )
     optional = () if weights.has_decoder else ("decoder.",)
     missing = [n for n in expected if n not in weights.state and not n.startswith(optional)]
     if missing:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from mimsuite.report.run_facts import lookup, read_yaml
 from mimsuite.report.status import status_of
 
 _WITH_VALUE = ("--out", "--resume")  # replaced in the command that resumes
@@ -19,10 +17,10 @@ def next_steps(run_dir: Path) -> list[tuple[str, str]]:
     if status is None or status[0] != "DONE":
         command = _resume_command(run_dir)
         return [("resume", command)] if command else []
-    document = _document(run_dir)
+    document = read_yaml(run_dir / "config.yaml")
     run = shlex.quote(str(run_dir))
-    source = shlex.quote(document.get("data", {}).get("source") or "SRC")
-    if document.get("recipe", {}).get("task", "pretrain") != "pretrain":
+    source = shlex.quote(str(lookup(document, "data.source") or "SRC"))
+    if lookup(document, "recipe.task", "pretrain") != "pretrain":
         return [
             ("score", f"mimsuite evaluate {run} --data {source}"),
             ("export", f"mimsuite export {run} --format timm"),
@@ -51,11 +49,3 @@ def _resume_command(run_dir: Path) -> str | None:
         elif not word.startswith(tuple(f"{option}=" for option in _WITH_VALUE)):
             kept.append(word)
     return shlex.join([*kept, "--out", str(run_dir), "--resume", "auto"])
-
-
-def _document(run_dir: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -41,7 +41,7 @@ th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; overflo
 tr:first-child > * { border-top: 0; }
 th { color: var(--faint); font-weight: 600; overflow-wrap: normal; }
 .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.scroll + p { margin-top: 6px; }
+.scroll + p { margin-top: 6px; } main > p { margin-top: 14px; }
 .bar { background: var(--line); border-radius: 3px; height: 8px; margin-top: 7px; min-width: 50px; }
 .bar i { display: block; height: 8px; border-radius: 3px; background: var(--faint); }
 .bar.ours i { background: var(--accent); }

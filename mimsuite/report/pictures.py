@@ -176,5 +176,5 @@ def _font() -> ImageFont.ImageFont:
 
 def _png(picture: Image.Image) -> bytes:
     data = io.BytesIO()
-    picture.save(data, format="PNG", optimize=True)
+    picture.save(data, format="PNG", compress_level=4)  # training waits for it
     return data.getvalue()

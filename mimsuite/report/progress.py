@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -64,8 +65,12 @@ class Progress:
         self._history.append((time.monotonic(), self.step))
         console = stderr()
         if not self.quiet and console.is_terminal and not console.is_dumb_terminal:
-            # stdout is for machines: rich would send it to stderr while the line is live.
-            self._live = Live(get_renderable=self._line, console=console, redirect_stdout=False)
+            # Where stdout goes to a file or pipe, rich must not send it to stderr instead.
+            self._live = Live(
+                get_renderable=self._line,
+                console=console,
+                redirect_stdout=sys.stdout.isatty(),
+            )
             self._live.start()
         return self
 
@@ -121,17 +126,20 @@ class Progress:
         left = (self.total - step) * (last - first) / (step - start)
         return max(0.0, left - (time.monotonic() - last)) if self._live else left
 
-    def text(self, separator: str = "  ") -> str:
-        """The whole line as text."""
-        fields = [("step", f"{self.step}/{self.total}"), *self._fields]
+    def text(self, separator: str = "  ", without: int = 0) -> str:
+        """The line as text, ``without`` so many of its last figures."""
+        shown = self._fields[: len(self._fields) - without]
+        fields = [("step", f"{self.step}/{self.total}"), *shown]
         fields.append(("eta", duration(self.eta())))
         return separator.join(f"{label} {value}".strip() for label, value in fields)
 
     def _line(self) -> Table | Text:
         """The live line, made when the screen is redrawn: a bar where there is room for it."""
         text, width = self.text(), stderr().width
-        if len(text) > width:
-            text = self.text(" ").replace(" samples/s", "/s").replace("step ", "")
+        for without in range(len(self._fields) + 1):
+            if len(text) <= width:
+                break
+            text = self.text(" ", without).replace(" samples/s", "/s").replace("step ", "")
         if len(text) + 10 > width:
             return Text(text, no_wrap=True, overflow="ellipsis")
         table = Table.grid(padding=(0, 1))

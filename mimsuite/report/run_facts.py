@@ -40,8 +40,8 @@ class RunFacts:
     def read(cls, path: Path) -> RunFacts:
         return cls(
             path=path,
-            config=_read_yaml(path / "config.yaml"),
-            changed=dict(_leaves(_read_yaml(path / "config.diff.yaml"))),
+            config=read_yaml(path / "config.yaml"),
+            changed=dict(_leaves(read_yaml(path / "config.diff.yaml"))),
             environment=read_json(path / "env.json"),
             rows=list(read_lines(path / "metrics.jsonl")),
             events=list(read_lines(path / "events.jsonl")),
@@ -50,12 +50,7 @@ class RunFacts:
 
     def key(self, dotted: str, default: Any = None) -> Any:
         """A value of the recipe by its dotted key."""
-        value: Any = self.config
-        for part in dotted.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return default
-            value = value[part]
-        return value
+        return lookup(self.config, dotted, default)
 
     def column(self, name: str) -> list[float]:
         """The finite values of a metric, in order."""
@@ -84,6 +79,16 @@ class RunFacts:
             return None
 
 
+def lookup(document: dict[str, Any], dotted: str, default: Any = None) -> Any:
+    """A value of a nested document by its dotted key."""
+    value: Any = document
+    for part in dotted.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return default
+        value = value[part]
+    return value
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where it is missing, unreadable or no object."""
     try:
@@ -93,7 +98,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file; empty where it is missing, unreadable or has none."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):

@@ -121,10 +121,9 @@ def _free_memory(device: torch.device) -> float:
 
 def _samples(resolved: Resolved) -> int | None:
     """Size of the data where it can be opened; a dry run needs none."""
-    from mimsuite.data import open_source
+    from mimsuite.data import open_training_set
 
-    data = resolved.recipe.data
     try:
-        return len(open_source(data.source, data.split)) if data.source else None
+        return len(open_training_set(resolved.recipe))
     except MimsuiteError:
         return None

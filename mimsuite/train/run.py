@@ -18,9 +18,8 @@ from mimsuite import report
 from mimsuite.batch import Batch
 from mimsuite.cluster import require_single_process
 from mimsuite.config import Resolved
-from mimsuite.data import Normalize, TrainLoader, open_source, train_loader
-from mimsuite.data.source import Source
-from mimsuite.errors import MimsuiteError, Preempted, UserError
+from mimsuite.data import Normalize, TrainLoader, open_training_set, train_loader
+from mimsuite.errors import MimsuiteError, Preempted
 from mimsuite.methods import Method, build
 from mimsuite.noise import key_of
 from mimsuite.report import RunDirectory
@@ -79,31 +78,41 @@ def train(
     recipe = resolved.recipe
     require_single_process()
     device = choose_device(recipe.train.device)
-    source = _open(resolved)
     start = _checkpoint_to_resume(Path(out), resume)
     torch.manual_seed(key_of(recipe.train.seed, "weights"))
     method = build(recipe)
     notes = initialise(method) if initialise is not None and start is None else []
     method.to(device)
-    loader = _loader(source, resolved, start.step if start else 0)
+    loader = train_loader(
+        open_training_set(recipe),
+        recipe,
+        recipe.model.encoder.image_size,
+        start_step=start.step if start else 0,
+    )
+    normalize = Normalize(recipe.augment, device)
+    trainer = Trainer(
+        method, resolved, normalize, device, loader.steps_per_epoch, stop or StopFlag()
+    )
+    if start is not None:
+        trainer.load(start)
+    # Everything that a wrong command could upset is behind us: only now is something written.
     run = RunDirectory.create(out, resolved, resume=resume != "never")
-    with _verdict(run), loader:
+    with _verdict(run, trainer), loader:
         checkpoint.clean(run.checkpoints)
-        normalize = Normalize(recipe.augment, device)
-        trainer = Trainer(
-            method, resolved, run, normalize, device, loader.steps_per_epoch, stop or StopFlag()
-        )
-        _resume(trainer, run, start)
+        run.cut_back(trainer.step)
+        if start is not None:
+            run.event("resume", trainer.step)
+        run.event("start", trainer.step, **trainer.facts())
         for note in notes:
             run.log(note)
         if not quiet:
-            _banner(trainer, loader, notes)
-        pictures = _Pictures(trainer)
+            _banner(trainer, run, loader, notes)
+        pictures = _Pictures(trainer, run)
         every = recipe.log.every_steps
         with report.progress(
-            trainer.total_steps, trainer.step, every=every, quiet=quiet
+            trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
         ) as progress:
-            trainer.fit(loader, progress, watch=pictures)
+            trainer.fit(run, loader, progress, watch=pictures)
         pictures.at_end()
         report.save_curves(run.path)
         run.finish("DONE", step=trainer.step)
@@ -112,27 +121,6 @@ def train(
         report.next_commands(run.path)
     trained = trainer.ema.module if trainer.ema is not None else method
     return TrainResult(run.path, trained.eval(), trainer.step, time.monotonic() - begun)
-
-
-def _open(resolved: Resolved) -> Source:
-    data = resolved.recipe.data
-    if not data.source:
-        raise UserError(
-            f"recipe {resolved.name} names no data: give it with --data (a folder, a list, tar "
-            f"shards, or embedded:NAME)"
-        )
-    return open_source(
-        data.source,
-        data.split,
-        channels=data.channels,
-        verify=data.verify,
-        max_pixels=data.max_pixels,
-    )
-
-
-def _loader(source: Source, resolved: Resolved, start_step: int) -> TrainLoader:
-    recipe = resolved.recipe
-    return train_loader(source, recipe, recipe.model.encoder.image_size, start_step=start_step)
 
 
 def _checkpoint_to_resume(out: Path, resume: str) -> checkpoint.CheckpointState | None:
@@ -148,39 +136,29 @@ def _checkpoint_to_resume(out: Path, resume: str) -> checkpoint.CheckpointState 
     return None if path is None else checkpoint.read(path)
 
 
-def _resume(trainer: Trainer, run: RunDirectory, start: checkpoint.CheckpointState | None) -> None:
-    if start is None:
-        run.cut_back(0)
-        return
-    trainer.load(start)
-    run.cut_back(start.step)
-    run.event("resume", start.step)
-    run.log(f"resumed at step {start.step}")
-
-
 @contextmanager
-def _verdict(run: RunDirectory) -> Iterator[None]:
+def _verdict(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
     """Leave PREEMPTED or FAILED in the run directory when training stops early."""
     try:
         yield
     except Preempted as stop:
-        run.finish("PREEMPTED", reason=str(stop))
+        run.finish("PREEMPTED", step=trainer.step, reason=str(stop))
         raise
     except torch.OutOfMemoryError as error:
-        run.finish("FAILED", reason=str(error))
+        run.finish("FAILED", step=trainer.step, reason=str(error))
         raise MimsuiteError(
             "out of memory: set train.micro_batch to a smaller number (the global batch and the "
             "result stay the same)"
         ) from None
     except (Exception, KeyboardInterrupt) as error:
-        run.finish("FAILED", reason=f"{type(error).__name__}: {error}")
+        run.finish("FAILED", step=trainer.step, reason=f"{type(error).__name__}: {error}")
         raise
 
 
-def _banner(trainer: Trainer, loader: TrainLoader, notes: list[str]) -> None:
+def _banner(trainer: Trainer, run: RunDirectory, loader: TrainLoader, notes: list[str]) -> None:
     report.banner(
         trainer.resolved,
-        run_dir=trainer.run.path,
+        run_dir=run.path,
         accumulation=loader.accumulation,
         devices=1,
         steps=trainer.total_steps,
@@ -189,6 +167,7 @@ def _banner(trainer: Trainer, loader: TrainLoader, notes: list[str]) -> None:
         device=str(trainer.device),
         precision=trainer.precision.name,
         notes=notes,
+        log=run.log,
         **trainer.facts(),
     )
 
@@ -196,8 +175,8 @@ def _banner(trainer: Trainer, loader: TrainLoader, notes: list[str]) -> None:
 class _Pictures:
     """Pictures of the first batch, its masks, and how it is rebuilt as training goes on."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, run: RunDirectory) -> None:
+        self.trainer, self.run = trainer, run
         self.batch: Batch | None = None
         epochs = trainer.recipe.log.pictures_every_epochs
         self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
@@ -220,4 +199,4 @@ class _Pictures:
         trainer, batch = self.trainer, self.batch
         assert batch is not None
         seed = trainer.recipe.train.seed
-        report.first_pictures(trainer.run, trainer.method, batch, seed=seed, step=step)
+        report.first_pictures(self.run, trainer.method, batch, seed=seed, step=step)

@@ -32,7 +32,7 @@ from mimsuite.train.step import StepResult, train_step
 
 if TYPE_CHECKING:
     from mimsuite.data import Normalize, TrainLoader
-    from mimsuite.report import Progress, RunDirectory
+    from mimsuite.report import Progress
 
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 
@@ -58,14 +58,13 @@ class Trainer:
         self,
         method: Method,
         resolved: Resolved,
-        run: RunDirectory,
         normalize: Normalize,
         device: torch.device,
         steps_per_epoch: int,
         stop: StopFlag,
     ) -> None:
         self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
-        self.run, self.normalize, self.device, self.stop = run, normalize, device, stop
+        self.normalize, self.device, self.stop = normalize, device, stop
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = round(self.recipe.schedule.epochs * steps_per_epoch)
         self.optimizer = build_optimizer(method, self.recipe)
@@ -78,16 +77,24 @@ class Trainer:
 
     # --- the loop ---
 
-    def fit(self, loader: TrainLoader, progress: Progress, watch: Callable[[Batch], None]) -> None:
+    def fit(
+        self,
+        run: RunDirectory,
+        loader: TrainLoader,
+        progress: Progress,
+        watch: Callable[[Batch], None],
+    ) -> None:
         """Train to the last step, saving on the way.
 
         Args:
+            run: where metrics, events and checkpoints go.
             watch: called with every micro-batch before its step, e.g. to draw it.
 
         Raises:
             Preempted: a stop signal came; the state is saved.
             DivergedError: too many steps in a row without a finite loss.
         """
+        self.run = run
         self.method.train()
         batches = self._batches(loader, watch)
         self._clock = Clock(time.monotonic())

@@ -158,10 +158,11 @@ def test_a_circle_of_bases_is_named(tmp_path, monkeypatch):
         ("base: image/mae-vitb16-in1", "Did you mean image/mae-vitb16-in1k? ({0}/r.yaml:1)"),
         ("base: 3", "base: expected one catalog name or one path, got 3 ({0}/r.yaml:1)"),
         ("- a\n- b", "{0}/r.yaml: expected sections"),
-        ("mask.ratio: 0.5", "mask.ratio: dotted keys are for the command line; here write mask: {{ratio: ...}} ({0}/r.yaml:1)"),
+        ("mask.ratio: 1", "mask.ratio: dotted keys are for the command line; here write mask: "),
+        ("mask.ratio: 1", "here write mask: {{ratio: ...}} ({0}/r.yaml:1)"),
         ("a:\n  b.c.d: 1", "here write b: {{c: {{d: ...}}}} ({0}/r.yaml:2)"),
     ],
-)  # fmt: skip
+)
 def test_faults_of_files_name_their_place(tmp_path, text, message):
     path = write(tmp_path, "r.yaml", text)
     with pytest.raises(UserError) as caught:

@@ -37,7 +37,7 @@ def _filled(method: Method) -> Method:
         for name, parameter in method.named_parameters():
             if not name.endswith("pos_embed"):
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-        for name, buffer in method.named_buffers():
+        for buffer in method.buffers():
             if buffer.is_floating_point():
                 buffer += torch.rand(buffer.shape, generator=generator)
     return method.eval()
@@ -74,9 +74,7 @@ def classifier() -> Callable[..., tuple[Resolved, Method]]:
 def run_of() -> Callable[..., Path]:
     """``run_of(folder, resolved, method, step)``: a run directory with one checkpoint."""
 
-    def make(
-        folder: Path, resolved: Resolved, method: Method, step: int = 7, **parts: Any
-    ) -> Path:
+    def make(folder: Path, resolved: Resolved, method: Method, step: int = 7, **parts: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(resolved.yaml())
         state = checkpoint.CheckpointState(step, resolved.document, method.state_dict(), **parts)

@@ -160,9 +160,7 @@ def test_heads_of_a_released_size_are_known(tmp_path: Path, mae: Any) -> None:
         initialise(method, tmp_path / "m.pth")
 
 
-def test_settings_that_change_the_meaning_are_said(
-    tmp_path: Path, mae: Any, run_of: Any
-) -> None:
+def test_settings_that_change_the_meaning_are_said(tmp_path: Path, mae: Any, run_of: Any) -> None:
     resolved, trained = mae()
     run = run_of(tmp_path / "run", resolved, trained)
     changes = {"augment__mean": [0.5, 0.5, 0.5], "target__normalize": False}

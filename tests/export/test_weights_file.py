@@ -61,6 +61,11 @@ def test_safetensors_and_its_metadata(tmp_path: Path) -> None:
     assert torch.equal(file.tensors["a.weight"], STATE["a.weight"])
 
 
+def test_large_values_are_finite(tmp_path: Path) -> None:
+    state = {"a": torch.full((4,), torch.finfo(torch.float32).max)}
+    assert read_weights_file(save(tmp_path / "w.pth", state)).tensors["a"].isfinite().all()
+
+
 def test_half_precision_becomes_float32_and_integers_stay(tmp_path: Path) -> None:
     state = {"a": torch.ones(2, dtype=torch.bfloat16), "n": torch.tensor(3)}
     file = read_weights_file(save(tmp_path / "w.pth", state))

@@ -30,7 +30,7 @@ from mimsuite.noise import FixedNoise
 from mimsuite.tokens import unpatchify
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plain_models import Answers, Sizes, masked_autoencoder, patch_vectors  # noqa: E402
+from plain_models import Answers, Sizes, masked_autoencoder, patch_vectors
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
 
@@ -99,7 +99,9 @@ class Both:
             for name, parameter in self.method.named_parameters()
             if parameter.requires_grad
         }
-        names = {next(iter(MAE.import_reference({name: t}))): name for name, t in self.state.items()}
+        names = {
+            next(iter(MAE.import_reference({name: t}))): name for name, t in self.state.items()
+        }
         return {names[name]: (grad, self.state[names[name]].grad) for name, grad in ours.items()}
 
     def check(self) -> None:
@@ -112,7 +114,9 @@ class Both:
         everywhere = self.method.reconstruct(self.batch, self.masks, self.context)
         torch.testing.assert_close(everywhere, self.plain.prediction, **EXACT)
         for name, (ours, plain) in self.gradients().items():
-            torch.testing.assert_close(ours, plain, **EXACT, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(
+                ours, plain, **EXACT, msg=lambda text, n=name: f"{n}: {text}"
+            )
 
 
 @st.composite

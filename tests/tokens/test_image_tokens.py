@@ -43,7 +43,10 @@ def test_order_of_patches_and_of_pixels() -> None:
     patches = patchify(image, 2)
     assert patches.shape == (1, 6, 8)
     by_hand = [
-        int(image[0, channel, row, column]) for row in (2, 3) for column in (4, 5) for channel in (0, 1)
+        int(image[0, channel, row, column])
+        for row in (2, 3)
+        for column in (4, 5)
+        for channel in (0, 1)
     ]
     assert patches[0, 5].tolist() == by_hand
 

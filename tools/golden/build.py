@@ -99,8 +99,8 @@ def idle_sections() -> dict[str, Any]:
     }
 
 
-def method_of(document: dict[str, Any], *, meta: bool = False) -> Method:
-    """The method that the product builds from a recipe document.
+def method_of(document: dict[str, Any], *, meta: bool = False) -> Any:
+    """The method, of whatever class, that the product builds from a recipe document.
 
     Args:
         meta: without memory for the weights, to count and name them.

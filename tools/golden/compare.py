@@ -129,9 +129,13 @@ def compare_value(name: str, own: Any, reference: Any, rule: Any) -> Finding:
         worst = max(parts, key=lambda part: (not part.ok, part.ratio), default=None)
         if worst is None:
             return Finding(name, "exact", 0.0, 0.0)
-        return Finding(name, worst.measure, worst.error, worst.ratio, "" if worst.ok else worst.name)
+        return Finding(
+            name, worst.measure, worst.error, worst.ratio, "" if worst.ok else worst.name
+        )
     if rule.get("exact"):
-        return Finding(name, "exact", float(own != reference), 0.0 if own == reference else math.inf)
+        return Finding(
+            name, "exact", float(own != reference), 0.0 if own == reference else math.inf
+        )
     mine = torch.tensor(own, dtype=torch.float64)
     return compare(name, mine, torch.tensor(reference, dtype=torch.float64), rule)
 

@@ -31,7 +31,7 @@ class Results:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     not_built: list[str] = field(default_factory=list)
     facts: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    on_masked: dict[str, tuple[Tensor, TokenMask]] = field(default_factory=dict)
+    on_masked: dict[str, tuple[Tensor | None, TokenMask]] = field(default_factory=dict)
     stored_as: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)

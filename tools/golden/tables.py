@@ -144,7 +144,7 @@ def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
 
 def _model(entry: Entry, stage: str, pool: str | None) -> Method | None:
     """A published model by its name, without memory for weights; ``None`` if not built."""
-    named = re.match(r"vit_(base|large|huge)_patch(\d+)", entry["model"])
+    named = re.fullmatch(r"vit_(base|large|huge)_patch(\d+)(_dec512d8b)?", entry["model"])
     if not named or entry["args"].get("stage") != stage:
         return None
     size = build.SIZES[named[1]]

@@ -7,26 +7,23 @@ ones: the masks' noise, and the targets where a case stores soft ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from golden import build
 from golden.case import Case, CaseFault
-from golden.compare import Finding, compare, failed
 from golden.results import Results
+from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
 from mimsuite.batch import Batch
-from mimsuite.methods import Context, Method
+from mimsuite.methods import Context
 from mimsuite.noise import FixedNoise
 from mimsuite.train.trainer import Trainer
 
 _SIZES = "img_size patch_size embed_dim depth num_heads mlp_ratio qkv_bias norm_eps batch "
 _OPTIM = "lr min_lr weight_decay betas adam_eps clip_grad epochs warmup_epochs steps "
-_RELATIVE = {"lr": "lr_rel", "lr_groups": "lr_rel", "grad_norm": "grad_norm_rel"}
 
 
 def pretrain(case: Case) -> Results:
@@ -45,7 +42,7 @@ def pretrain(case: Case) -> Results:
     document = build.mae_document(hparams) | _training(case, accumulation)
     noise = case.input("noise")
 
-    def inject(method: Method) -> None:
+    def inject(method: Any) -> None:
         own = method.mask
 
         def mask(batch: Batch, rows: Any, context: Context) -> Any:
@@ -68,11 +65,11 @@ def finetune(case: Case) -> Results:
     accumulation = hparams.get("accum_iter", 1)
     hparams.only("accum_iter", 1)
     document = build.classify_document(hparams) | _training(case, accumulation)
-    soft = case.input("targets_soft") if "targets_soft" in case.tensors else None
+    soft: Any = case.tensors.get("targets_soft")
     if soft is not None:
         hparams.only("label_smoothing", None, 0.0)  # a soft target already holds it
 
-    def inject(method: Method) -> None:
+    def inject(method: Any) -> None:
         def prepare(batch: Batch, rows: Any, gather: Any = None) -> Context:
             target = soft[int(batch.keys[0])]
             return Context(rows, made={"image": batch.image, "target": target})
@@ -119,7 +116,7 @@ class _Run:
     document: dict[str, Any]
     steps_per_epoch: int
     accumulation: int
-    inject: Callable[[Method], None]
+    inject: Callable[[Any], None]
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
@@ -130,17 +127,17 @@ class _Run:
         self.start = {k: v.clone() for k, v in method.export_reference().items()}
         self.names = build.published_names(method)
         self.inject(method)
-        # No files and no loader: a single step of the trainer needs neither.
+        absent: Any = None  # no files, no loader, no signals: a step of the trainer needs none
         self.trainer = Trainer(
-            method, resolved, None, None, torch.device("cpu"), self.steps_per_epoch, None
+            method, resolved, absent, absent, torch.device("cpu"), self.steps_per_epoch, absent
         )
         self.columns = self._columns()
         method.train()
         self._train(method)
         self._final(method)
 
-    def _train(self, method: Method) -> None:
-        measured: dict[str, list[float]] = {
+    def _train(self, method: Any) -> None:
+        measured: dict[str, list[Any]] = {
             name: [] for name in ("lr", "lr_groups", "loss", "loss_micro", "grad_norm")
         }
         handle = method.register_forward_hook(
@@ -168,7 +165,7 @@ class _Run:
             batch = Batch.of_images(images[row], None if labels is None else labels[row])
             yield Batch(batch.views, batch.index, [str(row)] * len(batch), batch.label)
 
-    def _final(self, method: Method) -> None:
+    def _final(self, method: Any) -> None:
         tensors = self.results.tensors
         for name, tensor in method.export_reference().items():
             tensors[f"state_final.{name}"] = tensor
@@ -178,101 +175,27 @@ class _Run:
                 if moment in state.get(parameter, {}):
                     tensors[f"opt.{moment}.{self.names[name]}"] = state[parameter][moment]
 
-    # --- judging: rules of the trajectory README ---
-
     def judge(self) -> Results:
-        """Findings for every stored answer."""
-        answers = self.case.answers()
-        if "param_groups" in self.case.document:
-            self.results.findings.append(self._compare_groups())
-        limits = self.case.field("tolerances", {}) if not answers else self.case.field("tolerances")
-        for name, reference in answers.items():
-            own = self.results.tensors.get(name)
-            self.results.findings.append(self._compare(name, own, reference, limits))
+        """The findings for every stored answer."""
+        record = Record(self.results.tensors, self.start, self._groups())
+        self.results.findings += compare_trajectory(self.case, record)
         return self.results
 
-    def _compare(
-        self, name: str, own: Tensor | None, reference: Tensor, limits: dict[str, float]
-    ) -> Finding:
-        if own is None:
-            return failed(name, "not computed")
-        if name.startswith("state_final."):
-            return self._compare_weight(name, own, reference, limits)
-        if name.startswith("opt."):
-            limit = _limit(limits, "weight_rel_update")
-            own, reference = (self._with_gradient(name, t) for t in (own, reference))
-            return compare(name, own, reference, {"norm": limit})
-        limit = _limit(limits, _RELATIVE.get(name, "loss_rel"))
-        return compare(name, own, reference.double(), {"atol": 0.0, "rtol": limit})
-
-    def _compare_weight(
-        self, name: str, own: Tensor, reference: Tensor, limits: dict[str, float]
-    ) -> Finding:
-        """Error relative to the total update, and largest absolute error."""
-        if own.shape != reference.shape:
-            return failed(name, f"shape {list(own.shape)} instead of {list(reference.shape)}")
-        start = self.start[name.removeprefix("state_final.")]
-        start, own, reference = (
-            self._with_gradient(name, t).double() for t in (start, own, reference)
-        )
-        update = float((reference - start).norm())
-        error = float((own - reference).norm())
-        relative = error / update if update else (math.inf if error else 0.0)
-        ratio = relative / _limit(limits, "weight_rel_update")
-        if "weight_maxabs" in limits:
-            largest = float((own - reference).abs().max())
-            ratio = max(ratio, largest / limits["weight_maxabs"], key=_nan_last)
-        return Finding(name, "update", relative, ratio)
-
-    def _with_gradient(self, name: str, tensor: Tensor) -> Tensor:
-        """Without the key part of a qkv bias: softmax ignores it, so its gradient is rounding."""
-        if not self.case.document.get("zero_gradient_entries") or not name.endswith("qkv.bias"):
-            return tensor
-        query, _, value = tensor.chunk(3)
-        return torch.cat([query, value])
+    def _groups(self) -> list[Group]:
+        """The optimizer's groups under published names."""
+        return [
+            Group(
+                frozenset(self.names[name] for name in group["names"]),
+                group["lr_scale"],
+                group["weight_decay"],
+            )
+            for group in self.trainer.optimizer.param_groups
+        ]
 
     def _columns(self) -> list[int]:
         """Our parameter groups in the order of the case's ``param_groups``, matched by names."""
-        ours = [frozenset(self._published(g)) for g in self.trainer.optimizer.param_groups]
-        if "param_groups" not in self.case.document:
+        ours = [group.names for group in self._groups()]
+        theirs = [group.names for group in stored_groups(self.case)]
+        if set(ours) != set(theirs):  # a case without answers, or a finding of its own
             return list(range(len(ours)))
-        theirs = [frozenset(group["params"]) for group in self.case.document["param_groups"]]
-        if sorted(map(sorted, ours)) != sorted(map(sorted, theirs)):
-            return list(range(len(ours)))  # `_compare_groups` reports it
         return [ours.index(names) for names in theirs]
-
-    def _compare_groups(self) -> Finding:
-        """Exactly the same groups: names, rate scale, weight decay."""
-        name = "param_groups"
-        theirs = {
-            frozenset(group["params"]): (group["lr_scale"], group["weight_decay"])
-            for group in self.case.document["param_groups"]
-        }
-        ours = {
-            frozenset(self._published(group)): (group["lr_scale"], group["weight_decay"])
-            for group in self.trainer.optimizer.param_groups
-        }
-        if ours.keys() != theirs.keys():
-            odd = next(iter((ours.keys() - theirs.keys()) or (theirs.keys() - ours.keys())))
-            return failed(name, f"no common group of {min(odd)} and {len(odd) - 1} others")
-        wrong = [
-            names
-            for names in theirs
-            if not all(map(math.isclose, ours[names], theirs[names]))  # to 1e-9
-        ]
-        note = f"scale or decay of the group of {min(wrong[0])}" if wrong else ""
-        ratio = math.inf if wrong else 0.0
-        return Finding(name, "exact", float(len(wrong)), ratio, note)
-
-    def _published(self, group: dict[str, Any]) -> list[str]:
-        return [self.names[name] for name in group["names"]]
-
-
-def _limit(limits: dict[str, float], name: str) -> float:
-    if name not in limits:
-        raise CaseFault(f"tolerances.{name}: missing")
-    return float(limits[name])
-
-
-def _nan_last(value: float) -> tuple[bool, float]:
-    return math.isnan(value), value

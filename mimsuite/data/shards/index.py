@@ -36,6 +36,7 @@ class IndexHeader:
     members: int
     extensions: list[str]
     classes: list[str] | None
+    label_names: list[str]
     splits: dict[str, int]
     body_at: int
     body_bytes: int
@@ -124,6 +125,7 @@ def _to_bytes(found: Scan) -> bytes:
             "members": len(found.members),
             "extensions": found.extensions,
             "classes": found.classes,
+            "label_names": found.label_names,
             "splits": found.splits,
         }
     ).encode()

@@ -13,6 +13,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,7 @@ MEMBER = np.dtype(
 )
 _BLOCK = 512
 _CHUNK = 1 << 20
+_LONGEST_LABEL = 256  # bytes
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Scan:
         extensions: of the members kept: payloads and labels, lower case; others are never read.
         members: (members,) of :data:`MEMBER`, sorted by sample.
         classes: content of a ``classes.json`` at the top of the archive.
+        label_names: labels that are no numbers, sorted.
         splits: samples by split, where every key begins with one (``train/00001``).
     """
 
@@ -55,6 +58,7 @@ class Scan:
     extensions: list[str]
     members: np.ndarray
     classes: list[str] | None = None
+    label_names: list[str] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
 
 
@@ -86,13 +90,34 @@ def is_payload(extension: str) -> bool:
     return extension.rpartition(".")[2] in PAYLOAD_EXTENSIONS
 
 
+def label_text(data: bytes) -> str:
+    """The content of a ``.cls`` member: a class id or a class name."""
+    return data[:_LONGEST_LABEL].decode("utf-8", "replace").strip()
+
+
+def label_id(text: str) -> int | None:
+    """The class id that a label gives as a number, -1 for none; None where it is a name."""
+    if not text.removeprefix("-").isdecimal():
+        return None
+    return max(int(text), -1)
+
+
+class _Kept(NamedTuple):
+    offset: int
+    size: int
+    crc: int
+    key: str
+    extension: str
+
+
 class _Scanner:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self.descriptor = path, descriptor
         self.size = os.fstat(descriptor).st_size
         self.found: dict[str, list[str]] = {}  # every extension of every key
-        self.kept: list[tuple[int, int, int, str, str]] = []  # offset, size, crc, key, extension
+        self.kept: list[_Kept] = []
         self.classes: list[str] | None = None
+        self.label_names: set[str] = set()
 
     def run(self, file: object) -> Scan:
         try:
@@ -132,8 +157,12 @@ class _Scanner:
             raise self._fault(f"member '{name}' is there twice")
         known.append(extension)
         if is_payload(extension) or extension == LABEL_EXTENSION:
-            crc = zlib.crc32(self._read(member))
-            self.kept.append((member.offset_data, member.size, crc, key, extension))
+            data = self._read(member)
+            self.kept.append(
+                _Kept(member.offset_data, member.size, zlib.crc32(data), key, extension)
+            )
+            if extension == LABEL_EXTENSION and label_id(text := label_text(data)) is None:
+                self.label_names.add(text)
 
     def _read(self, member: tarfile.TarInfo) -> bytes:
         data = os.pread(self.descriptor, member.size, member.offset_data)
@@ -169,12 +198,13 @@ class _Scanner:
     def _result(self) -> Scan:
         keys = self._complete_keys()
         numbers = {key: number for number, key in enumerate(keys)}
-        extensions = sorted({item[4] for item in self.kept})
-        rows = [
-            (offset, size, crc, numbers[key], extensions.index(extension))
-            for offset, size, crc, key, extension in self.kept
-        ]
-        rows.sort(key=lambda row: row[3])
+        extensions = sorted({item.extension for item in self.kept})
+        members = np.zeros(len(self.kept), dtype=MEMBER)  # zeros: its padding is written too
+        for column in ("offset", "size", "crc"):
+            members[column] = [getattr(item, column) for item in self.kept]
+        members["sample"] = [numbers[item.key] for item in self.kept]
+        members["extension"] = [extensions.index(item.extension) for item in self.kept]
+        members = members[np.argsort(members["sample"], kind="stable")]
         counts: dict[str, int] = {}
         for key in keys:
             split = splits.split_of(key.partition("/")[0]) if "/" in key else None
@@ -183,8 +213,9 @@ class _Scanner:
             shard_bytes=self.size,
             keys=keys,
             extensions=extensions,
-            members=np.array(rows, dtype=MEMBER),
+            members=members,
             classes=self.classes,
+            label_names=sorted(self.label_names),
             splits={} if "" in counts else counts,
         )
 

@@ -17,7 +17,7 @@ from mimsuite.data.decode import Decoder
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables, open_index
 from mimsuite.data.shards.manifest import FILE_NAME, Manifest
 from mimsuite.data.shards.names import expand, refuse_compressed, shard_files
-from mimsuite.data.shards.scan import LABEL_EXTENSION, PAYLOAD_EXTENSIONS
+from mimsuite.data.shards.scan import LABEL_EXTENSION, PAYLOAD_EXTENSIONS, label_id, label_text
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
 
@@ -98,12 +98,11 @@ class TarSource(Source):
         found = members[members["extension"] == opened.label_extension]
         if not len(found):
             return None
-        text = self._read_member(shard, found[0]).decode("utf-8", "replace").strip()
-        if text.removeprefix("-").isdecimal():
-            return int(text) if int(text) >= 0 else None
-        if text in self._ids:
-            return self._ids[text]
-        raise CorruptSample("label", f"'{text[:40]}' is no class id and no name of a class")
+        text = label_text(self._read_member(shard, found[0]))
+        label = self._ids.get(text) if label_id(text) is None else label_id(text)
+        if label is None:
+            raise CorruptSample("label", f"'{text[:40]}' is no class id and no name of a class")
+        return None if label < 0 else label
 
     def close(self) -> None:
         """Close all files; they open again when needed."""
@@ -228,7 +227,7 @@ def open_shards(
         name=name,
         split=split,
         key_split=key_split,
-        classes=_classes(headers, found.manifest),
+        classes=_classes(headers, found, beside),
         decoder=decoder,
         verify=verify,
     )
@@ -309,7 +308,14 @@ def _key_splits(headers: list[IndexHeader]) -> set[str]:
     return {split for header in headers for split in header.splits}
 
 
-def _classes(headers: list[IndexHeader], manifest: Manifest | None) -> list[str] | None:
-    if manifest is not None:
-        return manifest.classes
-    return next((header.classes for header in headers if header.classes is not None), None)
+def _classes(headers: list[IndexHeader], found: _ShardSet, beside: bool) -> list[str] | None:
+    """Names of the classes: listed in ``index.json`` or ``classes.json``, else those in labels."""
+    if found.manifest is not None and found.manifest.classes is not None:
+        return found.manifest.classes
+    listed = next((header.classes for header in headers if header.classes is not None), None)
+    if listed is not None or not any(header.label_names for header in headers):
+        return listed
+    # Ids must mean the same in every split, also where one lacks a class.
+    every = [path for paths in found.by_split.values() for path in paths]
+    known = _headers(every, found.manifest, beside)
+    return sorted({name for header in known for name in header.label_names})

@@ -1,0 +1,117 @@
+"""The order of training: a pure function of seed and epoch, each sample at most once an epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mimsuite.data.plan import Plan, default_lanes, share_of
+from mimsuite.errors import UserError
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    counts = np.array(draw(st.lists(st.integers(0, 40), min_size=1, max_size=12)))
+    counts[draw(st.integers(0, len(counts) - 1))] += 1
+    batch = draw(st.integers(1, int(counts.sum())))
+    lanes = draw(st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0]))
+    block = draw(st.sampled_from([1, 2, 3, 7, 1024]))
+    return Plan(counts, seed=draw(st.integers(0, 9)), global_batch=batch, lanes=lanes, block=block)
+
+
+def rows_of_step(plan: Plan, step: int) -> list[tuple[int, int]]:
+    """Addresses in the order of rows of the global batch."""
+    found = []
+    for row in range(plan.global_batch):
+        slot, lane = divmod(row, plan.lanes)
+        epoch, block, place = plan.place(step, slot)
+        found.append(plan.block_of(epoch, lane, block)[place])
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans())
+def test_an_epoch_has_each_sample_at_most_once(plan: Plan) -> None:
+    for epoch in (0, 1):
+        start = epoch * plan.steps_per_epoch
+        steps = range(start, start + plan.steps_per_epoch)
+        seen = [address for step in steps for address in rows_of_step(plan, step)]
+        assert len(set(seen)) == len(seen) == plan.total - plan.dropped
+        assert all(0 <= offset < plan.counts[shard] for shard, offset in seen)
+    assert 0 <= plan.dropped < plan.global_batch + plan.lanes
+    assert plan.steps_per_epoch >= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(plans())
+def test_blocks_of_all_lanes_cover_lanes_without_overlap(plan: Plan) -> None:
+    seen = []
+    for lane in range(plan.lanes):
+        for block in range(-(-plan.per_lane // plan.block)):
+            addresses = plan.block_of(0, lane, block)
+            seen += [addresses[i] for i in range(len(addresses))]
+    assert len(set(seen)) == len(seen) == plan.per_lane * plan.lanes
+
+
+@settings(max_examples=30, deadline=None)
+@given(plans(), st.integers(1, 4), st.integers(1, 4))
+def test_ranks_and_micro_batches_share_out_all_rows(plan: Plan, world: int, cut: int) -> None:
+    rows = plan.global_batch // world
+    if plan.lanes % world or rows % cut:
+        return
+    shares = [share_of(plan, rank, world, rows // cut) for rank in range(world)]
+    seen = np.concatenate([s.rows(m) for s in shares for m in range(s.accumulation)])
+    assert sorted(seen) == list(range(plan.global_batch))
+    for share in shares:
+        own = np.concatenate([share.rows(m) for m in range(share.accumulation)])
+        assert (np.diff(own) > 0).all()
+        assert set(own % plan.lanes) <= set(share.lanes)
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    counts = np.full(10, 8)
+    make = lambda seed: Plan(counts, seed=seed, global_batch=16)  # noqa: E731
+    first = rows_of_step(make(0), 0)
+    assert first == rows_of_step(make(0), 0)
+    assert first != rows_of_step(make(1), 0)
+    assert first != rows_of_step(make(0), make(0).steps_per_epoch)
+
+
+def test_one_shard_leaves_out_other_samples_each_epoch() -> None:
+    plan = Plan(np.array([100]), seed=0, global_batch=32)
+    left_out = [
+        set(range(100)) - {o for step in (0, 1, 2) for _, o in rows_of_step(plan, epoch * 3 + step)}
+        for epoch in range(20)
+    ]
+    assert not set.intersection(*left_out)
+
+
+def test_spares_lie_behind_a_small_block_and_are_others() -> None:
+    plan = Plan(np.array([50, 50]), seed=0, global_batch=50)
+    block, spares = plan.block_of(0, 49, 0), plan.spares_of(0, 49, 0)
+    own = {block[i] for i in range(len(block))}
+    others = {spares[i] for i in range(len(spares))}
+    assert len(own) == 2
+    assert len(own | others) == 64
+    assert len(Plan(np.array([999]), seed=0, global_batch=2).spares_of(0, 1, 0)) == 0
+
+
+@pytest.mark.parametrize(("batch", "lanes"), [(64, 64), (4096, 64), (48, 48), (100, 50), (67, 1)])
+def test_default_lanes_is_the_largest_divisor_up_to_64(batch: int, lanes: int) -> None:
+    assert default_lanes(batch) == lanes
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
+    with pytest.raises(UserError, match="photos has 7 samples, fewer than one global batch of 8"):
+        Plan(np.array([7]), seed=0, global_batch=8, name="photos")
+    with pytest.raises(UserError, match=r"data\.lanes=3 does not divide train\.global_batch=8"):
+        Plan(np.array([70]), seed=0, global_batch=8, lanes=3)
+    plan = Plan(np.array([70]), seed=0, global_batch=8, lanes=2)
+    with pytest.raises(UserError, match=r"2 lanes cannot be shared by 4 processes: set data\.lan"):
+        share_of(plan, 0, 4, None)
+    with pytest.raises(UserError, match="cannot be shared evenly by 3 processes"):
+        share_of(plan, 0, 3, None)
+    with pytest.raises(UserError, match=r"train\.micro_batch=3 does not divide the 8 samples"):
+        share_of(plan, 0, 1, 3)

@@ -1,0 +1,208 @@
+"""tools/check_golden.py: a product or an answer that is wrong in one place fails the check."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mimsuite.methods import Method
+from mimsuite.models.blocks import Attention
+from mimsuite.targets import PixelTarget
+from mimsuite.train import optim
+
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS)]
+from golden import build, run, tables  # noqa: E402
+from golden_cases import document, stored, tensors, write  # noqa: E402
+
+# --- negative controls: a wrong product fails -----------------------------------------------------
+
+Sabotage = Callable[[Method], None]
+
+
+def with_eps(method: Method) -> None:
+    for module in method.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-5
+
+
+def with_tanh_gelu(method: Method) -> None:
+    for module in method.modules():
+        if isinstance(module, nn.GELU):
+            module.approximate = "tanh"
+
+
+def with_flipped_gradient(method: Method) -> None:
+    method.get_parameter("encoder.patch_embed.proj.weight").register_hook(torch.neg)
+
+
+def with_swapped_qk(method: Method) -> None:
+    for name, parameter in method.named_parameters():
+        if name.endswith("qkv.weight"):
+            query, key, value = parameter.data.chunk(3)
+            parameter.data = torch.cat([value, key, query])
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "name"),
+    [
+        (with_eps, "mae-a"),
+        (with_eps, "mae-vit-a-globalpool"),
+        (with_tanh_gelu, "mae-a"),
+        (with_tanh_gelu, "mae-vit-a-globalpool"),
+        (with_tanh_gelu, "mae-traj-a"),
+        (with_flipped_gradient, "mae-a"),
+        (with_flipped_gradient, "mae-vit-a-globalpool"),
+        (with_flipped_gradient, "mae-traj-a"),
+        (with_flipped_gradient, "mae-ft-traj-a"),
+        (with_swapped_qk, "mae-a"),
+    ],
+)
+def test_a_wrong_model_fails(monkeypatch: Any, sabotage: Sabotage, name: str) -> None:
+    load = build.load
+
+    def load_and_break(method: Method, *rest: Any) -> None:
+        load(method, *rest)
+        sabotage(method)
+
+    monkeypatch.setattr(build, "load", load_and_break)
+    assert run.check(stored(name)).verdict == "fail"
+
+
+def test_biased_variance_fails(monkeypatch: Any) -> None:
+    def biased(patches: Tensor) -> tuple[Tensor, Tensor]:
+        variance = patches.var(dim=-1, keepdim=True, correction=0)
+        return patches.mean(dim=-1, keepdim=True), (variance + 1e-6).sqrt()
+
+    monkeypatch.setattr(PixelTarget, "statistics", staticmethod(biased))
+    for name in ("mae-a", "mae-traj-a"):
+        assert run.check(stored(name)).verdict == "fail"
+
+
+def test_a_training_path_that_differs_from_reconstruction_fails(monkeypatch: Any) -> None:
+    forward = Attention.forward
+
+    def worse(self: Attention, x: Tensor, queries: int | None = None) -> Tensor:
+        scale = 1.001 if queries == 12 else 1.0  # the training path asks for 12 masked tokens
+        return forward(self, x, queries) * scale
+
+    monkeypatch.setattr(Attention, "forward", worse)
+    wrong = {finding.name for finding in run.check(stored("mae-a")).findings if not finding.ok}
+    assert "pred.masked" in wrong
+    assert "pred" not in wrong
+
+
+Groups = list[dict[str, Any]]
+
+
+def with_swapped_decay(groups: Groups) -> Groups:
+    """The values of the first group without and the first with decay change places."""
+    bare = next(group for group in groups if group["weight_decay"] == 0)
+    other = next(group for group in groups if group["weight_decay"] > 0)
+    bare["weight_decay"], other["weight_decay"] = other["weight_decay"], bare["weight_decay"]
+    return groups
+
+
+def with_one_moved(groups: Groups) -> Groups:
+    """One tensor in the group of the other decay."""
+    source = next(group for group in groups if "encoder.cls_token" in group["names"])
+    at = source["names"].index("encoder.cls_token")
+    target = next(g for g in groups if g["weight_decay"] != source["weight_decay"])
+    for field in ("names", "params"):
+        target[field].append(source[field].pop(at))
+    return groups
+
+
+@pytest.mark.parametrize("mutation", [with_swapped_decay, with_one_moved])
+@pytest.mark.parametrize("name", ["mae-traj-a", "mae-ft-traj-a", "layer-decay-groups"])
+def test_wrong_groups_fail(
+    monkeypatch: Any, mutation: Callable[[Groups], Groups], name: str
+) -> None:
+    groups = optim.param_groups
+    wrong = lambda *args, **options: mutation(groups(*args, **options))  # noqa: E731
+    monkeypatch.setattr(optim, "param_groups", wrong)
+    monkeypatch.setattr(tables, "param_groups", wrong)
+    report = run.check(stored(name))
+    assert report.verdict == "fail"
+    if "traj" in name:
+        assert {f.name for f in report.findings if not f.ok} >= {"param_groups"}
+
+
+def test_wrong_decay_shows_in_the_weights_too(monkeypatch: Any) -> None:
+    """Even where the case does not say which groups it had."""
+    groups = optim.param_groups
+    wrong = lambda *args, **options: with_one_moved(groups(*args, **options))  # noqa: E731
+    monkeypatch.setattr(optim, "param_groups", wrong)
+    report = run.check(stored("mae-traj-a"))
+    assert "state_final.cls_token" in {f.name for f in report.findings if not f.ok}
+
+
+# --- a wrong answer fails -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("mae-a", "grad.mask_token"),
+        ("mae-a", "pred"),
+        ("mae-a", "ids_restore"),
+        ("mae-vit-a-globalpool", "logits"),
+        ("linprobe-a", "eval_logits"),
+        ("lars-a", "step3.after.w2d"),
+        ("mae-traj-a", "grad_norm"),
+        ("mae-traj-a", "state_final.blocks.1.mlp.fc1.bias"),
+        ("mae-traj-a", "opt.exp_avg_sq.mask_token"),
+        ("mae-ft-traj-a", "lr_groups"),
+        ("mae-ft-traj-a", "loss"),
+    ],
+)
+def test_one_changed_number_fails(tmp_path: Path, case: str, name: str) -> None:
+    changed = tensors(case)
+    flat = changed[name].flatten()
+    at = int(flat.abs().argmax())
+    flat[at] = flat[at] * 1.01 + 1
+    report = run.check(write(tmp_path, document(case), changed))
+    assert report.verdict == "fail"
+    assert name in {finding.name for finding in report.findings if not finding.ok}
+
+
+def test_nan_fails(tmp_path: Path) -> None:
+    changed = tensors("mae-a")
+    changed["latent"][0, 0, 0] = float("nan")
+    path = write(tmp_path, document("mae-a"), changed)
+    assert run.check(path).verdict == "fail"
+    assert json.loads(run.check(path).line())["verdict"] == "fail"  # and the line is JSON
+
+
+def test_a_table_with_a_wrong_number_fails(tmp_path: Path) -> None:
+    for name, change in {
+        "len-keep": lambda entry: entry["expected"].update(len_keep=7),
+        "lr-schedules": lambda entry: entry["expected"]["lr"].__setitem__(3, 1.0),
+        "state-dict-keys": lambda entry: entry["expected"]["keys"].pop("mask_token"),
+        "layer-decay-groups": lambda entry: entry["expected"]["layer_id"].update(extra=1),
+    }.items():
+        case = document(name)
+        change(case["table"][0])
+        assert run.check(write(tmp_path, case, {})).verdict == "fail", name
+
+
+def test_a_check_that_compares_nothing_fails(tmp_path: Path) -> None:
+    case = document("mae-a") | {"compare": {}}
+    report = run.check(write(tmp_path, case, tensors("mae-a")))
+    assert (report.verdict, report.exit_code) == ("fail", 1)
+    assert "compared nothing" in report.error
+
+
+def test_gradients_stored_as_zero_must_be_zero_or_absent(tmp_path: Path) -> None:
+    case, changed = document("mae-a"), tensors("mae-a")
+    changed["grad.pos_embed"] = torch.zeros(1, 17, 32)  # frozen, so there is none
+    assert run.check(write(tmp_path, case, changed)).verdict == "pass"
+    changed["grad.norm.weight"] = torch.zeros(32)  # there is one, and it is not zero
+    assert run.check(write(tmp_path, case, changed)).verdict == "fail"
