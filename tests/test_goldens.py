@@ -142,6 +142,14 @@ def test_a_missing_answer_is_named(tmp_path: Path) -> None:
     assert "no answer for loss" in report.error
 
 
+def test_a_table_entry_without_an_answer_is_named(tmp_path: Path) -> None:
+    case = document("len-keep")
+    del case["table"][1]["expected"]
+    report = run.check(write(tmp_path, case, {}))
+    assert report.exit_code == 2
+    assert case["table"][1]["id"] in report.error
+
+
 def test_a_state_that_lacks_a_key_fails(tmp_path: Path) -> None:
     partial = {name: t for name, t in tensors("mae-a").items() if name != "state.norm.bias"}
     report = run.check(write(tmp_path, document("mae-a"), partial))

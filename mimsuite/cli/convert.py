@@ -43,7 +43,10 @@ def export(
         Path, typer.Argument(metavar="RUN|CKPT", help="Run, checkpoint or weights file.")
     ],
     format: Annotated[FormatName, typer.Option("--format", help="What to write.")],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="File, or folder for hf.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="File, or folder for hf; else RUN/export/NAME-FORMAT."),
+    ] = None,
     force: ForceOption = False,
     heads: HeadsOption = None,
     decoder_heads: DecoderHeadsOption = None,
@@ -52,11 +55,12 @@ def export(
 ) -> None:
     """Write a model for timm, Hugging Face transformers, ONNX, the published code or this suite.
 
-    Example: mimsuite export runs/first --format timm --out encoder.safetensors
+    Example: mimsuite export runs/first --format timm
     """
     from mimsuite import export as exports
 
     opened = exports.open_model(model, _hints(heads, decoder_heads, image_size))
+    out = out or exports.default_out(model, format.value)
     usage = exports.export(opened, format.value, out, force=force)
     _report(opened, format.value, out, usage, as_json)
 
@@ -65,7 +69,9 @@ def import_(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Official checkpoint: .pth or .safetensors.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to write; else NAME.safetensors here.")
+    ] = None,
     force: ForceOption = False,
     heads: HeadsOption = None,
     decoder_heads: DecoderHeadsOption = None,
@@ -76,11 +82,12 @@ def import_(
 
     The result holds the recipe too, so every command takes it in place of a run.
 
-    Example: mimsuite import mae_pretrain_vit_base_full.pth --out mae-base.safetensors
+    Example: mimsuite import mae_pretrain_vit_base_full.pth
     """
     from mimsuite import export as exports
 
     opened = exports.open_model(file, _hints(heads, decoder_heads, image_size))
+    out = out or Path(f"{file.stem}.safetensors")
     usage = exports.export(opened, "safetensors", out, force=force)
     _report(opened, "safetensors", out, usage, as_json)
 

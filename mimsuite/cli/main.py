@@ -142,6 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code: 0 done, 1 internal error or out of memory, 2 user error, 3 data error,
         4 diverged, 75 saved and wants to go on, 130 interrupted.
     """
+    # Threads that wait should sleep: spinning ones slow a shared machine down by an order of
+    # magnitude, and win nothing on a free one. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     invocation = Invocation()
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -21,7 +21,7 @@ from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS, majority
 from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
-from mimsuite.evaluate.metrics import scores
+from mimsuite.evaluate.metrics import right_or_wrong, scores
 from mimsuite.evaluate.score import classify
 from mimsuite.evaluate.sources import class_count, open_labelled
 from mimsuite.methods import Method
@@ -229,6 +229,7 @@ def _result(
     }
     return figures | {
         "intervals": gains,
+        "right": {name: right_or_wrong(one.predicted, one.labels) for name, one in tuned.items()},
         "steps": ours.steps,
         "n_train": len(train),
         "n_test": len(ours.labels),

@@ -100,7 +100,7 @@ def fit_heads(
         rows = rows.to(device)
         x = (features[rows] - mean) * scale
         x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)  # (b, D + 1)
-        error = (x @ weight.flatten(1)).unflatten(1, shape[1:]).softmax(-1)  # (b, H, K)
+        error = _softmax((x @ weight.flatten(1)).unflatten(1, shape[1:]))  # (b, H, K)
         error -= F.one_hot(labels[rows], classes).unsqueeze(1)
         gradient = (x.T @ error.flatten(1) / len(x)).unflatten(1, shape[1:])
         rate = rates * 0.5 * (1 + math.cos(math.pi * step / total))
@@ -153,6 +153,12 @@ def refit(
     """The chosen head, trained on all training samples."""
     setting = [(choice.learning_rate, choice.weight_decay)]
     return fit_heads(sets[choice.features], labels, classes, setting, grid, seed)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the last axis; torch's own is seven times slower where that axis is as short as 10."""
+    exponential = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return exponential.div_(exponential.sum(-1, keepdim=True))
 
 
 def _measure(heads: Heads, features: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:

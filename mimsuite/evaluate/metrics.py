@@ -34,3 +34,8 @@ def scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
         "accuracy": accuracy(predicted, labels),
         "balanced_accuracy": balanced_accuracy(predicted, labels),
     }
+
+
+def right_or_wrong(predicted: Tensor, labels: Tensor) -> str:
+    """One character a sample, in order, ``1`` = right: what a comparison over seeds pairs up."""
+    return "".join("1" if right else "0" for right in (predicted == labels).tolist())

@@ -21,7 +21,7 @@ from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
 from mimsuite.evaluate.features import PIXELS, FeatureSet, extract
 from mimsuite.evaluate.knn import knn_predict
 from mimsuite.evaluate.linear import LinearGrid, refit, search
-from mimsuite.evaluate.metrics import accuracy, scores
+from mimsuite.evaluate.metrics import accuracy, right_or_wrong, scores
 from mimsuite.evaluate.split import stratified_holdout
 from mimsuite.methods import Method
 
@@ -176,6 +176,7 @@ def _result(data: ProbeData, predict: Predict, protocol: str) -> dict[str, Any]:
     return result | {
         "chosen": chosen,
         "intervals": _intervals(guesses, data.test_labels, data.seed),
+        "right": {name: right_or_wrong(guess, data.test_labels) for name, guess in guesses.items()},
         "n_train": len(data.train_labels),
         "n_validation": len(data.parts[1]),
         "n_test": len(data.test_labels),

@@ -72,6 +72,15 @@ def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
+def default_out(model: str | Path, name: str) -> Path:
+    """Where a format goes when nobody says: into the run, else into the working directory."""
+    model = Path(model).expanduser().resolve()
+    stem = model.name if model.is_dir() else model.stem
+    suffix = FORMATS[name].suffixes[0] if FORMATS[name].suffixes else ""
+    folder = model / "export" if (model / "config.yaml").is_file() else Path()
+    return folder / f"{stem}-{name}{suffix}"
+
+
 def check_out(out: str | Path, form: Format, name: str, *, force: bool) -> Path:
     """The output path, if ``form`` may be written there.
 

@@ -32,7 +32,7 @@ from mimsuite.train.step import StepResult, train_step
 
 if TYPE_CHECKING:
     from mimsuite.data import Normalize, TrainLoader
-    from mimsuite.report import Progress
+    from mimsuite.report import Progress, RunDirectory
 
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 

@@ -73,6 +73,20 @@ def test_import_prints_what_was_found_and_dropped(
     assert all(torch.equal(ours[name], tensor) for name, tensor in method.state_dict().items())
 
 
+def test_where_results_go_by_themselves(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), "--format", "reference"]) == 0
+    assert main(["export", "run", "--format", "hf"]) == 0
+    assert {p.name for p in (run / "export").iterdir()} == {"run-reference.pth", "run-hf"}
+    assert main(["export", str(run / "checkpoints" / "step-00000007"), "--format", "timm"]) == 0
+    assert (tmp_path / "step-00000007-timm.safetensors").is_file()
+    assert main(["import", "run/export/run-reference.pth"]) == 0
+    assert (tmp_path / "run-reference.safetensors").is_file()
+    assert main(["import", "run-reference.safetensors"]) == 2  # it would replace its own source
+
+
 def test_import_with_an_image_size(tmp_path: Path, classifier: Any) -> None:
     _, method = classifier(model__encoder__image_size=[16, 48])
     with torch.no_grad():

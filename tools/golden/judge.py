@@ -77,6 +77,9 @@ def _missing(case: Case, results: Results) -> list[str]:
             matches(answer, name) for answer in answers
         ):
             missing.append(name)
+    for entry in case.document.get("table", []):
+        if entry["id"] in results.entries and not entry.get("expected"):
+            missing.append(entry["id"])
     return missing
 
 

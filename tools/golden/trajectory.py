@@ -127,9 +127,14 @@ class _Run:
         self.start = {k: v.clone() for k, v in method.export_reference().items()}
         self.names = build.published_names(method)
         self.inject(method)
-        absent: Any = None  # no files, no loader, no signals: a step of the trainer needs none
+        absent: Any = None  # no pixels to normalise, no signals
         self.trainer = Trainer(
-            method, resolved, absent, absent, torch.device("cpu"), self.steps_per_epoch, absent
+            method=method,
+            resolved=resolved,
+            normalize=absent,
+            device=torch.device("cpu"),
+            steps_per_epoch=self.steps_per_epoch,
+            stop=absent,
         )
         self.columns = self._columns()
         method.train()
