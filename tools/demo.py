@@ -53,7 +53,7 @@ def main() -> int:
     seeds = list(dict.fromkeys(options.seeds))
     outs = [options.out.with_name(f"{options.out.name}-seed{seed}") for seed in seeds]
     for out in outs:
-        start_over(out)  # before hours of work, not between them
+        start_over(out)  # all of it before the work, not between two seeds
     summaries = [run(out, seed, options.smoke) for out, seed in zip(outs, seeds, strict=True)]
     folder = options.out.with_name(f"{options.out.name}-seeds")
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mimsuite.export import Hints, Opened
 
 
+_SIZES = ("image_size", "patch_size", "in_channels", "width", "depth", "heads")  # in the summary
+
+
 class FormatName(StrEnum):
     """Values of ``--format``; :data:`mimsuite.export.FORMATS` has the same names."""
 
@@ -120,24 +123,18 @@ def _report(opened: Opened, form: str, out: Path, usage: list[str], as_json: boo
 
 def _facts(opened: Opened) -> dict[str, Any]:
     """What was opened, as values and as a line."""
-    from mimsuite.config.sections import height_width
     from mimsuite.report.text import count
 
-    recipe = opened.resolved.recipe
-    encoder = recipe.model.encoder
-    height, width = height_width(encoder.image_size)
+    document = opened.resolved.document
+    method, encoder = document["method"]["name"], document["model"].get("encoder", {})
+    sizes = ", ".join(f"{key} {value}" for key, value in encoder.items() if key in _SIZES)
     parameters = sum(p.numel() for p in opened.method.encoder.parameters())
-    summary = (
-        f"{recipe.method.name}: {encoder.width} wide, {encoder.depth} deep, {encoder.heads} heads, "
-        f"patch {encoder.patch_size}, {height} x {width} pixels, {encoder.in_channels} channels; "
-        f"{count(parameters)} parameters in the encoder"
-    )
     return {
         "origin": opened.origin,
-        "method": recipe.method.name,
+        "method": method,
         "step": opened.step,
         "has_decoder": opened.has_decoder,
         "encoder_parameters": parameters,
-        "encoder": opened.resolved.document["model"]["encoder"],
-        "summary": summary,
+        "encoder": encoder,
+        "summary": f"{method}, encoder: {sizes}; {count(parameters)} parameters",
     }

@@ -124,6 +124,7 @@ class TrainLoader:
                 num_workers=self._workers,
                 prefetch_factor=_PREFETCH if self._workers else None,
                 worker_init_fn=start_worker,
+                generator=torch.Generator(),  # else it would draw from the global one
             )
         )
         while self._parts is not None:

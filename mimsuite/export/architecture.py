@@ -73,7 +73,7 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "width": width,
         "depth": _depth(tensors, "blocks."),
         "heads": heads,
-        "mlp_ratio": hidden / width,
+        "mlp_ratio": mlp_ratio(hidden, width),
     }
     return Architecture({f"encoder.{key}": value for key, value in keys.items()}, assumed)
 
@@ -87,7 +87,7 @@ def infer_decoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "width": width,
         "depth": _depth(tensors, "decoder_blocks."),
         "heads": heads,
-        "mlp_ratio": hidden / width,
+        "mlp_ratio": mlp_ratio(hidden, width),
     }
     return Architecture({f"decoder.{key}": value for key, value in keys.items()}, assumed)
 
@@ -102,11 +102,15 @@ def _of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
 
 
 def _depth(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """Number of blocks; a missing one among them is found when the names are compared."""
-    numbers = [
-        name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)
-    ]
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+    """Number of blocks; that they are 0 to depth - 1 shows when the names are compared."""
+    blocks = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
+    return len({block.partition(".")[0] for block in blocks})
+
+
+def mlp_ratio(hidden: int, width: int) -> float:
+    """The ratio whose product with ``width``, cut to an integer, is ``hidden`` again."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _grid(table: Tensor, patch: int, hints: Hints) -> tuple[int, int]:

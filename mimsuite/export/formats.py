@@ -23,7 +23,8 @@ class Format:
     """How a format is written.
 
     Attributes:
-        write: writes into a fresh place and returns lines on how to use the result.
+        write: writes into a fresh place and returns lines on how to use the result, in which PATH
+            stands for it.
         suffixes: that its file may have; empty for a folder.
         files: what its folder holds.
     """
@@ -67,9 +68,10 @@ def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mimsuite-export-", dir=out.parent) as folder:
-            return _write(form, opened, out, Path(folder))
+            lines = _write(form, opened, out, Path(folder))
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    return [line.replace("PATH", repr(str(out))) for line in lines]
 
 
 def default_out(model: str | Path, name: str) -> Path:
@@ -114,12 +116,23 @@ def _write(form: Format, opened: Opened, out: Path, hidden: Path) -> list[str]:
     if form.suffixes:
         whole = hidden / out.name
         lines = form.write(opened, whole)
+        _usual_permissions(hidden)
         os.replace(whole, out)
         return lines
     whole = hidden / "folder"
     whole.mkdir()
     lines = form.write(opened, whole)
+    _usual_permissions(hidden)
     if out.is_dir():
         shutil.rmtree(out)
     os.replace(whole, out)
     return lines
+
+
+def _usual_permissions(folder: Path) -> None:
+    """Files as any program leaves them: safetensors makes its own readable to the owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)

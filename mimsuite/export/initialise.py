@@ -179,13 +179,15 @@ def _differences(method: Method, weights: Weights, taken: Mapping[str, Tensor]) 
     theirs: Any = weights.resolved.recipe
     ours: Any = method.recipe
     lines = []
-    if (theirs.augment.mean, theirs.augment.std) != (ours.augment.mean, ours.augment.std):
+    normalisation = [(r.augment.mean, r.augment.std) for r in (theirs, ours)]
+    if weights.normalisation_known and normalisation[0] != normalisation[1]:
         lines.append(
             f"the weights expect augment.mean={list(theirs.augment.mean)} "
             f"augment.std={list(theirs.augment.std)}; this recipe has others"
         )
     normalize = getattr(theirs.target, "normalize", None)
-    if any(n.startswith("decoder.") for n in taken) and normalize != ours.target.normalize:
+    other = normalize != getattr(ours.target, "normalize", None)
+    if other and any(name.startswith("decoder.") for name in taken):
         lines.append(f"the decoder was trained with target.normalize={str(normalize).lower()}")
     return lines
 

@@ -19,7 +19,7 @@ def write_safetensors(opened: Opened, out: Path) -> list[str]:
     """Write all weights and the recipe into one file that every command here opens."""
     header = NativeHeader(opened.resolved.document, opened.step, opened.has_decoder)
     save_file(contiguous(_trained(opened)), out, metadata=encode_header(header))
-    return [f"mimsuite.load({str(out.name)!r}), or give it to any command in place of a run"]
+    return ["mimsuite.load(PATH), or give it to any command in place of a run"]
 
 
 def write_reference(opened: Opened, out: Path) -> list[str]:
@@ -42,7 +42,7 @@ def write_reference(opened: Opened, out: Path) -> list[str]:
         save_file(tensors, out, metadata={"format": "pt"})
         return []
     torch.save({"model": tensors, "args": _facts(opened.resolved.recipe)}, out)
-    return ["torch.load(FILE, weights_only=True)['model']"]
+    return ["torch.load(PATH, weights_only=True)['model']"]
 
 
 def _trained(opened: Opened) -> dict[str, Tensor]:
@@ -56,7 +56,12 @@ def _trained(opened: Opened) -> dict[str, Tensor]:
 def _facts(recipe: Recipe) -> dict[str, Any]:
     """Settings under the names that the published code has for them, where it has."""
     encoder, decoder = recipe.model.encoder, getattr(recipe.model, "decoder", None)
-    facts: dict[str, Any] = {"num_heads": encoder.heads, "input_size": encoder.image_size}
+    facts: dict[str, Any] = {
+        "num_heads": encoder.heads,
+        "input_size": encoder.image_size,
+        "mean": list(recipe.augment.mean),
+        "std": list(recipe.augment.std),
+    }
     if decoder is not None:
         facts["decoder_num_heads"] = decoder.heads
         facts["mask_ratio"] = recipe.mask.ratio

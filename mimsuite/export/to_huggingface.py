@@ -87,7 +87,7 @@ def write_huggingface(opened: Opened, out: Path) -> list[str]:
     pooling = ", add_pooling_layer=False" if name == "ViTModel" else ""
     lines = [
         f"from transformers import {name}",
-        f"model = {name}.from_pretrained(FOLDER{pooling})",
+        f"model = {name}.from_pretrained(PATH{pooling})",
     ]
     if rebuilds and name == "ViTModel":
         lines.append("# ViTMAE holds square images only: this is the encoder without the decoder")

@@ -36,7 +36,7 @@ def write_timm(opened: Opened, out: Path) -> list[str]:
         "import timm, torch; from functools import partial",
         "from safetensors.torch import load_file",
         f"model = {line}",
-        "model.load_state_dict(load_file(FILE), strict=True)",
+        "model.load_state_dict(load_file(PATH), strict=True)",
     ]
 
 

@@ -38,6 +38,7 @@ class Weights:
         has_decoder: they can reconstruct.
         published_names: our name -> the file's, for messages about a published file.
         notes: what was found, assumed and dropped; lines for people.
+        normalisation_known: the recipe's ``augment.mean`` and ``std`` are those of the training.
     """
 
     state: dict[str, Tensor]
@@ -47,6 +48,7 @@ class Weights:
     has_decoder: bool = True
     published_names: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    normalisation_known: bool = True
 
 
 def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
@@ -154,14 +156,15 @@ def _of_published(file: WeightsFile, hints: Hints) -> Weights:
     notes += file.notes + found.notes
     if file.dropped:
         notes.append(f"dropped: {listed(file.dropped, 20)}")
+    channels = resolved.recipe.model.encoder.in_channels
     weights = Weights(
         found.state,
         resolved,
         str(file.path),
-        None,
-        found.has_decoder,
-        found.published_names,
-        notes,
+        has_decoder=found.has_decoder,
+        published_names=found.published_names,
+        notes=notes,
+        normalisation_known=channels == 3 or _has_normalisation(file, channels),
     )
     with torch.device("meta"):  # shapes only
         expected = build(resolved.recipe).state_dict()
@@ -182,7 +185,20 @@ def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
     channels = found.keys["model.encoder.in_channels"]
     if channels != 3:
         keys["data.channels"] = {1: "gray", 4: "rgba"}.get(channels, "native")
-        keys["augment.mean"] = [0.5] * channels
-        keys["augment.std"] = [0.5] * channels
-        found.notes.append(f"augment.mean and std 0.5 assumed for its {channels} channels")
+    if _has_normalisation(file, channels):
+        keys["augment.mean"], keys["augment.std"] = file.facts["mean"], file.facts["std"]
+    elif channels != 3:  # three are ImageNet's, as in the recipe
+        keys["augment.mean"] = keys["augment.std"] = [0.5] * channels
+        found.notes.append(f"augment.mean and std 0.5 assumed, for in_channels {channels}")
     return with_overrides(load(found.recipe), keys, str(file.path))
+
+
+def _has_normalisation(file: WeightsFile, channels: int) -> bool:
+    """The file says by which mean and deviation its training normalised each channel."""
+    tables = (file.facts.get("mean"), file.facts.get("std"))
+    return all(
+        isinstance(table, list)
+        and len(table) == channels
+        and all(isinstance(x, float) for x in table)
+        for table in tables
+    )

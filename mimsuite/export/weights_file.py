@@ -24,10 +24,12 @@ from torch import Tensor
 
 from mimsuite.errors import UserError
 from mimsuite.export.sniff import Kind, sniff
+from mimsuite.report.text import clean
 
 _CONTAINERS = ("model", "state_dict", "module")  # in which training code keeps the weights
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 _SHOWN = 5  # names that a message lists
+_LONGEST_NAME = 100  # characters; those of real models stay below
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_weights_file(path: Path) -> WeightsFile:
 
 def listed(names: list[str], limit: int = _SHOWN) -> str:
     """``a, b, c and 7 more``."""
-    shown = ", ".join(names[:limit])
+    shown = ", ".join(clean(name)[:_LONGEST_NAME] for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
@@ -128,8 +130,9 @@ def _unwrap(path: Path, content: Any) -> tuple[Mapping[str, Any], dict[str, Any]
         if isinstance(inside, Mapping) and any(isinstance(v, Tensor) for v in inside.values()):
             args = content.get("args")
             facts = vars(args) if isinstance(args, argparse.Namespace) else args
-            beside = [str(key) for key in content if key != name]
-            return inside, dict(facts) if isinstance(facts, Mapping) else {}, beside
+            known = dict(facts) if isinstance(facts, Mapping) else {}
+            used = {name, "args"} if known else {name}
+            return inside, known, [str(key) for key in content if key not in used]
     if not any(isinstance(value, Tensor) for value in content.values()):
         found = listed([str(key) for key in content]) or "nothing"
         raise UserError(f"{path} holds no weights: found entries {found}")
@@ -142,7 +145,9 @@ def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], lis
     tensors: dict[str, Tensor] = OrderedDict()
     types = set()
     for name, value in given.items():
-        tensor = _checked(path, str(name), value)
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
+            raise UserError(f"{path} holds no weights: an entry has an impossible name")
+        tensor = _checked(path, name, value)
         if tensor.is_floating_point():
             if tensor.dtype is not torch.float32:
                 types.add(str(tensor.dtype).removeprefix("torch."))
@@ -152,7 +157,7 @@ def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], lis
                     f"{path}: {name} holds values that are not finite: the file is damaged, or "
                     f"its training had diverged"
                 )
-        tensors[str(name)] = tensor
+        tensors[name] = tensor
     if types:
         notes.append(f"{' and '.join(sorted(types))} weights were converted to float32")
     found = _prefix(tensors)
@@ -192,5 +197,4 @@ def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
 def _line(error: Exception) -> str:
     """The first sentence of an exception, for the end of a message."""
     lines = str(error).strip().splitlines()
-    first = lines[0].split(". ")[0] if lines else type(error).__name__
-    return first[:120]
+    return clean(lines[0].split(". ")[0])[:120] if lines else type(error).__name__

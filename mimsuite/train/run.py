@@ -27,6 +27,7 @@ from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
 from mimsuite.train.memory import keep_freed_memory
 from mimsuite.train.preempt import StopFlag
+from mimsuite.train.state import seed_generators
 from mimsuite.train.trainer import Trainer
 
 _PICTURE_SAMPLES = 32
@@ -79,7 +80,7 @@ def train(
     require_single_process()
     device = choose_device(recipe.train.device)
     start = _checkpoint_to_resume(Path(out), resume)
-    torch.manual_seed(key_of(recipe.train.seed, "weights"))
+    seed_generators(key_of(recipe.train.seed, "weights"))
     method = build(recipe)
     notes = initialise(method) if initialise is not None and start is None else []
     method.to(device)
@@ -91,7 +92,12 @@ def train(
     )
     normalize = Normalize(recipe.augment, device)
     trainer = Trainer(
-        method, resolved, normalize, device, loader.steps_per_epoch, stop or StopFlag()
+        method,
+        resolved,
+        normalize,
+        device,
+        loader.steps_per_epoch,
+        StopFlag() if stop is None else stop,
     )
     if start is not None:
         trainer.load(start)

@@ -48,6 +48,13 @@ def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
         raise UserError(f"the checkpoint's optimizer trains {next(iter(left))}, this recipe not")
 
 
+def seed_generators(key: int) -> None:
+    """Seed torch's, numpy's and Python's global generators."""
+    torch.manual_seed(key)
+    np.random.seed(key % 2**32)
+    random.seed(key)
+
+
 def generator_tensors() -> dict[str, Tensor]:
     """States of torch's (CPU and CUDA), numpy's and Python's global generators."""
     numpy_state: Any = np.random.get_state()

@@ -277,12 +277,14 @@ def test_reference_layout(tmp_path: Path, mae: Any, suffix: str, has_decoder: bo
 
 
 def test_reference_layout_of_a_trained_oblong_grid(tmp_path: Path, classifier: Any) -> None:
-    opened = opened_of(classifier(model__encoder__image_size=[16, 48]), has_decoder=False)
+    size = {"model__encoder__image_size": [16, 48]}
+    opened = opened_of(classifier(**size, augment__mean=[0.1, 0.2, 0.3]), has_decoder=False)
     with torch.no_grad():
         opened.method.encoder.pos_embed += 0.1  # no longer the table of any grid
     export(opened, "reference", tmp_path / "c.pth")
     again = open_model(tmp_path / "c.pth")
     assert torch.equal(features(again, some(opened)), features(opened, some(opened)))
+    assert again.resolved.recipe.augment.mean == (0.1, 0.2, 0.3)
 
 
 def test_reference_names_are_the_published_ones(tmp_path: Path, mae: Any) -> None:
@@ -365,6 +367,9 @@ def test_nothing_is_overwritten_without_force(
     with pytest.raises(UserError, match="exists: give another --out, or --force"):
         written("a/b/m.safetensors")
     written("a/b/m.safetensors", force=True)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "a/b/m.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
     written("folder", "hf")
     with pytest.raises(UserError, match="exists"):
         written("folder", "hf")

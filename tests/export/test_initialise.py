@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.errors import UserError
-from mimsuite.export import initialise
+from mimsuite.export import Opened, export, initialise
 from mimsuite.methods import Method, build
 from mimsuite.tokens import resize_positions
 
@@ -167,6 +167,21 @@ def test_settings_that_change_the_meaning_are_said(tmp_path: Path, mae: Any, run
     lines = initialise(fresh(resolved, **changes), run)
     assert any("the weights expect augment.mean=[0.485" in line for line in lines)
     assert "the decoder was trained with target.normalize=true" in lines
+
+
+@pytest.mark.parametrize("form", ["plain", "ours"])
+def test_an_unknown_normalisation_is_not_claimed(tmp_path: Path, mae: Any, form: str) -> None:
+    gray = {"model__encoder__in_channels": 1, "augment__std": [0.3], "data__channels": "gray"}
+    resolved, trained = mae(**gray, augment__mean=[0.2])
+    path = tmp_path / "m.pth"
+    if form == "ours":
+        export(Opened(trained, resolved, "test", None, True, []), "reference", path)
+    else:
+        torch.save({"model": trained.export_reference()}, path)
+    lines = initialise(fresh(resolved, augment__mean=[0.4]), path)
+    claimed = [line for line in lines if line.startswith("the weights expect augment.mean=[0.2]")]
+    assert len(claimed) == (form == "ours")
+    assert any("0.5 assumed" in line for line in lines) == (form == "plain")
 
 
 def test_another_kind_of_encoder_is_refused(

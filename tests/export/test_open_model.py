@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from mimsuite import config
 from mimsuite.batch import Batch
 from mimsuite.errors import UserError
 from mimsuite.export import Hints, open_model
+from mimsuite.export.architecture import mlp_ratio
 from mimsuite.methods import Method
 from mimsuite.methods.classify import Classifier
 from mimsuite.methods.mae import MAE
@@ -136,7 +139,7 @@ def test_full_autoencoder(tmp_path: Path, mae: Any) -> None:
     assert recipe.mask.ratio == 0.5
     assert not recipe.target.normalize
     assert opened.step is None
-    assert any("dropped: optimizer, epoch, args" in note for note in opened.notes)
+    assert any(note == "dropped: optimizer, epoch" for note in opened.notes)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +224,8 @@ def _edited(state: dict[str, Tensor], edit: str) -> dict[str, Tensor]:
         del state["blocks.1.mlp.fc2.bias"]
     elif edit == "hole":
         state = {n: t for n, t in state.items() if not n.startswith("blocks.0.norm")}
+    elif edit == "far block":
+        state["blocks.4000000000.norm1.weight"] = torch.ones(32)
     elif edit == "shape":
         state["norm.weight"] = torch.ones(31)
     elif edit == "half a decoder":
@@ -242,6 +247,7 @@ def _edited(state: dict[str, Tensor], edit: str) -> dict[str, Tensor]:
         ("unknown", r"1 tensor that no such model has: blocks\.0\.ls1\.gamma"),
         ("missing", r"lacks 1 tensor: .*blocks\.1\.mlp\.fc2\.bias"),
         ("hole", r"lacks 4 tensors: .*blocks\.0\.norm1\.weight"),
+        ("far block", r"1 tensor that no such model has: blocks\.4000000000"),
         ("shape", r"norm\.weight has shape \(31,\), its recipe makes \(32,\)"),
         ("half a decoder", r"lacks 1 tensor: .*decoder.*pred\.weight"),
         ("oblong", "patches of 8 x 4 pixels"),
@@ -284,6 +290,12 @@ def test_image_size_of_trained_positions(tmp_path: Path, classifier: Any) -> Non
 def test_other_models_are_named(tmp_path: Path, name: str, what: str) -> None:
     with pytest.raises(UserError, match=what):
         open_model(save(tmp_path / "w.pth", {name: torch.ones(2)}))
+
+
+@given(hidden=st.integers(1, 1 << 16), quarter=st.integers(1, 1 << 10))
+def test_hidden_width_survives_its_ratio(hidden: int, quarter: int) -> None:
+    width = 4 * quarter
+    assert int(width * mlp_ratio(hidden, width)) == hidden
 
 
 # --- parity ---

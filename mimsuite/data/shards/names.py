@@ -13,6 +13,7 @@ from mimsuite.errors import DataError, UserError
 
 _MOST_SHARDS = 1_000_000
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_RANGE = re.compile(r"\{(-?\d{1,30})\.\.(-?\d{1,30})")
 _REMOTE = ("s3", "http", "https")
 
 
@@ -23,6 +24,9 @@ def expand(pattern: str) -> list[Path]:
         UserError: unbalanced braces, a pattern of millions, or anything but a local path. That is
             judged of each path after expansion, since ``{pipe,x}:`` hides a scheme before it.
     """
+    for first, last in _RANGE.findall(pattern):  # it would be written out before it is counted
+        if abs(int(last) - int(first)) >= _MOST_SHARDS:
+            raise UserError(f"'{pattern}' stands for more than {_MOST_SHARDS} shards")
     try:
         names = list(islice(braceexpand(pattern), _MOST_SHARDS + 1))
     except ValueError:  # its UnbalancedBracesError
