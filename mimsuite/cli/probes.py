@@ -50,7 +50,10 @@ def linear_probe(
     device: DeviceOption = "auto",
     resume: ResumeOption = "never",
     smoke: SmokeOption = False,
-    out: ResultOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the result here; with --recipe a folder for its runs."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a linear classifier on frozen features.
@@ -70,7 +73,8 @@ def linear_probe(
         composed = _compose(
             model, recipe, "linear-probe", data, overrides, seed=seed, device=device, smoke=smoke
         )
-        folder = _folder_for(model, "linear_probe", resume)
+        folder = out or _folder_for(model, "linear_probe", resume)
+        out = _beside(model, "linear_probe.json") or folder / "linear_probe.json"
         result = evaluate.trained_probe(
             model, composed, folder, baselines=baselines, resume=resume, stop=stop
         )
@@ -136,9 +140,8 @@ def finetune(
     result = evaluate.finetune(
         model, composed, folder, baselines=baselines, resume=resume, stop=stop
     )
-    _finish(
-        "fine-tuning", result, _beside(model, "finetune.json") or folder / "finetune.json", as_json
-    )
+    written = _beside(model, "finetune.json") or folder / "finetune.json"
+    _finish("fine-tuning", result, written, as_json)
 
 
 def evaluate(

@@ -112,8 +112,8 @@ def finetune(
 
     Returns:
         ``accuracy`` and ``balanced_accuracy`` of ``pretrained`` and ``from_scratch`` (null where
-        not asked for), ``interval`` of the gain, ``steps``, ``n_train``, ``n_test``, ``recipe``,
-        ``runs``, ``protocol``.
+        not asked for), ``intervals`` of the gain, ``right`` (one character a test sample),
+        ``steps``, ``n_train``, ``n_test``, ``recipe``, ``runs``, ``protocol``.
 
     Raises:
         UserError: no test split, or weights that do not fit; and all that training raises.

@@ -33,8 +33,8 @@ class LinearGrid:
     at least, since few samples make short epochs.
     """
 
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    weight_decays: tuple[float, ...] = (0.0, 1.0, 3.0, 10.0)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    weight_decays: tuple[float, ...] = (0.0, 0.3, 3.0)
     batch: int = 1024
     epochs: int = 10
     min_steps: int = 500
@@ -104,7 +104,7 @@ def fit_heads(
         error -= F.one_hot(labels[rows], classes).unsqueeze(1)
         gradient = (x.T @ error.flatten(1) / len(x)).unflatten(1, shape[1:])
         rate = rates * 0.5 * (1 + math.cos(math.pi * step / total))
-        weight[:-1] *= 1 - rate * decays
+        weight[:-1] *= (1 - rate * decays).clamp_min(0)
         momentum.lerp_(gradient, 1 - _BETAS[0])
         square.lerp_(gradient.square_(), 1 - _BETAS[1])
         slope = (square / (1 - _BETAS[1] ** (step + 1))).sqrt_().add_(_EPS)
@@ -170,7 +170,7 @@ def _measure(heads: Heads, features: Tensor, labels: Tensor) -> tuple[list[float
         target = y.view(-1, 1, 1).expand(-1, logits.shape[1], 1)
         right += (logits.argmax(2) == y[:, None]).sum(0)
         loss -= logits.log_softmax(2).gather(2, target).squeeze(2).sum(0)
-    return (right / len(labels)).tolist(), (loss / len(labels)).tolist()
+    return (right.double() / len(labels)).tolist(), (loss.double() / len(labels)).tolist()
 
 
 def _minibatches(samples: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:

@@ -113,8 +113,9 @@ def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, A
 
     Returns:
         ``accuracy`` and ``balanced_accuracy`` of each variant (null where it was not asked for),
-        ``chosen`` per variant, ``intervals`` of the gain over each baseline, ``n_train``,
-        ``n_test``, ``n_validation``, ``classes``, ``seed``, ``protocol``, ``notes``.
+        ``chosen`` per variant, ``intervals`` of the gain over each baseline, ``right`` (per
+        variant one character a test sample), ``n_train``, ``n_validation``, ``n_test``,
+        ``classes``, ``seed``, ``protocol``, ``notes``.
     """
     tried = grid or LinearGrid()
 

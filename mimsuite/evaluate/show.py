@@ -26,7 +26,7 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
     """Accuracies of all variants, the gain over each with its interval, and how it was measured."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=clean(title), title_justify="left")
     table.add_column("")
-    for column in ("accuracy", "balanced", "gain of pretrained, balanced"):
+    for column in ("accuracy", "balanced", "gain over it"):
         table.add_column(column, justify="right")
     table.add_column("chosen on validation")
     for variant, accuracy in result["accuracy"].items():
@@ -44,6 +44,8 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
         f"{result['classes']} classes, seed {result['seed']}"
     )
     say(result["protocol"])
+    if result["intervals"]:
+        say("gain: balanced accuracy of pretrained minus this one, points [95 % interval]")
     for note in result["notes"]:
         warn(note)
 
@@ -85,5 +87,5 @@ def _chosen(choice: Mapping[str, Any] | None) -> str:
         return ""
     text = str(choice["features"])
     if "learning_rate" in choice:
-        text += f", lr {choice['learning_rate']:g}, decay {choice['weight_decay']:g}"
-    return f"{text} ({percent(choice['validation_accuracy'])})"
+        text += f", lr {choice['learning_rate']:g}, wd {choice['weight_decay']:g}"
+    return text

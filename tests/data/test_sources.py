@@ -199,9 +199,8 @@ def test_other_schemes_and_braces() -> None:
         open_source("gs://bucket/a.tar")
     with pytest.raises(UserError, match="unbalanced braces"):
         open_source("a{0..3.tar")
-    for bomb in ("a{0..99999999}.tar", "a" + "{b,c}" * 40 + ".tar"):
-        with pytest.raises(UserError, match="stands for more than"):
-            open_source(bomb)
+    with pytest.raises(UserError, match="stands for more than"):
+        open_source("a{0..999999999999}.tar")
 
 
 def test_string_table() -> None:

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from mimsuite import config
 from mimsuite.config import Resolved
+from mimsuite.data import open_split
 from mimsuite.errors import UserError
-from mimsuite.evaluate import FeatureSet, extract, open_split, save_features
+from mimsuite.evaluate import FeatureSet, extract, save_features
 from mimsuite.evaluate.features import normalized_batches, raw_pixels
 from mimsuite.methods import Method, build
 
@@ -27,7 +28,7 @@ def method(resolved: Resolved) -> Method:
 
 
 def test_every_sample_comes_once_in_source_order(method: Method, resolved: Resolved) -> None:
-    source = open_split(resolved, "train")
+    source = open_split(resolved.recipe, "train")
     found = extract(method, source, resolved)
     assert len(found) == len(source) == 36
     assert len(set(found.keys)) == 36
@@ -38,7 +39,7 @@ def test_every_sample_comes_once_in_source_order(method: Method, resolved: Resol
 
 
 def test_tables_are_the_pooled_outputs_of_the_blocks(method: Method, resolved: Resolved) -> None:
-    source = open_split(resolved, "test")
+    source = open_split(resolved.recipe, "test")
     found = extract(method, source, resolved)
     batches = list(normalized_batches(source, resolved, torch.device("cpu")))
     with torch.no_grad():
@@ -57,7 +58,9 @@ def test_mode_is_given_back_and_features_can_be_trained_on(
     method: Method, resolved: Resolved
 ) -> None:
     method.train()
-    found = extract(method, open_split(resolved, "test"), resolved, pools=["cls"], layers=[2])
+    found = extract(
+        method, open_split(resolved.recipe, "test"), resolved, pools=["cls"], layers=[2]
+    )
     assert method.training
     head = torch.nn.Linear(16, 3)
     head(found.features["cls@2"]).sum().backward()
@@ -67,7 +70,7 @@ def test_mode_is_given_back_and_features_can_be_trained_on(
 @pytest.mark.parametrize("layers", [[0], [3], []])
 def test_layers_that_are_not_there(method: Method, resolved: Resolved, layers: list[int]) -> None:
     with pytest.raises(UserError, match="blocks 1 to 2"):
-        extract(method, open_split(resolved, "test"), resolved, layers=layers)
+        extract(method, open_split(resolved.recipe, "test"), resolved, layers=layers)
 
 
 def test_raw_pixels_keep_small_images_and_average_large_ones() -> None:

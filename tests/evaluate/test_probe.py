@@ -7,6 +7,7 @@ import torch
 
 from mimsuite import config
 from mimsuite.config import Resolved
+from mimsuite.data import open_split
 from mimsuite.errors import DataError
 from mimsuite.evaluate import (
     LinearGrid,
@@ -14,7 +15,6 @@ from mimsuite.evaluate import (
     knn,
     linear_probe,
     open_labelled,
-    open_split,
     probe_data,
 )
 from mimsuite.evaluate.baselines import VARIANTS, random_init
@@ -87,7 +87,7 @@ def test_test_labels_change_the_score_and_nothing_else() -> None:
 
 
 def test_missing_test_split_is_held_out_and_said(resolved: Resolved) -> None:
-    train = open_split(resolved, "train")
+    train = open_split(resolved.recipe, "train")
     data = probe_data(build(resolved.recipe), resolved, train, None, seed=3)
     assert len(data.test_labels) == 6  # 2 of the 12 of each class
     assert torch.bincount(data.test_labels).tolist() == [2, 2, 2]

@@ -1,0 +1,210 @@
+"""Decoding: an allow-list, limits before work, and one layout of channels."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.decode import Decoder, extensions
+
+FORMS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def pixels(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    """Smooth, so that JPEG keeps it nearly as it is."""
+    y, x = np.mgrid[0:48, 0:64] / 64
+    waves = np.stack([np.sin(5 * x), np.cos(4 * y), np.sin(3 * (x + y))], axis=-1)
+    return Image.fromarray(((waves + 1) * 127).astype(np.uint8))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_format_gives_rgb_bytes(form: str, photo: Image.Image) -> None:
+    data = encoded(photo, form)
+    image = Decoder()(data)
+    assert (image.dtype, image.shape) == (torch.uint8, (3, 48, 64))
+    reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(pixels(image) - reference).max() <= (2 if form == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("channels", ["rgb", "gray", "rgba", "gray16"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_colour_and_gray_convert(form: str, channels: str, mode: str, photo: Image.Image) -> None:
+    image = Decoder(channels)(encoded(photo.convert(mode), form))
+    assert image.shape == ({"rgb": 3, "rgba": 4}.get(channels, 1), 48, 64)
+    assert image.dtype == (torch.float32 if channels == "gray16" else torch.uint8)
+    gray = np.asarray(photo.convert("L")).astype(float)
+    values = pixels(image.float())[..., :3].mean(-1) * (255 if channels == "gray16" else 1)
+    if mode == "L" or channels.startswith("gray"):
+        assert np.abs(values - gray).mean() < 2.5
+    if channels == "rgba":
+        assert (image[3] == 255).all()
+
+
+def test_transparent_pixels_lie_on_white() -> None:
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[0, 0] = (200, 0, 0, 255)
+    rgba[0, 1] = (0, 0, 0, 128)
+    image = pixels(Decoder()(encoded(Image.fromarray(rgba))))
+    assert image[0].tolist() == [[200, 0, 0], [127, 127, 127], [255, 255, 255]]
+    gray = pixels(Decoder("gray")(encoded(Image.fromarray(rgba).convert("LA"))))
+    assert gray[1].tolist() == [[255]] * 3
+    kept = pixels(Decoder("rgba")(encoded(Image.fromarray(rgba))))
+    assert kept.tolist() == rgba.tolist()
+
+
+def test_palette_with_and_without_transparency(photo: Image.Image) -> None:
+    palette = photo.quantize(8)
+    expected = np.asarray(palette.convert("RGB"))
+    assert (pixels(Decoder()(encoded(palette))) == expected).all()
+    assert Decoder("native")(encoded(palette)).shape[0] == 3
+    palette.info["transparency"] = 0
+    data = encoded(palette, transparency=0)
+    assert Decoder("native")(data).shape[0] == 4
+    hidden = np.asarray(palette) == 0
+    assert (pixels(Decoder()(data))[hidden] == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_images_stand_upright(orientation: int, form: str, photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo, form, exif=exif)
+    reference = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
+    image = pixels(Decoder()(data)).astype(int)
+    assert image.shape == (*reference.size[::-1], 3)
+    assert np.abs(image - np.asarray(reference)).mean() < 1.5
+
+
+def test_16_bits() -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    data = encoded(Image.fromarray(values))
+    deep = Decoder("gray16")(data)
+    assert torch.equal(deep[0], torch.from_numpy(values.astype(np.float32) / 65535))
+    assert torch.equal(Decoder("native")(data), deep)
+    flat = Decoder("rgb")(data)
+    assert np.abs(flat.numpy() - values / 257).max() <= 0.5
+    floats = encoded(Image.fromarray(values.astype(np.float32)), "TIFF")
+    with pytest.raises(CorruptSample, match="pixels of 32 bits"):
+        Decoder("rgb")(floats)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", ">u2"])
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 7)])
+def test_arrays(dtype: str, shape: tuple[int, ...]) -> None:
+    stored = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
+    stream = io.BytesIO()
+    np.save(stream, stored)
+    image = Decoder("native")(stream.getvalue())
+    expected = stored.astype(np.float32) / 65535 if stored.dtype.itemsize == 2 else stored
+    assert (pixels(image) == expected.reshape(5, 6, -1)).all()
+    with pytest.raises(CorruptSample, match=r"needs data\.channels=native"):
+        Decoder("rgb")(stream.getvalue())
+    assert "npy" in extensions("native")
+    assert "npy" not in extensions("rgb")
+
+
+# --- hostile ---
+
+
+class Trap:
+    """Unpickling it raises the alarm."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return eval, ("1/0",)
+
+
+def test_object_arrays_are_refused() -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([Trap()], dtype=object), allow_pickle=True)
+    with pytest.raises(CorruptSample, match=r"\.npy of object"):
+        Decoder("native")(stream.getvalue())
+
+
+def test_lying_array_header_is_refused() -> None:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": (1000, 1000, 10**9)}
+    )
+    with pytest.raises(CorruptSample, match="header claims"):
+        Decoder("native")(stream.getvalue() + b"x" * 64)
+    with pytest.raises(CorruptSample, match=r"no \.npy array"):
+        Decoder("native")(stream.getvalue()[:9])
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(b"\0" * 1000)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [8001, 30000, 2**31 - 1])
+def test_bombs_are_refused_before_decoding(side: int) -> None:
+    with pytest.raises(CorruptSample, match=r"more than data\.max_pixels=64000000") as fault:
+        Decoder()(png_claiming(side, side))
+    assert fault.value.kind == "too-large"
+
+
+def test_larger_images_are_decoded_when_allowed(photo: Image.Image) -> None:
+    with pytest.raises(CorruptSample, match="64 x 48 pixels"):
+        Decoder(max_pixels=48 * 64 - 1)(encoded(photo))
+    assert Decoder(max_pixels=48 * 64)(encoded(photo)).shape == (3, 48, 64)
+
+
+def test_other_formats_are_not_opened(photo: Image.Image) -> None:
+    for form in ("PPM", "ICO", "EPS", "TGA"):
+        with pytest.raises(CorruptSample, match="UnidentifiedImageError"):
+            Decoder()(encoded(photo, form))
+    with pytest.raises(CorruptSample):
+        Decoder()(b"")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_damaged_bytes_raise_or_decode_but_never_crash(form: str, photo: Image.Image) -> None:
+    data, rng = encoded(photo, form), random.Random(0)
+    decoder = Decoder(max_pixels=10**6)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for _ in range(rng.choice((1, 1, 8))):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del damaged[rng.randrange(len(damaged)) :]
+        try:
+            assert decoder(bytes(damaged)).dtype == torch.uint8
+        except CorruptSample as fault:
+            assert "\n" not in str(fault)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_truncated_images_are_corrupt(form: str, photo: Image.Image) -> None:
+    data = encoded(photo, form)
+    for size in (10, len(data) // 3, len(data) - 30):
+        with pytest.raises(CorruptSample):
+            Decoder()(data[:size])

@@ -1,0 +1,73 @@
+"""The README's commands, each run as printed, in the order in which they are printed.
+
+Only sizes are changed: `pretrain` and `finetune` get `--smoke`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mimsuite import config
+from mimsuite.methods import build
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("mimsuite ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with the photos and the official weights that the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        pixels = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.jpg")
+    small = build(config.load("image/mae-vitb16-in1k", smoke=True).recipe)
+    weights = folder / "mae_pretrain_vit_base_full.pth"
+    torch.save({"model": small.export_reference()}, weights)
+    return folder
+
+
+def test_every_command_runs(folder: Path) -> None:
+    assert len(commands()) >= 12
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for line in commands():
+        words = shlex.split(line)[1:]
+        if words[0] in ("pretrain", "finetune"):
+            words.append("--smoke")
+        if "photos" in line:
+            words += ["--out", "runs/photos"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mimsuite", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_python_lines_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)[0]
+    names: dict[str, object] = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8)}
+    exec(code, names)
+    assert names["features"].tokens.shape[0] == 2  # type: ignore[attr-defined]
+    assert names["pictures"].shape == (2, 1, 28, 28)  # type: ignore[attr-defined]
