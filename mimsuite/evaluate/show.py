@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -16,7 +16,7 @@ _WORDS = {
     "pretrained": "pretrained",
     "random_init": "random init",
     "raw_input": "raw input",
-    "majority": "majority class",
+    "majority": "majority",
     "from_scratch": "from scratch",
 }
 _MOST_CLASSES = 20
@@ -24,20 +24,23 @@ _MOST_CLASSES = 20
 
 def show_result(title: str, result: Mapping[str, Any]) -> None:
     """Accuracies of all variants, the gain over each with its interval, and how it was measured."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=clean(title), title_justify="left")
-    table.add_column("")
-    for column in ("accuracy", "balanced", "gain over it"):
-        table.add_column(column, justify="right")
-    table.add_column("chosen on validation")
-    for variant, accuracy in result["accuracy"].items():
-        if accuracy is not None:
-            table.add_row(
-                _WORDS.get(variant, variant),
-                percent(accuracy),
-                percent(result["balanced_accuracy"][variant]),
-                _gain(result["intervals"].get(variant)),
-                _chosen(result.get("chosen", {}).get(variant)),
-            )
+    columns = ["accuracy", "balanced"]
+    rows = {
+        variant: [percent(accuracy), percent(result["balanced_accuracy"][variant])]
+        for variant, accuracy in result["accuracy"].items()
+        if accuracy is not None
+    }
+    if result["intervals"]:
+        columns.append("gain over it")
+        for variant, cells in rows.items():
+            cells.append(_gain(result["intervals"].get(variant)))
+    if result.get("chosen"):
+        columns.append("chosen on validation")
+        for variant, cells in rows.items():
+            cells.append(_chosen(result["chosen"].get(variant)))
+    table = _table(title, ["", *columns])
+    for variant, cells in rows.items():
+        table.add_row(_WORDS.get(variant, variant), *cells)
     stderr().print(table)
     say(
         f"{result['n_train']} training and {result['n_test']} test samples, "
@@ -45,17 +48,14 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
     )
     say(result["protocol"])
     if result["intervals"]:
-        say("gain: balanced accuracy of pretrained minus this one, points [95 % interval]")
+        say("gain: balanced accuracy of pretrained minus the row's, points [95 % interval]")
     for note in result["notes"]:
         warn(note)
 
 
 def show_classes(title: str, result: Mapping[str, Any]) -> None:
     """Accuracy of a classifier, in all and by class, the worst classes first."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=clean(title), title_justify="left")
-    table.add_column("class")
-    table.add_column("samples", justify="right")
-    table.add_column("accuracy", justify="right")
+    table = _table(title, ["class", "samples", "accuracy"])
     by_class = sorted(result["per_class"].items(), key=lambda item: item[1]["accuracy"])
     for name, figures in by_class[:_MOST_CLASSES]:
         found = percent(figures["accuracy"])
@@ -67,6 +67,21 @@ def show_classes(title: str, result: Mapping[str, Any]) -> None:
         f"accuracy {percent(result['accuracy'])}, balanced {percent(result['balanced_accuracy'])} "
         f"on {result['n_test']} samples"
     )
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    """An empty table that stays within 80 columns; figures to the right."""
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=Text(clean(title), "bold"),
+        title_justify="left",
+    )
+    for column in columns:
+        figures = column not in ("", "class", "chosen on validation")
+        table.add_column(column, justify="right" if figures else "left")
+    return table
 
 
 def percent(fraction: float) -> str:

@@ -25,7 +25,7 @@ from mimsuite.tokens import resize_positions
 from mimsuite.train.lars import LARS
 from mimsuite.train.optim import param_groups
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens" / "image"
 TINY = ViTSection(image_size=32, patch_size=8, width=32, depth=2, heads=4, trained_positions=True)
 
 
@@ -58,13 +58,7 @@ def images(count: int = 4) -> Batch:
 
 
 def golden(name: str) -> dict[str, Tensor]:
-    return load_file(stored(f"image/{name}.safetensors"))
-
-
-def stored(path: str) -> Path:
-    if not (GOLDENS / path).exists():
-        pytest.skip(f"{path} is not in this checkout")
-    return GOLDENS / path
+    return load_file(GOLDENS / f"{name}.safetensors")
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -118,7 +112,7 @@ def test_probe_head_and_its_steps_equal_the_published_ones() -> None:
 
 
 def test_layer_decay_groups_equal_the_published_ones() -> None:
-    case = json.loads(stored("image/layer-decay-groups.json").read_text())
+    case = json.loads((GOLDENS / "layer-decay-groups.json").read_text())
     entries = [
         e for e in case["table"] if e["family"] == "mae" and e["args"].get("stage") == "finetune"
     ]
