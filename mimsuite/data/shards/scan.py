@@ -28,11 +28,14 @@ CLASSES_FILE = "classes.json"
 
 # A member as the index holds it; sample and extension count into the tables of the shard.
 MEMBER = np.dtype(
-    {
-        "names": ["offset", "size", "crc", "sample", "extension"],
-        "formats": ["<u8", "<u8", "<u4", "<u4", "<u4"],
-        "itemsize": 32,
-    }
+    [
+        ("offset", "<u8"),
+        ("size", "<u8"),
+        ("crc", "<u4"),
+        ("sample", "<u4"),
+        ("extension", "<u4"),
+        ("reserved", "<u4"),
+    ]
 )
 _BLOCK = 512
 _CHUNK = 1 << 20
@@ -199,7 +202,7 @@ class _Scanner:
         keys = self._complete_keys()
         numbers = {key: number for number, key in enumerate(keys)}
         extensions = sorted({item.extension for item in self.kept})
-        members = np.zeros(len(self.kept), dtype=MEMBER)  # zeros: its padding is written too
+        members = np.zeros(len(self.kept), dtype=MEMBER)
         for column in ("offset", "size", "crc"):
             members[column] = [getattr(item, column) for item in self.kept]
         members["sample"] = [numbers[item.key] for item in self.kept]
