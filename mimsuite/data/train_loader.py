@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +23,14 @@ from mimsuite.data.workers import start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError, UserError
 
 _PREFETCH = 2  # micro-batches that each worker prepares ahead
+_OPEN: weakref.WeakSet[TrainLoader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Workers are deaf to the signal by which Python ends them at exit, and would be waited for."""
+    for loader in list(_OPEN):
+        loader.close()
 
 
 @dataclass(frozen=True)
@@ -127,13 +137,19 @@ class TrainLoader:
                 generator=torch.Generator(),  # else it would draw from the global one
             )
         )
-        while self._parts is not None:
-            parts = [self._next_part() for _ in range(max(1, self._workers))]
-            damage = self._count.add(damage_in_order(parts))
-            for part in parts:
-                if part.fault is not None:
-                    raise part.fault
-            yield Loaded(join(parts, labelled=self._labelled, pin=self._pin), damage)
+        _OPEN.add(self)
+        mine = id(self._parts)  # not itself: this frame must not keep the workers
+        try:
+            while self._parts is not None:
+                parts = [self._next_part() for _ in range(max(1, self._workers))]
+                damage = self._count.add(damage_in_order(parts))
+                for part in parts:
+                    if part.fault is not None:
+                        raise part.fault
+                yield Loaded(join(parts, labelled=self._labelled, pin=self._pin), damage)
+        finally:
+            if id(self._parts) == mine:  # else iterating has begun anew in the meantime
+                self.close()
 
     def _next_part(self) -> Part:
         assert self._parts is not None
