@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mimsuite.batch import Batch
@@ -12,7 +13,7 @@ from mimsuite.data.augment import EvalTransform, channels_match
 from mimsuite.data.damage import CorruptSample, Damage, DamageCount
 from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
 from mimsuite.data.source import Source
-from mimsuite.data.workers import start_worker, worker_died
+from mimsuite.data.workers import one_thread, worker_died
 from mimsuite.errors import DataError, MimsuiteError
 
 
@@ -69,7 +70,8 @@ class EvalLoader:
             self._dataset,
             batch_size=None,
             num_workers=min(self._workers, len(self._dataset)),
-            worker_init_fn=start_worker,
+            worker_init_fn=one_thread,
+            generator=torch.Generator(),  # else it would draw from the global one
         )
         parts = iter(loader)
         while (part := self._next(parts)) is not None:

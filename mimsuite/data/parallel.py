@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
 from mimsuite.data.workers import start_worker
+from mimsuite.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -24,6 +26,10 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> It
     ) as pool:
         try:
             yield from pool.map(work, jobs)
+        except BrokenProcessPool:
+            raise DataError(
+                "a worker process died; most often memory ran out: use fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,4 +1,4 @@
-"""What every loader process does at its start."""
+"""What loader processes do at their start, and how the death of one is told."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import signal
 import torch
 
 
+def one_thread(worker: int) -> None:
+    """Processes share out the work; threads of each would only get in their way."""
+    torch.set_num_threads(1)
+
+
 def start_worker(worker: int) -> None:
     """One thread, and deaf to stop signals.
 
     A scheduler signals all processes of a job; the trainer must find its workers alive to finish
     the step and save. They end when it closes them, or within seconds of its death.
     """
-    torch.set_num_threads(1)
+    one_thread(worker)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
