@@ -312,8 +312,8 @@ def _write(result: dict[str, Any], path: Path | None, as_json: bool) -> None:
     import json
 
     from mimsuite.cli.output import print_json
+    from mimsuite.files import write_atomic
     from mimsuite.report.console import say
-    from mimsuite.report.files import write_atomic
 
     if path is not None:
         try:

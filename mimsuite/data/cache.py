@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mimsuite.errors import UserError
+from mimsuite.files import write_atomic
 
 
 def cache_folder() -> Path:
@@ -14,20 +15,6 @@ def cache_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mimsuite"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under another name, then rename: several processes may do it at once.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_first_possible(paths: list[Path], content: bytes) -> Path:
@@ -39,7 +26,7 @@ def write_first_possible(paths: list[Path], content: bytes) -> Path:
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            write_atomic(path, content)
         except OSError:
             continue
         return path

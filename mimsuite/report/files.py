@@ -1,4 +1,4 @@
-"""Files that are whole at every moment: atomic rewrites, and lines that are there or not.
+"""Files of a run that are whole at every moment: valid JSON, and lines that are there or not.
 
 JSON written here is valid JSON: numbers that JSON lacks become the strings ``"NaN"``,
 ``"Infinity"`` and ``"-Infinity"``, which both Python's ``float()`` and JavaScript's ``Number()``
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mimsuite.errors import UserError
+from mimsuite.files import write_atomic
 
 _FAILURES_ALLOWED = 3  # in a row, of appending to one file
 _LONGEST_LINE = 1 << 20  # bytes looked at, at the end of a file, for a line cut by a crash
@@ -40,21 +41,6 @@ def jsonable(value: Any) -> Any:
 def dumps(value: Any, indent: int | None = None) -> str:
     """``value`` as ASCII JSON, on one line unless ``indent`` is given."""
     return json.dumps(jsonable(value), allow_nan=False, indent=indent)
-
-
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Replace a file in one go: readers see the old content or the new, never a part."""
-    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name without content
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

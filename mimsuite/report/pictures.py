@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mimsuite.report.files import write_atomic
+from mimsuite.files import write_atomic
 from mimsuite.report.text import clean
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mimsuite.errors import UserError
+from mimsuite.files import write_atomic
 from mimsuite.report import console
 from mimsuite.report.environment import environment
-from mimsuite.report.files import LineFile, dumps, write_atomic
+from mimsuite.report.files import LineFile, dumps
 from mimsuite.report.metrics import MetricsFiles
 from mimsuite.report.status import Status, clear_status
 from mimsuite.report.text import clean, now

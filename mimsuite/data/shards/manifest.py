@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mimsuite.data.cache import write_whole
 from mimsuite.errors import DataError
+from mimsuite.files import write_atomic
 
 FILE_NAME = "index.json"
 
@@ -67,7 +67,7 @@ class Manifest(BaseModel):
             raise DataError(f"{path} is no shard index: {where}: {first['msg']}") from None
 
     def write(self, folder: Path) -> None:
-        write_whole(folder / FILE_NAME, (self.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(folder / FILE_NAME, self.model_dump_json(indent=1) + "\n")
 
     def check(self, shard: Path, *, samples: int | None = None) -> None:
         """Compare a shard with its entry.
