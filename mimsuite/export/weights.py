@@ -133,7 +133,7 @@ def _checkpoint_in(path: Path) -> tuple[Path, list[str]]:
 
 
 def _of_checkpoint(path: Path, found: Path, notes: list[str]) -> Weights:
-    state = checkpoint.read(found)
+    state = checkpoint.read(found, verified=found != path)  # searched for: it has been verified
     resolved = from_document(state.document, str(path))
     if state.ema:
         notes = [*notes, "moving average of the weights used"]

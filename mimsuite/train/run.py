@@ -139,7 +139,7 @@ def _checkpoint_to_resume(out: Path, resume: str) -> checkpoint.CheckpointState 
     path, rejected = checkpoint.newest(out)
     for line in rejected:
         report.warn(f"passed over a damaged checkpoint: {line}")
-    return None if path is None else checkpoint.read(path)
+    return None if path is None else checkpoint.read(path, verified=True)
 
 
 @contextmanager
