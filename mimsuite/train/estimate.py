@@ -19,6 +19,7 @@ from mimsuite.errors import MimsuiteError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
 from mimsuite.train.device import choose_device
+from mimsuite.train.step import run_method
 
 _BYTES = 4  # parameters, gradients, optimizer state: float32
 _COPIES = 4  # weight, gradient and AdamW's two moments
@@ -92,9 +93,7 @@ def print_estimate(resolved: Resolved) -> None:
 
 
 def _loss(method: Method, batch: Batch, seed: int) -> Tensor:
-    noise = Noise(seed, 0, batch.index)
-    context = method.prepare(batch, noise)
-    return method(batch, method.mask(batch, noise, context), context).loss
+    return run_method(method, batch, Noise(seed, 0, batch.index)).loss
 
 
 def _time_one_sample(recipe: Recipe, device: torch.device) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mimsuite.batch import Batch
-from mimsuite.methods.base import Method, alone
+from mimsuite.methods.base import Method, Output, alone
 from mimsuite.noise import Noise
 from mimsuite.train.optim import trained
 from mimsuite.train.precision import Precision
@@ -64,10 +64,7 @@ def train_step(
     for batch in micro_batches:
         rows = noise(batch)
         with precision.autocast():
-            with torch.no_grad():
-                context = method.prepare(batch, rows, gather)
-                masks = method.mask(batch, rows, context)
-            output = method(batch, masks, context)
+            output = run_method(method, batch, rows, gather)
         precision.backward(output.loss / accumulation)
         losses.append(output.loss.detach())
         for name, value in output.terms.items():
@@ -78,6 +75,16 @@ def train_step(
     skipped = (~torch.isfinite(loss + grad_norm)).float()
     precision.step(optimizer, skipped)
     return StepResult(loss, terms, grad_norm, skipped)
+
+
+def run_method(
+    method: Method, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+) -> Output:
+    """Prepare and mask without gradient, then forward: the way of a batch through any method."""
+    with torch.no_grad():
+        context = method.prepare(batch, noise, gather)
+        masks = method.mask(batch, noise, context)
+    return method(batch, masks, context)
 
 
 def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:
