@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("WDS_SECURE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes of the embedded sets go to a folder of this session, in child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIMSUITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
