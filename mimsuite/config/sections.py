@@ -219,6 +219,7 @@ class TrainSection(Section):
     micro_batch: Positive | None = None  # samples per device at once; None: global / devices
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
+    threads: Positive | None = None  # of the CPU in a step; None: all cores
     seed: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step
     compile: bool = False

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -89,6 +89,8 @@ class Decoder:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:  # its message is the address of the buffer
+            raise CorruptSample("decode", f"no image of {', '.join(FORMATS)}") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
         _check_size(*image.size, self.max_pixels)

@@ -24,14 +24,16 @@ class Attention(TimmAttention):
         batch, tokens, width = x.shape
         if queries is None:
             qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, h, N, d)
+            # Taken apart along the inner axis, so that the gradient is put together where it is
+            # read, without a copy into the product's order.
+            q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (B, h, N, d)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
             q = F.linear(x[:, -queries:], weight[:width], bias[:width])
             kv = F.linear(x, weight[width:], bias[width:])
             q = q.reshape(batch, queries, self.num_heads, self.head_dim).transpose(1, 2)
             kv = kv.reshape(batch, tokens, 2, self.num_heads, self.head_dim)
-            k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+            k, v = (part.transpose(1, 2) for part in kv.unbind(2))
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 

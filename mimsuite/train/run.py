@@ -78,6 +78,8 @@ def train(
     keep_freed_memory()
     recipe = resolved.recipe
     require_single_process()
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
     device = choose_device(recipe.train.device)
     start = _checkpoint_to_resume(Path(out), resume)
     seed_generators(key_of(recipe.train.seed, "weights"))

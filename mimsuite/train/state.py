@@ -12,10 +12,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mimsuite.errors import UserError
+
+
+def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put a state dict back.
+
+    Raises:
+        UserError: it is of another architecture; names the first tensor that differs.
+    """
+    ours = model.state_dict()
+    for name in (*ours, *tensors):
+        saved, wanted = (_shape(state, name) for state in (tensors, ours))
+        if saved != wanted:
+            raise UserError(
+                f"the checkpoint is of another model ({name}: {saved} there, {wanted} here): "
+                f"resume with the recipe of its run, or start from its weights with --init-from"
+            )
+    model.load_state_dict(tensors)
+
+
+def _shape(state: dict[str, Tensor], name: str) -> str:
+    return " x ".join(map(str, state[name].shape)) or "scalar" if name in state else "none"
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

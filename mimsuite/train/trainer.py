@@ -15,6 +15,7 @@ from mimsuite.config import Resolved
 from mimsuite.errors import DivergedError, Preempted, UserError
 from mimsuite.methods.base import Method
 from mimsuite.noise import Noise
+from mimsuite.report.console import warn
 from mimsuite.train import checkpoint
 from mimsuite.train.device import peak_memory_mb
 from mimsuite.train.meter import Meter
@@ -25,6 +26,7 @@ from mimsuite.train.schedule import half_cosine
 from mimsuite.train.state import (
     generator_tensors,
     load_generators,
+    load_model,
     load_optimizer,
     optimizer_tensors,
 )
@@ -32,9 +34,11 @@ from mimsuite.train.step import StepResult, train_step
 
 if TYPE_CHECKING:
     from mimsuite.data import Normalize, TrainLoader
+    from mimsuite.data.damage import Damage
     from mimsuite.report import Progress, RunDirectory
 
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
+_NAMED = 5  # corrupt samples that are warned of one by one
 
 
 @dataclass
@@ -74,6 +78,7 @@ class Trainer:
         self.meter = Meter()
         self.step = 0
         self._saved_at, self._saved_step, self._failed_saves = time.monotonic(), -1, 0
+        self._damaged = 0
 
     # --- the loop ---
 
@@ -111,6 +116,9 @@ class Trainer:
                 self.save()
         if self._saved_step != self.step:
             self.save()
+        if self._damaged:
+            were = "sample was" if self._damaged == 1 else "samples were"
+            self._warn(f"{self._damaged} corrupt {were} replaced by another; see events.jsonl")
 
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
@@ -149,20 +157,33 @@ class Trainer:
             loaded = next(stream)
             self._clock.waiting += time.monotonic() - begun
             self._clock.samples += len(loaded.batch)
-            for bad in loaded.damage:
-                self.run.event(
-                    "bad_sample",
-                    self.step,
-                    key=bad.key,
-                    shard=bad.shard,
-                    kind=bad.kind,
-                    message=bad.message,
-                )
+            self._report(loaded.damage)
             batch = self.normalize(loaded.batch)
             watch(batch)
             yield batch
 
     # --- log ---
+
+    def _report(self, damage: list[Damage]) -> None:
+        """Corrupt samples: an event each, and a warning for the first few."""
+        for bad in damage:
+            self._damaged += 1
+            self.run.event(
+                "bad_sample",
+                self.step,
+                key=bad.key,
+                shard=bad.shard,
+                kind=bad.kind,
+                message=bad.message,
+            )
+            if self._damaged <= _NAMED:
+                self._warn(f"replaced {bad}")
+            elif self._damaged == _NAMED + 1:
+                self._warn("more samples are replaced: events.jsonl names all of them")
+
+    def _warn(self, text: str) -> None:
+        warn(text)
+        self.run.log(f"warning: {text}")
 
     def write_log(self, progress: Progress) -> None:
         """A line of metrics: the means since the last one."""
@@ -209,14 +230,21 @@ class Trainer:
         """Go on from a checkpoint of this very run.
 
         Raises:
-            UserError: the data now makes other epochs than when it was saved.
+            UserError: it is of another method or model, or the data now makes other epochs than
+                when it was saved.
         """
+        saved, ours = state.document["method"]["name"], self.recipe.method.name
+        if saved != ours:
+            raise UserError(
+                f"the checkpoint is of method '{saved}', this recipe's is '{ours}': resume with "
+                f"the recipe of its run, or start from its weights with --init-from"
+            )
+        load_model(self.method, state.model)
         if state.facts["steps_per_epoch"] != self.steps_per_epoch:
             raise UserError(
                 f"the checkpoint's epoch has {state.facts['steps_per_epoch']} steps, now it would "
                 f"have {self.steps_per_epoch}: resume with the same data and global batch"
             )
-        self.method.load_state_dict(state.model)
         load_optimizer(self.optimizer, state.optim)
         if self.ema is not None and state.ema:
             self.ema.module.load_state_dict(state.ema)
@@ -232,10 +260,11 @@ class Trainer:
             checkpoint.prune(self.run.checkpoints, self.recipe.checkpoint.keep)
         except OSError as error:
             self._failed_saves += 1
-            self.run.log(f"warning: checkpoint at step {self.step} not written: {error}")
+            self._warn(f"checkpoint at step {self.step} not written: {error}")
             if self._failed_saves >= _FAILED_SAVES or self.step == self.total_steps or self.stop:
                 raise UserError(
-                    f"cannot write checkpoints in {self.run.checkpoints}: {error}"
+                    f"cannot write checkpoints in {self.run.checkpoints}: "
+                    f"{error.strerror or error}; make room there and go on with --resume auto"
                 ) from None
             return
         finally:
