@@ -144,10 +144,19 @@ class Nothing(Section):
 # --- data ---------------------------------------------------------------------------------------
 
 
+class MixedSection(Section):
+    """One of the sets that `data.mixture` lists."""
+
+    source: str  # as data.source
+    split: str = "train"
+    weight: Annotated[float, Field(gt=0.0)] = 1.0  # its share is weight / sum of weights
+
+
 class DataSection(Section):
     """`data:` where samples come from and how they are streamed."""
 
     source: str = ""  # folder, list file, tar shards, or embedded:NAME; set by --data
+    mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
     split: str = "train"
     per_class: Positive | None = None  # so many labelled samples a class, drawn by train.seed
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
@@ -155,8 +164,17 @@ class DataSection(Section):
     workers: Annotated[int, Field(ge=0)] = 2
     lanes: Positive | None = None  # parallel readers in a global batch; None: chosen to divide it
     block: Positive = 1024  # samples of a lane that are shuffled together
+    tail: Literal["drop", "repeat"] = "drop"  # of an epoch: what fills no whole batch
     verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
     max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
+
+    @property
+    def shown(self) -> str:
+        """The data in one line, for people."""
+        if self.mixture is None:
+            return self.source
+        total = sum(one.weight for one in self.mixture)
+        return " + ".join(f"{one.weight / total:.1%} {one.source}" for one in self.mixture)
 
 
 class AugmentSection(Section):

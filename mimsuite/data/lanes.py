@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mimsuite.data.augment import TrainTransform, channels_match
 from mimsuite.data.damage import CorruptSample, Damage, first_names
-from mimsuite.data.plan import Addresses, Plan
+from mimsuite.data.plan import Addresses, BlockId, Order
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import keyed_rng
@@ -29,17 +29,18 @@ class LaneReader:
     """Reads, decodes and augments samples of any lanes.
 
     A corrupt sample is replaced in place, by the next one of its block that can be decoded; no
-    other sample changes its place. Lanes may be read in any order, each keeps its current block.
+    other sample changes its place. Lanes may be read in any order, each keeps its current block of
+    each stream.
 
     Args:
         channels: that the model takes; None: any.
     """
 
     def __init__(
-        self, source: Source, plan: Plan, transform: TrainTransform, channels: int | None
+        self, source: Source, plan: Order, transform: TrainTransform, channels: int | None
     ) -> None:
         self.source, self.plan, self.transform, self.channels = source, plan, transform, channels
-        self._blocks: dict[int, tuple[int, int, Addresses]] = {}
+        self._blocks: dict[tuple[int, int], tuple[BlockId, Addresses]] = {}
         self._corrupt: dict[tuple[int, int], Damage] = {}
 
     def draw(self, step: int, slot: int, lane: int) -> Drawn:
@@ -49,15 +50,15 @@ class LaneReader:
             DataError: no sample of the block can be decoded.
             UserError: an image that the recipe cannot take.
         """
-        epoch, block, place = self.plan.place(step, slot)
+        block, place = self.plan.find(step, slot, lane)
         damage: list[Damage] = []
-        for address in self._candidates(epoch, lane, block, place):
+        for address in self._candidates(block, place):
             try:
                 key, label, image = self._load(address)
             except CorruptSample as fault:
                 damage.append(self._remember(address, fault))
                 continue
-            rng = keyed_rng(self.plan.seed, "augment", epoch, key)
+            rng = keyed_rng(self.plan.seed, "augment", block.epoch, key)
             try:
                 channels_match(image, self.channels, "it")
                 return Drawn(key, label, self.transform(image, rng), damage)
@@ -79,20 +80,18 @@ class LaneReader:
         self._corrupt[address] = damage
         return damage
 
-    def _candidates(
-        self, epoch: int, lane: int, block: int, place: int
-    ) -> Iterator[tuple[int, int]]:
+    def _candidates(self, block: BlockId, place: int) -> Iterator[tuple[int, int]]:
         """The sample itself, then the others of its block, cyclic, then those behind it."""
-        addresses = self._block(epoch, lane, block)
+        addresses = self._samples_of(block)
         for i in range(len(addresses)):
             yield addresses[(place + i) % len(addresses)]
-        spares = self.plan.spares_of(epoch, lane, block)
+        spares = self.plan.spares_of(block)
         for i in range(len(spares)):
             yield spares[i]
 
-    def _block(self, epoch: int, lane: int, block: int) -> Addresses:
-        known = self._blocks.get(lane)
-        if known is None or known[:2] != (epoch, block):
-            known = (epoch, block, self.plan.block_of(epoch, lane, block))
-            self._blocks[lane] = known
-        return known[2]
+    def _samples_of(self, block: BlockId) -> Addresses:
+        known = self._blocks.get((block.stream, block.lane))
+        if known is None or known[0] != block:
+            known = (block, self.plan.samples_of(block))
+            self._blocks[block.stream, block.lane] = known
+        return known[1]

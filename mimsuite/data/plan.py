@@ -8,6 +8,9 @@ no sample is always in the tail that is left over. Lane l is its range [l n, (l 
 read block by block, permuted inside each block, so a shard is read nearly in sequence. Row
 ``slot * L + lane`` of the global batch at step t of the epoch is place ``t K + slot`` of the lane.
 
+Where the tail is repeated and not dropped, n is rounded up instead, and the sequence begins anew
+behind its end: each sample is read once, and fewer than B of them a second time.
+
 So the state of the stream is one number, the global step.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +44,15 @@ class Addresses:
         return int(self.shards[index]), int(self.offsets[index])
 
 
+class BlockId(NamedTuple):
+    """A block of a lane in an epoch of one of the streams that are mixed (of the only one: 0)."""
+
+    stream: int
+    epoch: int
+    lane: int
+    block: int
+
+
 @dataclass(frozen=True)
 class _Sequence:
     """The samples of an epoch in order: permuted shards, and where each ends."""
@@ -55,6 +68,39 @@ class _Sequence:
         return Addresses(self.order[number], places - self.starts[number])
 
 
+class Order(Protocol):
+    """What the readers of lanes need to know of an order of samples.
+
+    Attributes:
+        seed: the recipe's ``train.seed``.
+        total: samples of the set.
+        global_batch: B.
+        lanes: L.
+        slots: K.
+    """
+
+    seed: int
+    total: int
+    global_batch: int
+    lanes: int
+    slots: int
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def dropped(self) -> int: ...
+
+    @property
+    def repeated(self) -> int: ...
+
+    def find(self, step: int, slot: int, lane: int) -> tuple[BlockId, int]: ...
+
+    def samples_of(self, block: BlockId) -> Addresses: ...
+
+    def spares_of(self, block: BlockId) -> Addresses: ...
+
+
 class Plan:
     """The order of a training set.
 
@@ -64,6 +110,7 @@ class Plan:
         global_batch: B.
         lanes: L, a divisor of B; None: the largest divisor of B up to 64.
         block: M.
+        tail: what becomes of the samples that fill no whole batch: ``drop`` or ``repeat``.
         name: the set, for errors.
 
     Raises:
@@ -78,6 +125,7 @@ class Plan:
         global_batch: int,
         lanes: int | None = None,
         block: int = 1024,
+        tail: str = "drop",
         name: str = "the set",
     ) -> None:
         self.total = int(counts.sum())
@@ -93,8 +141,10 @@ class Plan:
             )
         self.counts = np.asarray(counts, dtype=np.int64)
         self.seed, self.block, self.global_batch = seed, block, global_batch
-        self.per_lane = self.total // self.lanes
         self.slots = global_batch // self.lanes
+        self.per_lane = self.total // self.lanes
+        if tail == "repeat":
+            self.per_lane = -(-self.total // global_batch) * self.slots
         self._sequences: OrderedDict[int, _Sequence] = OrderedDict()
 
     @property
@@ -104,26 +154,32 @@ class Plan:
     @property
     def dropped(self) -> int:
         """Samples that an epoch leaves out, others each time: fewer than B + L."""
-        return self.total - self.steps_per_epoch * self.global_batch
+        return max(0, self.total - self.steps_per_epoch * self.global_batch)
 
-    def place(self, step: int, slot: int) -> tuple[int, int, int]:
-        """(epoch, block, place in the block) from which every lane fills a slot of a step."""
+    @property
+    def repeated(self) -> int:
+        """Samples that an epoch reads twice, others each time: fewer than B."""
+        return max(0, self.steps_per_epoch * self.global_batch - self.total)
+
+    def find(self, step: int, slot: int, lane: int) -> tuple[BlockId, int]:
+        """Which sample a lane puts into a slot of a step: its block, and its place there."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        return epoch, *divmod(step * self.slots + slot, self.block)
+        block, place = divmod(step * self.slots + slot, self.block)
+        return BlockId(0, epoch, lane, block), place
 
-    def block_of(self, epoch: int, lane: int, block: int) -> Addresses:
-        """The samples of a lane's block, in the order in which they are used."""
-        start = block * self.block
+    def samples_of(self, block: BlockId) -> Addresses:
+        """The samples of a block, in the order in which they are used."""
+        start = block.block * self.block
         size = min(self.block, self.per_lane - start)
-        order = keyed_rng(self.seed, "block", epoch, lane, block).permutation(size)
-        return self._sequence(epoch).addresses(lane * self.per_lane + start + order)
+        order = keyed_rng(self.seed, "block", *block[1:]).permutation(size)
+        return self._sequence(block.epoch).addresses(block.lane * self.per_lane + start + order)
 
-    def spares_of(self, epoch: int, lane: int, block: int) -> Addresses:
+    def spares_of(self, block: BlockId) -> Addresses:
         """Samples behind a small block that may replace a corrupt one of it; often none."""
-        start = lane * self.per_lane + block * self.block
-        size = min(self.block, self.per_lane - block * self.block)
+        start = block.lane * self.per_lane + block.block * self.block
+        size = min(self.block, self.per_lane - block.block * self.block)
         last = min(max(size, _LEAST_CANDIDATES), self.total)
-        return self._sequence(epoch).addresses(np.arange(start + size, start + last))
+        return self._sequence(block.epoch).addresses(np.arange(start + size, start + last))
 
     def _sequence(self, epoch: int) -> _Sequence:
         if epoch not in self._sequences:
@@ -163,7 +219,7 @@ class Share:
         return slot * self.all_lanes + self.lanes.start + lane
 
 
-def share_of(plan: Plan, rank: int, world: int, micro_batch: int | None) -> Share:
+def share_of(plan: Order, rank: int, world: int, micro_batch: int | None) -> Share:
     """What ``rank`` of ``world`` processes reads.
 
     Args:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -15,9 +16,11 @@ from mimsuite.batch import Batch
 from mimsuite.config.sections import Recipe
 from mimsuite.data.augment import TrainTransform
 from mimsuite.data.damage import Damage, DamageCount
+from mimsuite.data.joined import Joined
 from mimsuite.data.lanes import LaneReader
+from mimsuite.data.mixture import Mixture
 from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
-from mimsuite.data.plan import Plan, Share, share_of
+from mimsuite.data.plan import Order, Plan, Share, share_of
 from mimsuite.data.source import Source
 from mimsuite.data.workers import start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError, UserError
@@ -66,14 +69,7 @@ def train_loader(
         UserError: batch, lanes, processes and the set do not fit together, or the channels of
             data, model and statistics differ.
     """
-    plan = Plan(
-        source.counts,
-        seed=recipe.train.seed,
-        global_batch=recipe.train.global_batch,
-        lanes=recipe.data.lanes,
-        block=recipe.data.block,
-        name=source.name,
-    )
+    plan = _order(source, recipe)
     share = share_of(plan, rank, world, recipe.train.micro_batch)
     channels = _model_channels(recipe)
     _check_channels(source, recipe, channels)
@@ -99,6 +95,7 @@ class TrainLoader:
         micro_batch: samples of each.
         steps_per_epoch: optimizer steps.
         dropped: samples that an epoch leaves out, other ones each time.
+        repeated: samples that an epoch reads twice, likewise.
         damaged: all corrupt samples found so far.
     """
 
@@ -106,7 +103,8 @@ class TrainLoader:
         self, reader: LaneReader, share: Share, *, start_step: int, workers: int, pin: bool
     ) -> None:
         plan = reader.plan
-        self.steps_per_epoch, self.dropped = plan.steps_per_epoch, plan.dropped
+        self.steps_per_epoch = plan.steps_per_epoch
+        self.dropped, self.repeated = plan.dropped, plan.repeated
         self.accumulation, self.micro_batch = share.accumulation, share.micro_batch
         self._labelled, self._pin = reader.source.labelled, pin
         self._count = DamageCount(plan.total)
@@ -205,6 +203,20 @@ class _Stream(IterableDataset[Part]):
         except MimsuiteError as fault:
             # Raised in the main process: torch would wrap it into a traceback.
             return part.done(fault)
+
+
+def _order(source: Source, recipe: Recipe) -> Order:
+    keys: dict[str, Any] = {
+        "seed": recipe.train.seed,
+        "global_batch": recipe.train.global_batch,
+        "lanes": recipe.data.lanes,
+        "block": recipe.data.block,
+    }
+    if recipe.data.mixture is None or not isinstance(source, Joined):
+        return Plan(source.counts, tail=recipe.data.tail, name=source.name, **keys)
+    mixed = source.sources
+    weights = [one.weight for one in recipe.data.mixture]
+    return Mixture([one.counts for one in mixed], weights, [one.name for one in mixed], **keys)
 
 
 def _model_channels(recipe: Recipe) -> int | None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from mimsuite.config.sections import Recipe
 from mimsuite.data.few import Subset, few_of_each_class
+from mimsuite.data.joined import Joined
 from mimsuite.data.opening import open_source
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
@@ -17,23 +18,22 @@ def open_split(recipe: Recipe, split: str) -> Source:
     Raises:
         UserError: the recipe names no data; and what :func:`open_source` raises.
     """
-    data = recipe.data
-    if not data.source:
+    if not recipe.data.source:
         raise UserError(
             "the recipe names no data: give it with --data (a folder, a list file, tar shards, or "
             "embedded:NAME)"
         )
-    return open_source(
-        data.source,
-        split,
-        channels=data.channels,
-        verify=data.verify,
-        max_pixels=data.max_pixels,
-    )
+    return _open(recipe, recipe.data.source, split)
 
 
 def open_training_set(recipe: Recipe) -> Source:
-    """The split ``data.split``, cut down by ``data.per_class`` and ``data.limit``."""
+    """The split ``data.split``, cut down by ``data.per_class`` and ``data.limit``; or a mixture.
+
+    Raises:
+        UserError: keys that exclude each other; and what :func:`open_split` raises.
+    """
+    if recipe.data.mixture is not None:
+        return _open_mixture(recipe)
     source = open_split(recipe, recipe.data.split)
     if recipe.data.per_class is not None:
         source = few_of_each_class(source, recipe.data.per_class, recipe.train.seed)
@@ -41,3 +41,21 @@ def open_training_set(recipe: Recipe) -> Source:
         spread = np.linspace(0, len(source) - 1, recipe.data.limit).round().astype(np.int64)
         source = Subset(source, spread)
     return source
+
+
+def _open_mixture(recipe: Recipe) -> Joined:
+    for key in ("source", "per_class", "limit"):
+        if getattr(recipe.data, key):
+            raise UserError(f"data.mixture and data.{key} exclude each other: set one to null")
+    return Joined([_open(recipe, one.source, one.split) for one in recipe.data.mixture or ()])
+
+
+def _open(recipe: Recipe, spec: str, split: str) -> Source:
+    data = recipe.data
+    return open_source(
+        spec,
+        split,
+        channels=data.channels,
+        verify=data.verify,
+        max_pixels=data.max_pixels,
+    )

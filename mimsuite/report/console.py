@@ -61,6 +61,7 @@ def banner(
     parameters: int,
     trained: int,
     samples_dropped: int = 0,
+    samples_repeated: int = 0,
     device: str = "",
     precision: str = "",
     notes: Sequence[str] = (),
@@ -75,6 +76,7 @@ def banner(
         steps: optimizer steps in all; ``start`` of them are done (> 0 on resume).
         parameters: of the method, ``trained`` of them by gradients.
         samples_dropped: samples that an epoch leaves out, since they fill no whole batch.
+        samples_repeated: samples that an epoch reads twice, to fill its last batch.
         notes: further lines, e.g. which weights training started from.
         log: takes the same lines, without credentials; the run's log.
     """
@@ -83,14 +85,15 @@ def banner(
     about = f"{count(parameters)} parameters"
     about += f", {count(trained)} trained" if trained != parameters else ""
     where = " on ".join(part for part in (precision, device) if part)
-    left_out = f", {samples_dropped} samples of each left out" if samples_dropped else ""
+    tail = f", {samples_dropped} samples of each left out" if samples_dropped else ""
+    tail += f", {samples_repeated} samples of each repeated" if samples_repeated else ""
     done = f", resumed after {start}" if start else ""
     lines = [
         *_changes(resolved),
-        ("data", recipe.data.source),
+        ("data", recipe.data.shown),
         ("batch", batch_line(recipe.train.global_batch, devices, accumulation)),
         ("lr", lr_line(recipe)),
-        ("steps", f"{steps} ({epochs_line(recipe)}{left_out}){done}"),
+        ("steps", f"{steps} ({epochs_line(recipe)}{tail}){done}"),
         ("model", f"{about}; {where}" if where else about),
         ("run", str(run_dir)),
         *(("note", note) for note in notes),

@@ -172,6 +172,7 @@ def _banner(trainer: Trainer, run: RunDirectory, loader: TrainLoader, notes: lis
         steps=trainer.total_steps,
         start=trainer.step,
         samples_dropped=loader.dropped,
+        samples_repeated=loader.repeated,
         device=str(trainer.device),
         precision=trainer.precision.name,
         notes=notes,

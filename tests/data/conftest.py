@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,30 +23,28 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("MIMSUITE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+def bare_recipe(channels: int = 3, **sections: dict[str, Any]) -> Recipe:
+    """A recipe with a model that only has a number of channels."""
+    document: dict[str, Any] = {
+        "method": {"name": "none"},
+        "model": None,
+        "mask": None,
+        "target": None,
+        "optim": {"lr": 1e-3},
+        "schedule": {"epochs": 1},
+        "train": {"global_batch": 8},
+        "data": {"workers": 0},
+    }
+    for name, keys in sections.items():
+        document[name] = {**(document.get(name) or {}), **keys}
+    model = SimpleNamespace(encoder=SimpleNamespace(in_channels=channels))
+    return Recipe.model_validate(document).model_copy(update={"model": model})
+
+
 @pytest.fixture
 def make_recipe() -> Callable[..., Recipe]:
-    """``make_recipe(train={...}, data={...}, augment={...})``: a recipe with a bare model."""
-
-    def build(channels: int = 3, **sections: dict[str, Any]) -> Recipe:
-        document: dict[str, Any] = {
-            "method": {"name": "none"},
-            "model": None,
-            "mask": None,
-            "target": None,
-            "optim": {"lr": 1e-3},
-            "schedule": {"epochs": 1},
-            "train": {"global_batch": 8},
-            "data": {"workers": 0},
-        }
-        for name, keys in sections.items():
-            document[name] = {**(document.get(name) or {}), **keys}
-        recipe = Recipe.model_validate(document)
-        from types import SimpleNamespace
-
-        model = SimpleNamespace(encoder=SimpleNamespace(in_channels=channels))
-        return recipe.model_copy(update={"model": model})
-
-    return build
+    """``make_recipe(train={...}, data={...}, augment={...})``, see :func:`bare_recipe`."""
+    return bare_recipe
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.data.plan import Plan, default_lanes, share_of
+from mimsuite.data.plan import BlockId, Plan, default_lanes, share_of
 from mimsuite.errors import UserError
 
 
@@ -26,8 +26,8 @@ def rows_of_step(plan: Plan, step: int) -> list[tuple[int, int]]:
     found = []
     for row in range(plan.global_batch):
         slot, lane = divmod(row, plan.lanes)
-        epoch, block, place = plan.place(step, slot)
-        found.append(plan.block_of(epoch, lane, block)[place])
+        block, place = plan.find(step, slot, lane)
+        found.append(plan.samples_of(block)[place])
     return found
 
 
@@ -44,13 +44,28 @@ def test_an_epoch_has_each_sample_at_most_once(plan: Plan) -> None:
     assert plan.steps_per_epoch >= 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(plans())
+def test_with_the_tail_repeated_an_epoch_has_each_sample_once_or_twice(plan: Plan) -> None:
+    keys = {"global_batch": plan.global_batch, "lanes": plan.lanes, "block": plan.block}
+    plan = Plan(plan.counts, seed=plan.seed, tail="repeat", **keys)
+    for epoch in (0, 1):
+        start = epoch * plan.steps_per_epoch
+        steps = range(start, start + plan.steps_per_epoch)
+        seen = [address for step in steps for address in rows_of_step(plan, step)]
+        assert len(set(seen)) == plan.total
+        assert len(seen) == plan.total + plan.repeated
+    assert plan.dropped == 0
+    assert 0 <= plan.repeated < plan.global_batch
+
+
 @settings(max_examples=30, deadline=None)
 @given(plans())
 def test_blocks_of_all_lanes_cover_lanes_without_overlap(plan: Plan) -> None:
     seen = []
     for lane in range(plan.lanes):
         for block in range(-(-plan.per_lane // plan.block)):
-            addresses = plan.block_of(0, lane, block)
+            addresses = plan.samples_of(BlockId(0, 0, lane, block))
             seen += [addresses[i] for i in range(len(addresses))]
     assert len(set(seen)) == len(seen) == plan.per_lane * plan.lanes
 
@@ -90,12 +105,13 @@ def test_one_shard_leaves_out_other_samples_each_epoch() -> None:
 
 def test_spares_lie_behind_a_small_block_and_are_others() -> None:
     plan = Plan(np.array([50, 50]), seed=0, global_batch=50)
-    block, spares = plan.block_of(0, 49, 0), plan.spares_of(0, 49, 0)
+    last = BlockId(0, 0, 49, 0)
+    block, spares = plan.samples_of(last), plan.spares_of(last)
     own = {block[i] for i in range(len(block))}
     others = {spares[i] for i in range(len(spares))}
     assert len(own) == 2
     assert len(own | others) == 64
-    assert len(Plan(np.array([999]), seed=0, global_batch=2).spares_of(0, 1, 0)) == 0
+    assert len(Plan(np.array([999]), seed=0, global_batch=2).spares_of(BlockId(0, 0, 1, 0))) == 0
 
 
 @pytest.mark.parametrize(("batch", "lanes"), [(64, 64), (4096, 64), (48, 48), (100, 50), (67, 1)])

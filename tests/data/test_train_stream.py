@@ -1,19 +1,25 @@
-"""The training stream is bit-identical for any workers and ranks, from any step."""
+"""The training stream is bit-identical for any workers and ranks, from any step on."""
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mimsuite.batch import Batch
 from mimsuite.config.sections import Recipe
 from mimsuite.data import open_source, train_loader
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
+from tests.data.conftest import bare_recipe
 
 STEPS = 6
 
@@ -54,34 +60,82 @@ def same(left: list, right: list) -> bool:
     )
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(
-    ("workers", "world", "start", "micro"),
-    [
-        (0, 1, 3, 4),
-        (0, 2, 0, None),
-        (0, 4, 4, 1),
-        (1, 1, 2, 2),
-        (2, 1, 5, None),
-        (2, 2, 4, 2),
-        (4, 1, 0, 1),
-        (4, 4, 3, None),
-    ],
-)
-def test_same_for_any_layout_from_any_step(
-    source: Source,
-    make_recipe: Callable[..., Recipe],
-    workers: int,
-    world: int,
-    start: int,
-    micro: int | None,
-) -> None:
-    keys = {"data": {"block": 4, "lanes": 4}}
-    expected = global_batches(source, make_recipe(**keys), steps=STEPS + start)[start:]
-    recipe = make_recipe(
+AHEAD = 30
+STARTS = (0, 1, 5, 6, 13, 17)  # of epochs of 6 steps: at their ends, between, epochs later
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, list]:
+    """A set of shards, and what one process without workers reads of it from the first step."""
+    folder = tmp_path_factory.mktemp("stream")
+    for shard, count in enumerate([13, 9, 30, 1]):
+        with tarfile.open(folder / f"{shard:02d}.tar", "w") as archive:
+            for number in range(count):
+                add(archive, f"{shard}{number:02d}.png", noisy_png(100 * shard + number))
+                add(archive, f"{shard}{number:02d}.cls", str(number % 3).encode())
+    source = open_source(str(folder))
+    return source, global_batches(source, recipe_of(), steps=max(STARTS) + AHEAD)
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def noisy_png(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def recipe_of(workers: int = 0, micro: int | None = None) -> Recipe:
+    return bare_recipe(
         data={"block": 4, "lanes": 4, "workers": workers}, train={"micro_batch": micro}
     )
-    assert same(global_batches(source, recipe, start=start, world=world), expected)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_next_30_batches_are_the_same_for_any_layout_from_any_step(
+    expected: tuple[Source, list], workers: int, world: int
+) -> None:
+    source, batches = expected
+    layout = 3 * [0, 1, 2, 4].index(workers) + [1, 2, 4].index(world)
+    start, micro = STARTS[layout % len(STARTS)], (None, 1, 2)[layout % 3]
+    recipe = recipe_of(workers, micro)
+    found = global_batches(source, recipe, start=start, world=world, steps=AHEAD)
+    assert same(found, batches[start : start + AHEAD])
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_next_30_batches_are_the_same_from_any_step(
+    expected: tuple[Source, list], start: int
+) -> None:
+    source, batches = expected
+    found = global_batches(source, recipe_of(), start=start, steps=AHEAD)
+    assert same(found, batches[start : start + AHEAD])
+
+
+@pytest.mark.parametrize(
+    ("tail", "workers"), [("drop", 0), ("drop", 5), ("repeat", 0), ("repeat", 5)]
+)
+def test_exactly_once_with_more_workers_than_shards(
+    expected: tuple[Source, list], tail: str, workers: int
+) -> None:
+    source, _ = expected
+    recipe = bare_recipe(data={"tail": tail, "workers": workers}, train={"micro_batch": 2})
+    loader = train_loader(source, recipe, 12)
+    assert len(source.counts) < 5
+    steps, dropped, repeated = loader.steps_per_epoch, loader.dropped, loader.repeated
+    assert (steps, dropped, repeated) == ((6, 5, 0) if tail == "drop" else (7, 0, 3))
+    times = Counter(
+        key for batch in global_batches(source, recipe, steps=steps) for key in batch[0]
+    )
+    assert len(times) == 53 - dropped
+    assert sorted(times.values()) == [1] * (53 - dropped - repeated) + [2] * repeated
 
 
 def test_exactly_once_per_epoch_and_what_is_dropped_is_stated(

@@ -1,0 +1,60 @@
+"""Several sources as one: their shards, numbered through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mimsuite.data.damage import CorruptSample, Damage
+from mimsuite.data.source import Source
+
+
+class Joined(Source):
+    """The samples of several sources, one source behind the other.
+
+    Labelled where all of them are and name the same classes: a class id must mean one thing.
+
+    Attributes:
+        sources: what is joined.
+    """
+
+    def __init__(self, sources: list[Source]) -> None:
+        first = sources[0]
+        agree = all(source.classes == first.classes for source in sources)
+        super().__init__(
+            name=", ".join(source.name for source in sources),
+            split=first.split,
+            classes=first.classes if agree else None,
+            counts=np.concatenate([source.counts for source in sources]),
+            labelled=agree and all(source.labelled for source in sources),
+            decoder=first.decoder,
+        )
+        self.sources = sources
+        self._first = np.cumsum([0, *(len(source.counts) for source in sources)])
+
+    def _of(self, shard: int) -> tuple[Source, int]:
+        number = int(np.searchsorted(self._first, shard, side="right")) - 1
+        return self.sources[number], shard - int(self._first[number])
+
+    def key(self, shard: int, offset: int) -> str:
+        source, shard = self._of(shard)
+        return source.key(shard, offset)
+
+    def shard_name(self, shard: int) -> str:
+        source, shard = self._of(shard)
+        return source.shard_name(shard)
+
+    def label(self, shard: int, offset: int) -> int | None:
+        source, shard = self._of(shard)
+        return source.label(shard, offset) if self.labelled else None
+
+    def payload(self, shard: int, offset: int) -> bytes | np.ndarray:
+        source, shard = self._of(shard)
+        return source.payload(shard, offset)
+
+    def sample_bytes(self, shard: int, offset: int) -> int:
+        source, shard = self._of(shard)
+        return source.sample_bytes(shard, offset)
+
+    def damage(self, shard: int, offset: int, fault: CorruptSample) -> Damage:
+        source, shard = self._of(shard)
+        return source.damage(shard, offset, fault)
