@@ -121,5 +121,8 @@ def _places(message: str, keys: Keys, place: Place, recipe: type[BaseModel], lay
 
 def _value(document: Any, keys: Keys) -> Any:
     for key in keys:
-        document = document.get(key) if isinstance(document, Mapping) else None
+        if isinstance(document, list) and key.isdecimal() and int(key) < len(document):
+            document = document[int(key)]
+        else:
+            document = document.get(key) if isinstance(document, Mapping) else None
     return document

@@ -58,6 +58,12 @@ def locate(recipe: type[BaseModel], document: Any, location: tuple[str | int, ..
             place, options, rest = replace(place, accepts=chosen), [chosen], rest[1:]
             if not rest:
                 break
+        item = _section_in_list(place.accepts)
+        if item is not None and isinstance(rest[0], int):
+            document = document[rest[0]] if isinstance(document, list | tuple) else None
+            place = Place((*place.keys, str(rest[0])), item, item)
+            rest = rest[1:]
+            continue
         name = str(rest[0])
         if len(options) != 1 or name not in options[0].model_fields:
             holder = options[0] if len(options) == 1 else place.section
@@ -163,6 +169,17 @@ def sections_of(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (Union, UnionType):
         return [section for option in get_args(annotation) for section in sections_of(option)]
     return []
+
+
+def _section_in_list(annotation: Any) -> type[BaseModel] | None:
+    """The section class that a list (or null) holds."""
+    annotation, _ = _bare(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        found = map(_section_in_list, get_args(annotation))
+        return next((section for section in found if section is not None), None)
+    if get_origin(annotation) in (tuple, list):
+        return next(iter(sections_of(get_args(annotation)[0])), None)
+    return None
 
 
 def _kinds(section: type[BaseModel]) -> list[Any]:

@@ -234,6 +234,16 @@ def test_a_kind_that_does_not_exist():
     assert guessed.startswith(f"guessed: {expected}, got")
 
 
+def test_faults_inside_a_list_of_sections_are_named_with_their_number(recipe):
+    mixed = "[{source: a, weight: -1}, {sauce: b}]"
+    found = faults(recipe, f"data.mixture={mixed}").splitlines()[1:]
+    assert [line.strip() for line in found] == [
+        "data.mixture.0.weight: expected a number above 0, got -1 (command line)",
+        "data.mixture.1.source: required, but not set; expected text (command line)",
+        "data.mixture.1.sauce: unknown key. Did you mean data.mixture.1.source? (command line)",
+    ]
+
+
 def test_every_key_of_the_schema_is_listed():
     keys = list(dotted_keys(Recipe))
     assert {"optim", "optim.lr", "train.seed", "smoke"} <= set(keys)
