@@ -145,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait should sleep: spinning ones slow a shared machine down by an order of
     # magnitude, and win nothing on a free one. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    invocation = Invocation()
     words = sys.argv[1:] if arguments is None else list(arguments)
+    invocation = Invocation(words)
     try:
         code = typer.main.get_command(app).main(
             args=words, prog_name="mimsuite", standalone_mode=False, obj=invocation
@@ -167,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(error: Exception) -> int:
     """One message for an exception, and its exit code."""
     if isinstance(error, MimsuiteError):
-        output.error(str(error))
+        if not getattr(error, "told", False):  # else the rank that failed says it
+            output.error(str(error))
         return error.exit_code
     if hasattr(error, "format_message"):  # wrong use of the command line, found by the parser
         return _report_usage(error)

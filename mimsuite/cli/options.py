@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mimsuite.errors import UserError
+
 
 @dataclass
 class Invocation:
-    """What the global options of one command line said; the root context's ``obj``."""
+    """One command line: its words, and what the global options said; the root context's ``obj``."""
 
+    words: list[str] = field(default_factory=list)
     debug: bool = False
 
 
@@ -75,3 +79,27 @@ SmokeOption = Annotated[
     bool, typer.Option("--smoke", help="Shrink the recipe's sizes until it runs in seconds.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ProcsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Train with N processes on this machine.")
+]
+GpusOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Train with N CUDA devices of this machine.")
+]
+
+
+def start_processes(
+    ctx: typer.Context, procs: int | None, gpus: int | None, more: Sequence[str]
+) -> int:
+    """Run this very command, and ``more`` words, as several processes; returns the exit code."""
+    from mimsuite.cluster.launch import launch
+
+    if procs and gpus:
+        raise UserError("--procs and --gpus exclude each other: --gpus is for CUDA devices")
+    words: list[str] = []
+    skip = False
+    for word in ctx.find_root().obj.words:
+        if skip or word in ("--procs", "--gpus"):
+            skip = not skip
+        elif not word.startswith(("--procs=", "--gpus=")):
+            words.append(word)
+    return launch([*words, *more], procs or gpus or 1)

@@ -9,15 +9,19 @@ import typer
 
 from mimsuite.cli.options import (
     DataOption,
+    GpusOption,
     OutOption,
     OverridesArgument,
+    ProcsOption,
     RecipeArgument,
     SmokeOption,
+    start_processes,
 )
 from mimsuite.errors import UserError
 
 
 def pretrain(
+    ctx: typer.Context,
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     data: DataOption = None,
@@ -28,15 +32,21 @@ def pretrain(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same as train.seed=N.")] = None,
+    procs: ProcsOption = None,
+    gpus: GpusOption = None,
     smoke: SmokeOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count parameters, memory and steps; train nothing.")
     ] = False,
-) -> None:
+) -> int:
     """Pretrain a masked model.
 
     Example: mimsuite pretrain image/mae-tiny-fashion --out runs/first
     """
+    if (procs or gpus) and not dry_run:
+        own = [] if out else ["--out", str(_default_out(recipe, new=resume == "never"))]
+        own += ["--device", "cuda"] if gpus and not device else []
+        return start_processes(ctx, procs, gpus, own)
     from mimsuite.train.preempt import StopFlag
 
     # Before torch is imported, which takes seconds in which a signal would kill the process.
@@ -56,7 +66,7 @@ def pretrain(
         from mimsuite.train.estimate import print_estimate
 
         print_estimate(resolved)
-        return
+        return 0
     from mimsuite.export import initialise
     from mimsuite.train.run import train
 
@@ -67,6 +77,7 @@ def pretrain(
         initialise=(lambda method: initialise(method, init_from)) if init_from else None,
         stop=stop,
     )
+    return 0
 
 
 def _default_out(name: str, *, new: bool) -> Path:

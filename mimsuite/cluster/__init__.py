@@ -1,5 +1,5 @@
-"""Where a process stands among its peers."""
+"""The processes that train one model together: who they are, how they agree, how they start."""
 
-from mimsuite.cluster.rank import require_single_process
+from mimsuite.cluster.place import Place, find_place, require_single_process
 
-__all__ = ["require_single_process"]
+__all__ = ["Place", "find_place", "require_single_process"]

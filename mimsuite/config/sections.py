@@ -155,7 +155,7 @@ class MixedSection(Section):
 class DataSection(Section):
     """`data:` where samples come from and how they are streamed."""
 
-    source: str = ""  # folder, list file, tar shards, or embedded:NAME; set by --data
+    source: str = ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
     mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
     split: str = "train"
     per_class: Positive | None = None  # so many labelled samples a class, drawn by train.seed
@@ -167,6 +167,8 @@ class DataSection(Section):
     tail: Literal["drop", "repeat"] = "drop"  # of an epoch: what fills no whole batch
     verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
     max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
+    cache: str | None = None  # folder to which remote shards are downloaded; null: parts only
+    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; the oldest shards make room
 
     @property
     def shown(self) -> str:
@@ -241,6 +243,7 @@ class TrainSection(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step
     compile: bool = False
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits for the others
     max_bad_steps: Positive = 20  # consecutive steps without a finite loss before giving up
 
 

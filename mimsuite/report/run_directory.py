@@ -10,10 +10,11 @@
 ``train.log``         what happened, for people
 ``images/``           first batch, masks, reconstructions, curves
 ``checkpoints/``      written by training
+``logs/``             ``rank-00001.log`` ..., of several processes
 ``DONE`` ...          or ``PREEMPTED``, ``FAILED``: JSON with ``step``, ``time``, ``reason``
 ====================  ===========================================================================
 
-Only rank 0 has one. Nothing here imports torch until a run is created.
+The first rank writes it. Nothing here imports torch until a run is created.
 """
 
 from __future__ import annotations

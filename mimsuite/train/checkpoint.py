@@ -1,8 +1,9 @@
 """Checkpoints: safetensors and JSON under a hashed manifest, visible only once they are whole.
 
 ``checkpoints/step-00001234/`` holds ``model.safetensors``, ``optim.safetensors``,
-``ema.safetensors`` when used, ``rank-00000.safetensors`` (generator states), ``state.json`` and,
-written last, ``MANIFEST.json`` with the size and sha256 of each. There is no pickle anywhere.
+``ema.safetensors`` when used, ``rank-00000.safetensors`` of each rank (generator states),
+``state.json`` and, written last, ``MANIFEST.json`` with the size and sha256 of each. There is no
+pickle anywhere.
 
 A save goes to a hidden folder first; every file is synced, then the folder, then it is renamed to
 its final name and the parent is synced. So a final name always means a whole checkpoint, whenever
@@ -40,7 +41,7 @@ class CheckpointState:
         step: optimizer steps done.
         document: the resolved recipe, as in ``config.yaml``.
         model, optim, ema: tensors by name; ``ema`` is empty where it is not used.
-        rank: this rank's generator states.
+        ranks: generator states of each rank.
         facts: JSON-able rest: optimizer hyperparameters, loss scaler, running sums, versions.
     """
 
@@ -49,7 +50,7 @@ class CheckpointState:
     model: dict[str, Tensor]
     optim: dict[str, Tensor] = field(default_factory=dict)
     ema: dict[str, Tensor] = field(default_factory=dict)
-    rank: dict[str, Tensor] = field(default_factory=dict)
+    ranks: list[dict[str, Tensor]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,7 +67,7 @@ def save(root: Path, state: CheckpointState) -> Path:
     try:
         hidden.mkdir()
         tensors = {"model": state.model, "optim": state.optim, "ema": state.ema}
-        tensors["rank-00000"] = state.rank
+        tensors |= {f"rank-{rank:05d}": own for rank, own in enumerate(state.ranks)}
         files = {
             f"{name}.safetensors": _write(hidden / f"{name}.safetensors", _dump(content))
             for name, content in tensors.items()
@@ -157,7 +158,7 @@ def read(path: Path, *, verified: bool = False) -> CheckpointState:
             model=tensors("model"),
             optim=tensors("optim"),
             ema=tensors("ema"),
-            rank=tensors("rank-00000"),
+            ranks=[tensors(file.stem) for file in sorted(path.glob("rank-*.safetensors"))],
             facts=facts,
         )
     except SafetensorError as error:

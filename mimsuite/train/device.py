@@ -9,15 +9,20 @@ import torch
 from mimsuite.errors import UserError
 
 
-def choose_device(wanted: str) -> torch.device:
-    """``auto`` takes cuda, else mps, else cpu.
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """``auto`` takes cuda, else mps, else cpu; of several CUDA devices that of the local rank.
 
     Raises:
         UserError: a device that this machine does not have.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        return torch.device(next((name for name, there in available.items() if there), "cpu"))
+        wanted = next((name for name, there in available.items() if there), "cpu")
+    if wanted == "cuda" and available["cuda"]:
+        count = torch.cuda.device_count()
+        if local_rank >= count:
+            raise UserError(f"local rank {local_rank} has no device of its own: there are {count}")
+        return torch.device("cuda", local_rank)
     kind = wanted.partition(":")[0]
     if kind not in ("cpu", *available):
         raise UserError(f"unknown device '{wanted}': auto, cpu, cuda or mps")

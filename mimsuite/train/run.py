@@ -16,13 +16,15 @@ import torch
 
 from mimsuite import report
 from mimsuite.batch import Batch
-from mimsuite.cluster import require_single_process
+from mimsuite.cluster import find_place
+from mimsuite.cluster.peers import Peers, join
 from mimsuite.config import Resolved
 from mimsuite.data import Normalize, TrainLoader, open_training_set, train_loader
-from mimsuite.errors import MimsuiteError, Preempted
+from mimsuite.errors import MimsuiteError, Preempted, UserError
 from mimsuite.methods import Method, build
 from mimsuite.noise import key_of
 from mimsuite.report import RunDirectory
+from mimsuite.report.follower import Follower
 from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
 from mimsuite.train.memory import keep_freed_memory
@@ -74,23 +76,44 @@ def train(
     Raises:
         UserError, DataError, DivergedError, Preempted: see :mod:`mimsuite.errors`.
     """
+    recipe = resolved.recipe
+    place = find_place()
+    device = choose_device(recipe.train.device, place.local_rank)
+    with join(place, device, recipe.train.timeout_seconds) as peers, peers.named_faults():
+        return _train(resolved, Path(out), device, peers, resume, initialise, stop, quiet)
+
+
+def _train(
+    resolved: Resolved,
+    out: Path,
+    device: torch.device,
+    peers: Peers,
+    resume: str,
+    initialise: Callable[[Method], list[str]] | None,
+    stop: StopFlag | None,
+    quiet: bool,
+) -> TrainResult:
     begun = time.monotonic()
     keep_freed_memory()
     recipe = resolved.recipe
-    require_single_process()
+    quiet = quiet or not peers.first
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    device = choose_device(recipe.train.device)
-    start = _checkpoint_to_resume(Path(out), resume)
+    _require_one_recipe(resolved, peers)
+    start = _checkpoint_to_resume(out, resume, peers)
     seed_generators(key_of(recipe.train.seed, "weights"))
     method = build(recipe)
     notes = initialise(method) if initialise is not None and start is None else []
+    if peers.world > 1:  # third-party code that draws should not draw the same on all ranks
+        seed_generators(key_of(recipe.train.seed, "rank", peers.rank))
     method.to(device)
     loader = train_loader(
         open_training_set(recipe),
         recipe,
         recipe.model.encoder.image_size,
         start_step=start.step if start else 0,
+        rank=peers.rank,
+        world=peers.world,
     )
     normalize = Normalize(recipe.augment, device)
     trainer = Trainer(
@@ -100,13 +123,15 @@ def train(
         device,
         loader.steps_per_epoch,
         StopFlag() if stop is None else stop,
+        peers,
     )
     if start is not None:
         trainer.load(start)
     # Everything that a wrong command could upset is behind us: only now is something written.
-    run = RunDirectory.create(out, resolved, resume=resume != "never")
+    run = _open_run(out, resolved, peers, resume)
     with _verdict(run, trainer), loader:
-        checkpoint.clean(run.checkpoints)
+        if peers.first:
+            checkpoint.clean(run.checkpoints)
         run.cut_back(trainer.step)
         if start is not None:
             run.event("resume", trainer.step)
@@ -121,17 +146,40 @@ def train(
             trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
         ) as progress:
             trainer.fit(run, loader, progress, watch=pictures)
-        pictures.at_end()
-        report.save_curves(run.path)
-        run.finish("DONE", step=trainer.step)
-    report.write_page(run.path)
+        peers.on_first(lambda: _finish(trainer, run, pictures))
     if not quiet:
         report.next_commands(run.path)
     trained = trainer.ema.module if trainer.ema is not None else method
     return TrainResult(run.path, trained.eval(), trainer.step, time.monotonic() - begun)
 
 
-def _checkpoint_to_resume(out: Path, resume: str) -> checkpoint.CheckpointState | None:
+def _open_run(out: Path, resolved: Resolved, peers: Peers, resume: str) -> RunDirectory:
+    """The run directory, made by the first rank; the others write a log in it."""
+    made: list[RunDirectory] = []
+    peers.on_first(
+        lambda: made.append(RunDirectory.create(out, resolved, resume=resume != "never"))
+    )
+    return made[0] if made else Follower(out, peers.rank)
+
+
+def _finish(trainer: Trainer, run: RunDirectory, pictures: _Pictures) -> None:
+    pictures.at_end()
+    report.save_curves(run.path)
+    run.finish("DONE", step=trainer.step)
+    report.write_page(run.path)
+
+
+def _require_one_recipe(resolved: Resolved, peers: Peers) -> None:
+    """Ranks that train by different recipes would wait for each other or, worse, not."""
+    digests = peers.texts(f"{key_of(resolved.yaml()):016x}")
+    odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if odd:
+        raise UserError(f"rank {odd[0]} was started with another recipe or keys than rank 0")
+
+
+def _checkpoint_to_resume(
+    out: Path, resume: str, peers: Peers
+) -> checkpoint.CheckpointState | None:
     if resume == "never":
         return None
     if resume != "auto":
@@ -139,7 +187,7 @@ def _checkpoint_to_resume(out: Path, resume: str) -> checkpoint.CheckpointState 
     if not (out / "checkpoints").is_dir():
         return None
     path, rejected = checkpoint.newest(out)
-    for line in rejected:
+    for line in rejected if peers.first else ():
         report.warn(f"passed over a damaged checkpoint: {line}")
     return None if path is None else checkpoint.read(path, verified=True)
 
@@ -168,7 +216,7 @@ def _banner(trainer: Trainer, run: RunDirectory, loader: TrainLoader, notes: lis
         trainer.resolved,
         run_dir=run.path,
         accumulation=loader.accumulation,
-        devices=1,
+        devices=trainer.peers.world,
         steps=trainer.total_steps,
         start=trainer.step,
         samples_dropped=loader.dropped,
@@ -192,6 +240,8 @@ class _Pictures:
 
     def __call__(self, batch: Batch) -> None:
         """Called with each micro-batch before its step; draws when it is time."""
+        if not self.trainer.peers.first:
+            return
         step = self.trainer.step
         if self.batch is None:
             self.batch = batch.rows(0, _PICTURE_SAMPLES)

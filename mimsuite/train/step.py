@@ -7,6 +7,7 @@ step whose loss or gradient norm is not finite is skipped by the fused optimizer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mimsuite.batch import Batch
+from mimsuite.cluster.peers import ALONE, Peers, Replica
 from mimsuite.methods.base import Method, Output, alone
 from mimsuite.noise import Noise
 from mimsuite.train.optim import trained
@@ -46,7 +48,8 @@ def train_step(
     noise: Callable[[Batch], Noise],
     precision: Precision,
     clip_grad: float | None = None,
-    gather: Callable[[Tensor], Tensor] = alone,
+    peers: Peers = ALONE,
+    replica: Replica | None = None,
 ) -> StepResult:
     """Run one optimizer step and leave the gradients of it in place.
 
@@ -56,21 +59,26 @@ def train_step(
             one, so that a loader may still be decoding the next.
         noise: keyed noise of a micro-batch at this step.
         clip_grad: largest global gradient norm.
-        gather: all-gather over ranks for methods that contrast samples.
+        peers: the ranks that share the global batch; ``micro_batches`` are this rank's.
+        replica: the method's forward pass with gradients averaged over ranks.
     """
+    replica = replica or Replica(method)
     optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     terms: dict[str, Tensor] = {}
-    for batch in micro_batches:
+    for number, batch in enumerate(micro_batches, start=1):
         rows = noise(batch)
-        with precision.autocast():
-            output = run_method(method, batch, rows, gather)
-        precision.backward(output.loss / accumulation)
+        with nullcontext() if number == accumulation else replica.without_sync():
+            with precision.autocast():
+                output = run_method(method, batch, rows, peers.gather, replica)
+            precision.backward(output.loss / accumulation)
         losses.append(output.loss.detach())
         for name, value in output.terms.items():
             terms[name] = terms.get(name, 0) + value.float() / accumulation
     precision.unscale(optimizer)
-    loss = torch.stack(losses).mean()
+    # One small reduction: all ranks log, and judge, the loss of the global batch.
+    loss, *means = peers.mean(torch.stack([torch.stack(losses).mean(), *terms.values()]))
+    terms = dict(zip(terms, means, strict=True))
     grad_norm = _grad_norm(trained(optimizer), clip_grad)
     skipped = (~torch.isfinite(loss + grad_norm)).float()
     precision.step(optimizer, skipped)
@@ -78,13 +86,22 @@ def train_step(
 
 
 def run_method(
-    method: Method, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    method: Method,
+    batch: Batch,
+    noise: Noise,
+    gather: Callable[[Tensor], Tensor] = alone,
+    forward: Callable[..., Output] | None = None,
 ) -> Output:
-    """Prepare and mask without gradient, then forward: the way of a batch through any method."""
+    """Prepare and mask without gradient, then forward: the way of a batch through any method.
+
+    Args:
+        gather: all-gather over ranks for methods that contrast samples.
+        forward: stands in for the method's own forward pass.
+    """
     with torch.no_grad():
         context = method.prepare(batch, noise, gather)
         masks = method.mask(batch, noise, context)
-    return method(batch, masks, context)
+    return (forward or method)(batch, masks, context)
 
 
 def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import torch
 from timm.utils import ModelEmaV3
 
 from mimsuite.batch import Batch
+from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.config import Resolved
+from mimsuite.data.damage import Damage
 from mimsuite.errors import DivergedError, Preempted, UserError
 from mimsuite.methods.base import Method
 from mimsuite.noise import Noise
@@ -34,7 +37,6 @@ from mimsuite.train.step import StepResult, train_step
 
 if TYPE_CHECKING:
     from mimsuite.data import Normalize, TrainLoader
-    from mimsuite.data.damage import Damage
     from mimsuite.report import Progress, RunDirectory
 
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
@@ -66,7 +68,9 @@ class Trainer:
         device: torch.device,
         steps_per_epoch: int,
         stop: StopFlag,
+        peers: Peers = ALONE,
     ) -> None:
+        self.peers, self.replica = peers, peers.replicate(method)
         self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
         self.normalize, self.device, self.stop = normalize, device, stop
         self.steps_per_epoch = steps_per_epoch
@@ -79,6 +83,8 @@ class Trainer:
         self.step = 0
         self._saved_at, self._saved_step, self._failed_saves = time.monotonic(), -1, 0
         self._damaged = 0
+        self._unreported: list[Damage] = []  # for the first rank to report
+        self._stopping = False
 
     # --- the loop ---
 
@@ -107,12 +113,16 @@ class Trainer:
             result = self.train_step(batches, loader.accumulation)
             self.meter.add(result)
             if self._due(self.recipe.log.every_steps):
-                self.write_log(progress)
-            if self.stop:
+                self.write_log(progress, loader.worker_memory_mb())
+            self.peers.at(self.step)
+            stop, late = self.peers.any(bool(self.stop), self._late())
+            if stop:
+                self._stopping = True
                 self.save()
-                self.run.event("preempt", self.step, signal=self.stop.name)
-                raise Preempted(f"stopped by {self.stop.name} after saving step {self.step}")
-            if self._due_to_save():
+                name = self.stop.name or "a signal to another rank"
+                self.run.event("preempt", self.step, signal=name)
+                raise Preempted(f"stopped by {name} after saving step {self.step}")
+            if late or self._due(self.recipe.checkpoint.every_steps):
                 self.save()
         if self._saved_step != self.step:
             self.save()
@@ -132,6 +142,8 @@ class Trainer:
             noise=lambda batch: Noise(seed, step, batch.index),
             precision=self.precision,
             clip_grad=self.recipe.optim.clip_grad,
+            peers=self.peers,
+            replica=self.replica,
         )
         if self.ema is not None and not bool(result.skipped):
             self.ema.update(self.method)
@@ -166,6 +178,9 @@ class Trainer:
 
     def _report(self, damage: list[Damage]) -> None:
         """Corrupt samples: an event each, and a warning for the first few."""
+        if not self.peers.first:
+            self._unreported += damage
+            return
         for bad in damage:
             self._damaged += 1
             self.run.event(
@@ -181,23 +196,35 @@ class Trainer:
             elif self._damaged == _NAMED + 1:
                 self._warn("more samples are replaced: events.jsonl names all of them")
 
+    def _report_of_others(self) -> None:
+        """Corrupt samples that other ranks found since the last line."""
+        told = self.peers.texts("" if self.peers.first else self._untold())
+        for text in told if self.peers.first else ():
+            self._report([Damage(**item) for item in json.loads(text or "[]")])
+
+    def _untold(self) -> str:
+        found, self._unreported = self._unreported, []
+        return json.dumps([vars(item) for item in found]) if found else ""
+
     def _warn(self, text: str) -> None:
         warn(text)
         self.run.log(f"warning: {text}")
 
-    def write_log(self, progress: Progress) -> None:
+    def write_log(self, progress: Progress, worker_memory_mb: float | None) -> None:
         """A line of metrics: the means since the last one."""
+        self._report_of_others()
         means = self.meter.read()
         now = time.monotonic()
         seconds = max(now - self._clock.started, 1e-9)
         speed = {
-            "samples_per_second": self._clock.samples / seconds,
+            "samples_per_second": self.peers.world * self._clock.samples / seconds,
             "data_wait": self._clock.waiting / seconds,
             "memory_mb": peak_memory_mb(self.device),
         }
         lr = self.lr_at(self.step - 1)
         epoch = self.step / self.steps_per_epoch
-        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed})
+        loader = {} if worker_memory_mb is None else {"worker_memory_mb": worker_memory_mb}
+        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed, **loader})
         progress.update(self.step, loss=means["loss"], lr=lr, grad_norm=means["grad_norm"], **speed)
         if means["skipped"]:
             self.run.event("skip", self.step, steps=means["skipped"])
@@ -217,7 +244,7 @@ class Trainer:
             model=self.method.state_dict(),
             optim=optimizer_tensors(self.optimizer),
             ema={} if self.ema is None else self.ema.module.state_dict(),
-            rank=generator_tensors(),
+            ranks=self.peers.tensors(generator_tensors()),
             facts={
                 "scaler": self.precision.state_dict(),
                 "meter": self.meter.state_dict(),
@@ -250,35 +277,40 @@ class Trainer:
             self.ema.module.load_state_dict(state.ema)
         self.precision.load_state_dict(state.facts["scaler"])
         self.meter.load_state_dict(state.facts["meter"])
-        load_generators(state.rank)
+        if self.peers.rank < len(state.ranks):
+            load_generators(state.ranks[self.peers.rank])
         self.step = self._saved_step = state.step
 
     def save(self) -> None:
         """Write a checkpoint; a failure is warned of, and fatal only when it repeats."""
+        state = self.state()
+        self.peers.on_first(lambda: self._write(state))
+        self._saved_at, self._saved_step = time.monotonic(), self.step
+
+    def _write(self, state: checkpoint.CheckpointState) -> None:
         try:
-            checkpoint.save(self.run.checkpoints, self.state())
+            checkpoint.save(self.run.checkpoints, state)
             checkpoint.prune(self.run.checkpoints, self.recipe.checkpoint.keep)
         except OSError as error:
             self._failed_saves += 1
             self._warn(f"checkpoint at step {self.step} not written: {error}")
-            if self._failed_saves >= _FAILED_SAVES or self.step == self.total_steps or self.stop:
+            last = self.step == self.total_steps or self._stopping
+            if last or self._failed_saves >= _FAILED_SAVES:
                 raise UserError(
                     f"cannot write checkpoints in {self.run.checkpoints}: "
                     f"{error.strerror or error}; make room there and go on with --resume auto"
                 ) from None
             return
-        finally:
-            self._saved_at = time.monotonic()
-        self._failed_saves, self._saved_step = 0, self.step
+        self._failed_saves = 0
         self.run.event("save", self.step)
 
     def _due(self, every: int | None) -> bool:
         return every is not None and (self.step % every == 0 or self.step == self.total_steps)
 
-    def _due_to_save(self) -> bool:
+    def _late(self) -> bool:
+        """Whether the last save is too long ago."""
         minutes = self.recipe.checkpoint.every_minutes
-        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        return late or self._due(self.recipe.checkpoint.every_steps)
+        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
     def facts(self) -> dict[str, Any]:
         """For the banner: sizes of what is trained."""

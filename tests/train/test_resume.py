@@ -63,8 +63,11 @@ def test_resume_equals_the_uninterrupted_run(
     after = random.Random().randrange(4, total - 2)  # any step will do: no need to fix the draw
     metrics = run / "metrics.jsonl"
     deadline = time.monotonic() + 120
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < after:
-        assert process.poll() is None or time.monotonic() < deadline, process.communicate()[1]
+    while True:
+        ended = process.poll() is not None or time.monotonic() > deadline
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= after:
+            break
+        assert not ended, process.communicate()[1]
         time.sleep(0.005)
     process.send_signal(how)
     process.communicate(timeout=60)

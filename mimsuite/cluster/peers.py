@@ -1,0 +1,265 @@
+"""What ranks do together: means, votes, gathering, and one rank's work whose failure all share.
+
+Methods and probes never see this; the trainer does. Tensors go through the device's backend (nccl
+or gloo); votes and texts through a gloo group of their own, so that a GPU is never waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn.parallel import DistributedDataParallel
+
+from mimsuite.cluster.place import Place
+from mimsuite.errors import MimsuiteError
+
+_START_SECONDS = 600  # importing and building takes ranks very different times
+_STORE_SECONDS = 5  # for a word with the store, when something is wrong already
+
+
+class Replica:
+    """A method's forward pass, with gradients that are averaged over ranks where there are any."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.module(*inputs)
+
+    def without_sync(self) -> AbstractContextManager[Any]:
+        """Around a micro-batch that is not the last of its step: gradients only add up."""
+        if isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()
+
+
+class Peers:
+    """A single process, which agrees with itself. :class:`Group` is the same for several."""
+
+    rank, world = 0, 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def replicate(self, method: nn.Module) -> Replica:
+        return Replica(method)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks, elementwise; no gradient."""
+        return values
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(B, ...) of every rank -> (world B, ...), in the order of ranks, with gradient."""
+        return tensor
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is set on some rank."""
+        return flags
+
+    def texts(self, text: str) -> list[str]:
+        """The text of every rank, on every rank."""
+        return [text]
+
+    def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Small CPU tensors of every rank, same names and shapes, on every rank."""
+        return [tensors]
+
+    def on_first(self, work: Callable[[], None]) -> None:
+        """Let the first rank do something; an error of it is raised on all ranks."""
+        work()
+
+    def at(self, step: int) -> None:
+        """Say where this rank is, so that peers can name who is late."""
+
+    @contextmanager
+    def named_faults(self) -> Iterator[None]:
+        """Around training: a lost or stopped peer becomes an error that names it."""
+        yield
+
+
+ALONE = Peers()
+
+
+class PeerError(MimsuiteError):
+    """Another rank failed, or does not answer. ``told`` where that rank says so itself."""
+
+    def __init__(self, message: str, told: bool = False, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.told, self.exit_code = told, exit_code
+
+
+class Group(Peers):
+    """Several processes. Made by :func:`join`."""
+
+    def __init__(self, place: Place, device: torch.device, seconds: float) -> None:
+        self.rank, self.world, self.device = place.rank, place.world, device
+        self.seconds = seconds
+        patience = timedelta(seconds=seconds)
+        control = dist.new_group(backend="gloo", timeout=patience)
+        assert isinstance(control, dist.ProcessGroup)
+        self._control = control
+        dist.distributed_c10d._set_pg_timeout(patience, dist.group.WORLD)
+        self._store = dist.distributed_c10d._get_default_store()
+        self._doing = "start"
+
+    def replicate(self, method: nn.Module) -> Replica:
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return Replica(
+            DistributedDataParallel(
+                method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        )
+
+    def mean(self, values: Tensor) -> Tensor:
+        self._doing = "mean of the loss"
+        dist.all_reduce(values, op=dist.ReduceOp.SUM)
+        return values / self.world
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        self._doing = "all-gather"
+        return torch.cat(all_gather(tensor.contiguous()))
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        self._doing = "vote"
+        votes = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
+        return tuple(bool(vote) for vote in votes)
+
+    def texts(self, text: str) -> list[str]:
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else None
+        data = torch.zeros(0, dtype=torch.uint8) if data is None else data
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        self._doing = "gathering of texts"
+        dist.all_gather(sizes, torch.tensor([len(data)]), group=self._control)
+        longest = max(int(size) for size in sizes)
+        if longest == 0:
+            return [""] * self.world
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(data)] = data
+        found = [torch.zeros_like(padded) for _ in range(self.world)]
+        dist.all_gather(found, padded, group=self._control)
+        pairs = zip(found, sizes, strict=True)
+        return [bytes(one[: int(size)].tolist()).decode() for one, size in pairs]
+
+    def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        gathered: list[dict[str, Tensor]] = [{} for _ in range(self.world)]
+        self._doing = "gathering of generator states"
+        for name, tensor in sorted(tensors.items()):
+            found = [torch.empty_like(tensor, device="cpu") for _ in range(self.world)]
+            dist.all_gather(found, tensor.cpu().contiguous(), group=self._control)
+            for rank, one in enumerate(found):
+                gathered[rank][name] = one
+        return gathered
+
+    def on_first(self, work: Callable[[], None]) -> None:
+        fault: Exception | None = None
+        report = ""
+        if self.first:
+            try:
+                work()
+            except Exception as error:
+                fault = error
+                code = error.exit_code if isinstance(error, MimsuiteError) else 1
+                report = json.dumps([code, f"{type(error).__name__}: {error}"])
+        (report, *_) = self.texts(report)
+        if fault is not None:
+            raise fault
+        if report:
+            code, message = json.loads(report)
+            raise PeerError(f"rank 0: {message}", told=True, exit_code=code)
+
+    def at(self, step: int) -> None:
+        self._store.set(f"at/{self.rank}", f"{step} {time.time():.1f}")
+
+    @contextmanager
+    def named_faults(self) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:  # of torch.distributed: its text names no rank
+            if isinstance(error, torch.OutOfMemoryError) or not _is_of_peers(error):
+                raise
+            waited = time.monotonic() - begun
+            raise PeerError(self._who(waited)) from error
+
+    def _who(self, waited: float) -> str:
+        """Which ranks are furthest behind, by what they last told the store."""
+        seen: dict[int, tuple[int, float]] = {}
+        self._store.set_timeout(timedelta(seconds=_STORE_SECONDS))
+        for rank in set(range(self.world)) - {self.rank}:
+            try:
+                step, when = self._store.get(f"at/{rank}").decode().split()
+                seen[rank] = (int(step), float(when))
+            except Exception:
+                seen[rank] = (-1, 0.0)
+        last = min(seen.values())[0]
+        late = [rank for rank, (step, _) in seen.items() if step == last]
+        if len(late) == len(seen) > 1:  # none is behind: who was heard of first is stuck longest
+            late = [min(seen, key=lambda rank: seen[rank][1])]
+        names = ", ".join(
+            f"rank {rank} (last heard of {_ago(seen[rank][1])}, at step {seen[rank][0]})"
+            for rank in late
+        )
+        return (
+            f"rank {self.rank} lost touch with {names} during the {self._doing}; the limit is "
+            f"train.timeout_seconds={self.seconds:g}. Look at that rank's log"
+        )
+
+
+@contextmanager
+def join(place: Place, device: torch.device, seconds: float) -> Iterator[Peers]:
+    """The peers of a run, for as long as the context lasts.
+
+    Args:
+        seconds: how long a rank waits for the others in a step.
+
+    Raises:
+        PeerError: not all ranks came.
+    """
+    if place.world == 1:
+        yield ALONE
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group(
+            backend,
+            init_method=f"tcp://{place.address}:{place.port}",
+            rank=place.rank,
+            world_size=place.world,
+            timeout=timedelta(seconds=_START_SECONDS),
+        )
+    except (RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise PeerError(
+            f"rank {place.rank} of {place.world} found no peers at {place.address}:{place.port} "
+            f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
+        ) from None
+    try:
+        yield Group(place, device, seconds)
+    finally:
+        # A peer that failed does not answer any more: the group is left, not closed together.
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_of_peers(error: RuntimeError) -> bool:
+    text = str(error)
+    words = ("gloo", "NCCL", "nccl", "timed out", "Timed out", "onnection", "Broken pipe", "peer")
+    return isinstance(error, dist.DistError) or any(word in text for word in words)
+
+
+def _ago(when: float) -> str:
+    return f"{max(0.0, time.time() - when):.0f} s ago" if when else "never"

@@ -1,0 +1,41 @@
+"""The run directory as ranks other than the first see it: they keep a log of their own in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mimsuite.report import console
+from mimsuite.report.files import LineFile
+from mimsuite.report.run_directory import RunDirectory
+from mimsuite.report.status import Status
+from mimsuite.report.text import clean, now
+
+
+class Follower(RunDirectory):
+    """Writes ``logs/rank-00001.log`` and nothing else; figures and verdict are the first rank's."""
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self.path = path
+        self.images, self.checkpoints = path / "images", path / "checkpoints"
+        (path / "logs").mkdir(exist_ok=True)
+        self._log = LineFile(path / "logs" / f"rank-{rank:05d}.log", console.warn)
+
+    def metrics(self, step: int, values: dict[str, Any]) -> None:
+        pass
+
+    def event(self, name: str, step: int, **fields: Any) -> None:
+        self.log(f"{name} at step {step}")
+
+    def log(self, line: str) -> None:
+        self._log.append(f"{now()} {clean(line)}")
+
+    def cut_back(self, step: int) -> None:
+        pass
+
+    def finish(self, status: Status, **fields: Any) -> None:
+        self.log(f"{status} {fields.get('reason', '')}".rstrip())
+        self.close()
+
+    def close(self) -> None:
+        self._log.close()
