@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo demo-seeds test test-slow bench-check lint type clean
+.PHONY: setup dev demo demo-seeds test test-slow soak bench-check lint type clean
 
 setup: .venv/installed
 dev: .venv/installed-dev
@@ -30,6 +30,11 @@ test: dev
 
 test-slow: dev
 	$(BIN)/python -m pytest -m "slow"
+
+# Kills training at random moments; a shorter one is in `make test`.
+soak: dev
+	$(BIN)/python tools/soak.py --kills 100
+	$(BIN)/python tools/soak.py --kills 20 --ranks 2
 
 bench-check: dev
 	$(BIN)/python tools/bench_mae.py --check

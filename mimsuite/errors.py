@@ -24,6 +24,19 @@ class DataError(MimsuiteError):
     exit_code = 3
 
 
+class CorruptSample(DataError):
+    """One sample cannot be used; the loader replaces it and reports a :class:`Damage`.
+
+    Args:
+        kind: ``missing``, ``truncated``, ``crc``, ``decode``, ``too-large`` or ``label``.
+        message: what is wrong, without the sample's name.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class DivergedError(MimsuiteError):
     """Training stopped since the loss or the gradient norm was not finite."""
 

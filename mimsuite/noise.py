@@ -12,9 +12,11 @@ number of a row is ``mix(row_key + n * GAMMA)``, integer arithmetic that every d
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 
 _GAMMA = 0x9E3779B97F4A7C15
@@ -30,7 +32,35 @@ def key_of(*parts: object) -> int:
 
 def keyed_rng(*parts: object) -> np.random.Generator:
     """A numpy generator for work on one sample in a loader worker."""
-    return np.random.Generator(np.random.Philox(key=key_of(*parts)))
+    key: Any = _PhiloxKey(key_of(*parts))  # numpy's stubs leave ISeedSequence out
+    return np.random.Generator(np.random.Philox(key))
+
+
+class KeyedGenerator:
+    """``keyed_rng`` with one generator for all keys, at a third of the cost of a new one for each.
+
+    What a call returns is good until the next call.
+    """
+
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(0)
+        self._generator = np.random.Generator(self._philox)
+        self._start: Any = self._philox.state  # counter and buffer of a new generator
+
+    def __call__(self, *parts: object) -> np.random.Generator:
+        self._start["state"]["key"][:] = key_of(*parts), 0
+        self._philox.state = self._start
+        return self._generator
+
+
+class _PhiloxKey(ISeedSequence):
+    """The key of a Philox generator: ``Philox(key=...)``, which asks the system for entropy too."""
+
+    def __init__(self, key: int) -> None:
+        self._words = np.array((key, 0), dtype=np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> np.ndarray:
+        return self._words
 
 
 class Noise:

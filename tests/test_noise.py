@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import pickle
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.noise import FixedNoise, Noise, key_of, keyed_rng
+from mimsuite.noise import FixedNoise, KeyedGenerator, Noise, key_of, keyed_rng
 
 quick = settings(max_examples=60, deadline=None)
 SEEDS, STEPS = st.integers(0, 2**63), st.integers(0, 10**9)
@@ -159,3 +161,23 @@ def test_fixed_noise_hands_out_what_it_was_given() -> None:
 def test_fixed_noise_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="'mask' has width 4, asked for 9"):
         FixedNoise({"mask": torch.rand(2, 4)}).rows("mask", 9)
+
+
+@quick
+@given(st.integers(0, 2**63), st.text(max_size=20))
+def test_keyed_generators_are_numpys_philox(seed: int, name: str) -> None:
+    ours = keyed_rng(seed, "augment", name)
+    theirs = np.random.Generator(np.random.Philox(key=key_of(seed, "augment", name)))
+    assert ours.random(9).tolist() == theirs.random(9).tolist()
+    assert ours.integers(1000, size=9).tolist() == theirs.integers(1000, size=9).tolist()
+    assert ours.permutation(9).tolist() == theirs.permutation(9).tolist()
+
+
+@quick
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(0, 3))
+def test_one_generator_for_all_keys_gives_the_numbers_of_many(keys: list[int], more: int) -> None:
+    generator = pickle.loads(pickle.dumps(KeyedGenerator()))
+    for key in keys:
+        ours, theirs = generator(7, key), keyed_rng(7, key)
+        assert ours.integers(9, dtype=np.uint32) == theirs.integers(9, dtype=np.uint32)
+        assert ours.random(more).tolist() == theirs.random(more).tolist()

@@ -22,7 +22,13 @@ from typing import Any
 RECIPE = "image/mae-tiny-fashion"
 DATA = "embedded:fashion-mnist"
 FEW = 20  # labels a class: what the fine-tuning recipe takes
-ALL = ("data.per_class=null", "schedule.epochs=10", "schedule.warmup_epochs=1")
+ALL = (
+    "data.per_class=null",
+    "schedule.epochs=10",
+    "schedule.warmup_epochs=1",
+    "optim.lr=1e-3",
+    "optim.scratch_lr=5e-4",
+)
 MARKER = "demo.json"  # only what holds this file is ever removed
 
 # Result -> (title, what the pretrained encoder is compared with).

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mimsuite.cli import output
+from mimsuite.cli.bar import progress_of
 from mimsuite.cli.options import JsonOption
 from mimsuite.errors import DataError, UserError
 
@@ -25,11 +24,24 @@ ChannelsOption = Annotated[
     str, typer.Option(help="Decode as data.channels: rgb, gray, rgba, gray16 or native.")
 ]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
+ModalityOption = Annotated[
+    str | None,
+    typer.Option(help="image, video, points or grids; default: what is there."),
+]
+SecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--sample-seconds",
+        min=1,
+        help="Processor time that one sample may take; not for images.",
+    ),
+]
 
 
 @app.command()
 def inspect(
     source: SourceArgument,
+    modality: ModalityOption = None,
     sheet: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Write a sheet of its pictures.")
     ] = None,
@@ -41,20 +53,23 @@ def inspect(
 
     Example: mimsuite data inspect embedded:fashion-mnist --sheet fashion.png
     """
-    from mimsuite.data import inspection, open_source
+    from mimsuite.data import inspection
+    from mimsuite.data.stored import open_stored
 
     kind = _channels(channels)
-    figures = inspection.inspect(source, channels=kind)
+    wanted = _modality(modality)
+    with progress_of("looking") as progress:
+        figures = inspection.inspect(source, modality=wanted, channels=kind, progress=progress)
     if sheet is not None:
         names = list(figures["splits"])
-        shown = open_source(
-            source, split or ("train" if "train" in names else names[0]), channels=kind
-        )
-        figures["sheet"] = str(inspection.contact_sheet(shown, sheet))
+        chosen = split or ("train" if "train" in names else names[0])
+        shown = open_stored(source, chosen, figures["modality"], channels=kind)
+        figures["sheet"] = str(inspection.contact_sheet(shown, sheet, figures["modality"]))
     if json:
         output.print_json(figures)
         return
-    _show_splits(figures["splits"])
+    for part in (figures, *figures.get("others", [])):
+        _show_splits(part["modality"], part["splits"])
     if sheet is not None:
         output.say(f"wrote {sheet}")
 
@@ -63,38 +78,80 @@ def inspect(
 def pack(
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards, new.")],
+    modality: ModalityOption = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 2048,
     resize: Annotated[
-        int | None, typer.Option(min=1, help="Shrink larger images to this short side, pixels.")
+        int | None,
+        typer.Option(
+            "--resize",
+            "--short-side",
+            min=2,
+            help="Images, video: shrink larger ones to this short side, pixels.",
+        ),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Encode all images as JPEG of this quality.")
+        int | None,
+        typer.Option(min=1, max=100, help="Images: encode all as JPEG of this quality."),
+    ] = None,
+    gop: Annotated[
+        int | None,
+        typer.Option(min=1, help="Video: encode as H.264 with a key frame every so many."),
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Points: draw so many from larger clouds and meshes (of those, 8192)."
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Points: normals or colors beside the coordinates; default: none."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order, and of points drawn.")] = 0,
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Keep the source's order of samples.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same command was interrupted.")
+    ] = False,
+    seconds: SecondsOption = 120,
     workers: WorkersOption = 1,
     json: JsonOption = False,
 ) -> None:
     """Write a source as WebDataset tar shards, with their indexes and checksums.
 
+    Takes images, video, point clouds and meshes, and radiance grids; classes and splits come from
+    sub-folders. Samples that cannot be decoded are left out and named.
+
     Example: mimsuite data pack ./photos ./shards --resize 256
+
+    Example: mimsuite data pack ./clips ./shards --short-side 256 --gop 12 --workers 4
+
+    Example: mimsuite data pack ./meshes ./shards --points 8192
     """
     from mimsuite.data.pack import PackOptions
     from mimsuite.data.pack import pack as write
 
     options = PackOptions(
+        modality=_modality(modality),
         shard_size=shard_size,
         resize=resize,
         quality=quality,
+        gop=gop,
+        points=points,
+        features=_features(features),
         split=split,
         seed=None if in_order else seed,
+        seconds=seconds,
         workers=workers,
     )
-    with _progress("packing") as progress:
-        packed = write(source, out, options, progress)
+    try:
+        with progress_of("packing") as progress:
+            packed = write(source, out, options, progress, resume=resume)
+    except KeyboardInterrupt:
+        output.say("interrupted; the same command with --resume goes on from here")
+        raise
     facts = packed.as_json()
     for damage in packed.damaged:
         output.warn(f"left out {damage}")
@@ -102,38 +159,52 @@ def pack(
         output.print_json(facts)
         return
     output.say(
-        f"{facts['samples']} samples in {len(packed.shards)} shards, "
+        f"{facts['samples']} {packed.modality} samples in {len(packed.shards)} shards, "
         f"{facts['bytes'] / 1e6:.1f} MB, in {out}"
     )
-    output.say(f"next: mimsuite pretrain RECIPE --data {out}")
+    if packed.damaged:
+        output.say(f"{len(packed.damaged)} samples left out, named in {out / 'pack.json'}")
+    if packed.kept:
+        output.say(f"{packed.kept} of the shards were there from before")
+    output.say(f"next: mimsuite data inspect {out} --sheet sheet.png")
+    if packed.modality == "image":
+        output.say(f"      mimsuite pretrain RECIPE --data {out}")
 
 
 @app.command()
 def verify(
     source: Annotated[str, typer.Argument(metavar="SHARDS", help="Shards, or any other source.")],
+    modality: ModalityOption = None,
     channels: ChannelsOption = "native",
+    seconds: SecondsOption = 120,
     workers: WorkersOption = 1,
     json: JsonOption = False,
 ) -> None:
-    """Check sizes, counts and checksums, and decode every image; exit 3 if anything is damaged.
+    """Check sizes, counts and checksums, and decode every sample; exit 3 if anything is damaged.
 
     Example: mimsuite data verify ./shards --workers 4
     """
     from mimsuite.data.verify import verify as check
 
-    with _progress("verifying") as progress:
-        reports = check(source, channels=_channels(channels), workers=workers, progress=progress)
+    with progress_of("verifying") as progress:
+        reports = check(
+            source,
+            modality=_modality(modality),
+            channels=_channels(channels),
+            seconds=seconds,
+            workers=workers,
+            progress=progress,
+        )
     bad = [report for report in reports if report.problems]
     if json:
         output.print_json({"sound": not bad, "shards": [report.as_json() for report in reports]})
     else:
-        output.print_table(
-            ["shard", "samples", "problems", "first problem"],
-            [
-                [r.name, str(r.samples), str(len(r.problems)), (r.problems or ["none"])[0]]
-                for r in reports
-            ],
-        )
+        rows = [[r.name, str(r.samples), str(len(r.problems) or "-")] for r in reports]
+        output.print_table(["shard", "samples", "problems"], rows)
+        if bad:
+            print()
+            broken = [[report.name, text] for report in bad for text in report.problems]
+            output.print_table(["damaged", "what is wrong"], broken)
     if bad:
         problems = sum(len(report.problems) for report in bad)
         raise DataError(
@@ -150,7 +221,7 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
     """
     from mimsuite.data.indexing import index_shards
 
-    with _progress("indexing") as progress:
+    with progress_of("indexing") as progress:
         facts = index_shards(shards, progress)
     if json:
         output.print_json(facts)
@@ -163,27 +234,39 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
 
 @app.command()
 def synth(
-    modality: Annotated[str, typer.Argument(metavar="MODALITY", help="images")],
+    modality: Annotated[
+        str, typer.Argument(metavar="MODALITY", help="image, video, points or grids.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, new.")],
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 600,
-    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Pixels a side (64), points (1024), or voxels along the longest side (40).",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Make labelled samples to try things out with.
 
-    Example: mimsuite data synth images ./shapes --count 600
-    """
-    from mimsuite.data.synth import synthesise_images
+    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms.
 
-    if modality != "images":
-        raise UserError(f"no samples of '{modality}' can be made; there is: images")
-    with _progress("drawing") as progress:
-        written = synthesise_images(out, count=count, size=size, seed=seed, progress=progress)
+    Example: mimsuite data synth image ./shapes --count 600
+
+    Example: mimsuite data synth video ./motion --count 160
+    """
+    from mimsuite.data.synth import synthesise
+
+    name = {"images": "image", "videos": "video", "grid": "grids"}.get(modality, modality)
+    with progress_of("making") as progress:
+        written = synthesise(name, out, count=count, size=size, seed=seed, progress=progress)
     if json:
-        output.print_json({"out": str(out), "samples": written})
+        output.print_json({"out": str(out), "modality": name, "samples": written})
         return
-    output.say(f"{written['train']} train and {written['test']} test images in {out}")
+    output.say(f"{written['train']} train and {written['test']} test {name} samples in {out}")
+    output.say(f"next: mimsuite data pack {out} SHARDS")
 
 
 def _channels(name: str) -> Any:
@@ -193,22 +276,35 @@ def _channels(name: str) -> Any:
     return name
 
 
-def _show_splits(splits: dict[str, dict[str, Any]]) -> None:
-    def sizes(split: dict[str, Any], side: str) -> str:
-        found = split[side]
-        return f"{found['min']}-{found['max']} ({found['median']})" if found else "-"
+def _modality(name: str | None) -> str | None:
+    from mimsuite.data import modalities
 
+    return None if name is None else modalities.get(name).name
+
+
+def _features(name: str | None) -> str | None:
+    known = ("none", "normals", "colors")
+    if name is not None and name not in known:
+        raise UserError(f"--features {name}: it is one of {', '.join(known)}")
+    return name
+
+
+_GENERAL = ("samples", "shards", "bytes", "looked_at", "corrupt", "labelled", "classes")
+
+
+def _show_splits(modality: str, splits: dict[str, dict[str, Any]]) -> None:
+    figures = list(
+        dict.fromkeys(name for split in splits.values() for name in split if name not in _GENERAL)
+    )
     output.print_table(
-        ["split", "samples", "MB", "labelled", "height", "width", "channels", "corrupt"],
+        [f"{modality} split", "samples", "MB", "labelled", *figures, "corrupt"],
         [
             [
                 name,
                 str(split["samples"]),
                 f"{split['bytes'] / 1e6:.1f}",
                 str(split["labelled"]),
-                sizes(split, "height"),
-                sizes(split, "width"),
-                ", ".join(split["channels"]),
+                *(_figure(split.get(figure)) for figure in figures),
                 f"{len(split['corrupt'])} of {split['looked_at']} seen",
             ]
             for name, split in splits.items()
@@ -223,27 +319,12 @@ def _show_splits(splits: dict[str, dict[str, Any]]) -> None:
         )
 
 
-@contextmanager
-def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn(verb),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(verb, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def _figure(found: dict[str, Any] | None) -> str:
+    """A range as ``16-128 (64)``, words as they are."""
+    if not found:
+        return "-"
+    if set(found) != {"min", "median", "max"}:
+        return ", ".join(found)
+    if found["min"] == found["max"]:
+        return str(found["min"])
+    return f"{found['min']}-{found['max']} ({found['median']})"

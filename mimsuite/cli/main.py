@@ -7,6 +7,7 @@ loads no torch.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -145,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait should sleep: spinning ones slow a shared machine down by an order of
     # magnitude, and win nothing on a free one. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    log = logging.getLogger("mimsuite")
+    log.handlers = [output.WarningLog()]
     words = sys.argv[1:] if arguments is None else list(arguments)
     invocation = Invocation(words)
     try:

@@ -6,6 +6,7 @@ This needs nothing else of the suite, so that an error can be told whatever fail
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,13 @@ def warn(text: str) -> None:
 def error(text: str) -> None:
     """An error on stderr."""
     say(text, "error: ", "bold red")
+
+
+class WarningLog(logging.Handler):
+    """What the suite's modules log, as warnings; no line of a library of others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
 
 
 def printable(text: str) -> str:

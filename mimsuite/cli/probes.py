@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mimsuite.cli.options import DataOption, JsonOption, OverridesArgument, SmokeOption
+from mimsuite.cli.options import (
+    DataOption,
+    GpusOption,
+    JsonOption,
+    OverridesArgument,
+    ProcsOption,
+    SmokeOption,
+    start_processes,
+)
+from mimsuite.cluster import find_place, require_single_process
 from mimsuite.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,6 +117,7 @@ def knn(
 
 
 def finetune(
+    ctx: typer.Context,
     model: ModelArgument,
     overrides: OverridesArgument = None,
     data: DataOption = None,
@@ -116,18 +126,24 @@ def finetune(
     seed: SeedOption = None,
     device: DeviceOption = "auto",
     resume: ResumeOption = "never",
+    procs: ProcsOption = None,
+    gpus: GpusOption = None,
     smoke: SmokeOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the new runs.")
     ] = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Train all weights on labels, starting from a pretrained encoder.
 
     With --baselines the same is trained from scratch, for as many steps.
 
     Example: mimsuite finetune runs/first --data ./photos --baselines
     """
+    if procs or gpus:
+        own = [] if out else ["--out", str(_folder_for(model, "finetune", resume))]
+        own += ["--device", "cuda"] if gpus and device == "auto" else []
+        return start_processes(ctx, procs, gpus, own)
     from mimsuite.train.preempt import StopFlag
 
     stop = StopFlag().install()  # before torch is imported
@@ -142,6 +158,7 @@ def finetune(
     )
     written = _beside(model, "finetune.json") or folder / "finetune.json"
     _finish("fine-tuning", result, written, as_json)
+    return 0
 
 
 def evaluate(
@@ -211,6 +228,7 @@ def features(
 
 def _open(model: str, overrides: list[str] | None, data: str | None, device: str) -> Opened:
     """The model on its device, its recipe reading the wanted data."""
+    require_single_process()
     from dataclasses import replace
 
     from mimsuite import config
@@ -301,6 +319,8 @@ def _beside(model: str, name: str) -> Path | None:
 
 
 def _finish(title: str, result: dict[str, Any], path: Path | None, as_json: bool) -> None:
+    if find_place().rank > 0:  # all ranks have the result, one tells
+        return
     from mimsuite.evaluate.show import show_result
 
     show_result(title, result)

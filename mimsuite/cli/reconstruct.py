@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mimsuite.cli.options import JsonOption
+from mimsuite.cluster import require_single_process
 
 
 def reconstruct(
@@ -48,6 +49,7 @@ def reconstruct(
 
     Example: mimsuite reconstruct runs/first --input photo.jpg --out pictures
     """
+    require_single_process()
     from mimsuite.cli.output import print_json, say
     from mimsuite.export import open_model
     from mimsuite.report.reconstruct import load_samples, rebuilding_method, save_reconstructions

@@ -6,8 +6,11 @@ or gloo); votes and texts through a gloo group of their own, so that a GPU is ne
 
 from __future__ import annotations
 
+import atexit
+import inspect
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -109,17 +112,18 @@ class Group(Peers):
         control = dist.new_group(backend="gloo", timeout=patience)
         assert isinstance(control, dist.ProcessGroup)
         self._control = control
-        dist.distributed_c10d._set_pg_timeout(patience, dist.group.WORLD)
+        _set_timeout(patience)
         self._store = dist.distributed_c10d._get_default_store()
         self._doing = "start"
 
     def replicate(self, method: nn.Module) -> Replica:
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return Replica(
-            DistributedDataParallel(
-                method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
-        )
+        # Said of one small parameter, the permuted patch embedding.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in known)
+        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
+        return Replica(DistributedDataParallel(method, device_ids=devices, **options))
 
     def mean(self, values: Tensor) -> Tensor:
         self._doing = "mean of the loss"
@@ -217,9 +221,8 @@ class Group(Peers):
         )
 
 
-@contextmanager
-def join(place: Place, device: torch.device, seconds: float) -> Iterator[Peers]:
-    """The peers of a run, for as long as the context lasts.
+def join(place: Place, device: torch.device, seconds: float) -> Peers:
+    """The peers of a run; processes that have met before stay connected.
 
     Args:
         seconds: how long a rank waits for the others in a step.
@@ -228,8 +231,14 @@ def join(place: Place, device: torch.device, seconds: float) -> Iterator[Peers]:
         PeerError: not all ranks came.
     """
     if place.world == 1:
-        yield ALONE
-        return
+        return ALONE
+    if not dist.is_initialized():
+        _meet(place, device)
+    return Group(place, device, seconds)
+
+
+def _meet(place: Place, device: torch.device) -> None:
+    """Connect the processes, once for all that they will train."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -247,12 +256,15 @@ def join(place: Place, device: torch.device, seconds: float) -> Iterator[Peers]:
             f"rank {place.rank} of {place.world} found no peers at {place.address}:{place.port} "
             f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
         ) from None
-    try:
-        yield Group(place, device, seconds)
-    finally:
-        # A peer that failed does not answer any more: the group is left, not closed together.
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)
+
+
+def _set_timeout(patience: timedelta) -> None:
+    """From the patience of the start to that of a step; public from torch 2.14 on."""
+    if hasattr(dist, "set_timeout"):
+        dist.set_timeout(patience, dist.group.WORLD)
+    else:
+        dist.distributed_c10d._set_pg_timeout(patience, dist.group.WORLD)
 
 
 def _is_of_peers(error: RuntimeError) -> bool:

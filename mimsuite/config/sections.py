@@ -203,6 +203,7 @@ class OptimSection(Section):
     name: Literal["adamw", "lars", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0.0)] | None = None
     lr_per_256: Annotated[float, Field(gt=0.0)] | None = None  # lr = this * global_batch / 256
+    scratch_lr: Annotated[float, Field(gt=0.0)] | None = None  # of finetune's baseline; None: lr
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     momentum: Fraction = 0.9

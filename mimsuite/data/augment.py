@@ -38,7 +38,9 @@ class TrainTransform:
         Raises:
             UserError: ``crop: none`` and an image of another size.
         """
-        view = resize(image, self._box(image, rng), self.size, self.section.interpolation)
+        height, width = image.shape[-2:]
+        box = self.box(height, width, rng)
+        view = resize(image, box, self.size, self.section.interpolation)
         if rng.random() < self.section.hflip:
             view = view.flip(-1)
         if self.colour is not None:
@@ -47,8 +49,8 @@ class TrainTransform:
             view = erase(view, rng, self.section.mean, self.section.std)
         return view
 
-    def _box(self, image: Tensor, rng: np.random.Generator) -> Box:
-        height, width = image.shape[-2:]
+    def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """The part of an image of this size that becomes the view; the first draw of a view."""
         section = self.section
         if section.crop == "random-resized":
             return geometry.random_resized(
@@ -97,8 +99,13 @@ def resize(image: Tensor, box: Box, size: tuple[int, int], interpolation: str) -
     view = image[:, top : top + height, left : left + width]
     if (height, width) == size:
         return view
+    view = view[None]
+    if view.dtype == torch.uint8 and image.stride(0) == 1 and image.shape[0] == 3:
+        # Interleaved as decoders give it: torch has code for just that, which a crop, whose rows
+        # are apart, would miss. The pixels are the same.
+        view = view.contiguous(memory_format=torch.channels_last)
     # float32 overshoots at edges as bicubic does; uint8 is clipped by torch.
-    return F.interpolate(view[None], size, mode=interpolation, antialias=True)[0]
+    return F.interpolate(view, size, mode=interpolation, antialias=True)[0]
 
 
 def channels_match(image: Tensor, expected: int | None, key: str) -> None:

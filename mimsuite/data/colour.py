@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
 from mimsuite.config.sections import AugmentSection
@@ -28,6 +27,8 @@ class RandAugment:
     """
 
     def __init__(self, section: AugmentSection, size: int) -> None:
+        from timm.data.auto_augment import rand_augment_transform  # takes seconds to import
+
         fill = tuple(min(255, round(255 * value)) for value in section.mean)
         hints = {
             "translate_const": int(size * 0.45),

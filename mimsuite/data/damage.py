@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mimsuite.errors import DataError
+from mimsuite.errors import CorruptSample, DataError
+
+__all__ = ["CorruptSample", "Damage", "DamageCount", "first_names"]
 
 _ALWAYS_ALLOWED = 10  # corrupt samples, however small the set
 _ALLOWED_SHARE = 0.001  # of the set, where that is more
 _NAMED = 5  # samples that an error message lists
-
-
-class CorruptSample(DataError):
-    """One sample cannot be used; the loader replaces it and reports a :class:`Damage`.
-
-    Args:
-        kind: ``missing``, ``truncated``, ``crc``, ``decode``, ``too-large`` or ``label``.
-        message: what is wrong, without the sample's name.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclass(frozen=True)

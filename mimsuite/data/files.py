@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import Decoder, extensions
+from mimsuite.data.decode import Decoder
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.errors import DataError, UserError
@@ -65,8 +66,11 @@ class FileSource(Source):
 
     def payload(self, shard: int, offset: int) -> bytes:
         try:
-            with open(self.root / self._paths[shard], "rb") as file:
-                if os.fstat(file.fileno()).st_size > MAX_SAMPLE_BYTES:
+            with open(self.root / self._paths[shard], "rb", opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise CorruptSample("missing", "it is a device, pipe or folder, and no file")
+                if status.st_size > MAX_SAMPLE_BYTES:
                     raise CorruptSample("too-large", f"more than {MAX_SAMPLE_BYTES} bytes")
                 return file.read()
         except OSError as fault:
@@ -82,6 +86,11 @@ class FileSource(Source):
         return self._labels.copy()
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open, without waiting where it is a pipe that nobody writes to."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 # --- folders ---
 
 
@@ -95,7 +104,7 @@ def folder_splits(root: Path, known: tuple[str, ...]) -> dict[str, Path]:
     named = [folder for folder in folders if splits.split_of(folder.name)]
     if not named:
         return {}
-    full = [folder for folder in folders if next(_walk(folder, known), None) is not None]
+    full = [folder for folder in folders if next(walk(folder, known), None) is not None]
     named = [folder for folder in full if folder in named]
     if len(named) < 2 and (not named or len(full) > 1):
         return {}
@@ -109,17 +118,16 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
         UserError: no such split.
         DataError: no image file.
     """
-    known = extensions(decoder.channels)
+    known = decoder.extensions
     parts = folder_splits(root, known)
     split = splits.choose(name, split, parts)
     # All splits are listed: ids must mean the same in every split, also where one lacks a class.
-    found = {
-        part: sorted(_walk(folder, known)) for part, folder in (parts or {split: root}).items()
-    }
+    found = {part: sorted(walk(folder, known)) for part, folder in (parts or {split: root}).items()}
     top, paths = parts.get(split, root), found[split]
     if not paths:
         looked_for = ", ".join(f".{extension}" for extension in known)
-        raise DataError(f"{name}: no image files below {top} (looked for {looked_for})")
+        kind = "image " if "jpg" in known else ""
+        raise DataError(f"{name}: no {kind}files below {top} (looked for {looked_for})")
     labels, classes = [-1] * len(paths), None
     if all("/" in path for path in paths):
         classes = sorted({_first(path) for part in found.values() for path in part if "/" in path})
@@ -133,7 +141,7 @@ def _first(path: str) -> str:
     return path.split("/", 1)[0]
 
 
-def _walk(root: Path, known: tuple[str, ...]) -> Iterator[str]:
+def walk(root: Path, known: tuple[str, ...]) -> Iterator[str]:
     """Paths below ``root``, with ``/``, of files with a known extension; hidden ones are left out.
 
     Follows links to folders, each folder once.

@@ -2,86 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from mimsuite.config.sections import AugmentSection
-from mimsuite.data.augment import EvalTransform, unit
+from mimsuite.data import modalities
+from mimsuite.data.codecs import SAMPLE_SECONDS, Facts, codec
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
-from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.source import Source
+from mimsuite.data.stored import modalities_in, open_stored, stored_splits
+from mimsuite.errors import UserError
 
-_TILE = 96  # pixels
+_WIDTH, _HEIGHT = 768, 660  # pixels of a full sheet
 _CAPTION = 14
-_COLUMNS, _ROWS = 8, 6
+_LETTER = 6  # pixels of the caption's font
+Progress = Callable[[int, int], None]
 
 
-def inspect(spec: str, *, channels: Channels = "native", look: int = 256) -> dict[str, Any]:
+def inspect(
+    spec: str,
+    *,
+    modality: str | None = None,
+    channels: Channels = "native",
+    look: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
     """Figures of a source, JSON-able.
 
     Args:
-        look: how many samples of each split, evenly spread, are decoded to learn their sizes.
+        modality: of the samples; None: all that are there.
+        look: how many samples of each split, evenly spread, are decoded to learn their sizes;
+            None: 256 images, 32 of what takes longer.
+        progress: called with (samples looked at, those to look at in the split).
+
+    Returns:
+        ``source``, ``modality`` and ``splits``; ``others`` has the last two of any further
+        modality in the same source.
     """
-    return {
-        "source": spec,
-        "splits": {
-            split: _figures(open_source(spec, split, channels=channels), look)
-            for split in source_splits(spec, channels=channels)
-        },
-    }
+    found = [modality] if modality else list(modalities_in(spec))
+    first, *others = (_of_modality(spec, name, channels, look, progress) for name in found)
+    return {"source": spec, **first, **({"others": others} if others else {})}
 
 
-def contact_sheet(source: Source, path: Path) -> Path:
-    """Write a PNG of up to 48 samples, evenly spread, with their class or key."""
-    view = EvalTransform(AugmentSection(), _TILE)
-    sheet = Image.new("RGB", (_COLUMNS * _TILE, _ROWS * (_TILE + _CAPTION)), "white")
+def contact_sheet(source: Source, path: Path, modality: str = "image") -> Path:
+    """Write a PNG of samples, evenly spread, with their class or key; a page full at most.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    width, height = modalities.get(modality).tile
+    columns, rows = _WIDTH // width, _HEIGHT // (height + _CAPTION)
+    coder = codec(modality)
+    shown = _spread(len(source), columns * rows)
+    used = -(-len(shown) // columns)
+    sheet = Image.new("RGB", (columns * width, used * (height + _CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, position in enumerate(_spread(len(source), _COLUMNS * _ROWS)):
+    for number, position in enumerate(shown):
         address = source.locate(position)
-        left, top = number % _COLUMNS * _TILE, number // _COLUMNS * (_TILE + _CAPTION)
+        left, top = number % columns * width, number // columns * (height + _CAPTION)
         try:
             sample = source.read(*address)
-            sheet.paste(_picture(view(source.decode(sample))), (left, top))
+            sheet.paste(coder.picture(source, sample), (left, top))
             caption = _caption(source, sample.label, sample.key)
         except CorruptSample as fault:
             caption = f"corrupt: {fault.kind}"
         ascii_only = caption.encode("ascii", "replace").decode()
-        draw.text((left + 2, top + _TILE + 1), ascii_only[:15], fill="black")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
+        fitting = ascii_only[: (width - 2) // _LETTER]
+        draw.text((left + 2, top + height + 1), fitting, fill="black")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path, "PNG")
+    except OSError as fault:
+        raise UserError(f"cannot write {path}: {fault.strerror or fault}") from None
     return path
 
 
-def _figures(source: Source, look: int) -> dict[str, Any]:
-    heights, widths, channels, corrupt = [], [], [], []
-    for position in _spread(len(source), look):
+def _of_modality(
+    spec: str, modality: str, channels: Channels, look: int | None, progress: Progress
+) -> dict[str, Any]:
+    return {
+        "modality": modality,
+        "splits": {
+            split: _figures(
+                open_stored(spec, split, modality, channels=channels), modality, look, progress
+            )
+            for split in stored_splits(spec, modality, channels=channels)
+        },
+    }
+
+
+def _figures(source: Source, modality: str, look: int | None, progress: Progress) -> dict[str, Any]:
+    look = look or (256 if modality == modalities.IMAGE.name else 32)
+    coder = codec(modality, SAMPLE_SECONDS)
+    facts: list[Facts] = []
+    corrupt = []
+    chosen = _spread(len(source), look)
+    for number, position in enumerate(chosen):
+        progress(number, len(chosen))
         address = source.locate(position)
         try:
-            image = source.decode(source.read(*address))
+            facts.append(coder.facts(source, source.read(*address)))
         except CorruptSample as fault:
             corrupt.append(str(source.damage(*address, fault)))
-            continue
-        channels.append(f"{image.shape[0]} x {str(image.dtype).removeprefix('torch.')}")
-        heights.append(image.shape[1])
-        widths.append(image.shape[2])
     addresses = (source.locate(position) for position in range(len(source)))
     return {
         "samples": len(source),
         "shards": len(source.counts),
         "bytes": sum(source.sample_bytes(*address) for address in addresses),
-        "looked_at": len(heights) + len(corrupt),
-        "height": _range(heights),
-        "width": _range(widths),
-        "channels": {kind: channels.count(kind) for kind in sorted(set(channels))},
+        "looked_at": len(facts) + len(corrupt),
+        **_summary(facts),
         "corrupt": corrupt,
         **_labels(source),
     }
+
+
+def _summary(facts: list[Facts]) -> dict[str, Any]:
+    """Numbers as their range, words as counts."""
+    names = dict.fromkeys(name for one in facts for name in one)
+    summary: dict[str, Any] = {}
+    for name in names:
+        values = [one[name] for one in facts if name in one]
+        words = [value for value in values if isinstance(value, str)]
+        if words:
+            summary[name] = {word: words.count(word) for word in sorted(set(words))}
+        else:
+            summary[name] = _range([value for value in values if not isinstance(value, str)])
+    return summary
 
 
 def _labels(source: Source) -> dict[str, Any]:
@@ -103,17 +153,14 @@ def _spread(total: int, wanted: int) -> list[int]:
     return np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(int)).tolist()
 
 
-def _range(values: list[int]) -> dict[str, int] | None:
-    if not values:
-        return None
-    return {"min": min(values), "median": int(np.median(values)), "max": max(values)}
-
-
-def _picture(view: Tensor) -> Image.Image:
-    """(C, h, w) of any channel count as RGB; more than three show their first three."""
-    pixels = unit(view).clamp(0, 1)
-    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
-    return Image.fromarray((pixels * 255).to(torch.uint8).permute(1, 2, 0).numpy())
+def _range(values: list[Any]) -> dict[str, int | float]:
+    middle = float(np.median(values))
+    whole = all(isinstance(value, int) for value in values)
+    return {
+        "min": min(values),
+        "median": int(middle) if whole else round(middle, 4),
+        "max": max(values),
+    }
 
 
 def _caption(source: Source, label: int | None, key: str) -> str:

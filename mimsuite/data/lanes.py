@@ -12,7 +12,7 @@ from mimsuite.data.damage import CorruptSample, Damage, first_names
 from mimsuite.data.plan import Addresses, BlockId, Order
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
-from mimsuite.noise import keyed_rng
+from mimsuite.noise import KeyedGenerator
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class LaneReader:
         self.source, self.plan, self.transform, self.channels = source, plan, transform, channels
         self._blocks: dict[tuple[int, int], tuple[BlockId, Addresses]] = {}
         self._corrupt: dict[tuple[int, int], Damage] = {}
+        self._generator = KeyedGenerator()
 
     def draw(self, step: int, slot: int, lane: int) -> Drawn:
         """The sample of a row, augmented by noise that is keyed by seed, epoch and sample.
@@ -58,7 +59,7 @@ class LaneReader:
             except CorruptSample as fault:
                 damage.append(self._remember(address, fault))
                 continue
-            rng = keyed_rng(self.plan.seed, "augment", block.epoch, key)
+            rng = self._generator(self.plan.seed, "augment", block.epoch, key)
             try:
                 channels_match(image, self.channels, "it")
                 return Drawn(key, label, self.transform(image, rng), damage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from mimsuite.data import embedded_sets
@@ -14,43 +15,56 @@ from mimsuite.data.files import (
     open_folder,
     open_list,
 )
-from mimsuite.data.shards import holds_shards, open_shards, shard_splits
+from mimsuite.data.modalities import training_decoder
+from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
 from mimsuite.data.shards.names import expand
 from mimsuite.data.source import Source
+from mimsuite.data.stores import ShardCache, Url
 from mimsuite.errors import DataError, UserError
 
 _EMBEDDED = "embedded:"
+# By this variable webdataset turns addresses into others, also into commands that it runs.
+_REWRITES = "GOPEN_REWRITE"
 
 
 def open_source(
     spec: str,
     split: str = "train",
     *,
+    modality: str = "image",
     channels: Channels = "rgb",
     verify: str = "crc",
     max_pixels: int = 64_000_000,
+    decoder: Decoder | None = None,
+    cache: ShardCache | None = None,
 ) -> Source:
     """Open a data set.
 
     Args:
         spec: a folder of images, with or without class or split sub-folders; a list file (.txt,
-            .csv, .tsv); tar shards (a folder of them, one .tar, or a brace pattern); or
-            ``embedded:NAME``.
+            .csv, .tsv); tar shards (a folder of them, one .tar, or a brace pattern), local or at
+            an ``s3:``, ``https:`` or ``http:`` address; or ``embedded:NAME``.
         split: a part of the set; a set without splits is all ``train``.
         channels: see :class:`Decoder`.
         verify: ``crc``: a flipped bit in a shard makes a sample corrupt; ``size``: not looked for.
         max_pixels: larger images are not decoded.
+        modality: what the samples are; see :mod:`mimsuite.data.modalities`.
+        decoder: another than the modality's own; it says which files are read.
+        cache: where whole remote shards are kept; None: only what is in use is fetched.
 
     Raises:
         UserError: no such source or split, or a scheme that is not read.
         DataError: nothing to read there, or it is damaged.
     """
-    decoder = Decoder(channels, max_pixels)
+    os.environ.pop(_REWRITES, None)
+    if decoder is None:
+        _refuse_other_modality(spec, modality)
+        decoder = training_decoder(modality, channels, max_pixels)
     if spec.startswith(_EMBEDDED):
         return embedded_sets.open_embedded(spec.removeprefix(_EMBEDDED), split, decoder, verify)
     path = _existing(spec)
     if path is None:
-        return open_shards(spec, split, decoder, verify, spec)
+        return open_shards(spec, split, decoder, verify, spec, cache=cache)
     if path.is_dir() and not holds_shards(path):
         source: Source = open_folder(path, split, decoder, spec)
     elif path.suffix in LIST_EXTENSIONS:
@@ -60,8 +74,13 @@ def open_source(
     return source
 
 
-def source_splits(spec: str, *, channels: Channels = "rgb") -> list[str]:
+def source_splits(
+    spec: str, *, channels: Channels = "rgb", decoder: Decoder | None = None
+) -> list[str]:
     """The splits that a source has, sorted; ``["train"]`` where it is one set.
+
+    Args:
+        channels, decoder: as of :func:`open_source`.
 
     Raises:
         UserError, DataError: as :func:`open_source`.
@@ -73,7 +92,7 @@ def source_splits(spec: str, *, channels: Channels = "rgb") -> list[str]:
     if path is None:
         found = shard_splits(spec)
     elif path.is_dir() and not holds_shards(path):
-        found = set(folder_splits(path, extensions(channels)))
+        found = set(folder_splits(path, decoder.extensions if decoder else extensions(channels)))
     elif path.suffix in LIST_EXTENSIONS:
         found = list_splits(path)
     else:
@@ -81,15 +100,27 @@ def source_splits(spec: str, *, channels: Channels = "rgb") -> list[str]:
     return sorted(found or {"train"})
 
 
+def _refuse_other_modality(spec: str, modality: str) -> None:
+    """Raise a ``UserError`` for shards of another modality, where ``index.json`` says so."""
+    path = Path(spec)
+    if not (path.is_dir() or (path.suffix == ".tar" and path.exists())):
+        return
+    manifest = Manifest.read(path if path.is_dir() else path.parent)
+    if manifest is None or (path.is_file() and path.name not in manifest.by_name):
+        return
+    if manifest.modality != modality:
+        raise UserError(f"{spec} holds {manifest.modality} samples, wanted here is {modality}")
+
+
 def _existing(spec: str) -> Path | None:
-    """The folder or file that a source names; None for a pattern of shards.
+    """The folder or file that a source names; None for a pattern of shards, or remote ones.
 
     Raises:
         UserError: nothing is there, or it is of a kind that is not read.
     """
     paths = [Path(spec)] if Path(spec).exists() else expand(spec)
     path = paths[0]
-    if len(paths) > 1:
+    if len(paths) > 1 or isinstance(path, Url):
         return None
     if not path.exists():
         if glob.has_magic(spec):

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mimsuite.data.codecs import SAMPLE_SECONDS, Codec, codec
 from mimsuite.data.damage import CorruptSample, Damage, DamageCount
-from mimsuite.data.encode import encode, extension_of, shrink
-from mimsuite.data.opening import open_source, source_splits
-from mimsuite.data.parallel import each
+from mimsuite.data.modalities import GRIDS, IMAGE, POINTS, VIDEO
+from mimsuite.data.pack_progress import Finished, Workplace, plan_of
+from mimsuite.data.parallel import advance, each
 from mimsuite.data.shards import Manifest, build_index
-from mimsuite.data.shards.manifest import FILE_NAME, ShardEntry, entry_of
-from mimsuite.data.source import Sample, Source
+from mimsuite.data.shards.manifest import ShardEntry, entry_of
+from mimsuite.data.source import Source
+from mimsuite.data.stored import only_modality, open_stored, stored_splits
 from mimsuite.errors import DataError, UserError
-from mimsuite.noise import keyed_rng
+from mimsuite.noise import key_of, keyed_rng
 
 _LONGEST_KEY = 80  # bytes: a tar header has room for 100 with extension
+
+# Which options say something about which modality.
+_OPTIONS = {
+    IMAGE.name: ("resize", "quality"),
+    VIDEO.name: ("resize", "gop"),
+    POINTS.name: ("points", "features"),
+    GRIDS.name: (),
+}
 
 
 @dataclass(frozen=True)
@@ -28,36 +38,75 @@ class PackOptions:
     """How shards are written.
 
     Attributes:
+        modality: what to pack; None: what is there.
         shard_size: samples a shard.
-        resize: largest short side in pixels; larger images shrink to it.
+        resize: largest short side of images and video in pixels; larger ones shrink to it.
         quality: JPEG quality to encode all images with; None: bytes stay as they are, unless
             ``resize`` changes the image.
+        gop: frames from one key frame to the next; video is encoded anew as H.264. None: it stays
+            as it is, unless ``resize`` is given.
+        points: of a cloud: drawn from larger ones and from surfaces; None: clouds keep theirs.
+        features: ``none``, ``normals`` or ``colors`` beside the coordinates of a cloud.
         split: the one split to pack; None: all that the source has.
-        seed: of the order of samples; None: source order.
+        seed: of the order of samples, and of the points drawn; None: source order.
+        seconds: of processor time for one sample that is no image.
         workers: processes; they do not change the result.
     """
 
+    modality: str | None = None
     shard_size: int = 2048
     resize: int | None = None
     quality: int | None = None
+    gop: int | None = None
+    points: int | None = None
+    features: str | None = None
     split: str | None = None
     seed: int | None = 0
+    seconds: float = SAMPLE_SECONDS
     workers: int = 1
+
+    def of_sample(self, modality: str, split: str, key: str) -> dict[str, Any]:
+        """What the codec of a modality is told about one sample."""
+        given = {name: getattr(self, name) for name in _OPTIONS[modality]}
+        if "resize" in given:
+            given["short_side"] = given.pop("resize")
+        if modality == POINTS.name:
+            given["features"] = self.features or "none"
+            given["seed"] = key_of(self.seed or 0, "points", split, key)
+        return given
+
+    def check(self, modality: str) -> None:
+        """Raise a ``UserError`` for an option that says nothing about a modality."""
+        for name in sorted({name for names in _OPTIONS.values() for name in names}):
+            if getattr(self, name) is not None and name not in _OPTIONS[modality]:
+                fits = " and ".join(m for m, names in _OPTIONS.items() if name in names)
+                raise UserError(f"--{name} is for {fits}; this is {modality}")
 
 
 @dataclass
 class Packed:
-    """What was written: the shards, and the samples left out since they are corrupt."""
+    """What was written.
 
+    Attributes:
+        modality: of all samples.
+        shards: in order.
+        damaged: samples left out since they are corrupt.
+        kept: shards that an interrupted run had finished.
+    """
+
+    modality: str
     shards: list[ShardEntry] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
+    kept: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return {
+            "modality": self.modality,
             "shards": [entry.model_dump() for entry in self.shards],
             "samples": sum(entry.samples for entry in self.shards),
             "bytes": sum(entry.bytes for entry in self.shards),
             "damaged": [vars(item) for item in self.damaged],
+            "kept": self.kept,
         }
 
 
@@ -66,9 +115,11 @@ class _Job:
     """One shard to be written; ``keys`` are the names of its samples, in order."""
 
     source: Source
+    modality: str
     positions: np.ndarray
     keys: list[str]
-    path: Path
+    place: Workplace
+    name: str
     options: PackOptions
 
 
@@ -77,54 +128,85 @@ def pack(
     out: Path,
     options: PackOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    resume: bool = False,
 ) -> Packed:
     """Write shards, their indexes and ``index.json``.
 
-    Every image is decoded once, so what is packed can be read; corrupt samples are left out.
+    Every sample is decoded once, so what is packed can be read; corrupt samples are left out. The
+    shards appear in ``out`` when all are written; until then they lie in a hidden folder in it.
 
     Args:
         spec: any source, see :func:`open_source`.
         out: a folder without shards, made if needed.
         progress: called with (samples done, samples in all).
+        resume: go on where a run with the same input and options was interrupted.
 
     Raises:
-        UserError: ``out`` holds shards already, or a source or split that does not exist.
+        UserError: ``out`` holds shards already, a source or split that does not exist, an option
+            that does not fit the modality, or ``resume`` with another plan.
         DataError: too many corrupt samples.
     """
     options = options or PackOptions()
-    _refuse_used(out)
-    names = [options.split] if options.split else source_splits(spec, channels="native")
-    sources = [open_source(spec, name, channels="native") for name in names]
-    jobs = [job for source in sources for job in _jobs(source, out, options)]
-    total = sum(len(source) for source in sources)
-    result, count, done = Packed(), DamageCount(total), 0
-    extensions: set[str] = set()
-    for job, (damaged, found) in zip(jobs, each(_write, jobs, options.workers), strict=True):
-        done += len(job.positions)
-        progress(done, total)
-        result.damaged += count.add(damaged)
-        extensions |= found
-        if found:
-            header = build_index(job.path)
-            result.shards.append(entry_of(job.path, header.samples))
+    modality = only_modality(spec, options.modality)
+    options.check(modality)
+    names = [options.split] if options.split else stored_splits(spec, modality)
+    sources = [open_stored(spec, name, modality) for name in names]
+    place = Workplace(out)
+    ready = place.begin(plan_of(sources, modality, _result_options(options)), resume=resume)
+    if ready is not None:
+        return Packed(modality, ready.shards, place.left_out(), kept=len(ready.shards))
+    jobs = [job for source in sources for job in _jobs(source, modality, place, options)]
+    result = _write_all(jobs, modality, place, options.workers, progress)
     if not result.shards:
         raise DataError(f"{spec}: nothing to pack, no sample can be read")
-    Manifest(extensions=sorted(extensions), classes=sources[0].classes, shards=result.shards).write(
-        out
+    place.publish(
+        Manifest(
+            modality=modality,
+            extensions=place.extensions(),
+            classes=sources[0].classes,
+            shards=result.shards,
+        ),
+        result.damaged,
     )
     return result
 
 
-def _refuse_used(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise UserError(f"cannot make the folder {out}: {fault.strerror}") from None
-    if (out / FILE_NAME).exists() or any(out.glob("*.tar")):
-        raise UserError(f"{out} holds shards already: name another folder, or remove them")
+def _result_options(options: PackOptions) -> dict[str, Any]:
+    """The options that the bytes depend on."""
+    without = ("workers", "seconds", "modality")
+    return {name: value for name, value in asdict(options).items() if name not in without}
 
 
-def _jobs(source: Source, out: Path, options: PackOptions) -> Iterator[_Job]:
+def _write_all(
+    jobs: list[_Job],
+    modality: str,
+    place: Workplace,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> Packed:
+    total = sum(len(job.positions) for job in jobs)
+    result, count, done = Packed(modality), DamageCount(total), 0
+    kept = {job.name: found for job in jobs if (found := place.finished(job.name)) is not None}
+    waiting = [job for job in jobs if job.name not in kept]
+    result.kept = sum(found.entry is not None for found in kept.values())
+
+    def advanced(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(done, total)
+
+    advanced(sum(len(job.positions) for job in jobs if job.name in kept))
+    written = each(_write, waiting, workers, advanced)
+    for job in jobs:
+        found = kept.get(job.name) or next(written)
+        result.damaged += count.add(found.damaged)
+        if found.entry is not None:
+            result.shards.append(found.entry)
+    return result
+
+
+def _jobs(source: Source, modality: str, place: Workplace, options: PackOptions) -> Iterator[_Job]:
     order = np.arange(len(source))
     if options.seed is not None:
         order = keyed_rng(options.seed, "pack", source.split).permutation(len(source))
@@ -135,7 +217,8 @@ def _jobs(source: Source, out: Path, options: PackOptions) -> Iterator[_Job]:
             _member_key(source.key(*source.locate(int(p))), start + i, used)
             for i, p in enumerate(positions)
         ]
-        yield _Job(source, positions, keys, out / f"{source.split}-{number:06d}.tar", options)
+        name = f"{source.split}-{number:06d}.tar"
+        yield _Job(source, modality, positions, keys, place, name, options)
 
 
 def _member_key(key: str, number: int, used: set[str]) -> str:
@@ -151,14 +234,16 @@ def _member_key(key: str, number: int, used: set[str]) -> str:
     return name
 
 
-def _write(job: _Job) -> tuple[list[Damage], set[str]]:
-    """Write one shard; returns its corrupt samples and the extensions used, none if it is empty."""
+def _write(job: _Job) -> Finished:
+    """Write one shard, its index, and the record that it is finished."""
     os.environ.setdefault("WDS_SECURE", "1")
     from webdataset import TarWriter
 
     damaged: list[Damage] = []
     extensions: set[str] = set()
-    temporary = job.path.with_name(f".{job.path.name}.tmp")
+    coder = codec(job.modality, job.options.seconds)
+    path = job.place.path(job.name)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             # Fixed times and owners: equal input gives equal bytes.
@@ -166,30 +251,30 @@ def _write(job: _Job) -> tuple[list[Damage], set[str]]:
                 for position, key in zip(job.positions, job.keys, strict=True):
                     address = job.source.locate(int(position))
                     try:
-                        members = _members(job.source, job.source.read(*address), job.options)
+                        members = _members(job, coder, address)
                     except CorruptSample as fault:
                         damaged.append(job.source.damage(*address, fault))
-                        continue
-                    tar.write({"__key__": key, **members})
-                    extensions.update(members)
+                    else:
+                        tar.write({"__key__": key, **members})
+                        extensions.update(members)
+                    advance()
             file.flush()
             os.fsync(file.fileno())
+        entry = None
         if extensions:
-            temporary.replace(job.path)
+            temporary.replace(path)
+            entry = entry_of(path, build_index(path).samples)
+        return job.place.record(job.name, Finished(entry, sorted(extensions), damaged))
     except OSError as fault:
-        raise UserError(f"cannot write {job.path}: {fault.strerror or fault}") from None
+        raise UserError(f"cannot write {path}: {fault.strerror or fault}") from None
     finally:
         temporary.unlink(missing_ok=True)
-    return damaged, extensions
 
 
-def _members(source: Source, sample: Sample, options: PackOptions) -> dict[str, bytes]:
-    image = source.decode(sample)
-    stored = sample.payload if isinstance(sample.payload, bytes) else None
-    extension = extension_of(stored) if stored is not None else ""
-    small = image if options.resize is None else shrink(image, options.resize)
-    if stored is None or small is not image or (options.quality is not None and stored):
-        extension, stored = encode(small, quality=options.quality, jpeg=extension == "jpg")
+def _members(job: _Job, coder: Codec, address: tuple[int, int]) -> dict[str, bytes]:
+    sample = job.source.read(*address)
+    options = job.options.of_sample(job.modality, job.source.split, sample.key)
+    extension, stored = coder.store(job.source, sample, options)
     members = {extension: stored}
     if sample.label is not None:
         members["cls"] = str(sample.label).encode()

@@ -3,33 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mimsuite.data.workers import start_worker
 from mimsuite.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+_LOOK_SECONDS = 0.2  # between two looks at what the processes have done
+
+_advance: Callable[[int], None] | None = None
 
 
-def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """``work(job)`` for every job; ``workers`` of 0 or 1 stays in this process."""
+def advance(samples: int = 1) -> None:
+    """Called by work that :func:`each` does: so many more samples are finished."""
+    if _advance is not None:
+        _advance(samples)
+
+
+def each(
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    advanced: Callable[[int], None] = lambda samples: None,
+) -> Iterator[Result]:
+    """``work(job)`` for every job; ``workers`` of 0 or 1 stays in this process.
+
+    Args:
+        advanced: told the samples that :func:`advance` counted since the last time.
+
+    Raises:
+        DataError: a process died.
+    """
     if workers <= 1 or len(jobs) <= 1:
-        yield from map(work, jobs)
+        yield from _here(work, jobs, advanced)
         return
     # Fresh processes: a fork would inherit torch's thread pools in an unknown state.
-    with ProcessPoolExecutor(
-        min(workers, len(jobs)), get_context("spawn"), start_worker, (0,)
-    ) as pool:
-        try:
-            yield from pool.map(work, jobs)
-        except BrokenProcessPool:
-            raise DataError(
-                "a worker process died; most often memory ran out: use fewer --workers"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    context = get_context("spawn")
+    counter = context.Value("q", 0)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (counter,))
+    try:
+        futures = [pool.submit(work, job) for job in jobs]
+        told = 0
+        for future in futures:
+            while not future.done():
+                wait([future], _LOOK_SECONDS, FIRST_COMPLETED)
+                told = _tell(counter, told, advanced)
+            told = _tell(counter, told, advanced)
+            yield _result(future)
+        pool.shutdown()
+    except BaseException:
+        _end(pool)
+        raise
+
+
+def _here(
+    work: Callable[[Job], Result], jobs: Sequence[Job], advanced: Callable[[int], None]
+) -> Iterator[Result]:
+    global _advance
+    outer, _advance = _advance, advanced
+    try:
+        yield from map(work, jobs)
+    finally:
+        _advance = outer
+
+
+def _start(counter: Any) -> None:
+    global _advance
+    start_worker(0)
+
+    def count(samples: int) -> None:
+        with counter.get_lock():
+            counter.value += samples
+
+    _advance = count
+
+
+def _tell(counter: Any, told: int, advanced: Callable[[int], None]) -> int:
+    now = int(counter.value)
+    if now > told:
+        advanced(now - told)
+    return now
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise DataError(
+            "a worker process died; most often memory ran out: use fewer --workers"
+        ) from None
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Kill the processes: they ignore Ctrl-C, and a shard may take them minutes yet."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()

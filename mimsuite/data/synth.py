@@ -1,89 +1,86 @@
-"""Made-up images with labels, for trying things out where there is no data at hand."""
+"""Made-up labelled samples, for trying things out where there is no data at hand."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from mimsuite.data.made import clips, drawings, scenes, shapes
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
-CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
 _TEST_EVERY = 5  # samples, of which one is for testing
-_OVERSAMPLE = 4  # drawn larger, then shrunk: smooth edges
+Progress = Callable[[int, int], None]
 
 
-def synthesise_images(
+@dataclass(frozen=True)
+class Maker:
+    """Makes samples of one modality.
+
+    Attributes:
+        classes: their names; sample after sample takes the next.
+        extension: of the files.
+        size: the default size: pixels a side, points, or voxels along the longest side.
+        smallest: a size below makes no sense.
+        make: (class name, split, size, generator) -> the bytes of a file.
+    """
+
+    classes: tuple[str, ...]
+    extension: str
+    size: int
+    smallest: int
+    make: Callable[[str, str, int, np.random.Generator], bytes]
+
+
+MAKERS = {
+    "image": Maker(drawings.CLASSES, "png", 64, 8, drawings.make),
+    "video": Maker(clips.CLASSES, "mp4", 64, 16, clips.make),
+    "points": Maker(shapes.CLASSES, "npy", 1024, 8, shapes.make),
+    "grids": Maker(scenes.CLASSES, "npz", 40, 8, scenes.make),
+}
+
+
+def synthesise(
+    modality: str,
     out: Path,
     *,
     count: int = 600,
-    size: int = 64,
+    size: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
-    """Write PNG images of six coloured shapes to ``out/{train,test}/CLASS/``.
+    """Write files to ``out/{train,test}/CLASS/``; the same arguments give the same bytes.
 
-    The class is the shape; its place, size, angle and colour, and a background gradient, vary.
+    Args:
+        modality: a key of :data:`MAKERS`.
+        count: samples; every fifth of a class is for testing.
+        size: None: the modality's default.
 
     Returns:
         samples by split.
 
     Raises:
-        UserError: ``out`` exists and is not empty.
+        UserError: ``out`` exists and is not empty, an unknown modality, or too small a size.
     """
+    if modality not in MAKERS:
+        raise UserError(f"no samples of '{modality}' can be made; there are: {', '.join(MAKERS)}")
+    maker = MAKERS[modality]
+    size = maker.size if size is None else size
+    if size < maker.smallest:
+        raise UserError(f"--size {size} is too small for {modality}: {maker.smallest} or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty: name a new folder")
     written = {"train": 0, "test": 0}
     for number in range(count):
-        name = CLASSES[number % len(CLASSES)]
-        split = "test" if number // len(CLASSES) % _TEST_EVERY == 0 else "train"
+        name = maker.classes[number % len(maker.classes)]
+        split = "test" if number // len(maker.classes) % _TEST_EVERY == 0 else "train"
+        content = maker.make(name, split, size, keyed_rng(seed, "synth", number))
         folder = out / split / name
         folder.mkdir(parents=True, exist_ok=True)
-        picture = _draw(name, size, keyed_rng(seed, "synth", number))
-        picture.save(folder / f"{number:06d}.png")
+        (folder / f"{number:06d}.{maker.extension}").write_bytes(content)
         written[split] += 1
         progress(number + 1, count)
     return written
-
-
-def _draw(name: str, size: int, rng: np.random.Generator) -> Image.Image:
-    side = size * _OVERSAMPLE
-    picture = _background(side, rng)
-    colour = tuple(int(c) for c in rng.integers(0, 256, 3))
-    radius = side * rng.uniform(0.18, 0.38)
-    x, y = rng.uniform(radius, side - radius, 2)
-    draw = ImageDraw.Draw(picture)
-    circle = (x - radius, y - radius, x + radius, y + radius)
-    if name == "disc":
-        draw.ellipse(circle, fill=colour)
-    elif name == "ring":
-        draw.ellipse(circle, outline=colour, width=int(radius * 0.35))
-    else:
-        draw.polygon(_corners(name, x, y, radius, rng.uniform(0, 2 * math.pi)), fill=colour)
-    return picture.resize((size, size), Image.Resampling.BOX)
-
-
-def _background(side: int, rng: np.random.Generator) -> Image.Image:
-    corners = rng.integers(0, 256, (2, 2, 3)).astype(np.uint8)
-    return Image.fromarray(corners).resize((side, side), Image.Resampling.BILINEAR)
-
-
-def _corners(
-    name: str, x: float, y: float, radius: float, angle: float
-) -> list[tuple[float, float]]:
-    """Corners in polar form: their number, and how far each lies from the middle."""
-    distances = {
-        "triangle": [1.0] * 3,
-        "square": [1.0] * 4,
-        "star": [1.0, 0.45] * 5,
-        "cross": [1.0, 1.0, 0.4] * 4,
-    }[name]
-    turn = 2 * math.pi / len(distances)
-    return [
-        (x + radius * d * math.cos(angle + i * turn), y + radius * d * math.sin(angle + i * turn))
-        for i, d in enumerate(distances)
-    ]

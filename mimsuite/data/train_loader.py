@@ -22,7 +22,7 @@ from mimsuite.data.mixture import Mixture
 from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
 from mimsuite.data.plan import Order, Plan, Share, share_of
 from mimsuite.data.source import Source
-from mimsuite.data.workers import start_worker, worker_died
+from mimsuite.data.workers import resident_mb, start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError, UserError
 
 _PREFETCH = 2  # micro-batches that each worker prepares ahead
@@ -117,8 +117,18 @@ class TrainLoader:
     def damaged(self) -> list[Damage]:
         return list(self._count.found.values())
 
+    def worker_memory_mb(self) -> float | None:
+        """MiB in the memory of the workers; None without workers, or where it is not known."""
+        workers = getattr(self._parts, "_workers", ())  # of torch's iterator
+        return resident_mb(worker.pid for worker in workers)
+
+    def start_at(self, step: int) -> None:
+        """Where the next iteration begins."""
+        self.close()
+        self._dataset.start_step = step
+
     def __iter__(self) -> Iterator[Loaded]:
-        """Micro-batches from ``start_step`` on.
+        """Micro-batches from the start step on.
 
         Raises:
             DataError: too many corrupt samples, or a worker died.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from mimsuite.config.sections import Recipe
@@ -9,6 +11,7 @@ from mimsuite.data.few import Subset, few_of_each_class
 from mimsuite.data.joined import Joined
 from mimsuite.data.opening import open_source
 from mimsuite.data.source import Source
+from mimsuite.data.stores import ShardCache
 from mimsuite.errors import UserError
 
 
@@ -58,4 +61,5 @@ def _open(recipe: Recipe, spec: str, split: str) -> Source:
         channels=data.channels,
         verify=data.verify,
         max_pixels=data.max_pixels,
+        cache=ShardCache(Path(data.cache).expanduser(), data.cache_gib) if data.cache else None,
     )

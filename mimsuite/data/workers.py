@@ -1,8 +1,11 @@
-"""What loader processes do at their start, and how the death of one is told."""
+"""What loader processes do at their start, what they use, and how the death of one is told."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -22,6 +25,18 @@ def start_worker(worker: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def resident_mb(processes: Iterable[int]) -> float | None:
+    """MiB in memory, summed over processes; pages that they share count for each.
+
+    None where there is no /proc, or no such process.
+    """
+    try:
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in processes]
+    except (OSError, IndexError):
+        return None
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20 if pages else None
 
 
 def worker_died(fault: RuntimeError) -> str | None:

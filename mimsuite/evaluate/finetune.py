@@ -100,8 +100,9 @@ def finetune(
 ) -> dict[str, Any]:
     """Fine-tune pretrained weights, and with ``baselines`` the same from scratch.
 
-    The baseline has the same recipe, data and number of steps, but fresh weights and no layer
-    decay, which is made for pretrained layers and would only hold fresh ones back.
+    The baseline has the same recipe, data and number of steps, but fresh weights, a rate of its own
+    where ``optim.scratch_lr`` gives one, and no layer decay, which is made for pretrained layers
+    and would only hold fresh ones back.
 
     Args:
         path: run, checkpoint or weights file.
@@ -121,16 +122,29 @@ def finetune(
     train, test = _splits(recipe)
     tuned = {"pretrained": _train(recipe, out / "pretrained", path, test, options)}
     if baselines:
-        scratch = config.with_overrides(recipe, {"optim.layer_decay": None}, "from scratch")
+        scratch = config.with_overrides(recipe, _from_scratch(recipe), "from scratch")
         tuned["from_scratch"] = _train(scratch, out / "from_scratch", None, test, options)
     return _result(
         recipe,
         tuned,
         ("pretrained", "from_scratch"),
         train,
-        "fine-tuning of all weights; from_scratch: fresh weights, the same steps, no layer decay; "
-        "the last step's weights were scored once on the test split",
+        "fine-tuning of all weights; from_scratch: fresh weights, the same steps, "
+        f"{_rates(recipe)}no layer decay; the last step's weights were scored once on the test "
+        "split",
     )
+
+
+def _from_scratch(recipe: Resolved) -> dict[str, Any]:
+    changes: dict[str, Any] = {"optim.layer_decay": None}
+    if recipe.recipe.optim.scratch_lr is not None:
+        changes |= {"optim.lr": recipe.recipe.optim.scratch_lr, "optim.lr_per_256": None}
+    return changes
+
+
+def _rates(recipe: Resolved) -> str:
+    own = recipe.recipe.optim.scratch_lr
+    return f"rate {own:g} and not {recipe.recipe.lr:g}, " if own is not None else ""
 
 
 def trained_probe(

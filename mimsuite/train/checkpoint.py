@@ -133,6 +133,12 @@ def newest(root: Path) -> tuple[Path | None, list[str]]:
     return None, rejected
 
 
+def newest_before(root: Path, step: int) -> Path | None:
+    """The newest checkpoint in a ``checkpoints`` folder that verifies and is older than a step."""
+    older = (path for path in _steps(root) if int(path.name.removeprefix("step-")) < step)
+    return next((path for path in older if damage(path) is None), None)
+
+
 def read(path: Path, *, verified: bool = False) -> CheckpointState:
     """Read a checkpoint folder.
 

@@ -79,7 +79,8 @@ def train(
     recipe = resolved.recipe
     place = find_place()
     device = choose_device(recipe.train.device, place.local_rank)
-    with join(place, device, recipe.train.timeout_seconds) as peers, peers.named_faults():
+    peers = join(place, device, recipe.train.timeout_seconds)
+    with peers.named_faults():
         return _train(resolved, Path(out), device, peers, resume, initialise, stop, quiet)
 
 

@@ -19,7 +19,7 @@ from mimsuite.errors import DivergedError, Preempted, UserError
 from mimsuite.methods.base import Method
 from mimsuite.noise import Noise
 from mimsuite.report.console import warn
-from mimsuite.train import checkpoint
+from mimsuite.train import checkpoint, replay
 from mimsuite.train.device import peak_memory_mb
 from mimsuite.train.meter import Meter
 from mimsuite.train.optim import build_optimizer, set_lr
@@ -84,7 +84,7 @@ class Trainer:
         self._saved_at, self._saved_step, self._failed_saves = time.monotonic(), -1, 0
         self._damaged = 0
         self._unreported: list[Damage] = []  # for the first rank to report
-        self._stopping = False
+        self._stopping = self._rewound = False
 
     # --- the loop ---
 
@@ -114,6 +114,10 @@ class Trainer:
             self.meter.add(result)
             if self._due(self.recipe.log.every_steps):
                 self.write_log(progress, loader.worker_memory_mb())
+                if self.meter.bad_in_a_row >= self.recipe.train.max_bad_steps:
+                    self._rewind()
+                    loader.start_at(self.step)
+                    batches = self._batches(loader, watch)
             self.peers.at(self.step)
             stop, late = self.peers.any(bool(self.stop), self._late())
             if stop:
@@ -172,7 +176,35 @@ class Trainer:
             self._report(loaded.damage)
             batch = self.normalize(loaded.batch)
             watch(batch)
+            self._batch = batch
             yield batch
+
+    def _rewind(self) -> None:
+        """Back to the newest checkpoint before the first of the bad steps.
+
+        The steps come again as they were, so this helps against what is not in the recipe: a
+        device's slip, a transient fault. What comes back is the recipe's, and ends the run.
+
+        Raises:
+            DivergedError: there is no such checkpoint, or this was done already.
+        """
+        bad, here = self.meter.bad_in_a_row, self.step
+        before = self.step - bad
+        found = None if self._rewound else checkpoint.newest_before(self.run.checkpoints, before)
+        if found is None:
+            batch = f"bad-batch-{here - 1:08d}-rank-{self.peers.rank}.safetensors"
+            replay.dump(self.run.path / batch, self._batch, here - 1)
+            raise DivergedError(
+                f"no finite loss in {bad} steps up to step {here}: lower optim.lr, set "
+                f"optim.clip_grad, or use train.precision=fp32. `mimsuite bench replay "
+                f"{self.run.path / batch}` runs the last batch again"
+            )
+        self.load(checkpoint.read(found, verified=True))
+        self._rewound = True
+        self.run.cut_back(self.step)
+        self.run.event("rewind", here, to=self.step, bad_steps=bad)
+        if self.peers.first:
+            self._warn(f"no finite loss in {bad} steps: back from step {here} to {self.step}")
 
     # --- log ---
 
@@ -228,11 +260,6 @@ class Trainer:
         progress.update(self.step, loss=means["loss"], lr=lr, grad_norm=means["grad_norm"], **speed)
         if means["skipped"]:
             self.run.event("skip", self.step, steps=means["skipped"])
-        if self.meter.bad_in_a_row >= self.recipe.train.max_bad_steps:
-            raise DivergedError(
-                f"no finite loss in {self.meter.bad_in_a_row} steps up to step {self.step}: "
-                f"lower optim.lr, set optim.clip_grad, or use train.precision=fp32"
-            )
         self._clock = Clock(now)
 
     # --- state ---

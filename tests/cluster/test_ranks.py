@@ -185,3 +185,32 @@ def test_corrupt_samples_of_any_rank_are_reported_once(tmp_path):
     train(out, "--procs", "2", *keys)
     reported = [row["key"] for row in rows(out, "events") if row["event"] == "bad_sample"]
     assert sorted(reported) == broken
+
+
+def test_fine_tuning_with_two_ranks_gives_the_figure_of_one(one, tmp_path):
+    found = []
+    for words in ((), ("--procs", "2")):
+        command = [sys.executable, "-m", "mimsuite", "finetune", str(one), "--smoke", "--json"]
+        keys = ("--baselines", "data.per_class=4", "train.global_batch=20")
+        out = tmp_path / f"tuned-{len(words)}"
+        done = subprocess.run(
+            [*command, *keys, "--out", str(out), *words], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))  # one rank tells
+    assert found[0]["accuracy"] == found[1]["accuracy"]
+    assert found[0]["right"] == found[1]["right"]
+
+
+def test_probes_of_frozen_features_refuse_to_run_several_times(one):
+    done = subprocess.run(
+        [sys.executable, "-m", "mimsuite", "knn", str(one)],
+        env={**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: started as one of 2 processes, but this command runs on one: start one"
+    ]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
+from mimsuite.data import jpeg
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder, extensions
 
@@ -124,6 +128,123 @@ def test_arrays(dtype: str, shape: tuple[int, ...]) -> None:
         Decoder("rgb")(stream.getvalue())
     assert "npy" in extensions("native")
     assert "npy" not in extensions("rgb")
+
+
+def test_arrays_in_memory_are_what_their_image_file_is() -> None:
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for stored in (gray, np.stack([gray, gray[::-1], gray + 9], axis=-1)):
+        for channels in ("rgb", "gray", "rgba", "gray16", "native"):
+            decoder = Decoder(channels)
+            image = decoder(stored)
+            assert torch.equal(image, decoder(encoded(Image.fromarray(stored))))
+            image[..., 0, 0] = 1  # it is the caller's own
+            assert stored[0, 0].max() != 1
+
+
+# --- JPEG: one header, two decoders ---
+
+needs_simplejpeg = pytest.mark.skipif(
+    jpeg.fast_decoder() is None and not os.environ.get("MIMSUITE_REQUIRE"),
+    reason="simplejpeg is not installed (extra: fast)",
+)
+
+
+def jpegs(photo: Image.Image) -> dict[str, bytes]:
+    """Kinds of JPEG that are decoded without PIL."""
+    noise = np.random.default_rng(1).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    made = {"gray": encoded(photo.convert("L"), "JPEG"), "photo": encoded(photo, "JPEG")}
+    for number, subsampling in enumerate(("4:4:4", "4:2:2", "4:2:0", "4:1:1")):
+        for width, height in ((83, 61), (1, 1), (2, 17), (16, 8)):
+            image = Image.fromarray(noise[:height, :width])
+            options = {"quality": 70 + number * 8, "subsampling": subsampling}
+            name = f"{subsampling} {width}x{height}"
+            made[name] = encoded(image, "JPEG", **options)
+            made[f"{name} progressive"] = encoded(image, "JPEG", progressive=True, **options)
+    image = Image.fromarray(noise)
+    made["rgb in rgb"] = encoded(image, "JPEG", keep_rgb=True)
+    made["restarts"] = encoded(image, "JPEG", restart_marker_blocks=3)
+    made["own tables"] = encoded(image, "JPEG", optimize=True)
+    made["metadata"] = encoded(image, "JPEG", icc_profile=b"x" * 70000, comment=b"\xff\xd9" * 50)
+    return made
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize("channels", ["rgb", "gray", "native"])
+def test_the_faster_decoder_gives_the_same_pixels(channels: str, photo: Image.Image) -> None:
+    assert jpeg.fast_decoder() is not None
+    for name, data in jpegs(photo).items():
+        fast, usual = Decoder(channels)(data), Decoder(channels, fast=False)(data)
+        assert torch.equal(fast, usual), name
+
+
+def test_header_says_what_pil_says(photo: Image.Image) -> None:
+    for name, data in jpegs(photo).items():
+        header, image = jpeg.read_header(data), Image.open(io.BytesIO(data))
+        assert header is not None, name
+        assert (header.width, header.height) == image.size
+        assert header.channels == len(image.getbands())
+        assert header.exif == ("exif" in image.info)
+        for size in range(0, min(len(data), 700)):
+            jpeg.read_header(data[:size])  # whatever is cut off, it raises nothing
+
+
+def test_pixels_of_a_jpeg_are_those_of_pil(photo: Image.Image) -> None:
+    for name, data in jpegs(photo).items():
+        image = Image.open(io.BytesIO(data))
+        colour = pixels(Decoder()(data)).astype(int) - np.asarray(image.convert("RGB"))
+        assert np.abs(colour).mean() <= 0.05, name
+        if not name.startswith(("4:", "rgb", "restarts", "own", "metadata")):  # noise is clipped
+            gray = pixels(Decoder("gray")(data))[..., 0].astype(int) - np.asarray(
+                image.convert("L")
+            )
+            assert np.abs(gray).mean() <= 0.05, name
+
+
+def test_other_jpegs_go_to_pil(photo: Image.Image) -> None:
+    cmyk = encoded(photo.convert("CMYK"), "JPEG")
+    assert jpeg.read_header(cmyk) is None
+    assert Decoder()(cmyk).shape == (3, 48, 64)
+    data = encoded(photo, "JPEG")
+    frame = data.index(b"\xff\xc0")
+    twelve_bits = data[: frame + 4] + b"\x0c" + data[frame + 5 :]
+    no_lines = data[: frame + 5] + b"\0\0" + data[frame + 7 :]
+    twice = data[:frame] + data[frame : frame + 19] + data[frame:]
+    for odd in (twelve_bits, no_lines, twice, data[:frame], b"\xff\xd8", b"\xff\xd8\xff"):
+        assert jpeg.read_header(odd) is None
+        with pytest.raises(CorruptSample):
+            Decoder()(odd)
+
+
+def test_the_size_of_a_jpeg_is_limited_before_it_is_decoded(
+    photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jpeg, "decode", None)  # it must not come so far
+    data = bytearray(encoded(photo, "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
+    with pytest.raises(CorruptSample, match="65000 x 65000 pixels") as fault:
+        Decoder()(bytes(data))
+    assert fault.value.kind == "too-large"
+
+
+@needs_simplejpeg
+def test_what_the_faster_decoder_refuses_the_usual_one_decides(photo: Image.Image) -> None:
+    data = encoded(photo, "JPEG")
+    junk = data[:-2] + b"\x00" * 40 + data[-2:]  # a warning of libjpeg's, and no more
+    simplejpeg = pytest.importorskip("simplejpeg")
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(junk)
+    assert torch.equal(Decoder()(junk), Decoder(fast=False)(junk))
+    with pytest.raises(CorruptSample):
+        Decoder()(data[: len(data) // 2])
+
+
+def test_a_decoder_with_other_pixels_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(decode_jpeg=lambda data, channels: np.zeros((37, 45, 3), np.uint8))
+    monkeypatch.setitem(sys.modules, "simplejpeg", other)
+    assert jpeg.fast_decoder.__wrapped__() is None
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)  # not installed
+    assert jpeg.fast_decoder.__wrapped__() is None
 
 
 # --- hostile ---

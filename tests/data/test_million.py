@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimsuite.data.shards.index import _to_bytes
+from mimsuite.data.shards.index import to_bytes
 from mimsuite.data.shards.manifest import Manifest, ShardEntry
 from mimsuite.data.shards.scan import MEMBER, Scan
 
@@ -57,7 +57,7 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.truncate(size)
         keys = [f"{shard:06d}{number:06d}" for number in range(EACH)]
         found = Scan(size, keys, ["jpg"], members, None, [], {})
-        path.with_name(f"{path.name}.idx").write_bytes(_to_bytes(found))
+        path.with_name(f"{path.name}.idx").write_bytes(to_bytes(found))
         entries.append(ShardEntry(name=path.name, bytes=size, samples=EACH, sha256="0" * 64))
     Manifest(extensions=["jpg"], shards=entries).write(folder)
     return folder

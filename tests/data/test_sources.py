@@ -188,12 +188,6 @@ def test_pipe_is_never_opened(spec: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("spec", ["s3://b/{0..3}.tar", "https://h/a.tar", "http://h/a.tar"])
-def test_remote_shards_are_refused_for_now(spec: str) -> None:
-    with pytest.raises(UserError, match=r"remote shards .* are not supported yet in this version"):
-        open_source(spec)
-
-
 def test_other_schemes_and_braces() -> None:
     with pytest.raises(UserError, match="unknown scheme 'gs:'"):
         open_source("gs://bucket/a.tar")

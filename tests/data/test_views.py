@@ -18,6 +18,7 @@ from mimsuite.data import Normalize, geometry
 from mimsuite.data.augment import EvalTransform, TrainTransform, resize
 from mimsuite.data.erase import erase
 from mimsuite.errors import UserError
+from mimsuite.noise import keyed_rng
 
 sides = st.integers(1, 400)
 scales = st.tuples(st.floats(0.05, 1.0), st.floats(0.05, 1.0)).map(lambda s: (min(s), max(s)))
@@ -62,6 +63,21 @@ def test_random_resized_draws_the_rule_of_torchvision() -> None:
             assert a == pytest.approx(b, rel=0.06, abs=4)
 
 
+def test_boxes_of_a_key_never_change() -> None:
+    """Numbers of the first release: another crop for the same key would change every run."""
+    known = [
+        ((82, 4, 227, 286), (25, 111, 244, 303), 0.6409350584353404),
+        ((44, 160, 247, 255), (0, 59, 375, 394), 0.1672365954454912),
+        ((6, 93, 345, 406), (1, 23, 285, 359), 0.5371072764890085),
+        ((5, 69, 357, 379), (49, 232, 226, 227), 0.7026112260327582),
+    ]
+    for epoch, (first, second, flip) in enumerate(known):
+        rng, rule = keyed_rng(7, "augment", epoch, "a.jpg"), (375, 500, (0.2, 1.0), (3 / 4, 4 / 3))
+        assert tuple(geometry.random_resized(rng, *rule)) == first
+        assert tuple(geometry.single_try(rng, *rule)) == second
+        assert rng.random() == flip
+
+
 @pytest.mark.parametrize("shape", [(400, 100), (100, 400), (200, 200)])
 def test_central_fallback_is_torchvisions(shape: tuple[int, int]) -> None:
     box = geometry.random_resized(np.random.default_rng(0), *shape, (2.0, 2.0), (3 / 4, 4 / 3))
@@ -97,6 +113,21 @@ def test_resize_equals_pil(interpolation: str, shape, box, size) -> None:
     ).resize(size[::-1], getattr(Image.Resampling, interpolation.upper()))
     difference = ours.permute(1, 2, 0).numpy().astype(int) - np.asarray(reference)
     assert np.abs(difference).mean() <= 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=sides, width=sides, size=st.tuples(sides, sides), seed=st.integers(0, 10**6))
+def test_the_layout_of_the_image_does_not_matter(
+    height: int, width: int, size: tuple[int, int], seed: int
+) -> None:
+    """Interleaved, as decoded, or plane by plane: the same pixels, of any crop to any size."""
+    rng = np.random.default_rng(seed)
+    image = torch.from_numpy(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    box = geometry.random_resized(rng, height, width, (0.1, 1.0), (3 / 4, 4 / 3))
+    interleaved = image.permute(2, 0, 1)
+    for interpolation in ("bicubic", "bilinear"):
+        view = resize(interleaved, box, size, interpolation)
+        assert torch.equal(view, resize(interleaved.contiguous(), box, size, interpolation))
 
 
 def test_resize_equals_pil_on_a_photo() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from mimsuite import config
 from mimsuite.cli.main import main
 
 
@@ -41,7 +42,10 @@ def test_tables_are_for_people(run: Path, capsys, tmp_path: Path) -> None:
 
 
 def test_finetune_beats_chance_and_can_be_scored_again(run: Path, pictures: Path, capsys) -> None:
-    result = answer(capsys, "finetune", run, "--baselines", "--json")
+    result = answer(capsys, "finetune", run, "optim.scratch_lr=2e-3", "--baselines", "--json")
+    baseline = config.load(Path(result["runs"]["from_scratch"]) / "config.yaml").recipe
+    assert (baseline.lr, baseline.optim.layer_decay) == (2e-3, None)
+    assert "rate 0.002 and not 0.005" in result["protocol"]
     assert result == json.loads((run / "finetune.json").read_text())
     assert set(result["accuracy"]) == {"pretrained", "from_scratch"}
     assert result["accuracy"]["pretrained"] > 0.6

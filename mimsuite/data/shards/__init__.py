@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from mimsuite.data.shards.index import build_index, open_index
+from mimsuite.data.shards.local_set import holds_shards
 from mimsuite.data.shards.manifest import Manifest
-from mimsuite.data.shards.source import (
-    TarSource,
-    find_shards,
-    holds_shards,
-    open_shards,
-    shard_splits,
-)
+from mimsuite.data.shards.sets import find_shards, open_shards, shard_splits
+from mimsuite.data.shards.source import TarSource
 
 __all__ = [
     "Manifest",

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from mimsuite.data.cache import cache_folder, write_first_possible
-from mimsuite.data.shards.scan import MEMBER, Scan, scan
+from mimsuite.data.shards.scan import LABEL_EXTENSION, MEMBER, Scan, is_payload, scan
+from mimsuite.data.source import MAX_SAMPLE_BYTES
 from mimsuite.data.strings import StringTable
 from mimsuite.errors import DataError
 from mimsuite.noise import key_of
@@ -41,6 +43,9 @@ class IndexHeader:
     body_at: int
     body_bytes: int
     body_crc: int
+
+
+_HEADER = TypeAdapter(IndexHeader)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def open_index(shard: Path, *, beside: bool = True) -> IndexHeader:
     """
     for path in _places(shard, beside):
         if path.is_file():
-            header = _read_header(path)
+            header = read_header(path)
             if header is not None:
                 return _checked(shard, header)
     return build_index(shard, beside=beside)
@@ -79,8 +84,8 @@ def open_index(shard: Path, *, beside: bool = True) -> IndexHeader:
 
 def build_index(shard: Path, *, beside: bool = True) -> IndexHeader:
     """Scan a shard and write its index; see :func:`scan` for what is refused."""
-    path = write_first_possible(_places(shard, beside), _to_bytes(scan(shard)))
-    header = _read_header(path)
+    path = write_first_possible(_places(shard, beside), to_bytes(scan(shard)))
+    header = read_header(path)
     assert header is not None
     return header
 
@@ -105,16 +110,25 @@ def load_tables(header: IndexHeader) -> ShardIndex:
     ends = body[cut : cut + 8 * header.samples].view("<i8")
     first = np.searchsorted(members["sample"], np.arange(header.samples + 1))
     keys = StringTable(body[cut + 8 * header.samples :], ends)
-    return ShardIndex(keys, members, first, header.extensions)
+    tables = ShardIndex(keys, members, first, header.extensions)
+    if not _tables_fit(header, tables):
+        raise _damaged(header.path)
+    return tables
 
 
 def _places(shard: Path, beside: bool) -> list[Path]:
     name = f"{shard.name}.idx"
-    cached = cache_folder() / "index" / f"{key_of(str(shard.resolve())):016x}-{name}"
+    cached = index_folder() / f"{key_of(str(shard.resolve())):016x}-{name}"
     return [shard.with_name(name), cached] if beside else [cached]
 
 
-def _to_bytes(found: Scan) -> bytes:
+def index_folder() -> Path:
+    """Where indexes lie that cannot lie beside their shards."""
+    return cache_folder() / "index"
+
+
+def to_bytes(found: Scan) -> bytes:
+    """The content of an index file."""
     keys = StringTable.of(found.keys)
     body = found.members.tobytes() + keys.ends.astype("<i8").tobytes() + keys.blob.tobytes()
     header = json.dumps(
@@ -134,8 +148,12 @@ def _to_bytes(found: Scan) -> bytes:
     return prefix + header + body
 
 
-def _read_header(path: Path) -> IndexHeader | None:
-    """The header; None where another version of the suite wrote it."""
+def read_header(path: Path) -> IndexHeader | None:
+    """The header; None where another version of the suite wrote it.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         with path.open("rb") as file:
             magic, length, crc, body_bytes, body_crc, _ = _PREFIX.unpack(file.read(_PREFIX.size))
@@ -146,15 +164,48 @@ def _read_header(path: Path) -> IndexHeader | None:
         raise _damaged(path) from None
     if magic != _MAGIC or len(text) != length or zlib.crc32(text) != crc:
         raise _damaged(path)
-    known = json.loads(text)
-    if known.pop("version") != _VERSION:
-        return None
-    return IndexHeader(
-        path=path,
-        body_at=_PREFIX.size + length,
-        body_bytes=body_bytes,
-        body_crc=body_crc,
-        **known,
+    place = {"path": path, "body_at": _PREFIX.size + length}
+    try:
+        known = json.loads(text)
+        if known.pop("version") != _VERSION:
+            return None
+        header = _HEADER.validate_python(
+            {**known, **place, "body_bytes": body_bytes, "body_crc": body_crc}
+        )
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise _damaged(path) from None
+    if not _plausible(header):
+        raise _damaged(path)
+    return header
+
+
+def _plausible(header: IndexHeader) -> bool:
+    """Whether its numbers fit together; a foreign index may say anything."""
+    least = header.members * MEMBER.itemsize + 8 * header.samples
+    return (
+        0 < header.samples <= header.members
+        and least <= header.body_bytes
+        and all(name == LABEL_EXTENSION or is_payload(name) for name in header.extensions)
+        and (not header.splits or sum(header.splits.values()) == header.samples)
+        and all(count > 0 for count in header.splits.values())
+    )
+
+
+def _tables_fit(header: IndexHeader, tables: ShardIndex) -> bool:
+    """Whether every number in the tables is one of a sample, member or byte that is there."""
+    members, ends = tables.members, tables.keys.ends
+    size, samples = members["size"], members["sample"]
+    return bool(
+        (members["offset"] <= header.shard_bytes).all()
+        and (size <= header.shard_bytes - members["offset"]).all()
+        and (size <= MAX_SAMPLE_BYTES).all()
+        and (members["extension"] < len(header.extensions)).all()
+        and (samples[1:] >= samples[:-1]).all()
+        and samples[-1] < header.samples
+        and (tables.first[1:] > tables.first[:-1]).all()
+        and ends[0] >= 0
+        and (ends[1:] >= ends[:-1]).all()
+        and ends[-1] <= len(tables.keys.blob)
     )
 
 
@@ -172,4 +223,6 @@ def _checked(shard: Path, header: IndexHeader) -> IndexHeader:
 
 
 def _damaged(path: Path) -> DataError:
-    return DataError(f"index {path} is damaged: run `mimsuite data index` to build it anew")
+    return DataError(
+        f"index {path} is damaged: run `mimsuite data index` to build it anew, or remove the file"
+    )

@@ -56,15 +56,29 @@ class Manifest(BaseModel):
         """
         path = folder / FILE_NAME
         try:
-            return cls.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as fault:
             raise DataError(f"cannot read {path}: {fault.strerror}") from None
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Manifest:
+        """The manifest that a file holds.
+
+        Args:
+            name: of the file, for the error.
+
+        Raises:
+            DataError: it cannot be understood.
+        """
+        try:
+            return cls.model_validate_json(content)
         except ValidationError as faults:
             first = faults.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"{path} is no shard index: {where}: {first['msg']}") from None
+            raise DataError(f"{name} is no shard index: {where}: {first['msg']}") from None
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / FILE_NAME, self.model_dump_json(indent=1) + "\n")

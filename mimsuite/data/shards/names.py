@@ -1,4 +1,4 @@
-"""From what the user wrote to the files of a shard set. Nothing but local files is opened."""
+"""From what the user wrote to the files and addresses of a shard set; nothing is opened here."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from urllib.parse import unquote, urlsplit
 
 from braceexpand import braceexpand
 
+from mimsuite.data.stores.url import SCHEMES, Url
 from mimsuite.errors import DataError, UserError
 
 _MOST_SHARDS = 1_000_000
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _RANGE = re.compile(r"\{(-?\d{1,30})\.\.(-?\d{1,30})")
-_REMOTE = ("s3", "http", "https")
 
 
-def expand(pattern: str) -> list[Path]:
-    """``train-{0000..0015}.tar`` -> 16 paths; a plain path -> itself.
+def expand(pattern: str) -> list[Path] | list[Url]:
+    """``train-{0000..0015}.tar`` -> 16 paths; a plain path -> itself; addresses likewise.
 
     Raises:
-        UserError: unbalanced braces, a pattern of millions, or anything but a local path. That is
-            judged of each path after expansion, since ``{pipe,x}:`` hides a scheme before it.
+        UserError: unbalanced braces, a pattern of millions, local and remote names in one, or any
+            scheme but ``file``, ``http``, ``https`` and ``s3``. That is judged of each name after
+            expansion, since ``{pipe,x}:`` hides a scheme before it.
     """
     for first, last in _RANGE.findall(pattern):  # it would be written out before it is counted
         if abs(int(last) - int(first)) >= _MOST_SHARDS:
@@ -33,11 +34,16 @@ def expand(pattern: str) -> list[Path]:
         raise UserError(f"unbalanced braces in '{pattern}'") from None
     if len(names) > _MOST_SHARDS:
         raise UserError(f"'{pattern}' stands for more than {_MOST_SHARDS} shards")
-    return [local_path(name) for name in names]
+    places = [place_of(name) for name in names]
+    paths = [place for place in places if isinstance(place, Path)]
+    urls = [place for place in places if isinstance(place, Url)]
+    if paths and urls:
+        raise UserError(f"'{pattern}' names local and remote shards: name one kind")
+    return paths or urls
 
 
-def local_path(name: str) -> Path:
-    """A path, or a ``file:`` URL as a path.
+def place_of(name: str) -> Path | Url:
+    """A path, a ``file:`` URL as a path, or a remote address.
 
     Raises:
         UserError: any other scheme.
@@ -51,11 +57,11 @@ def local_path(name: str) -> Path:
         if url.netloc not in ("", "localhost"):
             raise UserError(f"{name}: a file: URL of another machine cannot be read")
         return Path(unquote(url.path))
-    if scheme in _REMOTE:
-        raise UserError(f"{name}: remote shards ({scheme}:) are not supported yet in this version")
+    if scheme in SCHEMES:
+        return Url.parse(f"{scheme}{name[len(scheme) :]}")
     if scheme == "pipe":
         raise UserError(f"{name}: pipe: would run a command and is never opened")
-    raise UserError(f"{name}: unknown scheme '{scheme}:'; give a local path")
+    raise UserError(f"{name}: unknown scheme '{scheme}:'; give a path, or s3:, https: or http:")
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -63,7 +69,7 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
 
 
-def refuse_compressed(path: Path) -> None:
+def refuse_compressed(path: Path | Url) -> None:
     """Raise a ``DataError`` where a shard's name says that it is compressed."""
     if path.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         raise DataError(f"{path} is compressed: unpack it to a plain .tar, or use data pack")

@@ -7,8 +7,8 @@ it must be the end-of-archive mark, and nothing after it.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mimsuite.data import splits
-from mimsuite.data.decode import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
+from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
 from mimsuite.data.source import MAX_SAMPLE_BYTES
+from mimsuite.data.stores import LocalShard, OpenShard, Shard
 from mimsuite.errors import DataError
 
-PAYLOAD_EXTENSIONS = IMAGE_EXTENSIONS + ARRAY_EXTENSIONS
 LABEL_EXTENSION = "cls"
 CLASSES_FILE = "classes.json"
 
@@ -40,6 +40,8 @@ MEMBER = np.dtype(
 _BLOCK = 512
 _CHUNK = 1 << 20
 _LONGEST_LABEL = 256  # bytes
+_LONGEST_ID = 9  # digits, and what follows fits in 32 bits
+_LONGEST_CLASSES = 1 << 22  # bytes of classes.json, which may take twenty times that in memory
 
 
 @dataclass
@@ -65,18 +67,21 @@ class Scan:
     splits: dict[str, int] = field(default_factory=dict)
 
 
-def scan(path: Path) -> Scan:
-    """Index a shard.
+def scan(shard: Shard | Path) -> Scan:
+    """Index a shard; reads all of it, from its beginning to its end.
 
     Raises:
         DataError: naming the shard and what is wrong: unreadable header, cut member, no end of
             archive, sample without its payload, duplicate, link, compressed or oversized member.
     """
+    shard = LocalShard(shard) if isinstance(shard, Path) else shard
+    opened = shard.open()
     try:
-        with path.open("rb") as file:
-            return _Scanner(path, file.fileno()).run(file)
+        return _Scanner(str(shard), opened).run()
     except OSError as fault:
-        raise DataError(f"cannot read {path}: {fault.strerror or fault}") from None
+        raise DataError(f"cannot read {shard}: {fault.strerror or fault}") from None
+    finally:
+        opened.close()
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -100,7 +105,7 @@ def label_text(data: bytes) -> str:
 
 def label_id(text: str) -> int | None:
     """The class id that a label gives as a number, -1 for none; None where it is a name."""
-    if not text.removeprefix("-").isdecimal():
+    if not text.removeprefix("-").isdecimal() or len(text) > _LONGEST_ID:
         return None
     return max(int(text), -1)
 
@@ -113,20 +118,60 @@ class _Kept(NamedTuple):
     extension: str
 
 
+class _Stream(io.RawIOBase):
+    """A shard as the file that ``tarfile`` reads headers from."""
+
+    def __init__(self, opened: OpenShard) -> None:
+        self._opened, self._at, self._size = opened, 0, opened.size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._opened.pread(len(buffer), self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+class _Buffered(io.BufferedReader):
+    """Reads no more than is left: a header's claim would be allocated before it is read."""
+
+    def __init__(self, stream: _Stream, size: int) -> None:
+        super().__init__(stream)
+        self._size = size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 class _Scanner:
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self.descriptor = path, descriptor
-        self.size = os.fstat(descriptor).st_size
+    def __init__(self, name: str, opened: OpenShard) -> None:
+        self.name, self.opened = name, opened
+        self.size = opened.size
         self.found: dict[str, list[str]] = {}  # every extension of every key
         self.kept: list[_Kept] = []
         self.classes: list[str] | None = None
         self.label_names: set[str] = set()
 
-    def run(self, file: object) -> Scan:
+    def run(self) -> Scan:
+        file = _Buffered(_Stream(self.opened), self.size)
         try:
-            archive = tarfile.open(fileobj=file, mode="r:")  # type: ignore[call-overload] # noqa: SIM115
+            archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
             while (member := archive.next()) is not None:
-                archive.members = []  # it would keep every header
+                archive.members = []  # type: ignore[attr-defined]  # it would keep every header
                 self._take(member)
         except tarfile.TarError as fault:
             raise self._fault(f"unreadable or cut off ({fault})") from None
@@ -134,7 +179,8 @@ class _Scanner:
         return self._result()
 
     def _fault(self, what: str) -> DataError:
-        return DataError(f"shard {self.path}: {what}")
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in what)
+        return DataError(f"shard {self.name}: {shown}")
 
     def _take(self, member: tarfile.TarInfo) -> None:
         name = member.name
@@ -149,6 +195,8 @@ class _Scanner:
         if name.lower().endswith(".gz"):
             raise self._fault(f"member '{name}' is compressed; pack the plain file")
         if name.removeprefix("./") == CLASSES_FILE:
+            if member.size > _LONGEST_CLASSES:
+                raise self._fault(f"{name} claims {member.size} bytes, too many")
             self.classes = self._class_names(self._read(member))
             return
         parts = split_name(name)
@@ -168,7 +216,7 @@ class _Scanner:
                 self.label_names.add(text)
 
     def _read(self, member: tarfile.TarInfo) -> bytes:
-        data = os.pread(self.descriptor, member.size, member.offset_data)
+        data = self.opened.pread(member.size, member.offset_data)
         if len(data) != member.size:
             raise self._fault(f"member '{member.name}' is cut off")
         return data
@@ -186,7 +234,7 @@ class _Scanner:
         """What follows the last member: at least two blocks of zeros, and only zeros."""
         position, last = end, min(end + 2 * _BLOCK, self.size)
         while position < self.size:
-            chunk = os.pread(self.descriptor, _CHUNK, position)
+            chunk = self.opened.pread(_CHUNK, position)
             if not chunk:
                 break
             if rest := chunk.lstrip(b"\0"):

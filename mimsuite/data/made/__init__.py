@@ -1,0 +1,1 @@
+"""What :mod:`mimsuite.data.synth` draws: one module a modality."""

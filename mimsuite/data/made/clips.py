@@ -1,0 +1,93 @@
+"""Clips of a moving camera; the motion is the class.
+
+A window moves over a mosaic of real drawings. The two motions of a pair are each other's reverse,
+and any single frame of one may come from the other: only the order of frames tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mimsuite.data import embedded_sets
+from mimsuite.data.decode import Decoder
+from mimsuite.formats import video
+
+CLASSES = (
+    "pan-left",
+    "pan-right",
+    "pan-up",
+    "pan-down",
+    "zoom-in",
+    "zoom-out",
+    "rotate-left",
+    "rotate-right",
+)
+FRAMES = 16
+_RATE = Fraction(8)  # frames a second
+_TILES = 5  # drawings along a side of the mosaic
+_TILE = 64  # pixels of a drawing
+_WAY = 48.0  # pixels that a pan moves
+_ZOOM = 1.04 ** (FRAMES / 2)  # either side of the middle
+_TURN = np.radians(2.5 * FRAMES / 2)
+
+
+def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
+    """An mp4 file of 16 frames of ``size`` x ``size`` pixels, even; splits share no drawing."""
+    size += size % 2
+    return video.encode(_frames(name, _mosaic(split, rng), size, rng), _RATE, gop=FRAMES)
+
+
+def _frames(name: str, mosaic: Image.Image, size: int, rng: np.random.Generator) -> Iterator[Any]:
+    from av import VideoFrame
+
+    middle = mosaic.width / 2 + rng.uniform(-16, 16, 2)
+    scale = rng.uniform(1.2, 1.8) * _TILE / size  # mosaic pixels a pixel
+    angle = rng.uniform(-0.3, 0.3)
+    times = np.linspace(-1, 1, FRAMES)
+    kind, _, direction = name.partition("-")
+    if direction in ("left", "up", "in"):
+        times = times[::-1]
+    for time in times:
+        x, y = middle
+        x += time * _WAY / 2 * (name in ("pan-left", "pan-right"))
+        y += time * _WAY / 2 * (name in ("pan-up", "pan-down"))
+        zoomed = scale * _ZOOM ** (time * (kind == "zoom"))
+        turned = angle + time * _TURN * (kind == "rotate")
+        frame = _window(mosaic, x, y, zoomed, turned, size)
+        yield VideoFrame.from_image(frame).reformat(format="yuv420p")
+
+
+def _window(
+    mosaic: Image.Image, x: float, y: float, scale: float, angle: float, size: int
+) -> Image.Image:
+    """``size`` x ``size`` pixels around (x, y), each ``scale`` of the mosaic's."""
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    half = size / 2
+    affine = (cos, -sin, x - cos * half + sin * half, sin, cos, y - sin * half - cos * half)
+    return mosaic.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+
+
+def _mosaic(split: str, rng: np.random.Generator) -> Image.Image:
+    """Drawings side by side, on paper of several colours."""
+    drawings = _drawings(split)
+    chosen = drawings[rng.choice(len(drawings), _TILES * _TILES, replace=False)]
+    paper = rng.uniform(0.55, 1, (len(chosen), 1, 1, 3))
+    tiles = (chosen * paper).astype(np.uint8).reshape(_TILES, _TILES, _TILE, _TILE, 3)
+    return Image.fromarray(tiles.swapaxes(1, 2).reshape(_TILES * _TILE, _TILES * _TILE, 3))
+
+
+@cache
+def _drawings(split: str) -> np.ndarray:
+    """(N, 64, 64, 3) uint8: every fourth of the embedded Open Clip Art set."""
+    source = embedded_sets.open_embedded("openclipart", split, Decoder("rgb"), "size")
+    images = [
+        source.decode(source.read(*source.locate(position)))
+        for position in range(0, len(source), 4)
+    ]
+    return np.stack([image.permute(1, 2, 0).numpy() for image in images])

@@ -1,0 +1,159 @@
+"""What kinds of samples there are: the files that may hold one, and what decodes them.
+
+A modality is one :func:`register` call. Nothing that decodes is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+from torch import Tensor
+
+from mimsuite.config.suggest import did_you_mean
+from mimsuite.data.decode import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS, Channels, Decoder
+from mimsuite.errors import UserError
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of sample.
+
+    Attributes:
+        name: as ``index.json`` and the command line have it.
+        stored: extensions that a sample in a shard may have, the preferred first.
+        packable: extensions that ``data pack`` turns into those.
+        formats: the module with ``facts``, ``store`` and ``picture`` (:mod:`mimsuite.formats`),
+            which run in a child process; None: images, which :class:`Decoder` decodes in this one.
+        decoder: ``module:class`` of what makes a stored sample a tensor for training, made with
+            the keys ``channels`` and ``max_pixels``; None: there is no training on it yet.
+        tile: (width, height) in pixels of its pictures on a contact sheet.
+    """
+
+    name: str
+    stored: tuple[str, ...]
+    packable: tuple[str, ...] = ()
+    formats: str | None = None
+    decoder: str | None = None
+    tile: tuple[int, int] = (96, 96)
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """All that ``data pack``, ``inspect`` and ``verify`` read."""
+        return self.stored + self.packable
+
+
+_known: dict[str, Modality] = {}
+
+
+def register(modality: Modality) -> Modality:
+    """Make a modality known; raises ``ValueError`` if its name is taken."""
+    if modality.name in _known:
+        raise ValueError(f"modality '{modality.name}' is registered twice")
+    _known[modality.name] = modality
+    return modality
+
+
+def names() -> list[str]:
+    """All modalities, in the order of their registration."""
+    return list(_known)
+
+
+def get(name: str) -> Modality:
+    """The modality of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _known:
+        raise UserError(
+            f"no modality '{name}'.{did_you_mean(name, names())} There are: {', '.join(names())}"
+        )
+    return _known[name]
+
+
+def by_extensions(found: dict[str, int]) -> dict[str, int]:
+    """Files by modality, the most first, of a count of files by extension.
+
+    Extensions that several modalities use (``npy``, ``npz``) count for those that other files
+    speak for; where there are no others at all, they count for all that may be meant.
+    """
+    votes = {extension: _takers(extension) for extension in found}
+    counts: dict[str, int] = {}
+    for extension, takers in votes.items():
+        if len(takers) == 1:
+            counts[takers[0]] = counts.get(takers[0], 0) + found[extension]
+    certain = set(counts)
+    for extension, takers in votes.items():
+        if len(takers) > 1:
+            for taker in takers:
+                if taker in certain or not certain:
+                    counts[taker] = counts.get(taker, 0) + found[extension]
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _takers(extension: str) -> list[str]:
+    last = extension.rpartition(".")[2]
+    return [modality.name for modality in _known.values() if last in modality.extensions]
+
+
+class Undecoded(Decoder):
+    """Stands for a decoder where samples are read as stored, and never made tensors."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__("native")
+        self.modality = modality
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        return self.modality.extensions
+
+    def __call__(self, payload: bytes | np.ndarray) -> Tensor:
+        raise UserError(f"{self.modality.name} samples cannot be trained on in this version")
+
+
+def training_decoder(name: str, channels: Channels, max_pixels: int) -> Decoder:
+    """What makes a modality's stored samples tensors; arguments as of :class:`Decoder`.
+
+    Raises:
+        UserError: no such modality, or none that can be trained on.
+    """
+    modality = get(name)
+    if modality.decoder is None:
+        raise UserError(f"{name} samples cannot be trained on in this version")
+    module, _, attribute = modality.decoder.partition(":")
+    decoder: Decoder = getattr(import_module(module), attribute)(
+        channels=channels, max_pixels=max_pixels
+    )
+    return decoder
+
+
+IMAGE = register(
+    Modality(
+        "image", stored=IMAGE_EXTENSIONS + ARRAY_EXTENSIONS, decoder="mimsuite.data.decode:Decoder"
+    )
+)
+VIDEO = register(
+    Modality(
+        "video",
+        stored=("mp4", "webm", "mkv", "avi", "mov", "m4v"),
+        formats="mimsuite.formats.video",
+        tile=(256, 64),
+    )
+)
+POINTS = register(
+    Modality(
+        "points",
+        stored=("npy",),
+        packable=("npz", "ply", "pcd", "xyz", "obj", "off", "stl"),
+        formats="mimsuite.formats.points",
+        tile=(128, 128),
+    )
+)
+GRIDS = register(
+    Modality("grids", stored=("npz",), formats="mimsuite.formats.grids", tile=(192, 96))
+)
+PAYLOAD_EXTENSIONS = tuple(
+    dict.fromkeys(extension for known in _known.values() for extension in known.extensions)
+)

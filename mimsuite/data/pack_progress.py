@@ -1,0 +1,167 @@
+"""What a run of ``data pack`` has finished, so that an interrupted one goes on.
+
+Finished shards wait in ``OUT/.pack`` with a record each, and appear in ``OUT`` all at once, after
+``index.json``: whoever reads a set that is not whole yet is told so. ``pack.json`` stays beside
+them; it names the samples that were left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimsuite.data.damage import Damage
+from mimsuite.data.shards import Manifest
+from mimsuite.data.shards.manifest import FILE_NAME, ShardEntry, sha256_of
+from mimsuite.data.source import Source
+from mimsuite.errors import UserError
+from mimsuite.files import write_atomic
+
+PACK_FILE = "pack.json"
+_FOLDER = ".pack"
+_PLAN = "plan"
+_VERSION = 1  # of the bytes that a plan gives: a change of the encoders must change it
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A shard that is written; ``entry`` is None where none of its samples could be read."""
+
+    entry: ShardEntry | None
+    extensions: list[str]
+    damaged: list[Damage]
+
+
+def plan_of(sources: list[Source], modality: str, options: dict[str, Any]) -> str:
+    """A checksum of all that the shards depend on: options, and names and sizes of the samples."""
+    digest = hashlib.sha256(repr((_VERSION, modality, sorted(options.items()))).encode())
+    for source in sources:
+        digest.update(repr((source.split, source.classes, source.labels().tolist())).encode())
+        for position in range(len(source)):
+            address = source.locate(position)
+            sample = f"{source.key(*address)}\0{source.sample_bytes(*address)}\n"
+            digest.update(sample.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The folder of a set that is being packed."""
+
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where shards are until all are written."""
+        return self.out / _FOLDER
+
+    def begin(self, plan: str, *, resume: bool) -> Manifest | None:
+        """Get ready to write; returns the manifest of a set that turns out to be finished.
+
+        Raises:
+            UserError: there are shards already, or remains of another plan.
+        """
+        begun = self._begun()
+        if begun is not None and not resume:
+            what = "shards already" if self._published() else "an interrupted run"
+            raise UserError(f"{self.out} holds {what}: name another folder, or use --resume")
+        if begun is None and (self._published() or any(self.out.glob("*.tar"))):
+            raise UserError(f"{self.out} holds shards already: name another folder, or remove them")
+        if begun is not None and begun != plan:
+            raise UserError(
+                f"{self.out} was packed from other input or with other options: repeat those, or "
+                "name another folder"
+            )
+        if begun is not None and self._published():
+            manifest = Manifest.read(self.out)
+            assert manifest is not None
+            self._move(manifest)
+            return manifest
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.glob(".*.tmp"):
+                unfinished.unlink()
+            write_atomic(self.folder / _PLAN, plan)
+        except OSError as fault:
+            raise UserError(f"cannot make the folder {self.out}: {fault.strerror}") from None
+        return None
+
+    def path(self, name: str) -> Path:
+        """Where a shard is written to."""
+        return self.folder / name
+
+    def record(self, name: str, finished: Finished) -> Finished:
+        """Note that a shard is finished."""
+        content = {
+            "entry": finished.entry and finished.entry.model_dump(),
+            "extensions": finished.extensions,
+            "damaged": [vars(item) for item in finished.damaged],
+        }
+        write_atomic(self._record(name), json.dumps(content))
+        return finished
+
+    def finished(self, name: str) -> Finished | None:
+        """The record of a shard, if it is there and the shard is as it says."""
+        try:
+            content = json.loads(self._record(name).read_bytes())
+            entry = content["entry"] and ShardEntry.model_validate(content["entry"])
+            whole = entry is None or (
+                self.path(name).with_name(f"{name}.idx").is_file()
+                and sha256_of(self.path(name)) == entry.sha256
+            )
+            damaged = [Damage(**item) for item in content["damaged"]]
+            return Finished(entry, content["extensions"], damaged) if whole else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def extensions(self) -> list[str]:
+        """All extensions of all finished shards."""
+        records = [json.loads(path.read_bytes()) for path in self.folder.glob("*.json")]
+        return sorted({extension for record in records for extension in record["extensions"]})
+
+    def publish(self, manifest: Manifest, damaged: list[Damage]) -> None:
+        """Make the set appear in its folder."""
+        left_out = [
+            {"key": item.key, "kind": item.kind, "message": item.message} for item in damaged
+        ]
+        content = {"version": _VERSION, "plan": self._begun(), "left_out": left_out}
+        try:
+            write_atomic(self.out / PACK_FILE, json.dumps(content, indent=1) + "\n")
+            manifest.write(self.out)
+            self._move(manifest)
+        except OSError as fault:
+            raise UserError(f"cannot write to {self.out}: {fault.strerror or fault}") from None
+
+    def left_out(self) -> list[Damage]:
+        """Samples that a finished set lacks."""
+        content = json.loads((self.out / PACK_FILE).read_bytes())
+        return [Damage(shard=str(self.out), **item) for item in content["left_out"]]
+
+    def _move(self, manifest: Manifest) -> None:
+        for entry in manifest.shards:
+            for name in (entry.name, f"{entry.name}.idx"):
+                if (self.folder / name).exists():
+                    os.replace(self.folder / name, self.out / name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _published(self) -> bool:
+        return (self.out / FILE_NAME).exists()
+
+    def _begun(self) -> str | None:
+        """The plan of the run that began here, if there was one."""
+        try:
+            if (self.folder / _PLAN).exists():
+                return (self.folder / _PLAN).read_text()
+            if self._published():
+                return str(json.loads((self.out / PACK_FILE).read_bytes())["plan"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"

@@ -1,0 +1,51 @@
+"""Shards in the file system."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimsuite.errors import DataError
+
+
+class LocalFile:
+    """An open file; it owns its descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return os.pread(self.descriptor, size, offset)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True)
+class LocalShard:
+    """A shard by its path."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self) -> LocalFile:
+        """Open the file.
+
+        Raises:
+            DataError: it cannot be opened.
+        """
+        try:
+            return LocalFile(os.open(self.path, os.O_RDONLY))
+        except OSError as fault:
+            raise DataError(f"cannot read shard {self.path}: {fault.strerror}") from None

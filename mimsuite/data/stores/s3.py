@@ -1,0 +1,123 @@
+"""S3 through s3fs: who signs, where the endpoint is, and what lies in a folder.
+
+Credentials, region and endpoint come from where every AWS tool takes them: ``AWS_ACCESS_KEY_ID``,
+``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_PROFILE``, ``AWS_REGION``,
+``AWS_ENDPOINT_URL``, the files in ``~/.aws``, or the machine's role. Without any, requests are
+anonymous, as public buckets allow. The bytes themselves are fetched by signed links, so that one
+transfer serves S3 and the web.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mimsuite.data.stores import retry
+from mimsuite.data.stores.retry import Denied, NotThere, Transient, retried
+from mimsuite.errors import MimsuiteError, UserError
+
+if TYPE_CHECKING:
+    from mimsuite.data.stores.url import Url
+
+_LINK_SECONDS = 3600  # for which a signed link is good; each request has its own
+
+
+class Listed(NamedTuple):
+    """An entry of a folder; ``size`` and ``tag`` of an object, None of a sub-folder."""
+
+    name: str
+    size: int | None
+    tag: str | None
+
+
+def signed(url: Url) -> str:
+    """A link by which the object can be read for an hour.
+
+    Raises:
+        UserError: the settings of AWS are not usable, or s3fs is not installed.
+    """
+    try:
+        return str(_system(os.getpid()).sign(url.bucket_path, expiration=_LINK_SECONDS))
+    except Exception as fault:
+        if (passing := _translated(url, fault)) is None:
+            raise
+        raise passing from None
+
+
+def entries(url: Url) -> list[Listed]:
+    """Objects and sub-folders directly in a folder; empty where there is none.
+
+    Raises:
+        Denied: the server refuses.
+        DataError: no answer after all tries.
+    """
+
+    def ask() -> list[dict[str, Any]]:
+        try:
+            return _system(os.getpid()).ls(url.bucket_path, detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        except Exception as fault:
+            if (passing := _translated(url, fault)) is None:
+                raise
+            raise passing from None
+
+    found = []
+    for item in retried(url, ask):
+        name = item["name"].rstrip("/").rpartition("/")[2]
+        if item["type"] == "directory":
+            found.append(Listed(name, None, None))
+        else:
+            tag = item.get("ETag")
+            found.append(Listed(name, item["size"], tag and f'"{tag.strip(chr(34))}"'))
+    return found
+
+
+@cache
+def _system(process: int) -> Any:
+    """The file system, of this process: its connections and thread do not survive a fork."""
+    try:
+        import botocore.session
+        import s3fs
+    except ImportError:
+        raise UserError("s3: needs s3fs: pip install 'mimsuite[cloud]'") from None
+    seconds = {"connect_timeout": retry.CONNECT_SECONDS, "read_timeout": retry.STALL_SECONDS}
+    settings = {**seconds, "retries": {"max_attempts": 0}}
+    anonymous = botocore.session.get_session().get_credentials() is None
+    if not anonymous:
+        settings["signature_version"] = "s3v4"  # the older one is refused by most servers
+    system = s3fs.S3FileSystem(
+        anon=anonymous, config_kwargs=settings, skip_instance_cache=True, use_listings_cache=False
+    )
+    system.retries = 1  # tries are counted in one place
+    return system
+
+
+def _translated(url: Url, fault: Exception) -> Exception | None:
+    """What a fault of s3fs means here; None: it is no fault of the network or the settings."""
+    if isinstance(fault, MimsuiteError):
+        return None
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    client = fault if isinstance(fault, ClientError) else fault.__cause__
+    if isinstance(client, ClientError):
+        code = str(client.response.get("Error", {}).get("Code", ""))
+        status = client.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        if status in (401, 403):
+            return Denied(
+                f"{url}: access denied ({status} {code}): check AWS_ACCESS_KEY_ID, "
+                f"AWS_SECRET_ACCESS_KEY and its rights"
+            )
+        if status == 404:
+            return NotThere(f"{url} is not there ({status} {code})")
+        if status < 500 and status != 429:
+            return UserError(f"{url}: the server answers {status} {code}: check AWS_REGION")
+        return Transient(f"the server answers {status} {code}")
+    if isinstance(fault, PermissionError):
+        return Denied(f"{url}: access denied: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
+    if isinstance(fault, HTTPClientError | OSError):
+        return Transient(str(fault).partition("\n")[0] or type(fault).__name__)
+    if isinstance(fault, BotoCoreError | ValueError):
+        return UserError(f"{url}: the settings of AWS cannot be used: {fault}")
+    return None

@@ -1,0 +1,209 @@
+"""A folder of whole shards, shared by all processes of a machine and kept under a size.
+
+``KEY-NAME`` is a shard, ``KEY-NAME.json`` what is known of it, ``KEY-NAME.part`` one that is being
+fetched by the process that holds its lock. A name stands only for a whole, checked shard.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimsuite.data.stores.local import LocalFile
+from mimsuite.data.stores.transfer import Transfer, Version
+from mimsuite.data.stores.url import Url
+from mimsuite.errors import DataError, UserError
+from mimsuite.files import write_atomic
+from mimsuite.noise import key_of
+
+_PIECE = 1 << 20  # bytes
+_log = logging.getLogger(__name__)
+_checked: dict[Path, int] = {}  # inodes of the shards whose checksum this process has compared
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """Where shards are kept.
+
+    Attributes:
+        folder: made if needed; nothing else should lie in it.
+        gib: that all shards in it may take. Those that are being read may come on top for a while.
+    """
+
+    folder: Path
+    gib: float = 50.0
+
+    def open(self, url: Url, version: Version, sha256: str | None) -> LocalFile:
+        """The shard, fetched where it is not there yet, or is damaged.
+
+        Args:
+            sha256: that it must have; None: not known, then the one at fetching is kept to.
+
+        Raises:
+            DataError: it cannot be fetched, or is another one than ``index.json`` says.
+            UserError: the folder cannot be written, or the shard is larger than the limit.
+        """
+        if version.size > self.gib * 2**30:
+            raise UserError(
+                f"{url} has {version.size} bytes, more than data.cache_gib={self.gib:g} allows"
+            )
+        path = self._path(url, version, sha256)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            while (file := self._held(path)) is None:
+                self._fetch(path, url, version, sha256)
+            return file
+        except OSError as fault:
+            raise UserError(
+                f"data.cache={self.folder}: {fault.strerror or fault}: name another folder, or "
+                f"lower data.cache_gib"
+            ) from None
+
+    def _path(self, url: Url, version: Version, sha256: str | None) -> Path:
+        # Names of objects are not to be trusted as names of files.
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", url.name)[-100:]
+        return self.folder / f"{key_of(str(url), version.size, sha256 or version.tag):016x}-{name}"
+
+    def _held(self, path: Path) -> LocalFile | None:
+        """The shard, open, if it is there and sound."""
+        try:
+            file = LocalFile(os.open(path, os.O_RDONLY))
+        except FileNotFoundError:
+            return None
+        if self._is_sound(path, file):
+            os.utime(file.descriptor)  # what was not opened for longest is evicted first
+            return file
+        if os.fstat(file.descriptor).st_nlink:  # else it was evicted just now
+            _log.warning("cached shard %s is damaged: it is fetched again", path)
+            path.unlink(missing_ok=True)
+        file.close()
+        return None
+
+    def _is_sound(self, path: Path, file: LocalFile) -> bool:
+        """Compare size and checksum with what was noted, once in each process."""
+        status = os.fstat(file.descriptor)
+        if _checked.get(path) == status.st_ino:
+            return True
+        try:
+            noted = json.loads(_beside(path, ".json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        if noted.get("bytes") != status.st_size or noted.get("sha256") != _digest(file):
+            return False
+        _checked[path] = status.st_ino
+        return True
+
+    def _fetch(self, path: Path, url: Url, version: Version, sha256: str | None) -> None:
+        with _locked(_beside(path, ".part")) as descriptor:
+            if (file := self._held(path)) is not None:  # another process was faster
+                file.close()
+                return
+            self._make_room(version.size, descriptor)
+            found = _download(descriptor, url, version)
+            if sha256 not in (None, found):
+                raise DataError(
+                    f"{url} has another SHA-256 than index.json says: it was replaced or is "
+                    f"damaged on the server"
+                )
+            noted = {"url": str(url), "bytes": version.size, "sha256": found}
+            write_atomic(_beside(path, ".json"), json.dumps(noted) + "\n")
+            _beside(path, ".part").rename(path)
+            _checked[path] = os.fstat(descriptor).st_ino
+
+    def _make_room(self, size: int, descriptor: int) -> None:
+        """Give a file its size, after removing the shards that were not opened for longest."""
+        limit = self.gib * 2**30 - size
+        with _locked(self.folder / ".room.part"):
+            held = []
+            for path in self.folder.iterdir():
+                if path.name.startswith(".") or path.suffix == ".json":
+                    continue
+                with suppress(FileNotFoundError):
+                    if path.suffix == ".part":
+                        _remove_left_over(path)
+                    status = path.stat()
+                    held.append((status.st_mtime_ns, status.st_size, path))
+            total = sum(bytes_ for _, bytes_, _ in held)
+            for _, bytes_, path in sorted(held):
+                if total <= limit:
+                    break
+                if path.suffix != ".part":
+                    path.unlink(missing_ok=True)
+                    _beside(path, ".json").unlink(missing_ok=True)
+                    total -= bytes_
+            os.truncate(descriptor, size)  # so that the others count it
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _digest(file: LocalFile) -> str:
+    digest, at = hashlib.sha256(), 0
+    while piece := file.pread(_PIECE, at):
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()
+
+
+def _download(descriptor: int, url: Url, version: Version) -> str:
+    """Write a shard to a file; returns its SHA-256."""
+    digest, at = hashlib.sha256(), 0
+    for piece in Transfer(url, version).chunks(0, version.size):
+        digest.update(piece)
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(descriptor, view, at)
+            view, at = view[written:], at + written
+    os.fsync(descriptor)  # else a power cut may leave the name without content
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Wait for a file, and hold it; it is removed at the end unless it was renamed.
+
+    Yields:
+        its descriptor.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Who held it before may have renamed or removed what was waited for.
+        if _is_at(descriptor, path):
+            break
+        os.close(descriptor)
+    try:
+        yield descriptor
+    finally:
+        if _is_at(descriptor, path):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove a part whose process died."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(descriptor, path):
+            path.unlink()
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
