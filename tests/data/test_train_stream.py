@@ -119,6 +119,7 @@ def test_the_next_30_batches_are_the_same_from_any_step(
     assert same(found, batches[start : start + AHEAD])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(
     ("tail", "workers"), [("drop", 0), ("drop", 5), ("repeat", 0), ("repeat", 5)]
 )
