@@ -255,8 +255,9 @@ class Trainer:
         }
         lr = self.lr_at(self.step - 1)
         epoch = self.step / self.steps_per_epoch
-        loader = {} if worker_memory_mb is None else {"worker_memory_mb": worker_memory_mb}
-        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed, **loader})
+        if worker_memory_mb is not None:
+            speed["worker_memory_mb"] = worker_memory_mb
+        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed})
         progress.update(self.step, loss=means["loss"], lr=lr, grad_norm=means["grad_norm"], **speed)
         if means["skipped"]:
             self.run.event("skip", self.step, steps=means["skipped"])
