@@ -138,6 +138,7 @@ class Group(Peers):
         self._doing = "vote"
         votes = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
+        self._doing = "step"  # what follows a vote, with the reductions of its gradients
         return tuple(bool(vote) for vote in votes)
 
     def texts(self, text: str) -> list[str]:
@@ -188,16 +189,14 @@ class Group(Peers):
 
     @contextmanager
     def named_faults(self) -> Iterator[None]:
-        begun = time.monotonic()
         try:
             yield
         except RuntimeError as error:  # of torch.distributed: its text names no rank
             if isinstance(error, torch.OutOfMemoryError) or not _is_of_peers(error):
                 raise
-            waited = time.monotonic() - begun
-            raise PeerError(self._who(waited)) from error
+            raise PeerError(self._who()) from error
 
-    def _who(self, waited: float) -> str:
+    def _who(self) -> str:
         """Which ranks are furthest behind, by what they last told the store."""
         seen: dict[int, tuple[int, float]] = {}
         self._store.set_timeout(timedelta(seconds=_STORE_SECONDS))
