@@ -1,7 +1,7 @@
 """The demo: pretrain a small masked autoencoder on real images and measure what it has learnt.
 
 Everything goes through the public command line; each command is shown before it runs, so that it
-can be repeated by hand. On two CPU cores all of it took ten and a half minutes.
+can be repeated by hand. On two CPU cores all of it took eight and a half minutes.
 
     python tools/demo.py                    one run, in runs/demo
     python tools/demo.py --seeds 0 1 2      a run a seed, and intervals over all of them
