@@ -247,6 +247,9 @@ def synth(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
+    photos: Annotated[
+        str | None, typer.Option(metavar="SRC", help="Video: images that the clips are cut from.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make labelled samples to try things out with.
@@ -255,13 +258,15 @@ def synth(
 
     Example: mimsuite data synth image ./shapes --count 600
 
-    Example: mimsuite data synth video ./motion --count 160
+    Example: mimsuite data synth video ./motion --count 160 --photos ./photos
     """
     from mimsuite.data.synth import synthesise
 
     name = {"images": "image", "videos": "video", "grid": "grids"}.get(modality, modality)
     with progress_of("making") as progress:
-        written = synthesise(name, out, count=count, size=size, seed=seed, progress=progress)
+        written = synthesise(
+            name, out, count=count, size=size, seed=seed, photos=photos, progress=progress
+        )
     if json:
         output.print_json({"out": str(out), "modality": name, "samples": written})
         return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mimsuite.data import open_source
 from mimsuite.data.made import clips, drawings, scenes, shapes
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
@@ -50,6 +52,7 @@ def synthesise(
     count: int = 600,
     size: int | None = None,
     seed: int = 0,
+    photos: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
     """Write files to ``out/{train,test}/CLASS/``; the same arguments give the same bytes.
@@ -58,12 +61,15 @@ def synthesise(
         modality: a key of :data:`MAKERS`.
         count: samples; every fifth of a class is for testing.
         size: None: the modality's default.
+        photos: a source of images that clips are cut from; None: the embedded drawings.
 
     Returns:
         samples by split.
 
     Raises:
-        UserError: ``out`` exists and is not empty, an unknown modality, or too small a size.
+        UserError: ``out`` exists and is not empty, an unknown modality, too small a size, or photos
+            that are no use.
+        DataError: a photo cannot be read.
     """
     if modality not in MAKERS:
         raise UserError(f"no samples of '{modality}' can be made; there are: {', '.join(MAKERS)}")
@@ -73,14 +79,24 @@ def synthesise(
         raise UserError(f"--size {size} is too small for {modality}: {maker.smallest} or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty: name a new folder")
+    make = maker.make if photos is None else _over_photos(modality, photos)
     written = {"train": 0, "test": 0}
     for number in range(count):
         name = maker.classes[number % len(maker.classes)]
         split = "test" if number // len(maker.classes) % _TEST_EVERY == 0 else "train"
-        content = maker.make(name, split, size, keyed_rng(seed, "synth", number))
+        content = make(name, split, size, keyed_rng(seed, "synth", number))
         folder = out / split / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:06d}.{maker.extension}").write_bytes(content)
         written[split] += 1
         progress(number + 1, count)
     return written
+
+
+def _over_photos(modality: str, photos: str) -> Callable[..., bytes]:
+    if modality != "video":
+        raise UserError(f"--photos is for video; this is {modality}")
+    source = open_source(photos)
+    if len(source) < _TEST_EVERY:
+        raise UserError(f"{photos} has {len(source)} images: {_TEST_EVERY} or more are needed")
+    return partial(clips.make, photos=source)

@@ -362,3 +362,19 @@ def test_training_says_that_shards_hold_something_else(tmp_path: Path) -> None:
     pack(str(tmp_path / "made"), tmp_path / "out")
     with pytest.raises((UserError, DataError), match="holds points samples, wanted here is image"):
         open_source(str(tmp_path / "out"), "test")
+
+
+def test_clips_are_cut_from_photos_that_splits_do_not_share(tmp_path, make_folder):
+    photos = make_folder(5)
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        assert synthesise("video", folder, count=16, size=32, photos=str(photos))["test"] == 8
+    clips = {
+        name: sorted(path.read_bytes() for path in (tmp_path / name).rglob("*.mp4"))
+        for name in ("one", "two")
+    }
+    assert clips["one"] == clips["two"]
+    with pytest.raises(UserError, match="--photos is for video; this is points"):
+        synthesise("points", tmp_path / "points", photos=str(photos))
+    with pytest.raises(UserError, match="has 4 images: 5 or more"):
+        synthesise("video", tmp_path / "few", photos=str(make_folder(4, name="few-photos")))

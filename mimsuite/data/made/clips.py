@@ -1,7 +1,8 @@
 """Clips of a moving camera; the motion is the class.
 
-A window moves over a mosaic of real drawings. The two motions of a pair are each other's reverse,
-and any single frame of one may come from the other: only the order of frames tells them apart.
+A window moves over a photo, or over a mosaic of the embedded drawings. The two motions of a pair
+are each other's reverse, and any single frame of one may come from the other: only the order of
+frames tells them apart.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mimsuite.data import embedded_sets
 from mimsuite.data.decode import Decoder
+from mimsuite.data.source import Source
 from mimsuite.formats import video
 
 CLASSES = (
@@ -37,17 +39,24 @@ _ZOOM = 1.04 ** (FRAMES / 2)  # either side of the middle
 _TURN = np.radians(2.5 * FRAMES / 2)
 
 
-def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
-    """An mp4 file of 16 frames of ``size`` x ``size`` pixels, even; splits share no drawing."""
+def make(
+    name: str, split: str, size: int, rng: np.random.Generator, photos: Source | None = None
+) -> bytes:
+    """An mp4 file of 16 frames of ``size`` x ``size`` pixels, even; splits share no picture.
+
+    Args:
+        photos: colour images to move over, 5 or more; None: the embedded drawings.
+    """
     size += size % 2
-    return video.encode(_frames(name, _mosaic(split, rng), size, rng), _RATE, gop=FRAMES)
+    ground = _mosaic(split, rng) if photos is None else _photo(photos, split, rng)
+    return video.encode(_frames(name, ground, size, rng), _RATE, gop=FRAMES)
 
 
-def _frames(name: str, mosaic: Image.Image, size: int, rng: np.random.Generator) -> Iterator[Any]:
+def _frames(name: str, ground: Image.Image, size: int, rng: np.random.Generator) -> Iterator[Any]:
     from av import VideoFrame
 
-    middle = mosaic.width / 2 + rng.uniform(-16, 16, 2)
-    scale = rng.uniform(1.2, 1.8) * _TILE / size  # mosaic pixels a pixel
+    middle = ground.width / 2 + rng.uniform(-16, 16, 2)
+    scale = rng.uniform(1.2, 1.8) * _TILE / size  # of the ground's pixels in a pixel
     angle = rng.uniform(-0.3, 0.3)
     times = np.linspace(-1, 1, FRAMES)
     kind, _, direction = name.partition("-")
@@ -59,18 +68,26 @@ def _frames(name: str, mosaic: Image.Image, size: int, rng: np.random.Generator)
         y += time * _WAY / 2 * (name in ("pan-up", "pan-down"))
         zoomed = scale * _ZOOM ** (time * (kind == "zoom"))
         turned = angle + time * _TURN * (kind == "rotate")
-        frame = _window(mosaic, x, y, zoomed, turned, size)
+        frame = _window(ground, x, y, zoomed, turned, size)
         yield VideoFrame.from_image(frame).reformat(format="yuv420p")
 
 
 def _window(
-    mosaic: Image.Image, x: float, y: float, scale: float, angle: float, size: int
+    ground: Image.Image, x: float, y: float, scale: float, angle: float, size: int
 ) -> Image.Image:
-    """``size`` x ``size`` pixels around (x, y), each ``scale`` of the mosaic's."""
+    """``size`` x ``size`` pixels around (x, y), each ``scale`` of the ground's."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     half = size / 2
     affine = (cos, -sin, x - cos * half + sin * half, sin, cos, y - sin * half - cos * half)
-    return mosaic.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+    return ground.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+
+
+def _photo(photos: Source, split: str, rng: np.random.Generator) -> Image.Image:
+    """The middle of a photo, as large as a mosaic; every fifth photo is for testing."""
+    ours = [n for n in range(len(photos)) if (n % 5 == 0) == (split == "test")]
+    pixels = photos.decode(photos.read(*photos.locate(ours[rng.integers(len(ours))])))
+    side = (_TILES * _TILE, _TILES * _TILE)
+    return ImageOps.fit(Image.fromarray(pixels.permute(1, 2, 0).numpy()), side)
 
 
 def _mosaic(split: str, rng: np.random.Generator) -> Image.Image:
