@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mimsuite.data import jpeg
 from mimsuite.data.damage import CorruptSample
+from mimsuite.formats.arrays import NPY_MAGIC, npy_header
 
 Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
 
@@ -26,7 +27,6 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 ARRAY_EXTENSIONS = ("npy",)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _COUNT: dict[str, int | None] = {"rgb": 3, "gray": 1, "rgba": 4, "gray16": 1, "native": None}
-_NPY_MAGIC = b"\x93NUMPY"
 _NPY_TYPES = ("uint8", "uint16", "float32")
 
 
@@ -69,7 +69,7 @@ class Decoder:
         Raises:
             CorruptSample: kind ``too-large`` or ``decode``.
         """
-        if isinstance(payload, bytes) and payload.startswith(_NPY_MAGIC):
+        if isinstance(payload, bytes) and payload.startswith(NPY_MAGIC):
             if self.channels != "native":
                 raise CorruptSample("decode", "a .npy array needs data.channels=native")
             payload = _read_npy(payload, self.max_pixels)
@@ -185,16 +185,7 @@ def _from_array(pixels: np.ndarray) -> Tensor:
 
 def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
     """An array without objects, whose header is believed only after it was compared to the size."""
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read(stream)
-    except Exception as fault:  # numpy raises several kinds on a damaged header
-        raise CorruptSample("decode", f"no .npy array: {_one_line(fault)}") from None
+    shape, dtype, start = npy_header(data)
     if dtype.name not in _NPY_TYPES:
         raise CorruptSample("decode", f".npy of {dtype}; known are {', '.join(_NPY_TYPES)}")
     if len(shape) >= 2:
@@ -202,10 +193,9 @@ def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
     expected = dtype.itemsize
     for length in shape:
         expected *= length
-    if expected != len(data) - stream.tell():
+    if expected != len(data) - start:
         raise CorruptSample("decode", f".npy header claims {expected} bytes of data, has others")
-    stream.seek(0)
-    array = np.load(stream, allow_pickle=False)
+    array = np.load(io.BytesIO(data), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

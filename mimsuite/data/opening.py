@@ -17,7 +17,7 @@ from mimsuite.data.files import (
 )
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
-from mimsuite.data.shards.names import expand
+from mimsuite.data.shards.names import places_of
 from mimsuite.data.source import Source
 from mimsuite.data.stores import ShardCache, Url
 from mimsuite.errors import DataError, UserError
@@ -118,7 +118,7 @@ def _existing(spec: str) -> Path | None:
     Raises:
         UserError: nothing is there, or it is of a kind that is not read.
     """
-    paths = [Path(spec)] if Path(spec).exists() else expand(spec)
+    paths = places_of(spec)
     path = paths[0]
     if len(paths) > 1 or isinstance(path, Url):
         return None

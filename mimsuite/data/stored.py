@@ -14,7 +14,7 @@ from mimsuite.data.modalities import IMAGE, Modality, Undecoded
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import IndexHeader
-from mimsuite.data.shards.names import expand, shard_files
+from mimsuite.data.shards.names import expand, places_of, shard_files
 from mimsuite.data.source import Source
 from mimsuite.data.splits import split_of
 from mimsuite.data.stores import Url
@@ -85,7 +85,7 @@ def only_modality(spec: str, wanted: str | None) -> str:
 
 def is_remote(spec: str) -> bool:
     """Whether a source lies at an address and not in the file system."""
-    return not Path(spec).exists() and any(isinstance(place, Url) for place in expand(spec))
+    return any(isinstance(place, Url) for place in places_of(spec))
 
 
 def local_shards(spec: str) -> list[Path]:

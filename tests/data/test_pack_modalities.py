@@ -23,29 +23,7 @@ from mimsuite.data.stored import modalities_in, only_modality, open_stored
 from mimsuite.data.synth import MAKERS, synthesise
 from mimsuite.data.verify import verify
 from mimsuite.errors import DataError, UserError
-
-CLOUDS = Path(__file__).with_name("furniture8_cc0.npz")
-HOUSE = b"""# a square wall with a gable: a polygon of five corners, and a triangle
-v 0 0 0
-v 2 0 0
-v 2 2 0
-v 1 3 0
-v 0 2 0
-v 0 0 1
-f 1/1/1 2//2 3 4 -2
-f -6 2 \\
-6
-"""
-
-
-def require(module: str) -> Any:
-    """The optional library, or a skip; where everything must be there, a failure."""
-    try:
-        return __import__(module)
-    except (ImportError, OSError) as fault:
-        if os.environ.get("MIMSUITE_REQUIRE"):
-            raise
-        pytest.skip(f"{module}: {fault}")
+from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz, require
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -56,23 +34,6 @@ def payloads(spec: Path, modality: str, split: str = "train") -> dict[str, tuple
     source = open_stored(str(spec), split, modality)
     samples = [source.read(*source.locate(position)) for position in range(len(source))]
     return {sample.key: (bytes(sample.payload), sample.label) for sample in samples}
-
-
-def npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def npz(**arrays: Any) -> bytes:
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()
-
-
-def array_of(stored: tuple[str, bytes]) -> np.ndarray:
-    assert stored[0] == "npy"
-    return np.load(io.BytesIO(stored[1]), allow_pickle=False)
 
 
 # --- the registry ---

@@ -25,9 +25,7 @@ from mimsuite.data.source import Source
 from mimsuite.data.stores import ShardCache, retry, windows
 from mimsuite.data.verify import verify
 from mimsuite.errors import DataError, UserError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from remote_servers import (
+from tests.data.remote_servers import (
     KEY,
     SECRET,
     Rclone,

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -21,9 +20,7 @@ from mimsuite.data.stores.retry import Denied, NotThere
 from mimsuite.data.stores.transfer import Transfer, Version, look, whole
 from mimsuite.data.stores.windows import Windows
 from mimsuite.errors import DataError, UserError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from remote_servers import Rclone, Server, files, need_rclone, serving
+from tests.data.remote_servers import Rclone, Server, files, need_rclone, serving
 
 CONTENT = bytes(range(256)) * 400
 

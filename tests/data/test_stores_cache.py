@@ -7,7 +7,6 @@ import json
 import logging
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +17,7 @@ from mimsuite.data.pack import PackOptions, pack
 from mimsuite.data.stores import RemoteShard, ShardCache, Url, retry, shard_cache
 from mimsuite.data.stores.transfer import Version
 from mimsuite.errors import DataError, UserError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from remote_servers import Server, files, serving
+from tests.data.remote_servers import Server, files, serving
 
 SIZE = 100_000
 

@@ -17,6 +17,15 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _RANGE = re.compile(r"\{(-?\d{1,30})\.\.(-?\d{1,30})")
 
 
+def places_of(spec: str) -> list[Path] | list[Url]:
+    """What a source names: itself where it is there, whatever its name looks like, else expanded.
+
+    Raises:
+        UserError: as :func:`expand`.
+    """
+    return [Path(spec)] if Path(spec).exists() else expand(spec)
+
+
 def expand(pattern: str) -> list[Path] | list[Url]:
     """``train-{0000..0015}.tar`` -> 16 paths; a plain path -> itself; addresses likewise.
 

@@ -8,7 +8,7 @@ from mimsuite.data import splits
 from mimsuite.data.decode import Decoder
 from mimsuite.data.shards import local_set, remote_set
 from mimsuite.data.shards.index import IndexHeader
-from mimsuite.data.shards.names import expand
+from mimsuite.data.shards.names import places_of
 from mimsuite.data.shards.shard_set import ShardSet
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.stores import LocalShard, ShardCache, Url
@@ -86,9 +86,7 @@ def find_shards(spec: str) -> list[Path]:
 
 
 def _find(spec: str, *, beside: bool = True, cache: ShardCache | None = None) -> ShardSet:
-    if Path(spec).exists():
-        return local_set.find(spec, [Path(spec)], beside)
-    places = expand(spec)
+    places = places_of(spec)
     urls = [place for place in places if isinstance(place, Url)]
     if urls:
         return remote_set.find(spec, urls, cache)
