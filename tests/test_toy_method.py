@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import nn
 
-from mimsuite.config.sections import *
+from mimsuite.config.vocabulary import *
 from mimsuite.masking import RandomSampler
 from mimsuite.methods import Method, Output, Panel
 from mimsuite.models import build_encoder

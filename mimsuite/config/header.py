@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mimsuite.config.sections import Recipe, Section
+from mimsuite.config.section import Section
+from mimsuite.config.sections import Recipe
 from mimsuite.errors import UserError
 
 _LIGHT = {"__future__", "collections.abc", "enum", "math", "pydantic", "typing"}

@@ -1,4 +1,7 @@
-"""The sections of a recipe and their keys.
+"""The sections that all recipes share, and their keys.
+
+What methods choose from, models, masks and targets, is in :mod:`mimsuite.config.encoders`,
+:mod:`~mimsuite.config.masks` and :mod:`~mimsuite.config.targets`.
 
 Values that come from a paper live in the recipe files; a default here is only what is right for
 every recipe. Units are part of a key's name. Nothing here imports torch.
@@ -8,23 +11,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-Size = Positive | tuple[Positive, Positive]
-Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
-
-
-def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of a size key that is one number for a square or two for a rectangle."""
-    return (size, size) if isinstance(size, int) else size
-
-
-class Section(BaseModel):
-    """A recipe section: unknown keys are errors, values never change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from mimsuite.config.section import Fraction, Positive, Range, Section
 
 
 class MethodCard(NamedTuple):
@@ -55,90 +44,6 @@ class MethodSection(Section):
     """`method:` the method's name, and in a subclass the keys that only this method has."""
 
     name: str
-
-
-# --- model, mask, target: the vocabulary from which methods choose ------------------------------
-
-
-class ViTSection(Section):
-    """A plain vision transformer (Dosovitskiy et al., arXiv:2010.11929)."""
-
-    kind: Literal["vit"] = "vit"
-    image_size: Size = 224  # pixels, one number or [height, width]
-    patch_size: Positive = 16  # pixels
-    in_channels: Positive = 3
-    width: Positive = 768
-    depth: Positive = 12
-    heads: Positive = 12
-    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
-    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches per column and per row."""
-        height, width = height_width(self.image_size)
-        return height // self.patch_size, width // self.patch_size
-
-    @model_validator(mode="after")
-    def _fits(self) -> ViTSection:
-        height, width = height_width(self.image_size)
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-            )
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
-        if self.width % 4:
-            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
-        return self
-
-
-class DecoderSection(Section):
-    """A light transformer that rebuilds the masked tokens."""
-
-    width: Positive = 512
-    depth: Positive = 8
-    heads: Positive = 16
-    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-
-    @model_validator(mode="after")
-    def _fits(self) -> DecoderSection:
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
-        if self.width % 4:
-            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
-        return self
-
-
-class AutoencoderSection(Section):
-    """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
-
-    encoder: ViTSection = ViTSection()
-    decoder: DecoderSection = DecoderSection()
-
-
-class RandomMaskSection(Section):
-    """`mask:` each token is masked with equal probability."""
-
-    kind: Literal["random"] = "random"
-    ratio: Annotated[float, Field(ge=0.0, lt=1.0)]
-
-    def visible(self, tokens: int) -> int:
-        """How many tokens stay visible: ``int(N * (1 - ratio))`` in float64, as published."""
-        return int(tokens * (1 - self.ratio))
-
-
-class PixelTargetSection(Section):
-    """`target:` the pixels of each masked patch."""
-
-    kind: Literal["pixels"] = "pixels"
-    normalize: bool  # each patch to zero mean and unit variance (MAE's norm_pix_loss)
-
-
-class Nothing(Section):
-    """A section that this method does not use; it must stay empty."""
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -294,7 +199,7 @@ class Recipe(Section):
     log: LogSection = LogSection()
     checkpoint: CheckpointSection = CheckpointSection()
     # Size keys that `--smoke` shrinks, as dotted keys: {"model.encoder.width": 32, ...}
-    smoke: dict[str, Any] = {}
+    smoke: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def lr(self) -> float:

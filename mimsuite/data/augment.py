@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mimsuite.config.sections import AugmentSection, height_width
+from mimsuite.config.section import height_width
+from mimsuite.config.sections import AugmentSection
 from mimsuite.data import geometry
 from mimsuite.data.colour import RandAugment
 from mimsuite.data.erase import erase

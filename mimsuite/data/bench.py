@@ -26,7 +26,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from mimsuite.config.sections import AugmentSection, height_width
+from mimsuite.config.section import height_width
+from mimsuite.config.sections import AugmentSection
 from mimsuite.data import jpeg
 from mimsuite.data.augment import TrainTransform
 from mimsuite.data.damage import CorruptSample

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mimsuite import config
-from mimsuite.config.sections import height_width
+from mimsuite.config.section import height_width
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS, majority

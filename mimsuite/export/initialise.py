@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mimsuite.config.sections import Section
+from mimsuite.config.section import Section
 from mimsuite.errors import UserError
 from mimsuite.export.architecture import Hints
 from mimsuite.export.weights import Weights, read_weights

@@ -17,7 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mimsuite.config.sections import Recipe, height_width
+from mimsuite.config.section import height_width
+from mimsuite.config.sections import Recipe
 from mimsuite.errors import UserError
 from mimsuite.export.native import contiguous
 from mimsuite.export.opened import Opened

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mimsuite.config.sections import RandomMaskSection
+from mimsuite.config.masks import RandomMaskSection
 from mimsuite.masking.mask import TokenMask
+from mimsuite.masking.sampler import Sampler
 
 
-class RandomSampler:
-    """Keeps the tokens with the least noise, in order of their noise.
+class RandomSampler(Sampler):
+    """Keeps the tokens with the least noise, in order of their noise."""
 
-    ``guide`` (attention, coordinates) is what guided samplers draw by; this one has no use for it.
-    """
-
-    noise_per_token = 1
-
-    def __init__(self, section: RandomMaskSection) -> None:
-        self.section = section
+    section: RandomMaskSection
 
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None

@@ -21,20 +21,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import (
-    Fraction,
-    MethodCard,
-    MethodSection,
-    Nothing,
-    Positive,
-    Recipe,
-    Section,
-    ViTSection,
-)
+from mimsuite.config.encoders import EncoderSection, ViTSection
+from mimsuite.config.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
-from mimsuite.models import Features, ViT, build_encoder
+from mimsuite.models import Features, build_encoder
 from mimsuite.noise import Noise
 from mimsuite.targets import PairMix, soft_cross_entropy, soft_targets
 
@@ -48,7 +41,7 @@ class ClassifyMethodSection(MethodSection):
 class ClassifierSection(Section):
     """`model:` an encoder and a linear head."""
 
-    encoder: ViTSection = ViTSection()
+    encoder: EncoderSection = ViTSection()
     pool: Literal["mean", "cls"]  # mean: of the patch tokens, then a fresh norm
     freeze: bool = False  # linear probe: only the head is trained
     head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
@@ -96,7 +89,6 @@ class Classifier(Method):
     """
 
     Recipe = ClassifyRecipe
-    encoder: ViT
 
     def __init__(self, recipe: ClassifyRecipe) -> None:
         super().__init__(recipe)

@@ -14,17 +14,13 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import (
-    AutoencoderSection,
-    MethodCard,
-    MethodSection,
-    PixelTargetSection,
-    RandomMaskSection,
-    Recipe,
-)
+from mimsuite.config.encoders import AutoencoderSection
+from mimsuite.config.masks import RandomMaskSection
+from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.targets import PixelTargetSection
 from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models import MAEDecoder, ViT, build_encoder
+from mimsuite.models import MAEDecoder, ViT
 from mimsuite.noise import Noise
 from mimsuite.targets import PixelTarget
 from mimsuite.tokens import unpatchify
@@ -70,7 +66,7 @@ class MAE(Method):
         self.grid, self.patch_size = section.grid, section.patch_size
         self.sampler = RandomSampler(recipe.mask)
         self.target = PixelTarget(recipe.target)
-        self.encoder = build_encoder(section)
+        self.encoder = ViT(section)
         self.decoder = MAEDecoder(
             recipe.model.decoder,
             in_width=section.width,

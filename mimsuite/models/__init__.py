@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mimsuite.config.sections import ViTSection
+from mimsuite.config.section import Section
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
@@ -10,9 +10,9 @@ from mimsuite.models.vit import ViT
 
 __all__ = ["Encoder", "Features", "MAEDecoder", "ViT", "build_encoder"]
 
-_ENCODERS = {ViTSection: ViT}
+_ENCODERS: dict[str, type[Encoder]] = {"vit": ViT}
 
 
-def build_encoder(section: ViTSection) -> ViT:
-    """The encoder that a recipe's ``model.encoder`` section describes."""
-    return _ENCODERS[type(section)](section)
+def build_encoder(section: Section) -> Encoder:
+    """The encoder that a recipe's ``model.encoder`` section describes, by its ``kind``."""
+    return _ENCODERS[section.kind](section)  # type: ignore[attr-defined, call-arg]

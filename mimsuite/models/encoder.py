@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from torch import nn
 
@@ -17,10 +18,16 @@ class Encoder(nn.Module):
     Attributes:
         width: D of the tokens it returns.
         depth: number of blocks.
+        norm: the layer norm over its output; a classifier on the mean token takes it away.
     """
 
     width: int
     depth: int
+    norm: nn.Module
+
+    def __init__(self, section: Any) -> None:
+        super().__init__()
+        self.section = section
 
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import ViTSection
+from mimsuite.config.encoders import ViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear
 from mimsuite.models.encoder import Encoder
@@ -44,8 +44,7 @@ class ViT(Encoder):
     """Encoder of visible patches, with one class token and absolute positions."""
 
     def __init__(self, section: ViTSection) -> None:
-        super().__init__()
-        self.section = section
+        super().__init__(section)
         self.grid, self.width, self.depth = section.grid, section.width, section.depth
         self.patch_embed = PatchEmbed(section.in_channels, section.patch_size, section.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, section.width))

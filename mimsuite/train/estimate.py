@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mimsuite.batch import Batch
 from mimsuite.config import Resolved
-from mimsuite.config.sections import Recipe, height_width
+from mimsuite.config.section import height_width
+from mimsuite.config.sections import Recipe
 from mimsuite.errors import MimsuiteError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise

@@ -11,7 +11,8 @@ from mimsuite import config
 from mimsuite.config.faults import faults_of
 from mimsuite.config.layers import of_overrides
 from mimsuite.config.schema import describe, dotted_keys
-from mimsuite.config.sections import Positive, Recipe, Section, Size
+from mimsuite.config.section import Positive, Section, Size
+from mimsuite.config.sections import Recipe
 from mimsuite.errors import UserError
 
 RECIPE = """\

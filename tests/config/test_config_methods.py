@@ -13,7 +13,8 @@ import pytest
 from mimsuite import config
 from mimsuite.config import methods
 from mimsuite.config.header import read_header
-from mimsuite.config.sections import Recipe, Section
+from mimsuite.config.section import Section
+from mimsuite.config.sections import Recipe
 from mimsuite.errors import UserError
 
 TOY = '''\
@@ -27,7 +28,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
-from mimsuite.config.sections import MethodCard, MethodSection, Nothing, Recipe
+from mimsuite.config.section import Nothing
+from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.methods import Method
 
 Weight = Annotated[float, Field(gt=0.0)]
@@ -158,8 +160,8 @@ def test_a_changed_plugin_is_read_again(toy):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("weight: Weight", "weight: Wait", r"toy.py:19: .* ToySection cannot use Wait"),
-        ("_LARGEST:", "_TABLE:", r"toy.py:19: .* ToySection cannot use _TABLE"),
+        ("weight: Weight", "weight: Wait", r"toy.py:20: .* ToySection cannot use Wait"),
+        ("_LARGEST:", "_TABLE:", r"toy.py:20: .* ToySection cannot use _TABLE"),
         ("class ToySection(", "class ToySection((", r"toy.py:\d+: not valid Python"),
         ('name: Literal["toy", "toy-b"]', "name: str", "no recipe class with a method name"),
         ("ToyRecipe(Recipe)", "ToyRecipe", "no recipe class with a method name"),
@@ -203,7 +205,7 @@ def test_sections_can_come_from_another_method_file(tmp_path):
     path.write_text(
         "from typing import Literal\n"
         "from mimsuite.methods.mae import MAE, MAERecipe\n"
-        "from mimsuite.config.sections import *\n"
+        "from mimsuite.config.vocabulary import *\n"
         "class MoreSection(MethodSection):\n"
         "    name: Literal['more']\n"
         "class MoreRecipe(MAERecipe):\n"

@@ -15,16 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import (
-    AutoencoderSection,
-    DecoderSection,
-    OptimSection,
-    PixelTargetSection,
-    RandomMaskSection,
-    ScheduleSection,
-    TrainSection,
-    ViTSection,
-)
+from mimsuite.config.encoders import AutoencoderSection, DecoderSection, ViTSection
+from mimsuite.config.masks import RandomMaskSection
+from mimsuite.config.sections import OptimSection, ScheduleSection, TrainSection
+from mimsuite.config.targets import PixelTargetSection
 from mimsuite.methods.mae import MAE, MAERecipe, MAESection
 from mimsuite.noise import FixedNoise
 from mimsuite.tokens import unpatchify

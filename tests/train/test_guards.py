@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from mimsuite.config.sections import *
+from mimsuite.config.vocabulary import *
 from mimsuite.methods.base import Method, Output
 from mimsuite.models import build_encoder
 

@@ -15,7 +15,7 @@ from golden.mae import Pass
 from golden.results import Results
 from golden.tables import FAMILIES, statistics
 from mimsuite.batch import Batch
-from mimsuite.config.sections import PixelTargetSection
+from mimsuite.config.targets import PixelTargetSection
 from mimsuite.methods import Method
 from mimsuite.noise import FixedNoise
 from mimsuite.targets import PixelTarget

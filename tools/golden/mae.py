@@ -7,6 +7,7 @@ the training path's own prediction is compared with the stored one on the masked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,29 @@ def pretrain(case: Case) -> Results:
         if name in case.hparams:
             results.facts[f"hparams.{name}"] = (value, case.hparams[name])
     return results
+
+
+def published_model(name: str, stage: str, pool: str | None) -> dict[str, Any] | None:
+    """The recipe document of a released model; ``None`` for a name that is not one."""
+    named = re.fullmatch(r"vit_(base|large|huge)_patch(\d+)(_dec512d8b)?", name)
+    if not named:
+        return None
+    encoder = {"image_size": 224, "patch_size": int(named[2]), **build.SIZES[named[1]]}
+    if stage == "pretrain":
+        return {
+            "method": {"name": "mae"},
+            "model": {"encoder": encoder, "decoder": build.DECODER},
+            "mask": {"ratio": 0.75},
+            "target": {"normalize": True},
+        }
+    if stage == "finetune" and pool in ("mean", "cls"):
+        encoder["trained_positions"] = True
+        return {
+            "method": {"name": "classify"},
+            "model": {"encoder": encoder, "pool": pool, "head_init_std": 0.01},
+            "target": {"classes": 1000},
+        }
+    return None
 
 
 class Pass:

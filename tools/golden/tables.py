@@ -5,7 +5,6 @@ A table holds entries of many method families; those of families that are not bu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from golden import build
+from golden import build, mae
 from golden.case import Case, CaseFault
 from golden.results import Results
-from mimsuite.config.sections import RandomMaskSection
+from mimsuite.config.masks import RandomMaskSection
 from mimsuite.masking import RandomSampler
 from mimsuite.methods import Method
 from mimsuite.tokens import sincos_2d
 from mimsuite.train.optim import param_groups
 from mimsuite.train.schedule import half_cosine
 
-FAMILIES = {"mae"}
 Entry = dict[str, Any]
+
+# Of each family that is built, the recipe document of a published model by its name, the stage of
+# training and the pooling; ``None`` for a model that is not built.
+FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
+    "mae": mae.published_model,
+}
 
 
 def table(groups: dict[str, Callable[[Case, Entry], dict[str, Any] | None]]) -> Any:
@@ -144,26 +148,10 @@ def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
 
 def _model(entry: Entry, stage: str, pool: str | None) -> Method | None:
     """A published model by its name, without memory for weights; ``None`` if not built."""
-    named = re.fullmatch(r"vit_(base|large|huge)_patch(\d+)(_dec512d8b)?", entry["model"])
-    if not named or entry["args"].get("stage") != stage:
+    if entry["args"].get("stage") != stage:
         return None
-    size = build.SIZES[named[1]]
-    encoder = {"image_size": 224, "patch_size": int(named[2]), **size}
-    if stage == "pretrain":
-        document = {
-            "method": {"name": "mae"},
-            "model": {"encoder": encoder, "decoder": build.DECODER},
-            "mask": {"ratio": 0.75},
-            "target": {"normalize": True},
-        }
-    elif stage == "finetune" and pool in ("mean", "cls"):
-        encoder["trained_positions"] = True
-        document = {
-            "method": {"name": "classify"},
-            "model": {"encoder": encoder, "pool": pool, "head_init_std": 0.01},
-            "target": {"classes": 1000},
-        }
-    else:
+    document = FAMILIES[entry["family"]](entry["model"], stage, pool)
+    if document is None:
         return None
     return build.method_of(document | build.idle_sections(), meta=True)
 

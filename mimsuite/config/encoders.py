@@ -1,0 +1,79 @@
+"""`model:` the encoders and decoders from which methods choose. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from mimsuite.config.section import Fraction, Positive, Section, Size, height_width
+
+
+class ViTSection(Section):
+    """A plain vision transformer (Dosovitskiy et al., arXiv:2010.11929)."""
+
+    kind: Literal["vit"] = "vit"
+    image_size: Size = 224  # pixels, one number or [height, width]
+    patch_size: Positive = 16  # pixels
+    in_channels: Positive = 3
+    width: Positive = 768
+    depth: Positive = 12
+    heads: Positive = 12
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches per column and per row."""
+        height, width = height_width(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @model_validator(mode="after")
+    def _fits(self) -> ViTSection:
+        height, width = height_width(self.image_size)
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+def _kind(given: Any) -> str:
+    """The `kind` of an encoder section; a plain ViT where none is given."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "vit"))
+    return str(getattr(given, "kind", "vit"))
+
+
+# Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
+EncoderSection = Annotated[Annotated[ViTSection, Tag("vit")], Discriminator(_kind)]
+
+
+class DecoderSection(Section):
+    """A light transformer that rebuilds the masked tokens."""
+
+    width: Positive = 512
+    depth: Positive = 8
+    heads: Positive = 16
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> DecoderSection:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+class AutoencoderSection(Section):
+    """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
+
+    encoder: ViTSection = ViTSection()
+    decoder: DecoderSection = DecoderSection()

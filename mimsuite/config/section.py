@@ -1,0 +1,27 @@
+"""The base of all sections, and the types that their keys share. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Size = Positive | tuple[Positive, Positive]
+Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of a size key that is one number for a square or two for a rectangle."""
+    return (size, size) if isinstance(size, int) else size
+
+
+class Section(BaseModel):
+    """A recipe section: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Nothing(Section):
+    """A section that this method does not use; it must stay empty."""

@@ -1,0 +1,67 @@
+"""Which published checkpoint a state dict is, and what it is in our terms.
+
+One file a family of layouts, each with ``understand(file, hints)``, which returns ``None`` for
+checkpoints of other families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mimsuite.errors import UserError
+from mimsuite.export.architecture import Hints
+from mimsuite.export.published import mae
+from mimsuite.export.published.layout import Published
+from mimsuite.export.weights_file import WeightsFile, listed
+
+__all__ = ["Published", "understand"]
+
+# Families with names that no other has come first; timm's are the plainest and come last.
+_FAMILIES = (mae,)
+
+# Checkpoints that are often at hand and are not read, by a part of a name that only they have.
+_OTHERS = (
+    ("regresser.", "CAE"),
+    ("pretext_neck.", "CAE (lxtGH)"),
+    ("patch_embed1.", "ConvMAE"),
+    ("distill_weights", "MaskAlign"),
+    ("to_patch_embedding.", "CRATE"),
+    ("encoder.layer.0.attention.", "Hugging Face ViT"),
+    ("layers.0.attention.q_proj", "Hugging Face ViT"),
+    ("blocks.0.ls1.gamma", "DINOv2"),
+    ("relative_position_bias_table", "BEiT or Swin"),
+    ("layer4.", "ResNet"),
+)
+
+
+def understand(file: WeightsFile, hints: Hints) -> Published:
+    """Recognise a checkpoint by its names and read its architecture off its shapes.
+
+    Raises:
+        UserError: none of the layouts that are read; the message says what it looks like.
+    """
+    hints = replace(hints, facts=file.facts)
+    for family in _FAMILIES:
+        try:
+            found = family.understand(file, hints)
+        except UserError as error:
+            raise UserError(f"{file.path}: {error}") from None
+        if found is not None:
+            return found
+    raise UserError(_unknown(file))
+
+
+def _unknown(file: WeightsFile) -> str:
+    names = list(file.tensors)
+    lead = f"{file.path} is not a run, checkpoint or known weights file: "
+    likely = _likely(names)
+    if likely is not None:
+        return f"{lead}it looks like a {likely} checkpoint, which is not read"
+    missing = [mark for mark in mae.MARKS if mark not in file.tensors]
+    return f"{lead}found {len(names)} tensors ({listed(names, 3)}) but no {listed(missing, 1)}"
+
+
+def _likely(names: Iterable[str]) -> str | None:
+    text = "\n".join(names)
+    return next((label for mark, label in _OTHERS if mark in text), None)
