@@ -7,42 +7,24 @@ or gloo); votes and texts through a gloo group of their own, so that a GPU is ne
 from __future__ import annotations
 
 import atexit
-import inspect
 import json
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.nn.functional import all_gather, all_reduce
 
 from mimsuite.cluster.place import Place
+from mimsuite.cluster.replica import Copied, Replica, Sharded
 from mimsuite.errors import MimsuiteError
 
 _START_SECONDS = 600  # importing and building takes ranks very different times
+_PATIENCE_SECONDS = 3600  # while one rank works for all: a slow disk must not end a run
 _STORE_SECONDS = 5  # for a word with the store, when something is wrong already
-
-
-class Replica:
-    """A method's forward pass, with gradients that are averaged over ranks where there are any."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, *inputs: Any) -> Any:
-        return self.module(*inputs)
-
-    def without_sync(self) -> AbstractContextManager[Any]:
-        """Around a micro-batch that is not the last of its step: gradients only add up."""
-        if isinstance(self.module, DistributedDataParallel):
-            return self.module.no_sync()
-        return nullcontext()
 
 
 class Peers:
@@ -55,7 +37,15 @@ class Peers:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def replicate(self, method: nn.Module) -> Replica:
+    def replicate(
+        self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
+    ) -> Replica:
+        """The forward pass that shares gradients.
+
+        Args:
+            units: modules of the method whose weights ``fsdp`` puts together one at a time.
+            parallel: ``ddp`` or ``fsdp``; a single process needs neither.
+        """
         return Replica(method)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -64,6 +54,17 @@ class Peers:
 
     def gather(self, tensor: Tensor) -> Tensor:
         """(B, ...) of every rank -> (world B, ...), in the order of ranks, with gradient."""
+        return tensor
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over ranks, elementwise, with gradient."""
+        return tensor
+
+    def rows(self, tensor: Tensor) -> Tensor | None:
+        """(N, ...) rows of every rank, on the CPU -> all of them in the order of ranks.
+
+        N may differ between ranks. The first rank has the result, the others ``None``.
+        """
         return tensor
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
@@ -79,7 +80,10 @@ class Peers:
         return [tensors]
 
     def on_first(self, work: Callable[[], None]) -> None:
-        """Let the first rank do something; an error of it is raised on all ranks."""
+        """Let the first rank do something; an error of it is raised on all ranks.
+
+        However long it takes: ``train.timeout_seconds`` is for steps.
+        """
         work()
 
     def at(self, step: int) -> None:
@@ -109,21 +113,18 @@ class Group(Peers):
         self.rank, self.world, self.device = place.rank, place.world, device
         self.seconds = seconds
         patience = timedelta(seconds=seconds)
-        control = dist.new_group(backend="gloo", timeout=patience)
-        assert isinstance(control, dist.ProcessGroup)
-        self._control = control
+        self._control = _gloo(patience)
+        self._patient = _gloo(max(patience, timedelta(seconds=_PATIENCE_SECONDS)))
         _set_timeout(patience)
         self._store = dist.distributed_c10d._get_default_store()
         self._doing = "start"
 
-    def replicate(self, method: nn.Module) -> Replica:
-        devices = [self.device.index] if self.device.type == "cuda" else None
-        # Said of one small parameter, the permuted patch embedding.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        known = inspect.signature(DistributedDataParallel).parameters
-        buffers = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in known)
-        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
-        return Replica(DistributedDataParallel(method, device_ids=devices, **options))
+    def replicate(
+        self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
+    ) -> Replica:
+        if parallel == "fsdp":
+            return Sharded(method, units, self.device)
+        return Copied(method, self.device)
 
     def mean(self, values: Tensor) -> Tensor:
         self._doing = "mean of the loss"
@@ -134,6 +135,21 @@ class Group(Peers):
         self._doing = "all-gather"
         return torch.cat(all_gather(tensor.contiguous()))
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        self._doing = "sum"
+        return all_reduce(tensor.contiguous())
+
+    def rows(self, tensor: Tensor) -> Tensor | None:
+        counts = [int(text) for text in self.texts(str(len(tensor)))]
+        self._doing = "gathering of rows"
+        padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        found = [torch.empty_like(padded) for _ in counts] if self.first else None
+        dist.gather(padded, found, group=self._control)
+        if found is None:
+            return None
+        return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         self._doing = "vote"
         votes = torch.tensor(flags, dtype=torch.int32)
@@ -142,20 +158,23 @@ class Group(Peers):
         return tuple(bool(vote) for vote in votes)
 
     def texts(self, text: str) -> list[str]:
+        self._doing = "gathering of texts"
+        return self._texts(text, self._control)
+
+    def _texts(self, text: str, group: dist.ProcessGroup) -> list[str]:
         data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else None
         data = torch.zeros(0, dtype=torch.uint8) if data is None else data
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
-        self._doing = "gathering of texts"
-        dist.all_gather(sizes, torch.tensor([len(data)]), group=self._control)
+        dist.all_gather(sizes, torch.tensor([len(data)]), group=group)
         longest = max(int(size) for size in sizes)
         if longest == 0:
             return [""] * self.world
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: len(data)] = data
         found = [torch.zeros_like(padded) for _ in range(self.world)]
-        dist.all_gather(found, padded, group=self._control)
+        dist.all_gather(found, padded, group=group)
         pairs = zip(found, sizes, strict=True)
-        return [bytes(one[: int(size)].tolist()).decode() for one, size in pairs]
+        return [one[: int(size)].numpy().tobytes().decode() for one, size in pairs]
 
     def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         gathered: list[dict[str, Tensor]] = [{} for _ in range(self.world)]
@@ -177,7 +196,8 @@ class Group(Peers):
                 fault = error
                 code = error.exit_code if isinstance(error, MimsuiteError) else 1
                 report = json.dumps([code, f"{type(error).__name__}: {error}"])
-        (report, *_) = self.texts(report)
+        self._doing = "wait for rank 0"
+        (report, *_) = self._texts(report, self._patient)
         if fault is not None:
             raise fault
         if report:
@@ -256,6 +276,13 @@ def _meet(place: Place, device: torch.device) -> None:
             f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
         ) from None
     atexit.register(dist.destroy_process_group)
+
+
+def _gloo(patience: timedelta) -> dist.ProcessGroup:
+    """A group of all ranks on the host."""
+    group = dist.new_group(backend="gloo", timeout=patience)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def _set_timeout(patience: timedelta) -> None:

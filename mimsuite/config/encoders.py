@@ -44,6 +44,18 @@ class ViTSection(Section):
         return self
 
 
+class BEiTSection(ViTSection):
+    """BEiT's transformer, as CAE has it (arXiv:2106.08254, arXiv:2202.03026).
+
+    Beside a plain ViT: no bias of the keys, a trained scale of each residual branch, fixed
+    positions that encode the row first and, for fine-tuning, relative position biases.
+    """
+
+    kind: Literal["beit"]  # type: ignore[assignment]
+    layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: none
+    relative_positions: bool = False  # biases of the attention in each block; whole images only
+
+
 def _kind(given: Any) -> str:
     """The `kind` of an encoder section; a plain ViT where none is given."""
     if isinstance(given, dict):
@@ -52,7 +64,10 @@ def _kind(given: Any) -> str:
 
 
 # Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
-EncoderSection = Annotated[Annotated[ViTSection, Tag("vit")], Discriminator(_kind)]
+EncoderSection = Annotated[
+    Annotated[ViTSection, Tag("vit")] | Annotated[BEiTSection, Tag("beit")],
+    Discriminator(_kind),
+]
 
 
 class DecoderSection(Section):

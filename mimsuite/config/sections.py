@@ -32,7 +32,7 @@ class About(Section):
 
     title: str = ""
     task: Literal["pretrain", "finetune", "linear-probe"] = "pretrain"
-    modality: Literal["image", "video", "points", "volume"] = "image"
+    modality: Literal["image", "video", "points", "grids"] = "image"
     paper: str = ""
     published: str = ""  # the figure the paper or its code reports, with its conditions
     gpu_hours: str = ""
@@ -148,7 +148,13 @@ class TrainSection(Section):
     threads: Positive | None = None  # of the CPU in a step; None: all cores
     seed: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step
-    compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several devices: whole copies, or sharded state
+    checkpoint_activations: bool = False  # compute each block again in backward: less memory
+    compile: bool = False  # of each block; takes minutes at the start of a run
+    sync_batchnorm: bool = False  # statistics of the micro-batches of all devices together
+    # A loss that is a ratio of sums (`Output.weight`): of the global batch, or a mean of each
+    # micro-batch's own ratio, as published code has it.
+    loss_scope: Literal["global", "rank"] = "global"
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits for the others
     max_bad_steps: Positive = 20  # consecutive steps without a finite loss before giving up
 
@@ -176,7 +182,10 @@ class CheckpointSection(Section):
 
     every_steps: Positive | None = None
     every_minutes: Annotated[float, Field(gt=0.0)] | None = 15.0
-    keep: Positive = 3
+    keep: Positive = 3  # the newest ones
+    keep_best: bool = False  # also that with the lowest mean training loss since the save before
+    keep_every_steps: Positive | None = None  # also those at multiples of so many steps
+    gather_gib: Annotated[float, Field(gt=0.0)] = 16.0  # larger fsdp state: one file per device
 
 
 class Recipe(Section):

@@ -9,6 +9,7 @@ from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.source import Sample, Source
 from mimsuite.data.train_loader import Loaded, TrainLoader, train_loader
 from mimsuite.data.training_set import open_split, open_training_set
+from mimsuite.data.views import Views, views_of
 
 __all__ = [
     "CorruptSample",
@@ -19,10 +20,12 @@ __all__ = [
     "Sample",
     "Source",
     "TrainLoader",
+    "Views",
     "eval_loader",
     "open_source",
     "open_split",
     "open_training_set",
     "source_splits",
     "train_loader",
+    "views_of",
 ]

@@ -104,6 +104,8 @@ class Decoder:
 
     def _open(self, data: bytes) -> Image.Image:
         """Read the header only, and refuse what would not fit in memory."""
+        if (size := _webp_size(data)) is not None:  # PIL's reader takes the canvas when it opens
+            _check_size(*size, self.max_pixels)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -197,6 +199,21 @@ def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
         raise CorruptSample("decode", f".npy header claims {expected} bytes of data, has others")
     array = np.load(io.BytesIO(data), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a WebP header claims, by its container specification."""
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    form = data[12:16]
+    if form == b"VP8X":
+        fields = data[24:27], data[27:30]
+        return int.from_bytes(fields[0], "little") + 1, int.from_bytes(fields[1], "little") + 1
+    if form == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    sides = data[26:28], data[28:30]
+    return int.from_bytes(sides[0], "little") & 0x3FFF, int.from_bytes(sides[1], "little") & 0x3FFF
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import AugmentSection
-from mimsuite.data.augment import EvalTransform, channels_match
 from mimsuite.data.damage import CorruptSample, Damage, DamageCount
 from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
-from mimsuite.data.source import Source
+from mimsuite.data.source import Sample, Source
+from mimsuite.data.views import Views
 from mimsuite.data.workers import one_thread, worker_died
-from mimsuite.errors import DataError, MimsuiteError
+from mimsuite.errors import DataError, MimsuiteError, UserError
 
 
 def eval_loader(
     source: Source,
-    augment: AugmentSection,
-    image_size: int | tuple[int, int],
+    views: Views,
     batch: int,
     workers: int = 0,
     *,
@@ -29,26 +28,22 @@ def eval_loader(
     """Batches of a source for evaluation.
 
     Args:
-        augment: of the recipe; only resizing to ``eval_resize`` and the centre crop apply.
-        image_size: of the views.
+        views: of the samples; the deterministic ones are taken.
         batch: samples a batch; the last may be smaller.
         positions: in source order, of the samples wanted; None: all.
-
-    Raises:
-        UserError: ``eval_resize`` is smaller than the view.
     """
     chosen = range(len(source)) if positions is None else [int(p) for p in positions]
-    dataset = _Views(source, EvalTransform(augment, image_size), chosen, batch)
+    dataset = _Batches(source, views, chosen, batch)
     return EvalLoader(dataset, workers)
 
 
 class EvalLoader:
-    """Iterating yields uint8 batches; ``index`` is the position in the source.
+    """Iterating yields batches as the loader made them; ``index`` is the position in the source.
 
     A corrupt sample is left out, and listed in ``damaged``.
     """
 
-    def __init__(self, dataset: _Views, workers: int) -> None:
+    def __init__(self, dataset: _Batches, workers: int) -> None:
         self._dataset, self._workers = dataset, workers
         self._count = DamageCount(len(dataset.positions))
 
@@ -64,7 +59,7 @@ class EvalLoader:
 
         Raises:
             DataError: too many corrupt samples, or a worker died.
-            UserError: images of different numbers of channels.
+            UserError: samples that the recipe cannot take.
         """
         loader = DataLoader(
             self._dataset,
@@ -78,7 +73,7 @@ class EvalLoader:
             self._count.add(damage_in_order([part]))
             if part.fault is not None:
                 raise part.fault
-            if part.images is not None:
+            if part.views:
                 yield join([part], labelled=self._dataset.source.labelled, pin=False)
 
     def _next(self, parts: Iterator[Part]) -> Part | None:
@@ -90,13 +85,11 @@ class EvalLoader:
             raise DataError(line) from None
 
 
-class _Views(Dataset[Part]):
+class _Batches(Dataset[Part]):
     """Whole batches by number."""
 
-    def __init__(
-        self, source: Source, transform: EvalTransform, positions: Sequence[int], batch: int
-    ) -> None:
-        self.source, self.transform = source, transform
+    def __init__(self, source: Source, views: Views, positions: Sequence[int], batch: int) -> None:
+        self.source, self.views = source, views
         self.positions, self.batch = positions, batch
 
     def __len__(self) -> int:
@@ -106,20 +99,24 @@ class _Views(Dataset[Part]):
         if not 0 <= number < len(self):
             raise IndexError(number)
         part = PartBuilder()
-        channels = None
         chosen = self.positions[number * self.batch : (number + 1) * self.batch]
         try:
             for row, position in enumerate(chosen):
                 address = self.source.locate(position)
                 try:
                     sample = self.source.read(*address)
-                    image = self.source.decode(sample)
+                    views = self._views(sample)
                 except CorruptSample as fault:
                     part.damaged(row, [self.source.damage(*address, fault)])
                     continue
-                channels = channels or image.shape[0]
-                channels_match(image, channels, sample.key)
-                part.add(row, position, sample.key, sample.label, self.transform(image))
+                part.add(row, position, sample.key, sample.label, views)
             return part.done()
         except MimsuiteError as fault:
             return part.done(fault)
+
+    def _views(self, sample: Sample) -> dict[str, Tensor]:
+        decoded = self.source.decode(sample)
+        try:
+            return self.views.evaluate(decoded)
+        except UserError as fault:
+            raise UserError(f"{sample.key}: {fault}") from None

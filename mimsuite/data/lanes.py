@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
-from mimsuite.data.augment import TrainTransform, channels_match
 from mimsuite.data.damage import CorruptSample, Damage, first_names
 from mimsuite.data.plan import Addresses, BlockId, Order
-from mimsuite.data.source import Source
+from mimsuite.data.source import Sample, Source
+from mimsuite.data.views import Views
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import KeyedGenerator
 
@@ -21,60 +22,58 @@ class Drawn:
 
     key: str
     label: int | None
-    image: Tensor
+    views: dict[str, Tensor]
     damage: list[Damage]
 
 
 class LaneReader:
-    """Reads, decodes and augments samples of any lanes.
+    """Reads, decodes and cuts views of samples of any lanes.
 
     A corrupt sample is replaced in place, by the next one of its block that can be decoded; no
     other sample changes its place. Lanes may be read in any order, each keeps its current block of
     each stream.
-
-    Args:
-        channels: that the model takes; None: any.
     """
 
-    def __init__(
-        self, source: Source, plan: Order, transform: TrainTransform, channels: int | None
-    ) -> None:
-        self.source, self.plan, self.transform, self.channels = source, plan, transform, channels
+    def __init__(self, source: Source, plan: Order, views: Views) -> None:
+        self.source, self.plan, self.views = source, plan, views
         self._blocks: dict[tuple[int, int], tuple[BlockId, Addresses]] = {}
         self._corrupt: dict[tuple[int, int], Damage] = {}
         self._generator = KeyedGenerator()
 
     def draw(self, step: int, slot: int, lane: int) -> Drawn:
-        """The sample of a row, augmented by noise that is keyed by seed, epoch and sample.
+        """The sample of a row, its views cut by noise that is keyed by seed, epoch and sample.
 
         Raises:
             DataError: no sample of the block can be decoded.
-            UserError: an image that the recipe cannot take.
+            UserError: a sample that the recipe cannot take.
         """
         block, place = self.plan.find(step, slot, lane)
         damage: list[Damage] = []
         for address in self._candidates(block, place):
             try:
-                key, label, image = self._load(address)
+                sample = self._read(address)
+                rng = self._generator(self.plan.seed, "augment", block.epoch, sample.key)
+                views = self._views(sample, rng)
             except CorruptSample as fault:
                 damage.append(self._remember(address, fault))
                 continue
-            rng = self._generator(self.plan.seed, "augment", block.epoch, key)
-            try:
-                channels_match(image, self.channels, "it")
-                return Drawn(key, label, self.transform(image, rng), damage)
-            except UserError as fault:
-                raise UserError(f"{key}: {fault}") from None
+            return Drawn(sample.key, sample.label, views, damage)
         raise DataError(
             f"none of {len(damage)} samples in a row can be read: {first_names(damage)}"
         )
 
-    def _load(self, address: tuple[int, int]) -> tuple[str, int | None, Tensor]:
+    def _read(self, address: tuple[int, int]) -> Sample:
         if address in self._corrupt:
             known = self._corrupt[address]
             raise CorruptSample(known.kind, known.message)
-        sample = self.source.read(*address)
-        return sample.key, sample.label, self.source.decode(sample)
+        return self.source.read(*address)
+
+    def _views(self, sample: Sample, rng: np.random.Generator) -> dict[str, Tensor]:
+        decoded = self.source.decode(sample)
+        try:
+            return self.views.train(decoded, rng)
+        except UserError as fault:
+            raise UserError(f"{sample.key}: {fault}") from None
 
     def _remember(self, address: tuple[int, int], fault: CorruptSample) -> Damage:
         damage = self.source.damage(*address, fault)

@@ -28,6 +28,7 @@ class Modality:
             which run in a child process; None: images, which :class:`Decoder` decodes in this one.
         decoder: ``module:class`` of what makes a stored sample a tensor for training, made with
             the keys ``channels`` and ``max_pixels``; None: there is no training on it yet.
+        views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: likewise.
         tile: (width, height) in pixels of its pictures on a contact sheet.
     """
 
@@ -36,6 +37,7 @@ class Modality:
     packable: tuple[str, ...] = ()
     formats: str | None = None
     decoder: str | None = None
+    views: str | None = None
     tile: tuple[int, int] = (96, 96)
 
     @property
@@ -131,7 +133,10 @@ def training_decoder(name: str, channels: Channels, max_pixels: int) -> Decoder:
 
 IMAGE = register(
     Modality(
-        "image", stored=IMAGE_EXTENSIONS + ARRAY_EXTENSIONS, decoder="mimsuite.data.decode:Decoder"
+        "image",
+        stored=IMAGE_EXTENSIONS + ARRAY_EXTENSIONS,
+        decoder="mimsuite.data.decode:Decoder",
+        views="mimsuite.data.image_views:ImageViews",
     )
 )
 VIDEO = register(

@@ -20,7 +20,7 @@ class Part:
     Attributes:
         rows: their places in the micro-batch.
         index: their rows in the global batch; for evaluation, positions in the source.
-        images: (len(rows), C, h, w); None where there are no rows.
+        views: by name (len(rows), ...); empty where there are no rows.
         labels: class ids, -1 = none.
         damage: corrupt samples that were met, with the row at which.
         fault: an error for the user, to be raised in the main process.
@@ -30,7 +30,7 @@ class Part:
     index: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    images: Tensor | None = None
+    views: dict[str, Tensor] = field(default_factory=dict)
     damage: list[tuple[int, Damage]] = field(default_factory=list)
     fault: MimsuiteError | None = None
 
@@ -40,22 +40,25 @@ class PartBuilder:
 
     def __init__(self) -> None:
         self._part = Part()
-        self._images: list[Tensor] = []
+        self._views: dict[str, list[Tensor]] = {}
 
-    def add(self, row: int, index: int, key: str, label: int | None, image: Tensor) -> None:
+    def add(
+        self, row: int, index: int, key: str, label: int | None, views: dict[str, Tensor]
+    ) -> None:
         self._part.rows.append(row)
         self._part.index.append(index)
         self._part.keys.append(key)
         self._part.labels.append(-1 if label is None else label)
-        self._images.append(image)
+        for name, view in views.items():
+            self._views.setdefault(name, []).append(view)
 
     def damaged(self, row: int, damage: list[Damage]) -> None:
         self._part.damage.extend((row, item) for item in damage)
 
     def done(self, fault: MimsuiteError | None = None) -> Part:
         part = self._part
-        images = stack(self._images) if self._images and fault is None else None
-        return Part(part.rows, part.index, part.keys, part.labels, images, part.damage, fault)
+        views = {} if fault else {name: stack(rows) for name, rows in self._views.items()}
+        return Part(part.rows, part.index, part.keys, part.labels, views, part.damage, fault)
 
 
 def join(parts: list[Part], *, labelled: bool, pin: bool) -> Batch:
@@ -63,32 +66,37 @@ def join(parts: list[Part], *, labelled: bool, pin: bool) -> Batch:
 
     Args:
         labelled: whether the batch carries labels.
-        pin: put images into page-locked memory, from which copies to a GPU overlap with compute.
+        pin: put views into page-locked memory, from which copies to a GPU overlap with compute.
     """
-    parts = [part for part in parts if part.images is not None]
+    parts = [part for part in parts if part.views]
     order = sorted((row, p, i) for p, part in enumerate(parts) for i, row in enumerate(part.rows))
-    images = _join_images([part.images for part in parts if part.images is not None], order, pin)
+    views = {
+        name: _join_view([part.views[name] for part in parts], order, pin)
+        for name in parts[0].views
+    }
     index = torch.tensor([parts[p].index[i] for _, p, i in order])
     labels = torch.tensor([parts[p].labels[i] for _, p, i in order]) if labelled else None
     return Batch(
-        views={"image": images},
+        views=views,
         index=index.pin_memory() if pin else index,
         keys=[parts[p].keys[i] for _, p, i in order],
         label=labels.pin_memory() if labels is not None and pin else labels,
     )
 
 
-def _join_images(images: list[Tensor], order: list[tuple[int, int, int]], pin: bool) -> Tensor:
-    if len({part.dtype for part in images}) > 1:
-        images = [unit(part) for part in images]
-    if len(images) == 1 and not pin:
-        return images[0]
-    joined = torch.empty((len(order), *images[0].shape[1:]), dtype=images[0].dtype, pin_memory=pin)
-    places: list[list[int]] = [[0] * len(part) for part in images]
+def _join_view(rows_of: list[Tensor], order: list[tuple[int, int, int]], pin: bool) -> Tensor:
+    """The rows that each part has of a view, in the order of the micro-batch."""
+    if len({rows.dtype for rows in rows_of}) > 1:
+        rows_of = [unit(rows) for rows in rows_of]
+    if len(rows_of) == 1 and not pin:
+        return rows_of[0]
+    shape = (len(order), *rows_of[0].shape[1:])
+    joined = torch.empty(shape, dtype=rows_of[0].dtype, pin_memory=pin)
+    places: list[list[int]] = [[0] * len(rows) for rows in rows_of]
     for place, (_, p, i) in enumerate(order):
         places[p][i] = place
-    for part, rows in zip(images, places, strict=True):
-        joined[torch.tensor(rows)] = part
+    for rows, at in zip(rows_of, places, strict=True):
+        joined[torch.tensor(at)] = rows
     return joined
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.decode import Decoder
@@ -106,8 +106,10 @@ class Source(ABC):
             payload=self.payload(shard, offset),
         )
 
-    def decode(self, sample: Sample) -> Tensor:
-        """Pixels: (C, H, W) uint8, or float32 for more than 8 bits; see :class:`Decoder`."""
+    def decode(self, sample: Sample) -> Any:
+        """What the modality's views are cut from. Of images (C, H, W) uint8, or float32 for more
+        than 8 bits; see :class:`Decoder`.
+        """
         return self.decoder(sample.payload)
 
     def labels(self) -> np.ndarray:

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mimsuite.batch import Batch
 from mimsuite.config.sections import Recipe
-from mimsuite.data.augment import TrainTransform
 from mimsuite.data.damage import Damage, DamageCount
 from mimsuite.data.joined import Joined
 from mimsuite.data.lanes import LaneReader
@@ -22,8 +21,9 @@ from mimsuite.data.mixture import Mixture
 from mimsuite.data.part import Part, PartBuilder, damage_in_order, join
 from mimsuite.data.plan import Order, Plan, Share, share_of
 from mimsuite.data.source import Source
+from mimsuite.data.views import Views, views_of
 from mimsuite.data.workers import resident_mb, start_worker, worker_died
-from mimsuite.errors import DataError, MimsuiteError, UserError
+from mimsuite.errors import DataError, MimsuiteError
 
 _PREFETCH = 2  # micro-batches that each worker prepares ahead
 _OPEN: weakref.WeakSet[TrainLoader] = weakref.WeakSet()
@@ -38,7 +38,7 @@ def _close_all() -> None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A micro-batch on the CPU, ``image`` uint8 (or float32 in [0, 1] for more than 8 bits).
+    """A micro-batch on the CPU, images as uint8 (or float32 in [0, 1] for more than 8 bits).
 
     Attributes:
         batch: pinned where training runs on CUDA.
@@ -52,7 +52,7 @@ class Loaded:
 def train_loader(
     source: Source,
     recipe: Recipe,
-    image_size: int | tuple[int, int],
+    views: Views | None = None,
     *,
     start_step: int = 0,
     rank: int = 0,
@@ -61,7 +61,7 @@ def train_loader(
     """The stream of a recipe, from any global step on.
 
     Args:
-        image_size: of the views, one number or (height, width).
+        views: of the samples; None: those of the recipe's modality.
         start_step: optimizer steps that are done; nothing before it is read.
         rank: of ``world`` processes; each reads its lanes of every global batch.
 
@@ -71,9 +71,9 @@ def train_loader(
     """
     plan = _order(source, recipe)
     share = share_of(plan, rank, world, recipe.train.micro_batch)
-    channels = _model_channels(recipe)
-    _check_channels(source, recipe, channels)
-    reader = LaneReader(source, plan, TrainTransform(recipe.augment, image_size), channels)
+    views = views or views_of(recipe)
+    views.check(source)
+    reader = LaneReader(source, plan, views)
     wants_cuda = recipe.train.device == "auto" or recipe.train.device.startswith("cuda")
     return TrainLoader(
         reader,
@@ -132,7 +132,7 @@ class TrainLoader:
 
         Raises:
             DataError: too many corrupt samples, or a worker died.
-            UserError: an image that the recipe cannot take.
+            UserError: a sample that the recipe cannot take.
         """
         self.close()
         self._parts = iter(
@@ -207,7 +207,7 @@ class _Stream(IterableDataset[Part]):
                 slot, lane = divmod(row, self.share.all_lanes)
                 if lane in mine:
                     drawn = self.reader.draw(step, slot, lane)
-                    part.add(place, row, drawn.key, drawn.label, drawn.image)
+                    part.add(place, row, drawn.key, drawn.label, drawn.views)
                     part.damaged(place, drawn.damage)
             return part.done()
         except MimsuiteError as fault:
@@ -227,25 +227,3 @@ def _order(source: Source, recipe: Recipe) -> Order:
     mixed = source.sources
     weights = [one.weight for one in recipe.data.mixture]
     return Mixture([one.counts for one in mixed], weights, [one.name for one in mixed], **keys)
-
-
-def _model_channels(recipe: Recipe) -> int | None:
-    return getattr(getattr(recipe.model, "encoder", None), "in_channels", None)
-
-
-def _check_channels(source: Source, recipe: Recipe, channels: int | None) -> None:
-    """What is known before the first image is read."""
-    given = source.decoder.channel_count
-    if given is not None and channels is not None and given != channels:
-        raise UserError(
-            f"data.channels={source.decoder.channels} gives images of {given} channels, the model "
-            f"takes in_channels={channels}: change one of them"
-        )
-    count = channels or given
-    if count is not None and len(recipe.augment.mean) not in (1, count):
-        raise UserError(
-            f"augment.mean has {len(recipe.augment.mean)} values for images of {count} channels: "
-            f"give one value a channel in augment.mean and augment.std, or one for all"
-        )
-    if recipe.augment.randaugment is not None and count not in (None, 3):
-        raise UserError("augment.randaugment works on data.channels=rgb only")

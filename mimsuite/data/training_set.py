@@ -58,6 +58,7 @@ def _open(recipe: Recipe, spec: str, split: str) -> Source:
     return open_source(
         spec,
         split,
+        modality=recipe.recipe.modality,
         channels=data.channels,
         verify=data.verify,
         max_pixels=data.max_pixels,

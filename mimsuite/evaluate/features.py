@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.sections import EvalSection
-from mimsuite.data import Normalize, eval_loader
+from mimsuite.data import eval_loader, views_of
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method
@@ -119,11 +119,9 @@ def extract(
 def normalized_batches(source: Source, resolved: Resolved, device: torch.device) -> Iterator[Batch]:
     """Every sample of a source once, as the method sees it; corrupt ones are left out and named."""
     recipe = resolved.recipe
-    normalize = Normalize(recipe.augment, device)
-    size = recipe.model.encoder.image_size
-    loader = eval_loader(
-        source, recipe.augment, size, recipe.eval.batch, workers=recipe.data.workers
-    )
+    views = views_of(recipe)
+    normalize = views.normalizer(device)
+    loader = eval_loader(source, views, recipe.eval.batch, workers=recipe.data.workers)
     for batch in loader:
         yield normalize(batch)
     for damage in loader.damaged:

@@ -213,7 +213,7 @@ def _train(
     if weights is not None:
         start = lambda method: initialise(method, weights)  # noqa: E731
     done = train(recipe, out, initialise=start, **options)
-    predicted, labels = classify(done.method, test, recipe)
+    predicted, labels = classify(done.method, test, recipe, options.get("stop"))
     return Tuned(done.run_dir, done.step, predicted, labels)
 
 

@@ -8,22 +8,27 @@ import torch
 from torch import Tensor
 
 from mimsuite.data.source import Source
-from mimsuite.errors import DataError, UserError
+from mimsuite.errors import DataError, Preempted, UserError
 from mimsuite.evaluate.features import normalized_batches
 from mimsuite.evaluate.metrics import confusion, scores
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
+    from mimsuite.train.preempt import StopFlag
 
 
-def classify(method: Method, source: Source, resolved: Resolved) -> tuple[Tensor, Tensor]:
+def classify(
+    method: Method, source: Source, resolved: Resolved, stop: StopFlag | None = None
+) -> tuple[Tensor, Tensor]:
     """Predicted and true classes of all labelled samples, (N,) int64 each, on the CPU.
 
     Args:
         method: one with ``logits(images)``, on the device that shall compute.
+        stop: set by a signal handler; looked at with every batch.
 
     Raises:
+        Preempted: a stop signal came; whoever trained the method has saved it.
         UserError: the method has no classification head.
         DataError: no sample has a label.
     """
@@ -39,6 +44,8 @@ def classify(method: Method, source: Source, resolved: Resolved) -> tuple[Tensor
     try:
         with torch.inference_mode():
             for batch in normalized_batches(source, resolved, next(method.parameters()).device):
+                if stop:
+                    raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
                 if batch.label is not None:
                     known = batch.label >= 0
                     predicted.append(logits_of(batch.image).argmax(1)[known].cpu())

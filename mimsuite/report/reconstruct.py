@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mimsuite.config import Resolved, with_overrides
-from mimsuite.data import Normalize, eval_loader, open_source, source_splits
+from mimsuite.data import eval_loader, open_source, source_splits, views_of
 from mimsuite.data.decode import Decoder, extensions
 from mimsuite.data.files import FileSource, Listing
 from mimsuite.data.source import Source
@@ -68,21 +68,15 @@ def load_samples(
         UserError, DataError: nothing there, or nothing that can be read.
     """
     recipe = resolved.recipe
-    source = _open(inputs, recipe, split)
+    source, views = _open(inputs, recipe, split), views_of(recipe)
     positions = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-    loader = eval_loader(
-        source,
-        recipe.augment,
-        recipe.model.encoder.image_size,
-        batch=count,
-        positions=positions.tolist(),
-    )
+    loader = eval_loader(source, views, batch=count, positions=positions.tolist())
     batch = next(iter(loader), None)
     for damage in loader.damaged:
         warn(f"left out: {damage}")
     if batch is None:
         raise DataError(f"no sample of {', '.join(inputs)} could be read")
-    return Normalize(recipe.augment, device)(batch)
+    return views.normalizer(device)(batch)
 
 
 def save_reconstructions(method: Method, batch: Batch, out: Path, seed: int) -> list[Path]:
@@ -121,7 +115,12 @@ def _open(inputs: Sequence[str], recipe: Recipe, split: str | None) -> Source:
         existing = source_splits(inputs[0], channels=data.channels)
         split = recipe.eval.split if recipe.eval.split in existing else existing[0]
     return open_source(
-        inputs[0], split, channels=data.channels, verify=data.verify, max_pixels=data.max_pixels
+        inputs[0],
+        split,
+        modality=recipe.recipe.modality,
+        channels=data.channels,
+        verify=data.verify,
+        max_pixels=data.max_pixels,
     )
 
 

@@ -2,8 +2,10 @@
 
 ``checkpoints/step-00001234/`` holds ``model.safetensors``, ``optim.safetensors``,
 ``ema.safetensors`` when used, ``rank-00000.safetensors`` of each rank (generator states),
-``state.json`` and, written last, ``MANIFEST.json`` with the size and sha256 of each. There is no
-pickle anywhere.
+``state.json`` and, written last, ``MANIFEST.json`` with the size and sha256 of each. Tensors are
+whole, however training was distributed, so a checkpoint of any layout can be read by any other;
+sharded state above ``checkpoint.gather_gib`` is in parts instead (:mod:`mimsuite.train.parts`).
+There is no pickle anywhere.
 
 A save goes to a hidden folder first; every file is synced, then the folder, then it is renamed to
 its final name and the parent is synced. So a final name always means a whole checkpoint, whenever
@@ -18,6 +20,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from mimsuite.errors import UserError
+from mimsuite.files import write_synced
+from mimsuite.train import parts
 
 FORMAT = 1
 _SPACE_FACTOR = 1.5  # of the last checkpoint's size must be free before the next is begun
@@ -47,39 +52,49 @@ class CheckpointState:
 
     step: int
     document: dict[str, Any]
-    model: dict[str, Tensor]
-    optim: dict[str, Tensor] = field(default_factory=dict)
-    ema: dict[str, Tensor] = field(default_factory=dict)
+    model: Mapping[str, Tensor]
+    optim: Mapping[str, Tensor] = field(default_factory=dict)
+    ema: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: list[dict[str, Tensor]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def save(root: Path, state: CheckpointState) -> Path:
+def save(root: Path, state: CheckpointState, reports: Sequence[str] = ()) -> Path:
     """Write ``root/step-XXXXXXXX`` and return it.
+
+    Args:
+        reports: of the ranks that have written their parts to :func:`folder_of_parts`; the
+            tensors of ``state`` are then left out.
 
     Raises:
         OSError: the disk is full or read-only; nothing is left behind and older ones stay.
     """
     root.mkdir(parents=True, exist_ok=True)
-    _need_space(root)
     final = root / f"step-{state.step:08d}"
     hidden = root / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
+    hidden = folder_of_parts(root, state.step) if reports else hidden
     try:
-        hidden.mkdir()
-        tensors = {"model": state.model, "optim": state.optim, "ema": state.ema}
-        tensors |= {f"rank-{rank:05d}": own for rank, own in enumerate(state.ranks)}
-        files = {
-            f"{name}.safetensors": _write(hidden / f"{name}.safetensors", _dump(content))
-            for name, content in tensors.items()
-            if content
-        }
+        need_space(root)
+        hidden.mkdir(exist_ok=bool(reports))
+        tensors = {f"rank-{rank:05d}": own for rank, own in enumerate(state.ranks)}
+        files: dict[str, Any] = {}
+        if reports:
+            files, found = parts.index(list(reports))
+            content = json.dumps(found, indent=1).encode()
+            files[parts.INDEX] = write_synced(hidden / parts.INDEX, content)
+        else:
+            tensors = {"model": state.model, "optim": state.optim, "ema": state.ema} | tensors
+        for name, content in tensors.items():
+            if content:
+                file = f"{name}.safetensors"
+                files[file] = write_synced(hidden / file, _dump(content))
         facts = {"step": state.step, "recipe": state.document, **state.facts}
-        files["state.json"] = _write(hidden / "state.json", json.dumps(facts, indent=1).encode())
+        files["state.json"] = write_synced(hidden / "state.json", json.dumps(facts, indent=1).encode())
         manifest = {"format": FORMAT, "step": state.step, "files": files}
-        _write(hidden / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+        write_synced(hidden / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
         _sync_folder(hidden)
         if final.exists():  # the same step again, after a resume from an older one
-            _remove(final)
+            remove(final)
         os.rename(hidden, final)
         _sync_folder(root)
     except BaseException:
@@ -88,10 +103,9 @@ def save(root: Path, state: CheckpointState) -> Path:
     return final
 
 
-def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
-    for old in _steps(root)[keep:]:
-        _remove(old)
+def folder_of_parts(root: Path, step: int) -> Path:
+    """Where ranks write their parts before the first rank puts the rest beside them."""
+    return root / f".tmp-step-{step:08d}-parts"
 
 
 def clean(root: Path) -> None:
@@ -100,18 +114,24 @@ def clean(root: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be trusted, or ``None`` where every byte is as written."""
+def damage(path: Path, *, sizes_only: bool = False) -> str | None:
+    """Why a checkpoint cannot be trusted, or ``None`` where every byte is as written.
+
+    Args:
+        sizes_only: look at no content: cheap, and finds what is missing or cut off.
+    """
     try:
         manifest = json.loads((path / "MANIFEST.json").read_text())
         if manifest["format"] > FORMAT:
             return f"format {manifest['format']} is newer than this version reads ({FORMAT})"
         for name, expected in manifest["files"].items():
-            content = (path / name).read_bytes()
-            if len(content) != expected["bytes"]:
-                return f"{name} has {len(content)} bytes, not {expected['bytes']}"
-            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-                return f"{name} does not match its sha256"
+            size = (path / name).stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes, not {expected['bytes']}"
+            if not sizes_only:
+                with (path / name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                        return f"{name} does not match its sha256"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -125,7 +145,7 @@ def newest(root: Path) -> tuple[Path | None, list[str]]:
     """
     folder = root / "checkpoints" if (root / "checkpoints").is_dir() else root
     rejected: list[str] = []
-    for path in _steps(folder):
+    for path in steps(folder):
         reason = damage(path)
         if reason is None:
             return path, rejected
@@ -135,7 +155,7 @@ def newest(root: Path) -> tuple[Path | None, list[str]]:
 
 def newest_before(root: Path, step: int) -> Path | None:
     """The newest checkpoint in a ``checkpoints`` folder that verifies and is older than a step."""
-    older = (path for path in _steps(root) if int(path.name.removeprefix("step-")) < step)
+    older = (path for path in steps(root) if step_of(path) < step)
     return next((path for path in older if damage(path) is None), None)
 
 
@@ -158,33 +178,54 @@ def read(path: Path, *, verified: bool = False) -> CheckpointState:
         return load_tensors(file.read_bytes()) if file.exists() else {}
 
     try:
+        groups: dict[str, Mapping[str, Tensor]] = {n: tensors(n) for n in ("model", "optim", "ema")}
+        if (path / parts.INDEX).exists():
+            found = json.loads((path / parts.INDEX).read_text())
+            groups = {group: parts.Pieces(path, group, files) for group, files in found.items()}
         return CheckpointState(
             step=facts.pop("step"),
             document=facts.pop("recipe"),
-            model=tensors("model"),
-            optim=tensors("optim"),
-            ema=tensors("ema"),
             ranks=[tensors(file.stem) for file in sorted(path.glob("rank-*.safetensors"))],
             facts=facts,
+            **groups,
         )
     except SafetensorError as error:
         raise UserError(f"checkpoint {path} cannot be read: {error}") from None
 
 
-def _steps(folder: Path) -> list[Path]:
+def steps(folder: Path) -> list[Path]:
+    """All checkpoints of a ``checkpoints`` folder, the newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def _dump(tensors: dict[str, Tensor]) -> bytes:
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def remove(path: Path) -> None:
+    """Rename first, so that a half-removed checkpoint never bears a final name."""
+    hidden = path.with_name(f".del-{path.name}-{uuid.uuid4().hex[:8]}")
+    os.rename(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def need_space(root: Path) -> None:
+    """Before a save.
+
+    Raises:
+        OSError: less is free than one and a half times the last checkpoint's size.
+    """
+    previous = steps(root)
+    if not previous:
+        return
+    size = sum(file.stat().st_size for file in previous[0].iterdir())
+    free = shutil.disk_usage(root).free
+    if free < _SPACE_FACTOR * size:
+        raise OSError(f"{free >> 20} MiB free in {root}, a checkpoint takes {size >> 20} MiB")
+
+
+def _dump(tensors: Mapping[str, Tensor]) -> bytes:
     return dump_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
-
-
-def _write(path: Path, content: bytes) -> dict[str, Any]:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _sync_folder(path: Path) -> None:
@@ -193,20 +234,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    """Rename first, so that a half-removed checkpoint never bears a final name."""
-    hidden = path.with_name(f".del-{path.name}-{uuid.uuid4().hex[:8]}")
-    os.rename(path, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _need_space(root: Path) -> None:
-    previous = _steps(root)
-    if not previous:
-        return
-    size = sum(file.stat().st_size for file in previous[0].iterdir())
-    free = shutil.disk_usage(root).free
-    if free < _SPACE_FACTOR * size:
-        raise OSError(f"{free >> 20} MiB free in {root}, a checkpoint takes {size >> 20} MiB")

@@ -19,7 +19,7 @@ from mimsuite.batch import Batch
 from mimsuite.cluster import find_place
 from mimsuite.cluster.peers import Peers, join
 from mimsuite.config import Resolved
-from mimsuite.data import Normalize, TrainLoader, open_training_set, train_loader
+from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
 from mimsuite.errors import MimsuiteError, Preempted, UserError
 from mimsuite.methods import Method, build
 from mimsuite.noise import key_of
@@ -108,15 +108,16 @@ def _train(
     if peers.world > 1:  # third-party code that draws should not draw the same on all ranks
         seed_generators(key_of(recipe.train.seed, "rank", peers.rank))
     method.to(device)
+    views = views_of(recipe)
     loader = train_loader(
         open_training_set(recipe),
         recipe,
-        recipe.model.encoder.image_size,
+        views,
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
     )
-    normalize = Normalize(recipe.augment, device)
+    normalize = views.normalizer(device)
     trainer = Trainer(
         method,
         resolved,

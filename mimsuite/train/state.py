@@ -8,6 +8,7 @@ code that draws from them, the global generators.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,27 +17,30 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mimsuite.errors import UserError
+from mimsuite.train.sharding import part_like, put
 
 
-def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put a state dict back.
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put a state dict of whole tensors back, one after the other.
 
     Raises:
         UserError: it is of another architecture; names the first tensor that differs.
     """
     ours = model.state_dict()
-    for name in (*ours, *tensors):
-        saved, wanted = (_shape(state, name) for state in (tensors, ours))
-        if saved != wanted:
+    for name in dict.fromkeys((*ours, *tensors)):
+        saved = tensors[name] if name in tensors else None
+        target = ours.get(name)
+        if saved is None or target is None or saved.shape != target.shape:
             raise UserError(
-                f"the checkpoint is of another model ({name}: {saved} there, {wanted} here): "
-                f"resume with the recipe of its run, or start from its weights with --init-from"
+                f"the checkpoint is of another model ({name}: {_shape(saved)} there, "
+                f"{_shape(target)} here): resume with the recipe of its run, or start from its "
+                f"weights with --init-from"
             )
-    model.load_state_dict(tensors)
+        put(target, saved)
 
 
-def _shape(state: dict[str, Tensor], name: str) -> str:
-    return " x ".join(map(str, state[name].shape)) or "scalar" if name in state else "none"
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else " x ".join(map(str, tensor.shape)) or "scalar"
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -49,22 +53,23 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put :func:`optimizer_tensors` back.
 
     Raises:
         UserError: state for a parameter that this optimizer does not train.
     """
-    left = dict(tensors)
+    left: dict[str, list[str]] = {}
+    for key in tensors:
+        left.setdefault(key.rpartition("/")[0], []).append(key)
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            entries = [key for key in left if key.rpartition("/")[0] == name]
-            for key in entries:
-                value = left.pop(key)
-                entry = key.rpartition("/")[2]
+            for key in left.pop(name, []):
+                value = tensors[key]
                 # AdamW's `step` is float32 and stays on the host unless the optimizer is fused.
-                device = parameter.device if value.ndim or _fused(optimizer) else value.device
-                optimizer.state[parameter][entry] = value.to(device).clone()
+                if value.ndim or _fused(optimizer):
+                    value = part_like(parameter, value)
+                optimizer.state[parameter][key.rpartition("/")[2]] = value.clone()
     if left:
         raise UserError(f"the checkpoint's optimizer trains {next(iter(left))}, this recipe not")
 

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from mimsuite.batch import Batch
-from mimsuite.cluster.peers import ALONE, Peers, Replica
+from mimsuite.cluster.peers import ALONE, Peers
+from mimsuite.cluster.replica import Replica
 from mimsuite.methods.base import Method, Output, alone
 from mimsuite.noise import Noise
 from mimsuite.train.optim import trained
 from mimsuite.train.precision import Precision
+from mimsuite.train.sharding import local
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class StepResult:
     """What a step measured; 0-d tensors on the device.
 
     Attributes:
-        loss: mean over the micro-batches.
+        loss: mean over the micro-batches of all ranks.
         terms: the method's named terms, likewise.
         grad_norm: global L2 norm before clipping.
         skipped: 1.0 where the update was left out since loss or norm was not finite.
@@ -50,6 +53,7 @@ def train_step(
     clip_grad: float | None = None,
     peers: Peers = ALONE,
     replica: Replica | None = None,
+    loss_scope: str = "global",
 ) -> StepResult:
     """Run one optimizer step and leave the gradients of it in place.
 
@@ -61,28 +65,40 @@ def train_step(
         clip_grad: largest global gradient norm.
         peers: the ranks that share the global batch; ``micro_batches`` are this rank's.
         replica: the method's forward pass with gradients averaged over ranks.
+        loss_scope: what losses with a ``weight`` are a mean of: ``global`` = all samples of the
+            step by their weights, ``rank`` = the losses of the micro-batches, each counting alike.
     """
     replica = replica or Replica(method)
     optimizer.zero_grad(set_to_none=True)
-    losses: list[Tensor] = []
-    terms: dict[str, Tensor] = {}
+    sums: list[Tensor] = []  # of the weights, the weighted losses and the weighted terms
+    names: list[str] = []
+    weighted = False
     for number, batch in enumerate(micro_batches, start=1):
         rows = noise(batch)
         with nullcontext() if number == accumulation else replica.without_sync():
             with precision.autocast():
                 output = run_method(method, batch, rows, peers.gather, replica)
-            precision.backward(output.loss / accumulation)
-        losses.append(output.loss.detach())
-        for name, value in output.terms.items():
-            terms[name] = terms.get(name, 0) + value.float() / accumulation
+            weighted = output.weight is not None and loss_scope == "global"
+            share = output.weight.detach().float() if weighted else None
+            precision.backward(
+                output.loss / accumulation if share is None else output.loss * share
+            )
+        names = list(output.terms)
+        values = [output.loss.detach(), *(output.terms[name].float() for name in names)]
+        if share is None:
+            share = torch.full_like(values[0], 1 / accumulation)
+        sums.append(torch.stack([share, *(value * share for value in values)]))
     precision.unscale(optimizer)
     # One small reduction: all ranks log, and judge, the loss of the global batch.
-    loss, *means = peers.mean(torch.stack([torch.stack(losses).mean(), *terms.values()]))
-    terms = dict(zip(terms, means, strict=True))
+    weight, *means = peers.mean(torch.stack(sums).sum(0))
+    if weighted:
+        means = [value / weight for value in means]
+        _divide_gradients(trained(optimizer), weight)
+    loss, *terms = means
     grad_norm = _grad_norm(trained(optimizer), clip_grad)
     skipped = (~torch.isfinite(loss + grad_norm)).float()
     precision.step(optimizer, skipped)
-    return StepResult(loss, terms, grad_norm, skipped)
+    return StepResult(loss, dict(zip(names, terms, strict=True)), grad_norm, skipped)
 
 
 def run_method(
@@ -104,8 +120,17 @@ def run_method(
     return (forward or method)(batch, masks, context)
 
 
+def _divide_gradients(parameters: list[Tensor], by: Tensor) -> None:
+    """From gradients of weighted sums to those of their ratio to the weights' own sum."""
+    gradients = [local(p.grad) for p in parameters if p.grad is not None]
+    torch._foreach_div_(gradients, by)
+
+
 def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:
     """Global L2 norm of the gradients; clips them in place where a limit is given."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()  # of all shards
     if clip is not None:
-        return nn.utils.clip_grad_norm_(parameters, clip)
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    return norm

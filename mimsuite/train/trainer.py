@@ -36,7 +36,7 @@ from mimsuite.train.state import (
 from mimsuite.train.step import StepResult, train_step
 
 if TYPE_CHECKING:
-    from mimsuite.data import Normalize, TrainLoader
+    from mimsuite.data import TrainLoader
     from mimsuite.report import Progress, RunDirectory
 
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
@@ -64,7 +64,7 @@ class Trainer:
         self,
         method: Method,
         resolved: Resolved,
-        normalize: Normalize,
+        normalize: Callable[[Batch], Batch],
         device: torch.device,
         steps_per_epoch: int,
         stop: StopFlag,

@@ -24,7 +24,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def bare_recipe(channels: int = 3, **sections: dict[str, Any]) -> Recipe:
-    """A recipe with a model that only has a number of channels."""
+    """A recipe with a model that is only an image size, 12, and a number of channels."""
     document: dict[str, Any] = {
         "method": {"name": "none"},
         "model": None,
@@ -37,7 +37,7 @@ def bare_recipe(channels: int = 3, **sections: dict[str, Any]) -> Recipe:
     }
     for name, keys in sections.items():
         document[name] = {**(document.get(name) or {}), **keys}
-    model = SimpleNamespace(encoder=SimpleNamespace(in_channels=channels))
+    model = SimpleNamespace(encoder=SimpleNamespace(in_channels=channels, image_size=12))
     return Recipe.model_validate(document).model_copy(update={"model": model})
 
 

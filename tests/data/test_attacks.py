@@ -28,7 +28,7 @@ from PIL import Image
 
 from mimsuite.cli.main import main
 from mimsuite.config.sections import Recipe
-from mimsuite.data import eval_loader, open_source, train_loader
+from mimsuite.data import eval_loader, open_source, train_loader, views_of
 from mimsuite.errors import DataError, MimsuiteError, UserError
 
 RECIPE = "image/mae-tiny-fashion"
@@ -96,11 +96,11 @@ def enter(
 
     def train(source: str) -> None:
         recipe = make_recipe(data={"lanes": 1}, train={"global_batch": 2})
-        with train_loader(open_source(source), recipe, 12) as loader:
+        with train_loader(open_source(source), recipe) as loader:
             list(islice(loader, 3))
 
     def evaluate(source: str) -> None:
-        list(eval_loader(open_source(source), make_recipe().augment, 12, 4))
+        list(eval_loader(open_source(source), views_of(make_recipe()), 4))
 
     def command(*words: str) -> list[str]:
         capfd.readouterr()
@@ -668,6 +668,6 @@ def test_the_loader_refuses_with_workers_too(mark, make_shards, make_recipe, ent
     source = open_source(str(path))
     path.write_bytes(bytes(path.stat().st_size))
     recipe = make_recipe(data={"workers": 1, "lanes": 1}, train={"global_batch": 2})
-    with train_loader(source, recipe, 12) as loader, pytest.raises((DataError, UserError)) as fault:
+    with train_loader(source, recipe) as loader, pytest.raises((DataError, UserError)) as fault:
         next(iter(loader))
     assert "\n" not in str(fault.value)

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimsuite.config.sections import AugmentSection, Recipe
-from mimsuite.data import eval_loader, open_source, train_loader
+from mimsuite.config.sections import Recipe
+from mimsuite.data import eval_loader, open_source, train_loader, views_of
 from mimsuite.data.damage import Damage, DamageCount
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
+from tests.data.conftest import bare_recipe
 
 
 def run(source: Source, recipe: Recipe, steps: int) -> tuple[list[str], list[Damage]]:
     keys, damage = [], []
-    with train_loader(source, recipe, 12) as loader:
+    with train_loader(source, recipe) as loader:
         for loaded in islice(loader, steps * loader.accumulation):
             keys += loaded.batch.keys
             damage += loaded.damage
@@ -60,7 +61,7 @@ def test_damage_is_reported_once_and_at_the_same_place_for_any_workers(
     seen = []
     for workers in (0, 2):
         keys = {"data": {"lanes": 4, "block": 4, "workers": workers}, "train": {"micro_batch": 2}}
-        with train_loader(open_source(str(path)), make_recipe(**keys), 12) as loader:
+        with train_loader(open_source(str(path)), make_recipe(**keys)) as loader:
             batches = list(islice(loader, 3 * loader.steps_per_epoch * loader.accumulation))
         seen.append([(b.batch.keys, b.damage) for b in batches])
         damage = [item for loaded in batches for item in loaded.damage]
@@ -149,7 +150,8 @@ def test_eval_loader_reads_every_sample_once_in_order(
     make_shards: Callable[..., Path], workers: int
 ) -> None:
     source = open_source(str(make_shards([5, 8])))
-    loader = eval_loader(source, AugmentSection(), 12, 4, workers)
+    views = views_of(bare_recipe())
+    loader = eval_loader(source, views, 4, workers)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [4, 4, 4, 1]
     assert len(loader) == 4
@@ -160,7 +162,7 @@ def test_eval_loader_reads_every_sample_once_in_order(
     ]
     assert batches[0].image.shape == (4, 3, 12, 12)
     assert batches[0].image.dtype == torch.uint8
-    chosen = list(eval_loader(source, AugmentSection(), 12, 4, workers, positions=[7, 2]))
+    chosen = list(eval_loader(source, views, 4, workers, positions=[7, 2]))
     assert chosen[0].index.tolist() == [7, 2]
     assert torch.equal(chosen[0].image[1], batches[0].image[2])
 
@@ -170,7 +172,8 @@ def test_eval_loader_leaves_out_and_names_what_is_corrupt(
 ) -> None:
     folder = make_folder(9)
     (folder / "004.png").write_bytes(b"no image")
-    loader = eval_loader(open_source(str(folder)), AugmentSection(), 12, 4)
+    views = views_of(bare_recipe())
+    loader = eval_loader(open_source(str(folder)), views, 4)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [4, 3, 1]
     assert batches[1].index.tolist() == [5, 6, 7]
@@ -179,4 +182,4 @@ def test_eval_loader_leaves_out_and_names_what_is_corrupt(
     for path in folder.glob("00[0-3].png"):
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="of 9 samples are corrupt"):
-        list(eval_loader(open_source(str(folder)), AugmentSection(), 12, 4))
+        list(eval_loader(open_source(str(folder)), views, 4))

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from mimsuite.data import jpeg
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import Decoder, extensions
+from mimsuite.data.decode import Decoder, _webp_size, extensions
 
 FORMS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 
@@ -292,6 +292,17 @@ def test_bombs_are_refused_before_decoding(side: int) -> None:
     with pytest.raises(CorruptSample, match=r"more than data\.max_pixels=64000000") as fault:
         Decoder()(png_claiming(side, side))
     assert fault.value.kind == "too-large"
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}])
+def test_the_size_of_a_webp_is_read_before_pil_takes_memory_for_it(
+    options: dict[str, object], photo: Image.Image
+) -> None:
+    stream = io.BytesIO()
+    photo.save(stream, "WEBP", **options)
+    assert _webp_size(stream.getvalue()) == photo.size
+    with pytest.raises(CorruptSample, match="64 x 48 pixels are more than"):
+        Decoder(max_pixels=100)(stream.getvalue())
 
 
 def test_larger_images_are_decoded_when_allowed(photo: Image.Image) -> None:

@@ -107,7 +107,7 @@ def train(source: Source, recipe: Recipe) -> tuple[Views, list[Damage]]:
     """One epoch: every view by its key, and the damage that was reported."""
     views: Views = {}
     damage: list[Damage] = []
-    with train_loader(source, recipe, 12) as loader:
+    with train_loader(source, recipe) as loader:
         for loaded in islice(loader, loader.steps_per_epoch):
             views.update(zip(loaded.batch.keys, loaded.batch.image, strict=True))
             damage += loaded.damage

@@ -10,7 +10,7 @@ from mimsuite import config
 from mimsuite.data import open_training_set, train_loader
 
 recipe = config.load("image/mae-tiny-fashion", ["data.workers=2"]).recipe
-stream = iter(train_loader(open_training_set(recipe), recipe, 28))
+stream = iter(train_loader(open_training_set(recipe), recipe))
 print(len(next(stream).batch))
 """
 

@@ -34,7 +34,7 @@ def test_memory_of_the_workers(
     workers: int, make_folder: Callable[..., Path], make_recipe: Callable[..., Recipe]
 ) -> None:
     recipe = make_recipe(data={"workers": workers})
-    with train_loader(open_source(str(make_folder(8))), recipe, 12) as loader:
+    with train_loader(open_source(str(make_folder(8))), recipe) as loader:
         assert loader.worker_memory_mb() is None
         stream = iter(loader)
         next(stream)

@@ -28,7 +28,7 @@ def resident():
 recipe = bare_recipe(train={"global_batch": 4096}, data={"workers": 0})
 before, begun = resident(), time.process_time()
 source = open_source(sys.argv[1])
-loader = train_loader(source, recipe, 12, start_step=100_000)
+loader = train_loader(source, recipe, start_step=100_000)
 reader = loader._dataset.reader
 keys = []
 for row in range(4096):

@@ -86,7 +86,7 @@ def test_a_mixture_streams_the_same_for_any_layout(make_folder, make_recipe) -> 
 def test_the_share_of_each_set_in_what_is_read(make_folder, make_recipe) -> None:
     recipe = make_recipe(data={"mixture": write_mixture(make_folder), "block": 4})
     source = open_training_set(recipe)
-    loader = train_loader(source, recipe, 12)
+    loader = train_loader(source, recipe)
     assert (loader.steps_per_epoch, loader.dropped) == (50 // 8, 0)
     assert recipe.data.shown.startswith("75.0% ")
     order = loader._dataset.reader.plan

@@ -105,7 +105,7 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, address: str, secret: str = SECRET) 
 
 def epoch(source: Source, recipe: Recipe) -> list[tuple[list[str], torch.Tensor, list[int]]]:
     """(keys, images, labels) of every batch of an epoch."""
-    with train_loader(source, recipe, 12) as loader:
+    with train_loader(source, recipe) as loader:
         batches = [loaded.batch for loaded in islice(loader, loader.steps_per_epoch)]
         assert not loader.damaged
     return [(b.keys, b.image, b.label.tolist()) for b in batches]
@@ -283,7 +283,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(
     content[int(image["offset"]) + 40] ^= 4
     shard.write_bytes(content)
     source = open_source(f"{web.address}/bucket/set")
-    with train_loader(source, make_recipe(), 12) as loader:
+    with train_loader(source, make_recipe()) as loader:
         for _ in islice(loader, 2 * loader.steps_per_epoch):
             pass
     assert [(damage.kind, damage.shard) for damage in loader.damaged] == [("crc", shard.name)]
@@ -350,7 +350,7 @@ def test_tries_end_with_one_line(
     assert len(web.faults.met) == retry.TRIES
     with (
         pytest.raises(DataError, match="after 8 tries"),
-        train_loader(source, make_recipe(data={"workers": 1}), 12) as loader,
+        train_loader(source, make_recipe(data={"workers": 1})) as loader,
     ):
         next(iter(loader))
 

@@ -30,7 +30,7 @@ def global_batches(
     """(keys, images, labels) of global batches, rows in order, joined over ranks."""
     rows: list[dict[int, tuple[str, torch.Tensor, int]]] = [{} for _ in range(steps)]
     for rank in range(world):
-        with train_loader(source, recipe, 12, start_step=start, rank=rank, world=world) as loader:
+        with train_loader(source, recipe, start_step=start, rank=rank, world=world) as loader:
             stream = islice(loader, steps * loader.accumulation)
             for number, loaded in enumerate(stream):
                 batch = loaded.batch
@@ -128,7 +128,7 @@ def test_exactly_once_with_more_workers_than_shards(
 ) -> None:
     source, _ = expected
     recipe = bare_recipe(data={"tail": tail, "workers": workers}, train={"micro_batch": 2})
-    loader = train_loader(source, recipe, 12)
+    loader = train_loader(source, recipe)
     assert len(source.counts) < 5
     steps, dropped, repeated = loader.steps_per_epoch, loader.dropped, loader.repeated
     assert (steps, dropped, repeated) == ((6, 5, 0) if tail == "drop" else (7, 0, 3))
@@ -143,7 +143,7 @@ def test_exactly_once_per_epoch_and_what_is_dropped_is_stated(
     source: Source, make_recipe: Callable[..., Recipe]
 ) -> None:
     recipe = make_recipe()
-    loader = train_loader(source, recipe, 12)
+    loader = train_loader(source, recipe)
     assert loader.steps_per_epoch == 6
     assert loader.dropped == 53 - 48
     for epoch in (0, 1):
@@ -160,7 +160,7 @@ def test_folder_and_shards_of_it_give_the_same_labels_and_shapes(
 ) -> None:
     source = open_source(str(make_folder(20, classes=2)))
     assert (source.counts == 1).all()
-    (batch,) = (loaded.batch for loaded in islice(train_loader(source, make_recipe(), 12), 1))
+    (batch,) = (loaded.batch for loaded in islice(train_loader(source, make_recipe()), 1))
     assert isinstance(batch, Batch)
     assert batch.image.shape == (8, 3, 12, 12)
     assert batch.image.dtype == torch.uint8
@@ -171,7 +171,7 @@ def test_unlabelled_source_gives_no_labels(
     make_folder: Callable[..., Path], make_recipe: Callable[..., Recipe]
 ) -> None:
     source = open_source(str(make_folder(10)))
-    loaded = next(iter(train_loader(source, make_recipe(), 12)))
+    loaded = next(iter(train_loader(source, make_recipe())))
     assert loaded.batch.label is None
     assert loaded.damage == []
 
@@ -181,7 +181,7 @@ def test_finished_shards_are_not_opened(
 ) -> None:
     source = open_source(str(make_shards([8] * 20)))
     recipe = make_recipe(data={"lanes": 1, "block": 8})
-    next(iter(train_loader(source, recipe, 12, start_step=15)))
+    next(iter(train_loader(source, recipe, start_step=15)))
     assert len(source._shards) <= 3
 
 
@@ -207,21 +207,20 @@ def test_channels_of_data_model_and_statistics_are_compared(
     source: Source, make_folder: Callable[..., Path], make_recipe: Callable[..., Recipe]
 ) -> None:
     with pytest.raises(UserError, match=r"data\.channels=rgb gives images of 3 channels, the mod"):
-        train_loader(source, make_recipe(channels=1), 12)
+        train_loader(source, make_recipe(channels=1))
     gray = open_source(str(make_folder(10)), channels="gray")
     with pytest.raises(UserError, match=r"augment\.mean has 3 values for images of 1 channels"):
-        train_loader(gray, make_recipe(channels=1), 12)
+        train_loader(gray, make_recipe(channels=1))
     with pytest.raises(UserError, match=r"randaugment works on data\.channels=rgb only"):
         train_loader(
             gray,
             make_recipe(
                 channels=1, augment={"mean": [0.5], "std": [0.5], "randaugment": "rand-m9"}
             ),
-            12,
         )
     native = open_source(str(make_folder(10)), channels="native")
     one_mean = {"mean": [0.5], "std": [0.5]}
     recipe = make_recipe(channels=1, data={"workers": 1}, augment=one_mean)
-    stream = iter(train_loader(native, recipe, 12))
+    stream = iter(train_loader(native, recipe))
     with pytest.raises(UserError, match=r"\.png: it has 3 channels, the model takes in_channels=1"):
         next(stream)

@@ -1,0 +1,182 @@
+"""What a SLURM job asks for: options of the command line, over a profile of the cluster at hand.
+
+Profiles live in ``~/.config/mimsuite/slurm.yaml`` (``$XDG_CONFIG_HOME/mimsuite/slurm.yaml``), by
+name; the one named ``default`` is taken unasked. docs/slurm.md shows all keys. Torch-free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from mimsuite.config import yaml
+from mimsuite.config.faults import faults_of
+from mimsuite.config.layers import COMMAND_LINE, Layer
+from mimsuite.config.sections import Positive, Section
+from mimsuite.config.suggest import did_you_mean
+from mimsuite.errors import UserError
+
+DEFAULT = "default"
+
+
+def _text(pattern: str, what: str) -> AfterValidator:
+    """Accepts only texts of a form: options stand in lines that SLURM reads."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {what}, got {ascii(value)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, _text(r"[\w.,@+:/-]+", "a name")]
+Constraint = Annotated[str, _text(r"[\w.,&|()\[\]*:+-]+", "features, as in a100&nvlink")]
+Limit = Annotated[
+    str,
+    _text(
+        r"\d+|(\d+:)?\d+:\d+|\d+-\d+(:\d+){0,2}", "a time limit, as in 30 (minutes) or 2-12:00:00"
+    ),
+]
+Warning_ = Annotated[
+    str,
+    _text(r"(TERM|INT|USR1|USR2)@\d+", "signal and seconds before the limit, as in USR1@120"),
+]
+Line = Annotated[str, _text(r"[^\x00-\x08\x0a-\x1f\x7f]+", "one line of text")]
+Option = Annotated[str, _text(r"--?\w[^\x00-\x1f\x7f]*", "an option, as in --mem=64G")]
+Module = Annotated[str, _text(r"[\w./+:@-]+", "the name of a module")]
+
+
+class Profile(Section):
+    """A profile's keys; those down to ``max_requeues`` are options of `mimsuite submit` too."""
+
+    partition: Name | None = None
+    account: Name | None = None
+    qos: Name | None = None
+    constraint: Constraint | None = None
+    nodes: Positive = 1
+    gpus_per_node: Positive | None = None  # one process each
+    tasks_per_node: Positive | None = None  # processes, on nodes without GPUs
+    cpus_per_task: Positive | None = None  # None: one, and one for each worker of the loader
+    time: Limit | None = None  # None: the partition's
+    signal: Warning_ = "USR1@120"  # when to save before the time limit
+    requeue: bool = True
+    max_requeues: Annotated[int, Field(ge=0)] = 100
+    modules: tuple[Module, ...] = ()
+    environment: dict[str, str | int] = {}
+    setup: tuple[Line, ...] = ()  # lines of bash, before training
+    container: Line | None = None  # words before the command, as in apptainer exec --nv FILE
+    command: Line | None = None  # None: this installation; in a container: mimsuite
+    sbatch: tuple[Option, ...] = ()  # further options of sbatch
+    srun: tuple[Option, ...] = ()  # and of srun, such as pyxis' --container-image
+
+    @property
+    def tasks(self) -> int:
+        """Processes on each node: one for each device."""
+        return self.gpus_per_node or self.tasks_per_node or 1
+
+    @property
+    def world(self) -> int:
+        return self.nodes * self.tasks
+
+
+def profile_file() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "mimsuite" / "slurm.yaml"
+
+
+def load_profile(name: str | None, given: Mapping[str, Any]) -> Profile:
+    """A profile of the file, with the command line's options over it.
+
+    Args:
+        name: of the profile; None: ``default`` where there is one.
+        given: what the command line sets, by key.
+
+    Raises:
+        UserError: no such profile, or options that do not fit: all of them at once.
+    """
+    layer = _read(name)
+    if given.get("gpus_per_node") and "tasks_per_node" not in given:
+        layer.document.pop("tasks_per_node", None)
+    if given.get("tasks_per_node") and "gpus_per_node" not in given:
+        layer.document.pop("gpus_per_node", None)
+    options = Layer(dict(given), dict.fromkeys([(key,) for key in given], COMMAND_LINE))
+    merged = options.over(layer)
+    try:
+        # JSON mode: a list is a tuple's only spelling, yet "8" is not a number.
+        profile = Profile.model_validate_json(json.dumps(merged.document), strict=True)
+    except ValidationError as error:
+        faults = faults_of(error, Profile, merged)
+    else:
+        faults = _contradictions(profile)
+    if faults:
+        raise UserError("\n  ".join(faults))
+    return profile
+
+
+def seconds_of(limit: str) -> int:
+    """A SLURM time limit in seconds: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _read(name: str | None) -> Layer:
+    """The keys of a profile in the file, and where each is written."""
+    file = profile_file()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if name is not None:
+            raise UserError(f"no profile '{name}': there is no {file}") from None
+        return Layer({}, {})
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    value, lines = yaml.parse(text, str(file))
+    profiles = {} if value is None else value
+    if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
+        raise UserError(f"{file}: expected profiles by name, each with keys such as partition:")
+    if name is None and DEFAULT not in profiles:
+        return Layer({}, {})
+    wanted = name or DEFAULT
+    if wanted not in profiles:
+        hint = did_you_mean(wanted, profiles) or f" There is {', '.join(profiles) or 'none'}."
+        raise UserError(f"no profile '{wanted}' in {file}.{hint}")
+    origins = {way[1:]: f"{file}:{line}" for way, line in lines.items() if way[0] == wanted}
+    return Layer(dict(profiles[wanted]), origins)
+
+
+def _contradictions(profile: Profile) -> list[str]:
+    faults = []
+    if profile.gpus_per_node and profile.tasks_per_node:
+        faults.append(
+            "gpus_per_node and tasks_per_node exclude each other: there is one process a GPU"
+        )
+    lead = int(profile.signal.partition("@")[2])
+    if profile.time is not None and seconds_of(profile.time) <= lead:
+        faults.append(
+            f"time={profile.time} is over before signal={profile.signal} comes: ask for more time "
+            f"or fewer seconds"
+        )
+    faults += [
+        f"environment: {ascii(name)} is not the name of a variable"
+        for name in profile.environment
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)
+    ]
+    values = [*profile.environment.values()]
+    one_line: Callable[[Any], bool] = lambda value: str(value).isprintable()  # noqa: E731
+    if not all(map(one_line, values)):
+        faults.append("environment: expected one line of text for each variable")
+    return faults

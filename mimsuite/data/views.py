@@ -1,0 +1,61 @@
+"""What a modality makes of a decoded sample: the named views that a batch consists of.
+
+A sample comes from :meth:`Source.decode` (pixels, points, an encoded clip still to be read) and
+leaves as views of fixed shape, all cut by ONE keyed draw of geometry. Statistics are left to
+``normalizer``, which runs on the device.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import Recipe
+from mimsuite.data.modalities import get
+from mimsuite.data.source import Source
+from mimsuite.errors import UserError
+
+
+class Views(ABC):
+    """Views of one modality by a recipe. Picklable: it goes to loader workers."""
+
+    @abstractmethod
+    def train(self, sample: Any, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Random views; every draw comes from ``rng``, which is keyed by epoch and sample.
+
+        Raises:
+            CorruptSample: what only shows now, as a clip whose frames cannot be read.
+            UserError: a sample that the recipe cannot take.
+        """
+
+    @abstractmethod
+    def evaluate(self, sample: Any) -> dict[str, Tensor]:
+        """Deterministic views; raises as :meth:`train`."""
+
+    @abstractmethod
+    def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
+        """What brings a batch to the device, as floats, as methods see it."""
+
+    def check(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
+        """Compare recipe and source before the first sample is read; raises ``UserError``."""
+
+
+def views_of(recipe: Recipe) -> Views:
+    """The views of a recipe's modality, ``recipe.modality``.
+
+    Raises:
+        UserError: the modality cannot be trained on.
+    """
+    modality = get(recipe.recipe.modality)
+    if modality.views is None:
+        raise UserError(f"{modality.name} samples cannot be trained on in this version")
+    module, _, name = modality.views.partition(":")
+    views: Views = getattr(import_module(module), name)(recipe)
+    return views

@@ -1,0 +1,58 @@
+"""Between whole tensors, as files hold them, and the parts of them that a rank may have.
+
+Where weights are sharded their tensors are DTensors, cut along the first axis. Here is all that
+training has to know of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank has of a tensor; shares its memory. Without gradient."""
+    with torch.no_grad():
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
+    """Whole tensors; sharded ones are put together one by one, on the CPU, by all ranks at once.
+
+    Args:
+        keep: whether this rank wants the result; without it the result is empty.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor().cpu() if keep else tensor.full_tensor()
+        if keep:
+            found[name] = tensor
+    return found
+
+
+def part_like(target: Tensor, tensor: Tensor) -> Tensor:
+    """A whole tensor on the device of ``target``, and cut as that is: a copy."""
+    tensor = tensor.detach().to(target.device)
+    if isinstance(target, DTensor) and tensor.shape == target.shape:
+        # Every rank has all of it, so nothing is sent.
+        mesh, cut = target.device_mesh, target.placements
+        return distribute_tensor(tensor, mesh, cut, src_data_rank=None)
+    return tensor.clone()
+
+
+@torch.no_grad()
+def put(target: Tensor, tensor: Tensor) -> None:
+    """Copy a whole tensor, or this rank's part of it, into ``target``."""
+    if isinstance(target, DTensor):
+        local(target).copy_(local(part_like(target, tensor)))
+    else:
+        target.copy_(tensor)
+
+
+def full_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Size of the whole tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
