@@ -9,10 +9,13 @@ import typer
 
 from mimsuite.cli import output
 from mimsuite.cli.bar import progress_of
+from mimsuite.cli.fields import fit_nerf, nerf_grid
 from mimsuite.cli.options import JsonOption
 from mimsuite.errors import DataError, UserError
 
 app = typer.Typer(no_args_is_help=True, help="Pack, inspect, verify and make data.")
+app.command("nerf-grid")(nerf_grid)
+app.command("fit-nerf")(fit_nerf)
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SRC", help="Folder, list file, tar shards or embedded:NAME.")

@@ -144,6 +144,8 @@ VIDEO = register(
         "video",
         stored=("mp4", "webm", "mkv", "avi", "mov", "m4v"),
         formats="mimsuite.formats.video",
+        decoder="mimsuite.data.encoded_video:VideoDecoder",
+        views="mimsuite.data.video_views:VideoViews",
         tile=(256, 64),
     )
 )
@@ -153,11 +155,20 @@ POINTS = register(
         stored=("npy",),
         packable=("npz", "ply", "pcd", "xyz", "obj", "off", "stl"),
         formats="mimsuite.formats.points",
+        decoder="mimsuite.data.point_decode:PointDecoder",
+        views="mimsuite.data.point_views:PointViews",
         tile=(128, 128),
     )
 )
 GRIDS = register(
-    Modality("grids", stored=("npz",), formats="mimsuite.formats.grids", tile=(192, 96))
+    Modality(
+        "grids",
+        stored=("npz",),
+        formats="mimsuite.formats.grids",
+        decoder="mimsuite.data.grid_decode:GridDecoder",
+        views="mimsuite.data.grid_views:GridViews",
+        tile=(192, 96),
+    )
 )
 PAYLOAD_EXTENSIONS = tuple(
     dict.fromkeys(extension for known in _known.values() for extension in known.extensions)

@@ -22,6 +22,17 @@ _TILE = 96
 _CUT = 0.2  # of the depth, in pictures
 
 
+def read(data: bytes) -> tuple[np.ndarray, str | None, float | None]:
+    """((X, Y, Z, 4) as stored, kind of density, length that absorbs light); None: not said.
+
+    Raises:
+        CorruptSample: kind ``too-large`` or ``decode``.
+    """
+    arrays = read_npz(data, _KINDS, MOST_BYTES)
+    delta = float(arrays["delta"]) if "delta" in arrays and arrays["delta"].size == 1 else None
+    return _grid(arrays), _density_kind(arrays), delta
+
+
 def facts(data: bytes) -> dict[str, int | float | str]:
     """Sides in voxels, share of voxels that are occupied, type and kind of density."""
     arrays = read_npz(data, _KINDS, MOST_BYTES)

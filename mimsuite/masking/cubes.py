@@ -1,0 +1,60 @@
+"""Masking of cubes of volume tokens (NeRF-MAE, Irshad et al., arXiv:2404.01300).
+
+A cube is one attention window of the first stage, so that a window is seen whole or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mimsuite.config.grids import VolumeMaskSection
+from mimsuite.masking.mask import TokenMask
+from mimsuite.masking.sampler import Sampler
+from mimsuite.noise import Noise
+
+
+class CubeSampler(Sampler):
+    """Masks whole cubes, the least noise first; tokens that fill no cube are never masked."""
+
+    section: VolumeMaskSection
+
+    def noise_width(self, grid: tuple[int, ...]) -> int:
+        """One number a cube, in raster order."""
+        a, b, c = self._cubes(grid)
+        return a * b * c
+
+    def __call__(
+        self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
+    ) -> TokenMask:
+        """Mask of (B, cubes) noise; with ``draw: bernoulli`` a cube is masked where its noise is
+        below the ratio, which must give equal counts, as equal rows do."""
+        if self.section.draw == "bernoulli":
+            return TokenMask.from_removed(self._tokens(noise < self.section.ratio, grid), grid)
+        count = round(noise.shape[1] * self.section.ratio)
+        removed = noise.argsort(dim=1, stable=True).argsort(dim=1, stable=True) < count
+        order = self._tokens(removed, grid).to(torch.uint8).argsort(dim=1, stable=True)
+        return TokenMask.from_order(order, math.prod(grid) - count * self.section.cube**3, grid)
+
+    def sample(self, noise: Noise, grid: tuple[int, ...], guide: Tensor | None = None) -> TokenMask:
+        if self.section.draw == "bernoulli":  # how many are masked decides shapes: on the host
+            rows = noise.shared("mask", self.noise_width(grid))
+            return self(rows, grid, guide).to(noise.device)
+        return super().sample(noise, grid, guide)
+
+    def _cubes(self, grid: tuple[int, ...]) -> tuple[int, int, int]:
+        a, b, c = (side // self.section.cube for side in grid)
+        return a, b, c
+
+    def _tokens(self, cubes: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """(B, cubes) bool -> (B, N) bool."""
+        side = self.section.cube
+        dense = torch.zeros(len(cubes), *grid, dtype=torch.bool, device=cubes.device)
+        a, b, c = self._cubes(grid)
+        whole = cubes.view(len(cubes), a, 1, b, 1, c, 1).expand(-1, a, side, b, side, c, side)
+        dense[:, : a * side, : b * side, : c * side] = whole.reshape(
+            len(cubes), a * side, b * side, c * side
+        )
+        return dense.flatten(1)

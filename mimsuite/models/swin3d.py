@@ -1,0 +1,174 @@
+"""Swin transformer on a volume (Liu et al., arXiv:2103.14030), as NeRF-MAE has it.
+
+Four stages on ever coarser tokens; attention in windows, every other block in shifted ones. No
+token is ever dropped: windows need whole volumes, so masking replaces tokens.
+
+Letters: B batch, (X, Y, Z) tokens along the axes, C width of a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.grids import Swin3DSection
+from mimsuite.models.blocks import drop_path_factors
+from mimsuite.models.encoder import Encoder
+from mimsuite.models.features import Features
+from mimsuite.models.windows import WindowAttention
+from mimsuite.noise import Noise
+from mimsuite.tokens import sincos_3d
+
+_EIGHT = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1))
+
+
+class VolumeEmbed(nn.Module):
+    """Cubes of voxels to tokens: a convolution without overlap, then a layer norm."""
+
+    def __init__(self, channels: int, patch: int, width: int, eps: float) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(channels, width, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, grids: Tensor) -> Tensor:
+        """(B, 4, R, R, R) -> (B, X, Y, Z, C)."""
+        return self.norm(self.proj(grids).permute(0, 2, 3, 4, 1))
+
+
+class Merging(nn.Module):
+    """Eight neighbours to one token of twice the width; odd sides are padded with zeros."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8 * width, eps=eps)
+        self.reduction = nn.Linear(8 * width, 2 * width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, X, Y, Z, C) -> (B, X/2, Y/2, Z/2, 2 C)."""
+        far = [size % 2 for size in x.shape[1:4]]
+        x = F.pad(x, (0, 0, 0, far[2], 0, far[1], 0, far[0]))
+        parts = [x[:, a::2, b::2, c::2] for a, b, c in _EIGHT]
+        return self.reduction(self.norm(torch.cat(parts, dim=-1)))
+
+
+class SwinBlock(nn.Module):
+    """Pre-norm block: ``x += keep * Attn(LN x); x += keep * MLP(LN x)``."""
+
+    def __init__(self, section: Swin3DSection, width: int, heads: int, shifted: bool) -> None:
+        super().__init__()
+        side, eps = section.window, section.norm_eps
+        shift = side // 2 if shifted else 0
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = WindowAttention(width, heads, (side, side, side), (shift, shift, shift))
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden_features=int(width * section.mlp_ratio), act_layer=nn.GELU)
+
+    def forward(self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, X, Y, Z, C) -> the same shape; ``keep``: (B,) factors of the two branches."""
+        attended, shape = self.attn(self.norm1(x)), (-1, 1, 1, 1, 1)
+        x = x + (attended if keep is None else attended * keep[0].view(shape))
+        mixed = self.mlp(self.norm2(x))
+        return x + (mixed if keep is None else mixed * keep[1].view(shape))
+
+
+class Stage(nn.Module):
+    """Blocks at one size; all stages but the first begin by merging."""
+
+    def __init__(self, section: Swin3DSection, number: int) -> None:
+        super().__init__()
+        width, heads = section.width << number, section.heads[number]
+        self.merge = Merging(width // 2, section.norm_eps) if number else None
+        self.blocks = nn.ModuleList(
+            SwinBlock(section, width, heads, shifted=bool(i % 2))
+            for i in range(section.depths[number])
+        )
+
+
+class Swin3D(Encoder):
+    """Encoder of whole volumes; its class-token-free features are those of the last stage."""
+
+    def __init__(self, section: Swin3DSection) -> None:
+        super().__init__(section)
+        self.grid = section.grid
+        self.depth = sum(section.depths)
+        self.width = section.width << 3
+        self.patch_embed = VolumeEmbed(
+            section.in_channels, section.patch_size, section.width, section.norm_eps
+        )
+        positions = sincos_3d(section.width, section.grid)[None]
+        self.pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.stages = nn.ModuleList(Stage(section, number) for number in range(4))
+        self.norm = nn.Identity()  # as published: the last stage has none
+        self.apply(_init)
+
+    def forward(
+        self,
+        grids: Tensor,
+        fill: tuple[Tensor, Tensor] | None = None,
+        *,
+        noise: Noise | None = None,
+        layers: Collection[int] = (),
+    ) -> Features:
+        """Encode volumes.
+
+        Args:
+            grids: (B, 4, R, R, R).
+            fill: (B, X, Y, Z) bool and (C,): tokens to replace, position and all, and by what.
+            noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
+            layers: numbers, from 1, of the blocks whose output is wanted too.
+
+        Returns:
+            Features without class tokens; ``maps`` has all four stages.
+        """
+        x = self.patch_embed(grids) + self.pos_embed
+        if fill is not None:
+            x = torch.where(fill[0].unsqueeze(-1), fill[1].to(x.dtype), x)
+        keep = iter(self._drop_path(noise))
+        outputs: dict[int, Tensor] = {}
+        maps: list[tuple[Tensor, tuple[int, ...]]] = []
+        number = 0
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            x = x if stage.merge is None else stage.merge(x)
+            for block in stage.blocks:
+                x, number = block(x, next(keep)), number + 1
+                if number in layers:
+                    outputs[number] = x.flatten(1, 3)
+            maps.append((x.flatten(1, 3), tuple(x.shape[1:4])))
+        tokens = self.norm(maps[-1][0])
+        return Features(tokens[:, :0], tokens, outputs, maps, pools=("mean", "max"))
+
+    def encode(
+        self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
+    ) -> Features:
+        """The unmasked call of every probe."""
+        return self(batch.views["grid"], noise=noise, layers=layers)
+
+    def layer_id(self, name: str) -> int:
+        """0 embeddings, i + 1 block i of all stages, a merging as the block behind it."""
+        if not name.startswith("stages."):
+            return 0 if name.startswith(("patch_embed", "pos_embed")) else self.depth + 1
+        _, stage, part, *rest = name.split(".")
+        before = sum(self.section.depths[: int(stage)])
+        return before + (int(rest[0]) if part == "blocks" else 0) + 1
+
+    def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
+        if not self.training or self.section.drop_path == 0:
+            return [None] * self.depth
+        if noise is None:
+            raise ValueError("drop_path > 0 needs keyed noise while training")
+        uniform = noise.rows("drop_path", 2 * self.depth)
+        return [*drop_path_factors(uniform, self.section.drop_path)]
+
+
+def _init(module: nn.Module) -> None:
+    """As published: truncated normal linear layers; convolutions keep torch's start."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,82 @@
+"""Colour and opacity of voxels as targets (NeRF-MAE, Irshad et al., arXiv:2404.01300).
+
+Letters: B batch, R voxels a side; a grid is (B, 4, R, R, R): colour in [0, 1] and opacity alpha.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mimsuite.config.grids import RadianceTargetSection
+
+
+def opacity(density: Tensor, kind: str, delta: float = 0.01) -> Tensor:
+    """Alpha in [0, 1] of a density: ``1 - exp(-sigma delta)``; an overflowing exponential gives 1.
+
+    Args:
+        kind: ``log``: density is log sigma (instant-ngp); ``linear``: it is sigma, negative counts
+            as 0 (ReLU fields); ``alpha``: it is opacity already.
+        delta: length over which light is absorbed, in units of the field.
+    """
+    if kind == "alpha":
+        return density.clamp(0.0, 1.0)
+    sigma = density.clamp_min(0.0) if kind == "linear" else density.exp()
+    return (1 - (-sigma * delta).exp()).clamp(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class RadianceLoss:
+    """The two terms; each 0 where no voxel counts."""
+
+    colour: Tensor
+    opacity: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.colour + self.opacity
+
+
+class RadianceTarget:
+    """Squared errors, in float32 or wider; sums over the batch divided by what counts."""
+
+    def __init__(self, section: RadianceTargetSection) -> None:
+        self.section = section
+
+    def loss(self, prediction: Tensor, grid: Tensor, masked: Tensor, valid: Tensor) -> RadianceLoss:
+        """Colour over occupied voxels (three channels summed), opacity over masked valid ones.
+
+        Args:
+            prediction: (B, 4, R, R, R), opacity before the sigmoid.
+            masked: (B, 1, R, R, R) bool, voxels of masked tokens.
+            valid: the same, voxels of the scene and not of its padding.
+        """
+        wide = torch.promote_types(prediction.dtype, torch.float32)
+        prediction, grid = prediction.to(wide), grid.to(wide)
+        occupied = grid[:, 3:] > self.section.occupied
+        if self.section.rgb_region == "occupied-masked":
+            occupied = occupied & masked
+        colour = (prediction[:, :3] - grid[:, :3]).square()
+        alpha = (prediction[:, 3:].sigmoid() - grid[:, 3:]).square()
+        return RadianceLoss(_share(colour, occupied), _share(alpha, masked & valid))
+
+
+def _share(error: Tensor, counted: Tensor) -> Tensor:
+    """Sum over the voxels that count, divided by their number, at least one."""
+    return (error * counted).sum() / counted.sum().clamp_min(1)
+
+
+def valid_voxels(sizes: Tensor, side: int) -> Tensor:
+    """(B, 1, R, R, R) bool: voxels of scenes of (B, 3) ``sizes``, not of their padding."""
+    at = torch.arange(side, device=sizes.device)
+    x, y, z = (at < sizes[:, axis, None] for axis in range(3))  # (B, R) each
+    return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :]).unsqueeze(1)
+
+
+def voxels_of(tokens: Tensor, patch: int) -> Tensor:
+    """(B, X, Y, Z) of tokens -> (B, 1, R, R, R), the same for all voxels of a token."""
+    for axis in (1, 2, 3):
+        tokens = tokens.repeat_interleave(patch, dim=axis)
+    return tokens.unsqueeze(1)
