@@ -8,7 +8,7 @@ from mimsuite.data.normalize import Normalize
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.source import Sample, Source
 from mimsuite.data.train_loader import Loaded, TrainLoader, train_loader
-from mimsuite.data.training_set import open_split, open_training_set
+from mimsuite.data.training_set import open_fold, open_split, open_training_set
 from mimsuite.data.views import Views, views_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TrainLoader",
     "Views",
     "eval_loader",
+    "open_fold",
     "open_source",
     "open_split",
     "open_training_set",

@@ -8,6 +8,7 @@ import numpy as np
 
 from mimsuite.config.sections import Recipe
 from mimsuite.data.few import Subset, few_of_each_class
+from mimsuite.data.folds import split_fold
 from mimsuite.data.joined import Joined
 from mimsuite.data.opening import open_source
 from mimsuite.data.source import Source
@@ -30,7 +31,8 @@ def open_split(recipe: Recipe, split: str) -> Source:
 
 
 def open_training_set(recipe: Recipe) -> Source:
-    """The split ``data.split``, cut down by ``data.per_class`` and ``data.limit``; or a mixture.
+    """The split ``data.split`` without ``data.fold``, cut down by ``data.per_class`` and
+    ``data.limit``; or a mixture.
 
     Raises:
         UserError: keys that exclude each other; and what :func:`open_split` raises.
@@ -38,6 +40,8 @@ def open_training_set(recipe: Recipe) -> Source:
     if recipe.data.mixture is not None:
         return _open_mixture(recipe)
     source = open_split(recipe, recipe.data.split)
+    if recipe.data.folds is not None:
+        source, _ = split_fold(source, recipe.data.folds, recipe.data.fold)
     if recipe.data.per_class is not None:
         source = few_of_each_class(source, recipe.data.per_class, recipe.train.seed)
     if recipe.data.limit is not None and recipe.data.limit < len(source):
@@ -46,8 +50,16 @@ def open_training_set(recipe: Recipe) -> Source:
     return source
 
 
+def open_fold(recipe: Recipe) -> Source | None:
+    """The part of ``data.split`` that training leaves out; None without ``data.folds``."""
+    if recipe.data.folds is None:
+        return None
+    _, held = split_fold(open_split(recipe, recipe.data.split), recipe.data.folds, recipe.data.fold)
+    return held
+
+
 def _open_mixture(recipe: Recipe) -> Joined:
-    for key in ("source", "per_class", "limit"):
+    for key in ("source", "folds", "per_class", "limit"):
         if getattr(recipe.data, key):
             raise UserError(f"data.mixture and data.{key} exclude each other: set one to null")
     return Joined([_open(recipe, one.source, one.split) for one in recipe.data.mixture or ()])

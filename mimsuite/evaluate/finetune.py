@@ -8,7 +8,7 @@ split is scored once, by the weights of the last step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS, majority
 from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
 from mimsuite.evaluate.metrics import right_or_wrong, scores
+from mimsuite.evaluate.rates import Trial, choose_rate, with_rate
 from mimsuite.evaluate.score import classify
+from mimsuite.evaluate.scratch import equal_compute, equal_steps
 from mimsuite.evaluate.sources import class_count, open_labelled
 from mimsuite.methods import Method
 
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
 # Of the encoder, what the tuning recipe decides; all else is what the weights were trained with.
-_TUNED = ("drop_path", "trained_positions")
+_TUNED = (
+    *("drop_path", "trained_positions", "relative_positions", "fusion"),
+    *("points", "groups", "group_size"),
+)
+_ATTENTIVE = "image/tiny-attentive"  # for runs whose recipe names none
 # Beside the encoder, what the weights were trained with.
 _INHERITED = ("data.channels", "augment.mean", "augment.std")
+_FOLDS = ("data.folds", "data.fold")
 
 
 def compose(
@@ -49,7 +56,7 @@ def compose(
     Args:
         run: recipe of the pretrained model.
         recipe: name or file of the tuning recipe; "" = the one that the run's recipe names.
-        task: ``finetune`` or ``linear-probe``: what the recipe must be for.
+        task: ``finetune``, ``linear-probe`` or ``attentive-probe``: what the recipe must be for.
         data: labelled source; "" = the tuning recipe's, or else the run's.
         overrides: ``section.key=value``, laid over everything.
         smoke: shrink the schedule as the tuning recipe's ``smoke:`` says; the encoder keeps the
@@ -59,7 +66,12 @@ def compose(
         UserError: no recipe named, or one for another task.
         DataError: the source has no labels or one class.
     """
-    named = run.recipe.recipe.finetune if task == "finetune" else run.recipe.recipe.linear_probe
+    about = run.recipe.recipe
+    named = {
+        "finetune": about.finetune,
+        "linear-probe": about.linear_probe,
+        "attentive-probe": about.attentive_probe or _ATTENTIVE,
+    }[task]
     if not (recipe or named):
         raise UserError(f"{run.name} names no {task} recipe: give one with --recipe")
     tuning = config.load(recipe or named, smoke=smoke)
@@ -72,11 +84,15 @@ def compose(
         for key, value in run.document["model"]["encoder"].items()
         if key not in _TUNED
     }
+    source = data or tuning.recipe.data.source or run.recipe.data.source
+    same = source == run.recipe.data.source  # then what training has not seen stays unseen
     inherited = {
-        "data.source": data or tuning.recipe.data.source or run.recipe.data.source,
-        "augment.eval_resize": _eval_resize(tuning, run),
-        **{key: _value(run, key) for key in _INHERITED},
+        "data.source": source,
+        **{key: _value(run, key) for key in _INHERITED if _has(tuning, key) and _has(run, key)},
+        **{key: _value(run, key) for key in _FOLDS if same and run.recipe.data.folds},
     }
+    if _has(tuning, "augment.eval_resize"):
+        inherited["augment.eval_resize"] = _eval_resize(tuning, run)
     tuning = config.with_overrides(tuning, {**encoder, **inherited}, "pretrained run")
     tuning = config.with_overrides(tuning, list(overrides))
     train, _ = open_labelled(tuning)
@@ -96,75 +112,100 @@ class Tuned:
 
 
 def finetune(
-    path: str | Path, recipe: Resolved, out: Path, *, baselines: bool = False, **options: Any
+    path: str | Path,
+    recipe: Resolved,
+    out: Path,
+    *,
+    baselines: bool = False,
+    compute: bool = False,
+    rates: Sequence[float] | Mapping[str, float] = (),
+    **options: Any,
 ) -> dict[str, Any]:
-    """Fine-tune pretrained weights, and with ``baselines`` the same from scratch.
-
-    The baseline has the same recipe, data and number of steps, but fresh weights, a rate of its own
-    where ``optim.scratch_lr`` gives one, and no layer decay, which is made for pretrained layers
-    and would only hold fresh ones back.
+    """Fine-tune pretrained weights, and the same recipe from scratch, see :mod:`.scratch`.
 
     Args:
         path: run, checkpoint or weights file.
         recipe: from :func:`compose`.
-        out: folder for the run directories ``pretrained`` and ``from_scratch``.
+        out: folder for the run directories, called as the results are.
+        baselines: train from scratch for as many steps.
+        compute: train from scratch at equal total compute.
+        rates: factors of each one's learning rate to choose from on a held-out fifth of the
+            training split, each for itself; or the rates themselves, by the name of the result.
         options: ``resume`` (``never`` or ``auto``), ``stop`` and ``quiet`` of
-            :func:`mimsuite.train.run.train`, for both.
+            :func:`mimsuite.train.run.train`, for all.
 
     Returns:
-        ``accuracy`` and ``balanced_accuracy`` of ``pretrained`` and ``from_scratch`` (null where
-        not asked for), ``intervals`` of the gain, ``right`` (one character a test sample),
-        ``steps``, ``n_train``, ``n_test``, ``recipe``, ``runs``, ``protocol``.
+        ``accuracy`` and ``balanced_accuracy`` of ``pretrained``, ``from_scratch`` and
+        ``from_scratch_equal_compute`` (null where not asked for), ``intervals`` of the gain,
+        ``chosen`` (rates tried and taken), ``right`` (one character a test sample) and
+        ``labels`` of the same samples, ``steps``,
+        ``n_train``, ``n_test``, ``recipe``, ``runs``, ``protocol``.
 
     Raises:
         UserError: no test split, or weights that do not fit; and all that training raises.
     """
     train, test = _splits(recipe)
-    tuned = {"pretrained": _train(recipe, out / "pretrained", path, test, options)}
+    trained = {"pretrained": recipe}
     if baselines:
-        scratch = config.with_overrides(recipe, _from_scratch(recipe), "from scratch")
-        tuned["from_scratch"] = _train(scratch, out / "from_scratch", None, test, options)
-    return _result(
-        recipe,
-        tuned,
-        ("pretrained", "from_scratch"),
-        train,
-        "fine-tuning of all weights; from_scratch: fresh weights, the same steps, "
-        f"{_rates(recipe)}no layer decay; the last step's weights were scored once on the test "
-        "split",
-    )
+        trained["from_scratch"] = equal_steps(recipe)
+    if compute:
+        trained["from_scratch_equal_compute"] = equal_compute(recipe, path)
+    tuned, chosen = {}, {}
+    for name, one in list(trained.items()):
+        weights = path if name == "pretrained" else None
+        if isinstance(rates, Mapping):
+            one = with_rate(one, rates[name])
+        elif rates:
+            choice = choose_rate(one, rates, out / "rates" / name, _trial(weights, options))
+            one, chosen[name] = with_rate(one, choice.lr), choice.as_dict()
+        trained[name] = one
+        tuned[name] = train_and_score(one, out / name, weights, test, options)
+    names = ("pretrained", "from_scratch", "from_scratch_equal_compute")
+    result = _result(recipe, tuned, names, train, _protocol(trained, bool(chosen)))
+    return result | ({"chosen": chosen} if chosen else {})
 
 
-def _from_scratch(recipe: Resolved) -> dict[str, Any]:
-    changes: dict[str, Any] = {"optim.layer_decay": None}
-    if recipe.recipe.optim.scratch_lr is not None:
-        changes |= {"optim.lr": recipe.recipe.optim.scratch_lr, "optim.lr_per_256": None}
-    return changes
+def _protocol(trained: dict[str, Resolved], chosen: bool) -> str:
+    """How the figures were made, in words."""
+    words = [f"fine-tuning of all weights at rate {trained['pretrained'].recipe.lr:g}"]
+    for name, one in trained.items():
+        if name != "pretrained":
+            longer = one.recipe.schedule.epochs / trained["pretrained"].recipe.schedule.epochs
+            steps = "the same steps" if name == "from_scratch" else f"{longer:.3g} times the steps"
+            words.append(f"{name}: fresh weights, {steps}, no layer decay, rate {one.recipe.lr:g}")
+    if chosen:
+        words.append("rates were chosen on a fifth of the training split that was held out")
+    words.append("the last step's weights were scored once on the test split")
+    return "; ".join(words)
 
 
-def _rates(recipe: Resolved) -> str:
-    own = recipe.recipe.optim.scratch_lr
-    return f"rate {own:g} and not {recipe.recipe.lr:g}, " if own is not None else ""
+def _trial(weights: str | Path | None, options: dict[str, Any]) -> Trial:
+    def train_and_predict(recipe: Resolved, out: Path, held: Source) -> tuple[Tensor, Tensor]:
+        done = train_and_score(recipe, out, weights, held, options)
+        return done.predicted, done.labels
+
+    return train_and_predict
 
 
 def trained_probe(
     path: str | Path, recipe: Resolved, out: Path, *, baselines: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """The published linear-probe protocol: a head trained by a recipe on the frozen encoder.
+    """A published probe, linear or attentive: a head trained by a recipe on the frozen encoder.
 
     Arguments and errors as in :func:`finetune`; the figures have the names of
     :func:`mimsuite.evaluate.linear_probe` (``raw_input`` has no such protocol and stays null).
     """
+    kind = recipe.recipe.recipe.task.removesuffix("-probe")
     train, test = _splits(recipe)
-    tuned = {"pretrained": _train(recipe, out / "pretrained", path, test, options)}
+    tuned = {"pretrained": train_and_score(recipe, out / "pretrained", path, test, options)}
     if baselines:
-        tuned["random_init"] = _train(recipe, out / "random_init", None, test, options)
+        tuned["random_init"] = train_and_score(recipe, out / "random_init", None, test, options)
     result = _result(
         recipe,
         tuned,
         VARIANTS,
         train,
-        f"linear: {recipe.name} on the frozen encoder, trained by {recipe.recipe.optim.name}; the "
+        f"{kind}: {recipe.name} on the frozen encoder, trained by {recipe.recipe.optim.name}; the "
         f"last step's head was scored once on the test split",
     )
     if baselines:
@@ -178,6 +219,11 @@ def trained_probe(
 def _value(resolved: Resolved, key: str) -> Any:
     section, _, name = key.partition(".")
     return resolved.document[section][name]
+
+
+def _has(resolved: Resolved, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return name in resolved.document[section]
 
 
 def _eval_resize(tuning: Resolved, run: Resolved) -> int | None:
@@ -199,13 +245,14 @@ def _splits(recipe: Resolved) -> tuple[Source, Source]:
     return train, test
 
 
-def _train(
+def train_and_score(
     recipe: Resolved,
     out: Path,
     weights: str | Path | None,
     test: Source,
     options: dict[str, Any],
 ) -> Tuned:
+    """Train a classifier in the folder ``out``, from ``weights`` or fresh, and predict ``test``."""
     from mimsuite.export import initialise
     from mimsuite.train.run import train
 
@@ -245,6 +292,7 @@ def _result(
         "intervals": gains,
         "right": {name: right_or_wrong(one.predicted, one.labels) for name, one in tuned.items()},
         "steps": ours.steps,
+        "labels": ours.labels.tolist(),
         "n_train": len(train),
         "n_test": len(ours.labels),
         "classes": recipe.recipe.target.classes,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
 from mimsuite.evaluate.baselines import VARIANTS, majority, random_init
@@ -63,13 +64,18 @@ def probe_data(
     *,
     baselines: bool = False,
     seed: int = 0,
-) -> ProbeData:
+    peers: Peers = ALONE,
+) -> ProbeData | None:
     """Extract all features that :func:`linear_probe` and :func:`knn` need, once.
 
     Args:
         method: the pretrained method, on the device that shall compute.
         resolved: its recipe; the ``eval`` section says what is probed.
         test: where the figures are measured; ``None`` = a stratified part of ``train``.
+        peers: the ranks that share the extraction; what follows is the first one's work.
+
+    Returns:
+        what to probe, on the first rank; ``None`` on the others.
 
     Raises:
         DataError: no labels, one class, or fewer samples than classes.
@@ -79,19 +85,28 @@ def probe_data(
         models["random_init"] = random_init(resolved).to(next(method.parameters()).device)
     notes: list[str] = []
 
-    def tables(source: Source) -> tuple[dict[str, Sets], Tensor]:
+    def read(source: Source) -> dict[str, FeatureSet]:
+        raw = {name: baselines and name == "pretrained" for name in models}
+        return {
+            name: extract(model, source, resolved, pixels=raw[name], peers=peers)
+            for name, model in models.items()
+        }
+
+    def tables(read: dict[str, FeatureSet], source: Source) -> tuple[dict[str, Sets], Tensor]:
         variants: dict[str, Sets] = {}
-        for variant, model in models.items():
-            raw = baselines and variant == "pretrained"
-            found = _labelled(extract(model, source, resolved, pixels=raw), source, notes)
+        for variant, one in read.items():
+            found = _labelled(one, source, notes)
             sets = dict(found.features)
-            if raw:
+            if PIXELS in sets:
                 variants["raw_input"] = {PIXELS: sets.pop(PIXELS)}
             variants[variant] = sets
         assert found.labels is not None
         return variants, found.labels
 
-    train_sets, labels = tables(train)
+    of_train, of_test = read(train), {} if test is None else read(test)
+    if not peers.first:
+        return None
+    train_sets, labels = tables(of_train, train)
     if len(torch.unique(labels)) < 2:
         raise DataError(f"{train.name} has one class in '{train.split}': nothing to tell apart")
     held_fraction = resolved.recipe.eval.validation
@@ -101,7 +116,7 @@ def probe_data(
         train_sets, labels = _rows(train_sets, kept), labels[kept]
         notes.append(f"no test split: {held_fraction:.0%} of '{train.split}' is held out as one")
     else:
-        test_sets, test_labels = tables(test)
+        test_sets, test_labels = tables(of_test, test)
     parts = stratified_holdout(labels, held_fraction, seed)
     classes = int(torch.cat([labels, test_labels]).max()) + 1
     _enough(len(labels), classes, len(parts[1]), len(test_labels), train)
@@ -177,6 +192,7 @@ def _result(data: ProbeData, predict: Predict, protocol: str) -> dict[str, Any]:
     return result | {
         "chosen": chosen,
         "intervals": _intervals(guesses, data.test_labels, data.seed),
+        "labels": data.test_labels.tolist(),
         "right": {name: right_or_wrong(guess, data.test_labels) for name, guess in guesses.items()},
         "n_train": len(data.train_labels),
         "n_validation": len(data.parts[1]),

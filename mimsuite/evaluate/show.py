@@ -18,6 +18,7 @@ _WORDS = {
     "raw_input": "raw input",
     "majority": "majority",
     "from_scratch": "from scratch",
+    "from_scratch_equal_compute": "scratch, equal compute",
 }
 _MOST_CLASSES = 20
 
@@ -100,7 +101,8 @@ def _gain(intervals: Mapping[str, Any] | None) -> str:
 def _chosen(choice: Mapping[str, Any] | None) -> str:
     if choice is None:
         return ""
-    text = str(choice["features"])
-    if "learning_rate" in choice:
-        text += f", lr {choice['learning_rate']:g}, wd {choice['weight_decay']:g}"
-    return text
+    words = [str(choice["features"])] if "features" in choice else []
+    for key, word in (("learning_rate", "lr"), ("weight_decay", "wd")):
+        if key in choice:
+            words.append(f"{word} {choice[key]:g}")
+    return ", ".join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mimsuite.data import open_split, open_training_set, source_splits
+from mimsuite.data import open_fold, open_split, open_training_set, source_splits
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
     """(training split, test split or None where the source has none).
 
-    The test split is ``eval.split``; a source without it is tested on its ``test``, else ``val``.
+    Tested is on ``data.fold`` where the set is cut into folds, else on ``eval.split``; a source
+    without that split is tested on its ``test``, else ``val``.
 
     Raises:
         DataError: the source has no labels.
@@ -24,7 +25,9 @@ def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
     recipe = resolved.recipe
     train = open_training_set(recipe)
     require_labels(train)
-    existing = source_splits(recipe.data.source, channels=recipe.data.channels)
+    if (held := open_fold(recipe)) is not None:
+        return train, held
+    existing = source_splits(recipe.data.source, decoder=train.decoder)
     for split in (recipe.eval.split, "test", "val"):
         if split in existing and split != recipe.data.split:
             test = open_split(recipe, split)

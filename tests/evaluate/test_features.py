@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from mimsuite import config
 from mimsuite.config import Resolved
 from mimsuite.data import open_split
+from mimsuite.data.views import raw_pixels
 from mimsuite.errors import UserError
 from mimsuite.evaluate import FeatureSet, extract, save_features
-from mimsuite.evaluate.features import normalized_batches, raw_pixels
+from mimsuite.evaluate.features import normalized_batches
 from mimsuite.methods import Method, build
 
 

@@ -8,6 +8,9 @@ from safetensors.torch import load_file
 
 from mimsuite import config
 from mimsuite.cli.main import main
+from mimsuite.export import open_model
+from mimsuite.train import checkpoint
+from mimsuite.train.estimate import estimate
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
@@ -45,9 +48,9 @@ def test_finetune_beats_chance_and_can_be_scored_again(run: Path, pictures: Path
     result = answer(capsys, "finetune", run, "optim.scratch_lr=2e-3", "--baselines", "--json")
     baseline = config.load(Path(result["runs"]["from_scratch"]) / "config.yaml").recipe
     assert (baseline.lr, baseline.optim.layer_decay) == (2e-3, None)
-    assert "rate 0.002 and not 0.005" in result["protocol"]
+    assert "no layer decay, rate 0.002" in result["protocol"]
     assert result == json.loads((run / "finetune.json").read_text())
-    assert set(result["accuracy"]) == {"pretrained", "from_scratch"}
+    assert result["accuracy"]["from_scratch_equal_compute"] is None  # was not asked for
     assert result["accuracy"]["pretrained"] > 0.6
     tuned = Path(result["runs"]["pretrained"])
     assert tuned == run / "finetune" / "pretrained"
@@ -56,6 +59,46 @@ def test_finetune_beats_chance_and_can_be_scored_again(run: Path, pictures: Path
     assert set(scored["per_class"]) == {"blue", "green", "red"}
     again = answer(capsys, "finetune", run, "--json", "--resume", "auto")
     assert again["accuracy"]["pretrained"] == result["accuracy"]["pretrained"]
+
+
+def test_finetune_against_both_baselines_with_rates_of_their_own(run: Path, capsys) -> None:
+    words = ("--baselines", "--equal-compute", "--rates", "0.01,1", "--json")
+    result = answer(capsys, "finetune", run, *words)
+    names = ["pretrained", "from_scratch", "from_scratch_equal_compute"]
+    assert list(result["accuracy"]) == names == list(result["runs"])
+    for name, choice in result["chosen"].items():
+        base = 5e-3
+        assert list(choice["tried"]) == [f"{0.01 * base:g}", f"{base:g}"], name
+        best = max(choice["tried"].values())
+        assert choice["tried"][f"{choice['learning_rate']:g}"] == best
+    steps = {
+        name: int(checkpoint.newest(Path(folder))[0].name.removeprefix("step-"))
+        for name, folder in result["runs"].items()
+    }
+    assert steps["pretrained"] == steps["from_scratch"] == 8 * 6
+    # What pretraining cost: 2 epochs of it at the masked autoencoder's price a sample.
+    price = [
+        estimate(open_model(folder).resolved.recipe).flops
+        for folder in (run, result["runs"]["pretrained"])
+    ]
+    wanted = steps["pretrained"] + 2 * 6 * price[0] / price[1]
+    assert steps["from_scratch_equal_compute"] == pytest.approx(wanted, abs=1)
+    assert "times the steps" in result["protocol"]
+    reused = answer(
+        capsys, "finetune", run, "--baselines", "--rates", run / "finetune.json", "--json"
+    )
+    assert reused["right"]["from_scratch"] == result["right"]["from_scratch"]
+    assert "chosen" not in reused
+    trial = Path(result["runs"]["pretrained"]).parent / "rates" / "from_scratch" / "lr-0.005"
+    assert len((trial / "metrics.csv").read_text().splitlines()) > 1
+
+
+def test_rates_that_are_none_are_refused(run: Path, capsys) -> None:
+    for rates in ("0.1,x", "0", "-1,1", "nan"):
+        code, said = complaint(capsys, "finetune", run, "--rates", rates)
+        assert (code, "give factors above 0" in said) == (2, True)
+    code, said = complaint(capsys, "finetune", run, "--rates", run / "metrics.json")
+    assert (code, "cannot be read" in said) == (2, True)
 
 
 def test_published_probe_trains_only_the_head(run: Path, recipes: Path, capsys) -> None:

@@ -212,8 +212,10 @@ def test_accuracy_counts_the_sample_s_own_label() -> None:
 @pytest.mark.parametrize(("label", "fault"), [(-1, "has no label"), (10, "has label 10")])
 def test_wrong_label_names_the_sample(label: int, fault: str) -> None:
     batch = Batch.of_images(torch.zeros(2, 3, 32, 32), torch.tensor([0, label]))
+    method = Classifier(recipe())
     with pytest.raises(DataError, match=f"sample 1 {fault}"):
-        step(Classifier(recipe()), batch)
+        method.check(batch)
+    assert not step(method, batch).loss.isfinite()  # never learnt silently
 
 
 def test_unlabelled_source_and_unset_classes_are_named() -> None:

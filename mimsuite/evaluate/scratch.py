@@ -1,0 +1,58 @@
+"""Training from scratch: what fine-tuning pretrained weights must beat, in two forms.
+
+At equal steps it tells what pretraining saves in labels and tuning time; only at equal total
+compute, pretraining counted, does it tell whether pretraining was worth its cost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mimsuite import config
+from mimsuite.data import open_training_set
+from mimsuite.errors import UserError
+from mimsuite.export import open_model
+from mimsuite.train.estimate import estimate
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+
+def equal_steps(recipe: Resolved) -> Resolved:
+    """The tuning recipe for fresh weights, with the same steps.
+
+    It takes a rate of its own where ``optim.scratch_lr`` gives one, and no layer decay, which is
+    made for pretrained layers and would only hold fresh ones back.
+    """
+    changes: dict[str, Any] = {"optim.layer_decay": None}
+    if recipe.recipe.optim.scratch_lr is not None:
+        changes |= {"optim.lr": recipe.recipe.optim.scratch_lr, "optim.lr_per_256": None}
+    return config.with_overrides(recipe, changes, "from scratch")
+
+
+def equal_compute(recipe: Resolved, path: str | Path) -> Resolved:
+    """As :func:`equal_steps`, with so many more steps that they cost what pretraining and
+    fine-tuning cost together, in FLOPs; the share of warm-up stays.
+
+    Args:
+        path: of the pretrained weights, which know their recipe and step.
+
+    Raises:
+        UserError: weights from elsewhere, whose cost is not known.
+    """
+    pretrained = open_model(path)
+    if pretrained.step is None:
+        raise UserError(
+            f"{path}: weights without a step do not tell what pretraining cost: the baseline at "
+            f"equal compute needs a run directory or a checkpoint"
+        )
+    run, tuning = pretrained.resolved.recipe, recipe.recipe
+    cost = pretrained.step * run.train.global_batch * estimate(run).flops
+    samples = tuning.schedule.epochs * len(open_training_set(tuning))
+    factor = 1 + cost / (samples * estimate(tuning).flops)
+    schedule = {
+        f"schedule.{key}": round(getattr(tuning.schedule, key) * factor, 3)
+        for key in ("epochs", "warmup_epochs")
+    }
+    return config.with_overrides(equal_steps(recipe), schedule, "equal compute")
