@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo demo-seeds test test-slow soak bench-check lint type clean
+.PHONY: setup dev demo demo-seeds test test-slow test-slurm test-slurm-short test-gpu soak bench-check lint type clean
 
 setup: .venv/installed
 dev: .venv/installed-dev
@@ -31,6 +31,18 @@ test: dev
 test-slow: dev
 	$(BIN)/python -m pytest -m "slow"
 
+# On a real SLURM of two nodes, which is brought up on this machine and taken down again (root on
+# Debian; installs what is missing).
+test-slurm: dev
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-slurm-short: dev
+	$(BIN)/python -m pytest -m slurm tests/slurm/test_slurm_short.py
+
+# All that must be true on a CUDA device, of which some needs two; says what it left out, and why.
+test-gpu: dev
+	$(BIN)/python -m pytest tests/gpu -rs -s
+
 # Kills training at random moments; a shorter one is in `make test`.
 soak: dev
 	$(BIN)/python tools/soak.py --kills 100
@@ -38,6 +50,7 @@ soak: dev
 
 bench-check: dev
 	$(BIN)/python tools/bench_mae.py --check
+	$(BIN)/python tools/bench_trainer.py --check
 
 lint: dev
 	$(BIN)/ruff format --check .

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from mimsuite.config import yaml
-from mimsuite.config.faults import faults_of
+from mimsuite.config.faults import at, faults_of
 from mimsuite.config.layers import COMMAND_LINE, Layer
 from mimsuite.config.sections import Positive, Section
 from mimsuite.config.suggest import did_you_mean
@@ -30,7 +30,7 @@ def _text(pattern: str, what: str) -> AfterValidator:
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise ValueError(f"expected {what}, got {ascii(value)}")
+            raise ValueError(f"expected {what}, got {value!a}")
         return value
 
     return AfterValidator(check)
@@ -69,7 +69,7 @@ class Profile(Section):
     requeue: bool = True
     max_requeues: Annotated[int, Field(ge=0)] = 100
     modules: tuple[Module, ...] = ()
-    environment: dict[str, str | int] = {}
+    environment: Annotated[dict[str, str | int], Field(default_factory=dict)]
     setup: tuple[Line, ...] = ()  # lines of bash, before training
     container: Line | None = None  # words before the command, as in apptainer exec --nv FILE
     command: Line | None = None  # None: this installation; in a container: mimsuite
@@ -87,6 +87,7 @@ class Profile(Section):
 
 
 def profile_file() -> Path:
+    """Where profiles are kept."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "mimsuite" / "slurm.yaml"
 
@@ -114,7 +115,7 @@ def load_profile(name: str | None, given: Mapping[str, Any]) -> Profile:
     except ValidationError as error:
         faults = faults_of(error, Profile, merged)
     else:
-        faults = _contradictions(profile)
+        faults = _contradictions(profile) + _wrong_variables(profile, merged)
     if faults:
         raise UserError("\n  ".join(faults))
     return profile
@@ -170,13 +171,17 @@ def _contradictions(profile: Profile) -> list[str]:
             f"time={profile.time} is over before signal={profile.signal} comes: ask for more time "
             f"or fewer seconds"
         )
-    faults += [
-        f"environment: {ascii(name)} is not the name of a variable"
-        for name in profile.environment
-        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)
-    ]
-    values = [*profile.environment.values()]
-    one_line: Callable[[Any], bool] = lambda value: str(value).isprintable()  # noqa: E731
-    if not all(map(one_line, values)):
-        faults.append("environment: expected one line of text for each variable")
+    return faults
+
+
+def _wrong_variables(profile: Profile, layer: Layer) -> list[str]:
+    faults = []
+    for name, value in profile.environment.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            fault = f"environment: {name!a} is not the name of a variable"
+        elif not str(value).isprintable():
+            fault = f"environment.{name}: expected one line of text, got {value!a}"
+        else:
+            continue
+        faults.append(fault + at(layer.place(("environment", name))))
     return faults
