@@ -19,12 +19,15 @@ class Batch:
         index: (B,) int64, row in the global batch: the key of all noise.
         keys: B sample names, for reports.
         label: (B,) int64 class ids, -1 = unlabelled; ``None`` where the source has no labels.
+        host_index: ``index`` on the host, for work that must not wait for the device; ``None``
+            where ``index`` is there itself.
     """
 
     views: dict[str, Tensor]
     index: Tensor
     keys: list[str]
     label: Tensor | None = None
+    host_index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -36,11 +39,13 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``; copies overlap with compute where memory is pinned."""
         move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
+        host_index = self.index if self.index.device.type == "cpu" else self.host_index
         return replace(
             self,
             views={name: move(view) for name, view in self.views.items()},
             index=move(self.index),
             label=None if self.label is None else move(self.label),
+            host_index=host_index,
         )
 
     def pin_memory(self) -> Batch:
@@ -59,11 +64,18 @@ class Batch:
             index=self.index[start:stop],
             keys=self.keys[start:stop],
             label=None if self.label is None else self.label[start:stop],
+            host_index=None if self.host_index is None else self.host_index[start:stop],
         )
 
     @staticmethod
     def of_images(images: Tensor, label: Tensor | None = None) -> Batch:
         """A batch around ready tensors, (B, C, H, W); for tests and interactive use."""
+        return Batch.of_views({"image": images}, label)
+
+    @staticmethod
+    def of_views(views: dict[str, Tensor], label: Tensor | None = None) -> Batch:
+        """A batch around ready views; see :meth:`of_images`."""
+        images = next(iter(views.values()))
         keys = [str(i) for i in range(len(images))]
         index = torch.arange(len(images), device=images.device)
-        return Batch(views={"image": images}, index=index, keys=keys, label=label)
+        return Batch(views=views, index=index, keys=keys, label=label)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
@@ -25,3 +27,16 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_synced(path: Path, content: bytes) -> dict[str, Any]:
+    """Write a file through to the disk; returns its ``bytes`` and ``sha256``.
+
+    Raises:
+        OSError: it cannot be written; a part of it may be there.
+    """
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

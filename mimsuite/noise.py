@@ -70,10 +70,33 @@ class Noise:
         seed: the recipe's ``train.seed``.
         step: global optimizer step, from 0.
         index: (B,) int64, each sample's row in the global batch; the rows come on its device.
+        host_index: the same on the host, where ``index`` is not; see :meth:`on_host`.
     """
 
-    def __init__(self, seed: int, step: int, index: Tensor) -> None:
-        self.seed, self.step, self.index = seed, step, index
+    def __init__(
+        self, seed: int, step: int, index: Tensor, host_index: Tensor | None = None
+    ) -> None:
+        self.seed, self.step, self.index, self._host_index = seed, step, index, host_index
+
+    @property
+    def device(self) -> torch.device:
+        return self.index.device
+
+    def within(self, part: str) -> Noise:
+        """The same keys, with purposes of their own: for a second pass through the same module."""
+        return Noise(key_of(self.seed, part), self.step, self.index, self._host_index)
+
+    def on_host(self, purpose: str, width: int) -> Tensor:
+        """:meth:`rows`, computed on the host: no wait for a device, if the index is known here."""
+        index = self.index if self._host_index is None else self._host_index
+        if index.device.type == "meta":  # costs are being counted: any rows will do
+            index = torch.arange(len(index))
+        return Noise(self.seed, self.step, index.cpu()).rows(purpose, width)
+
+    def shared(self, purpose: str, width: int) -> Tensor:
+        """(B, width) as :meth:`rows`, on the host: one row for all samples of the step."""
+        same = torch.zeros(len(self.index), dtype=torch.int64)
+        return Noise(self.seed, self.step, same).rows(purpose, width)
 
     def rows(self, purpose: str, width: int) -> Tensor:
         """(B, width) float32 in the open interval (0, 1), keyed by (seed, purpose, step, index)."""
@@ -90,6 +113,22 @@ class FixedNoise(Noise):
 
     def __init__(self, rows: dict[str, Tensor]) -> None:
         self._rows = rows
+
+    @property
+    def device(self) -> torch.device:
+        return next((rows.device for rows in self._rows.values()), torch.device("cpu"))
+
+    def within(self, part: str) -> Noise:
+        """Rows given as ``part/purpose``."""
+        start = f"{part}/"
+        inside = {k.removeprefix(start): v for k, v in self._rows.items() if k.startswith(start)}
+        return FixedNoise(inside)
+
+    def on_host(self, purpose: str, width: int) -> Tensor:
+        return self.rows(purpose, width).cpu()
+
+    def shared(self, purpose: str, width: int) -> Tensor:
+        return self.on_host(purpose, width)
 
     def rows(self, purpose: str, width: int) -> Tensor:
         given = self._rows[purpose]

@@ -19,7 +19,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from safetensors.numpy import load_file
 
 from mimsuite.cli.main import main as mimsuite
+from mimsuite.cluster.port import free_port
 from mimsuite.train import checkpoint
 from mimsuite.train import run as _loaded  # noqa: F401  (imported before the first fork)
 
@@ -130,9 +130,7 @@ def is_saving(out: Path) -> bool:
 
 def start(out: Path, ranks: int) -> list[int]:
     """Fork the ranks of a run; returns their pids."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return [fork(out, rank, ranks, port) for rank in range(ranks)]
 
 

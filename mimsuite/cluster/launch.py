@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
 
+from mimsuite.cluster.port import free_port
 from mimsuite.errors import UserError
 
 _GRACE = 5.0  # seconds that the others have after one has failed
+_GRACE_SAVED = 60.0  # after one has saved and stopped: they have saved the same, and tidy up
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -33,7 +34,7 @@ def launch(words: Sequence[str], count: int) -> int:
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": os.environ.get(
             "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))
         ),
@@ -68,22 +69,29 @@ def launch(words: Sequence[str], count: int) -> int:
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
-    """Until all have ended, or some time after the first has failed."""
-    failed: int | None = None
+    """Until all have ended, or some time after the first has failed.
+
+    A rank that has gone cannot tell the others, and before they have met they could not hear it:
+    they are ended here.
+    """
+    failed = 0
     deadline = float("inf")
     while time.monotonic() < deadline:
         codes = [process.poll() for process in ranks]
-        if failed is None:
-            failed = next((code for code in codes if code), None)
-            if failed is not None and failed != 75:  # 75: all are saving
-                deadline = time.monotonic() + _GRACE
+        if not failed and any(codes):
+            rank = next(rank for rank, code in enumerate(codes) if code)
+            failed = codes[rank] or 0
+            deadline = time.monotonic() + (_GRACE_SAVED if failed == 75 else _GRACE)
+            if failed < 0:  # it could not say so itself
+                print(f"rank {rank} was ended by {_name(-failed)}", file=sys.stderr, flush=True)
         if None not in codes:
             break
         time.sleep(0.05)
-    return 128 - failed if failed is not None and failed < 0 else failed or 0
+    return 128 - failed if failed < 0 else failed
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -71,8 +71,12 @@ class Peers:
         """For each flag, whether it is set on some rank."""
         return flags
 
-    def texts(self, text: str) -> list[str]:
-        """The text of every rank, on every rank."""
+    def texts(self, text: str, *, patient: bool = False) -> list[str]:
+        """The text of every rank, on every rank.
+
+        Args:
+            patient: wait for the others however long they take.
+        """
         return [text]
 
     def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -157,11 +161,9 @@ class Group(Peers):
         self._doing = "step"  # what follows a vote, with the reductions of its gradients
         return tuple(bool(vote) for vote in votes)
 
-    def texts(self, text: str) -> list[str]:
-        self._doing = "gathering of texts"
-        return self._texts(text, self._control)
-
-    def _texts(self, text: str, group: dist.ProcessGroup) -> list[str]:
+    def texts(self, text: str, *, patient: bool = False) -> list[str]:
+        group = self._patient if patient else self._control
+        self._doing = "wait for another rank" if patient else "gathering of texts"
         data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else None
         data = torch.zeros(0, dtype=torch.uint8) if data is None else data
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
@@ -196,8 +198,7 @@ class Group(Peers):
                 fault = error
                 code = error.exit_code if isinstance(error, MimsuiteError) else 1
                 report = json.dumps([code, f"{type(error).__name__}: {error}"])
-        self._doing = "wait for rank 0"
-        (report, *_) = self._texts(report, self._patient)
+        (report, *_) = self.texts(report, patient=True)
         if fault is not None:
             raise fault
         if report:

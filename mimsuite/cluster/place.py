@@ -59,7 +59,7 @@ def find_place(environment: Mapping[str, str] | None = None) -> Place:
             port=_number(environment, "MASTER_PORT"),
             launcher="torchrun",
         )
-    tasks = int(environment.get("SLURM_NTASKS", "1") or 1)
+    tasks = _number(environment, "SLURM_NTASKS", 1)
     if tasks > 1 and "SLURM_STEP_ID" not in environment:
         raise UserError(
             f"this SLURM job has {tasks} tasks, but this process is none of them: start it with "
@@ -100,9 +100,10 @@ def _require(environment: Mapping[str, str], names: tuple[str, ...], launcher: s
         )
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
+def _number(environment: Mapping[str, str], name: str, absent: int = 0) -> int:
+    """The number in a variable; ``absent`` where it is not set or empty."""
     try:
-        return int(environment[name])
+        return int(environment.get(name) or absent)
     except ValueError:
         raise UserError(f"{name}={environment[name]} is not a whole number") from None
 
@@ -110,8 +111,8 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 def _slurm_port(environment: Mapping[str, str]) -> int:
     if environment.get("MASTER_PORT"):
         return _number(environment, "MASTER_PORT")
-    job = int(environment.get("SLURM_JOB_ID", "0"))
-    step = int(environment.get("SLURM_STEP_ID", "0"))
+    job = _number(environment, "SLURM_JOB_ID", 0)
+    step = _number(environment, "SLURM_STEP_ID", 0)
     return _FIRST_PORT + (job + step) % _PORTS
 
 

@@ -87,7 +87,8 @@ class Sharded(Replica):
             reason = " ".join(str(error).split())
             raise UserError(f"train.parallel=fsdp: {reason}; use train.parallel=ddp") from None
         for name in ("prepare", "mask"):  # they may use weights before the forward pass does
-            register_fsdp_forward_method(method, name)
+            if hasattr(method, name):
+                register_fsdp_forward_method(method, name)
 
     @contextmanager
     def without_sync(self) -> Iterator[None]:

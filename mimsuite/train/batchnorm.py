@@ -44,9 +44,7 @@ class SummedBatchNorm(_BatchNorm):
     @classmethod
     def of(cls, norm: _BatchNorm, total: Sum) -> SummedBatchNorm:
         """Stands in for ``norm``, with its very parameters and buffers."""
-        new = cls(
-            norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-        )
+        new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         new._parameters, new._buffers = norm._parameters, norm._buffers
         new.total = total
         return new.train(norm.training)

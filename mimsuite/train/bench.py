@@ -1,141 +1,160 @@
-"""The speed of a training step as a share of the matrix-product rate of the same run."""
+"""The speed of a training step as a share of the matrix-product rate of the same run.
+
+Steps and matrix products are timed in turns, so that both see the same machine. On a CPU seconds
+are of the process over all of its threads, which a busy machine stretches less than the clock on
+the wall; both are reported.
+"""
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.config import Resolved
 from mimsuite.methods import build
 from mimsuite.noise import Noise
+from mimsuite.report.environment import cpu_name
+from mimsuite.train.blocks import blocks_of, prepare_blocks
 from mimsuite.train.device import choose_device, peak_memory_mb
-from mimsuite.train.estimate import estimate, random_batch
+from mimsuite.train.estimate import estimate
+from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.memory import keep_freed_memory
 from mimsuite.train.optim import build_optimizer, set_lr
 from mimsuite.train.precision import Precision
+from mimsuite.train.rate import matrix_rate, memory_rate, timer
 from mimsuite.train.step import train_step
 
-# (rows, inner, columns) of the products that dominate a ViT-B step at batch 4.
-_SHAPES = ((788, 768, 2304), (788, 768, 3072), (788, 3072, 768), (788, 512, 2048))
-_GEMM_SECONDS = 0.5  # a round of products lasts about so long
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WARM_UP = 3  # steps until the heap has its final size and no page is touched for the first time
+_GEMM_ROUNDS = 7
+
+Figures = dict[str, Any]
 
 
-def bench_gemm(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Best and median rate of float32 matrix products, GFLOP/s."""
+def bench_gemm(threads: int, device: str = "auto", precision: str = "auto") -> Figures:
+    """Best and median rate of matrix products, GFLOP/s, and of a copy in memory, GB/s."""
     torch.set_num_threads(threads)
-    rates = [_gemm_rate(torch.device(device)) for _ in range(7)]
+    place = choose_device(device)
+    chosen = Precision(precision, place).name
+    rates = [matrix_rate(place, _DTYPES[chosen]) / 1e9 for _ in range(_GEMM_ROUNDS)]
     return {
         "gemm_gflops_median": statistics.median(rates),
         "gemm_gflops_best": max(rates),
-        **_machine(threads),
+        "memory_gb_per_second": memory_rate(place) / 1e9,
+        "precision": chosen,
+        **machine(place, threads),
     }
 
 
-def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> dict[str, Any]:
-    """Time steps and matrix products in turn, so that both see the same machine.
-
-    On a CPU seconds are of the process, which a busy machine stretches less than the wall clock.
-    """
+def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Figures:
+    """Time whole optimizer steps on one random batch, beside matrix products."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     recipe = resolved.recipe
     device = choose_device(recipe.train.device)
-    run, now = stepper(resolved, batch, device), _timer(device)
+    precision = Precision(recipe.train.precision, device).name
+    run, now = stepper(resolved, batch, device), timer(device)
     for _ in range(_WARM_UP):
         run()
-    seconds, rates = [], []
+    seconds, walls, rates = [], [], []
     for _ in range(rounds):
-        rates.append(_gemm_rate(device))
-        begun = now()
+        rates.append(matrix_rate(device, _DTYPES[precision]))
+        begun, wall = now(), time.perf_counter()
         run()
         seconds.append(now() - begun)
-    rates.append(_gemm_rate(device))
+        walls.append(time.perf_counter() - wall)
+    rates.append(matrix_rate(device, _DTYPES[precision]))
     second = statistics.median(seconds)
-    counted = estimate(recipe)
+    counted = estimate(recipe, precision)
     rate = counted.flops * batch / second / 1e9
-    limit = statistics.median(rates)
+    limit = statistics.median(rates) / 1e9
     return {
         "recipe": resolved.name,
         "batch": batch,
         "seconds_per_step": second,
         "seconds_min_max": [min(seconds), max(seconds)],
+        "wall_seconds_per_step": statistics.median(walls),
         "samples_per_second": batch / second,
         "gflop_per_sample": counted.flops / 1e9,
         "gflops": rate,
         "gemm_gflops": limit,
         "share_of_gemm": rate / limit,
         "peak_memory_mb": peak_memory_mb(device),
-        **_machine(threads),
+        "precision": precision,
+        "rounds": rounds,
+        **machine(device, threads),
     }
 
 
-def stepper(resolved: Resolved, batch: int, device: torch.device) -> Callable[[], None]:
+def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers: Peers) -> Figures:
+    """Wall seconds of a step of ``batch`` samples over all ranks; call it on each.
+
+    The wall counts here, since ranks wait for each other.
+    """
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    device = choose_device(resolved.recipe.train.device)
+    run = stepper(resolved, batch // peers.world, device, peers)
+    run()
+    walls = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        run()
+        peers.any(False)  # until the last rank is done
+        walls.append(time.perf_counter() - begun)
+    second = statistics.median(walls)
+    return {
+        "processes": peers.world,
+        "threads": threads,
+        "wall_seconds_per_step": second,
+        "samples_per_second": batch / second,
+    }
+
+
+def stepper(
+    resolved: Resolved, batch: int, device: torch.device, peers: Peers = ALONE
+) -> Callable[[], None]:
     """A function that runs one whole optimizer step on the same random batch."""
     recipe = resolved.recipe
     method = build(recipe).train().to(device)
+    prepare_blocks(method, recipe.train, device)
+    replica = peers.replicate(method, blocks_of(method), recipe.train.parallel)
     optimizer = build_optimizer(method, recipe)
     set_lr(optimizer, recipe.lr)
     precision = Precision(recipe.train.precision, device)
-    images = random_batch(recipe, batch, device)
+    rows = random_batch(shapes_of(recipe), batch, device)
 
     def run() -> None:
         train_step(
             method,
             optimizer,
-            [images],
+            [rows],
             1,
             noise=lambda rows: Noise(recipe.train.seed, 0, rows.index),
             precision=precision,
             clip_grad=recipe.optim.clip_grad,
+            peers=peers,
+            replica=replica,
         )
 
     return run
 
 
-def print_bench(figures: dict[str, Any], as_json: bool) -> None:
-    """A line a figure for people on stderr, or one JSON object on stdout."""
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        print(f"{name.replace('_', ' '):>22}  {shown}", file=sys.stderr)
-
-
-def _gemm_rate(device: torch.device) -> float:
-    """GFLOP/s over the shapes, each for its share of the time."""
-    now = _timer(device)
-    flops = elapsed = 0.0
-    for rows, inner, columns in _SHAPES:
-        left = torch.randn(rows, inner, device=device)
-        right = torch.randn(inner, columns, device=device)
-        out = left @ right
-        begun = now()
-        while now() - begun < _GEMM_SECONDS / len(_SHAPES):
-            torch.mm(left, right, out=out)
-            flops += 2.0 * rows * inner * columns
-        elapsed += now() - begun
-    return flops / elapsed / 1e9
-
-
-def _timer(device: torch.device) -> Callable[[], float]:
-    if device.type != "cuda":
-        return time.process_time
-
-    def now() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return now
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    return {"threads": threads, "processor": platform.processor() or platform.machine()}
+def machine(device: torch.device, threads: int) -> Figures:
+    """What a figure depends on beside the code."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {
+        "device": name,
+        "threads": threads,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+    }

@@ -74,24 +74,26 @@ def save(root: Path, state: CheckpointState, reports: Sequence[str] = ()) -> Pat
     hidden = root / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
     hidden = folder_of_parts(root, state.step) if reports else hidden
     try:
-        need_space(root)
+        if not reports:
+            need_space(root)
         hidden.mkdir(exist_ok=bool(reports))
-        tensors = {f"rank-{rank:05d}": own for rank, own in enumerate(state.ranks)}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            f"rank-{rank:05d}": own for rank, own in enumerate(state.ranks)
+        }
         files: dict[str, Any] = {}
         if reports:
             files, found = parts.index(list(reports))
-            content = json.dumps(found, indent=1).encode()
-            files[parts.INDEX] = write_synced(hidden / parts.INDEX, content)
+            files[parts.INDEX] = write_synced(hidden / parts.INDEX, _json(found))
         else:
-            tensors = {"model": state.model, "optim": state.optim, "ema": state.ema} | tensors
-        for name, content in tensors.items():
-            if content:
+            groups = {"model": state.model, "optim": state.optim, "ema": state.ema, **groups}
+        for name, tensors in groups.items():
+            if tensors:
                 file = f"{name}.safetensors"
-                files[file] = write_synced(hidden / file, _dump(content))
+                files[file] = write_synced(hidden / file, _dump(tensors))
         facts = {"step": state.step, "recipe": state.document, **state.facts}
-        files["state.json"] = write_synced(hidden / "state.json", json.dumps(facts, indent=1).encode())
+        files["state.json"] = write_synced(hidden / "state.json", _json(facts))
         manifest = {"format": FORMAT, "step": state.step, "files": files}
-        write_synced(hidden / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+        write_synced(hidden / "MANIFEST.json", _json(manifest))
         _sync_folder(hidden)
         if final.exists():  # the same step again, after a resume from an older one
             remove(final)
@@ -159,6 +161,16 @@ def newest_before(root: Path, step: int) -> Path | None:
     return next((path for path in older if damage(path) is None), None)
 
 
+def require_sound(path: Path) -> None:
+    """Refuse a checkpoint that is damaged, or none at all.
+
+    Raises:
+        UserError: says what is wrong with it.
+    """
+    if (reason := damage(path)) is not None:
+        raise UserError(f"checkpoint {path} is damaged ({reason}): use an older one beside it")
+
+
 def read(path: Path, *, verified: bool = False) -> CheckpointState:
     """Read a checkpoint folder.
 
@@ -168,9 +180,8 @@ def read(path: Path, *, verified: bool = False) -> CheckpointState:
     Raises:
         UserError: it is damaged, or no checkpoint.
     """
-    reason = None if verified else damage(path)
-    if reason is not None:
-        raise UserError(f"checkpoint {path} is damaged ({reason}): use an older one beside it")
+    if not verified:
+        require_sound(path)
     facts = json.loads((path / "state.json").read_text())
 
     def tensors(name: str) -> dict[str, Tensor]:
@@ -199,6 +210,7 @@ def steps(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
+    """Optimizer steps behind a checkpoint, by its name."""
     return int(path.name.removeprefix("step-"))
 
 
@@ -222,6 +234,10 @@ def need_space(root: Path) -> None:
     free = shutil.disk_usage(root).free
     if free < _SPACE_FACTOR * size:
         raise OSError(f"{free >> 20} MiB free in {root}, a checkpoint takes {size >> 20} MiB")
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1).encode()
 
 
 def _dump(tensors: Mapping[str, Tensor]) -> bytes:

@@ -1,29 +1,66 @@
-"""What a recipe costs, counted on the meta device: no weights, no data, no time.
+"""What a recipe costs: counted on tensors that have shapes and no content, so without time or data.
 
-Letters: one sample is one row of the batch; FLOPs count a multiply and an add as two.
+Letters: one sample is one row of the batch; FLOPs count a multiply and an add as two, and only
+those of matrix products, convolutions and attention.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimsuite.batch import Batch
-from mimsuite.config import Resolved
-from mimsuite.config.section import height_width
-from mimsuite.config.sections import Recipe
+from mimsuite.config.sections import OptimSection, Recipe
 from mimsuite.errors import MimsuiteError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
-from mimsuite.train.device import choose_device
+from mimsuite.train.blocks import prepare_blocks
+from mimsuite.train.example import Shapes, random_batch, shapes_of
+from mimsuite.train.flops import CORRECTED
 from mimsuite.train.step import run_method
 
-_BYTES = 4  # parameters, gradients, optimizer state: float32
-_COPIES = 4  # weight, gradient and AdamW's two moments
+_FLOAT = 4  # bytes of a weight, a gradient and an entry of the optimizer's state: float32
+_MOMENTS = {"adamw": 2, "lars": 1, "sgd": 1}  # copies of the weights in the optimizer's state
+_WORKSPACE = 3  # gradients that the backward pass of one operation holds beside what was kept
+_SIZES = (2, 4)  # samples of the two counts: what grows from one to the other is of the samples
+_BACKWARD = 2  # times the forward pass, where the backward pass cannot be counted
+
+Counted = Literal["forward and backward", "forward, times 3"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device at the peak of a step, by part.
+
+    Attributes:
+        casts: copies of the weights in the number format of autocast.
+        activations: kept for the backward pass, with its workspace.
+        saving: of the file of a checkpoint that is being written; 0 where that is the host's.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    ema: int
+    casts: int
+    activations: int
+    saving: int = 0
+
+    @property
+    def total(self) -> int:
+        """A checkpoint is written when activations are gone."""
+        always = self.weights + self.gradients + self.optimizer + self.ema
+        return always + max(self.casts + self.activations, self.saving)
+
+    def as_dict(self) -> dict[str, int]:
+        return {**asdict(self), "total": self.total}
 
 
 @dataclass(frozen=True)
@@ -32,98 +69,178 @@ class Estimate:
 
     Attributes:
         parameters, trained: number of elements.
-        flops: of one sample, forward and backward.
-        activation_bytes: kept for the backward pass by one sample, float32.
+        forward_flops, flops: of one sample; the latter with the backward pass.
+        counted: how ``flops`` was found.
+        state_bytes: of all weights and buffers.
+        moments: copies of the trained weights in the optimizer's state.
+        ema: whether a moving average of the state is kept.
+        fixed_bytes: kept for the backward pass whatever the batch: weights cast by autocast.
+        sample_bytes: kept for the backward pass by one sample.
+        largest_bytes: of these, the largest single tensor.
     """
 
     parameters: int
     trained: int
+    forward_flops: int
     flops: int
-    activation_bytes: int
+    counted: Counted
+    state_bytes: int
+    moments: int
+    ema: bool
+    fixed_bytes: int
+    sample_bytes: int
+    largest_bytes: int
+
+    def memory(self, micro_batch: int, shards: int = 1, *, on_host: bool = False) -> Memory:
+        """Peak memory of training at so many samples at once, without the framework's own.
+
+        Args:
+            shards: devices over which FSDP spreads weights, gradients and optimizer.
+            on_host: the device is the CPU, in whose memory checkpoints are put together, too.
+        """
+        trained = self.trained * _FLOAT // shards
+        state = self.state_bytes // shards
+        return Memory(
+            weights=state,
+            gradients=trained,
+            optimizer=self.moments * trained,
+            ema=state if self.ema else 0,
+            casts=self.fixed_bytes,
+            activations=micro_batch * (self.sample_bytes + _WORKSPACE * self.largest_bytes),
+            saving=max(state, self.moments * trained) if on_host else 0,
+        )
 
     def memory_bytes(self, micro_batch: int) -> int:
-        """Peak memory of training at so many samples at once, without the framework's own."""
-        fixed = self.parameters * _BYTES + self.trained * _BYTES * (_COPIES - 1)
-        return fixed + self.activation_bytes * micro_batch
+        """Peak memory of one device; see :meth:`memory`."""
+        return self.memory(micro_batch).total
+
+    def largest_micro_batch(self, free: float, shards: int = 1, *, on_host: bool = False) -> int:
+        """Samples at once for which so many bytes suffice; 0: not even one."""
+        one, two = (self.memory(n, shards, on_host=on_host).total for n in (1, 2))
+        if one > free:
+            return 0
+        return 1 + int((free - one) // max(1, two - one))
 
 
-def estimate(recipe: Recipe) -> Estimate:
-    """Count one sample's step on the meta device."""
-    with torch.device("meta"):
+def estimate(recipe: Recipe, precision: str = "fp32") -> Estimate:
+    """Count a step of a few samples.
+
+    Args:
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for a step under autocast.
+
+    Raises:
+        DataError, UserError: samples of this modality have no shape that the recipe tells, and
+            its data cannot be opened.
+    """
+    shapes = shapes_of(recipe)
+    with torch.device("meta"):  # where initialisation, which may look at values, does nothing
         method = build(recipe).train()
-        owned = {p.untyped_storage()._cdata for p in method.parameters()}
-        saved: dict[int, int] = {}  # views share a storage, which counts once
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in owned:
-                saved[storage._cdata] = storage.nbytes()
-            return tensor
-
-        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-        with FlopCounterMode(display=False) as counter, hooks:
-            loss = _loss(method, random_batch(recipe, 1, torch.device("meta")), recipe.train.seed)
-            loss.backward()
+    try:
+        # As if on a CPU: on the meta device itself attention would be the one that keeps its maps.
+        with FakeTensorMode(allow_non_fake_inputs=True), _CPU, _Sound():
+            method.to_empty(device=_CPU)
+            few, more = _counts(method, shapes, recipe, precision)
+    except MimsuiteError:
+        raise
+    except Exception:  # of any kind: a method that looks at values; they take a real step
+        method = build(recipe).train()
+        few, more = _counts(method, shapes, recipe, precision)
+    rows = _SIZES[1] - _SIZES[0]
+    sample_bytes = max(0, more.kept - few.kept) // rows
     return Estimate(
         parameters=sum(p.numel() for p in method.parameters()),
         trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        flops=counter.get_total_flops(),
-        activation_bytes=sum(saved.values()),
+        forward_flops=(more.forward - few.forward) // rows,
+        flops=(more.both - few.both) // rows,
+        counted=few.counted,
+        state_bytes=_bytes_of(method),
+        moments=_moments(recipe.optim),
+        ema=recipe.train.ema is not None,
+        fixed_bytes=max(0, few.kept - _SIZES[0] * sample_bytes),
+        sample_bytes=sample_bytes,
+        largest_bytes=more.largest // _SIZES[1],
     )
 
 
-def random_batch(recipe: Recipe, size: int, device: torch.device) -> Batch:
-    """Normal noise in the shape of the recipe's images."""
-    encoder = recipe.model.encoder
-    shape = (size, encoder.in_channels, *height_width(encoder.image_size))
-    return Batch.of_images(torch.randn(shape, device=device))
+_CPU = torch.device("cpu")
 
 
-def print_estimate(resolved: Resolved) -> None:
-    """`--dry-run`: the counts, then one real step of one sample where its memory is free."""
-    from mimsuite.report import dry_run_table
+class _Sound(TorchFunctionMode):
+    """Whether there is something wrong with a tensor that has no content: no."""
 
-    recipe = resolved.recipe
-    counted = estimate(recipe)
-    device = choose_device(recipe.train.device)
-    micro = recipe.train.micro_batch or recipe.train.global_batch
-    seconds = None
-    if counted.memory_bytes(1) < 0.8 * _free_memory(device):
-        seconds = _time_one_sample(recipe, device)
-    dry_run_table(resolved, counted, micro, _samples(resolved), seconds, str(device))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__bool__:
+            return False
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Of one step: FLOPs, and bytes kept for the backward pass."""
+
+    forward: int
+    both: int
+    counted: Counted
+    kept: int
+    largest: int
+
+
+def _counts(method: Method, shapes: Shapes, recipe: Recipe, precision: str) -> list[_Count]:
+    prepare_blocks(method, recipe.train.model_copy(update={"compile": False}), _CPU)
+    return [_count(method, shapes, size, recipe, precision) for size in _SIZES]
+
+
+def _count(method: Method, shapes: Shapes, size: int, recipe: Recipe, precision: str) -> _Count:
+    """Run one step; views of a tensor share its storage, which counts once."""
+    owned = {tensor.untyped_storage()._cdata for tensor in _state_of(method)}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in owned:
+            kept[storage._cdata] = storage
+        return tensor
+
+    cast = nullcontext() if precision == "fp32" else torch.autocast("cpu", torch.bfloat16)
+    batch = random_batch(shapes, size, _CPU)
+    counted: Counted = "forward and backward"
+    with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), cast:
+            loss = _loss(method, batch, recipe.train.seed)
+        forward = both = counter.get_total_flops()
+        # What recomputation keeps of one block at a time is within the workspace.
+        sizes = [storage.nbytes() for storage in kept.values()]
+        try:
+            loss.backward()
+            both = counter.get_total_flops()
+        except RuntimeError:  # an operation without a backward formula for tensors without content
+            counted, both = "forward, times 3", forward * (1 + _BACKWARD)
+    method.zero_grad()
+    batch_bytes = sum(view.numel() * _FLOAT for view in batch.views.values())
+    return _Count(forward, both, counted, sum(sizes) + batch_bytes, max(sizes, default=0))
+
+
+def _state_of(method: nn.Module) -> list[Tensor]:
+    return [*method.parameters(), *method.buffers()]
+
+
+def _bytes_of(method: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in _state_of(method))
+
+
+def _moments(optim: OptimSection) -> int:
+    return 0 if optim.name != "adamw" and not optim.momentum else _MOMENTS[optim.name]
 
 
 def _loss(method: Method, batch: Batch, seed: int) -> Tensor:
     return run_method(method, batch, Noise(seed, 0, batch.index)).loss
 
 
-def _time_one_sample(recipe: Recipe, device: torch.device) -> float:
-    """Seconds of the second of two steps of one sample."""
-    method = build(recipe).train().to(device)
-    batch = random_batch(recipe, 1, device)
-    elapsed = 0.0
-    for _ in range(2):
-        begun = time.perf_counter()
-        loss = _loss(method, batch, recipe.train.seed)
-        loss.backward()
-        loss.item()  # waits for the device
-        elapsed = time.perf_counter() - begun
-    return elapsed
-
-
-def _free_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    with open("/proc/meminfo") as file:
-        lines = dict(line.split(":") for line in file)
-    return float(lines["MemAvailable"].split()[0]) * 1024
-
-
-def _samples(resolved: Resolved) -> int | None:
+def samples_of(recipe: Recipe) -> int | None:
     """Size of the data where it can be opened; a dry run needs none."""
     from mimsuite.data import open_training_set
 
     try:
-        return len(open_training_set(resolved.recipe))
+        return len(open_training_set(recipe))
     except MimsuiteError:
         return None

@@ -46,8 +46,13 @@ def write_part(folder: Path, groups: Groups, rank: int, world: int) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         facts = write_synced(folder / file, dump_tensors(pieces))
     except OSError as error:
-        return json.dumps({"error": f"rank {rank}: {error}"})
+        return failure(rank, error)
     return json.dumps({"file": file, "facts": facts, "names": list(pieces)})
+
+
+def failure(rank: int, error: OSError) -> str:
+    """The report of a rank that could not write its part."""
+    return json.dumps({"error": f"rank {rank}: {error}"})
 
 
 def index(reports: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, list[str]]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType
 
 _SIGNALS = tuple(
@@ -15,6 +16,8 @@ _SIGNALS = tuple(
     for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 )
+
+_ONE = 0.5  # seconds in which the same signal counts once
 
 
 class StopFlag:
@@ -42,6 +45,12 @@ class StopFlag:
             signal.signal(number, self._handle)
         return self
 
+    def ignore(self) -> None:
+        """From now on: all is saved, and peers that are done too make srun end this process."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = number
@@ -53,8 +62,12 @@ def _count(numbers: int) -> None:
     In a thread, since Python's own handlers wait while the main thread is inside native code, and
     what is asked to stop twice may be a collective that waits for a lost peer.
     """
-    asked = 0
+    asked, last, when = 0, 0, 0.0
     while arrived := os.read(numbers, 1):
-        asked += arrived[0] in _SIGNALS
+        if arrived[0] not in _SIGNALS:
+            continue
+        # SLURM sends the same one twice at a time limit, by slurmd and through srun.
+        asked += arrived[0] != last or time.monotonic() - when > _ONE
+        last, when = arrived[0], time.monotonic()
         if asked == 2:
             os._exit(128 + arrived[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from mimsuite.batch import Batch
 from mimsuite.cluster import find_place
 from mimsuite.cluster.peers import Peers, join
 from mimsuite.config import Resolved
+from mimsuite.config.sections import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
+from mimsuite.data.views import Views
 from mimsuite.errors import MimsuiteError, Preempted, UserError
 from mimsuite.methods import Method, build
 from mimsuite.noise import key_of
@@ -27,12 +29,12 @@ from mimsuite.report import RunDirectory
 from mimsuite.report.follower import Follower
 from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
-from mimsuite.train.memory import keep_freed_memory
+from mimsuite.train.lock import RunLock
+from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
+from mimsuite.train.pictures import Pictures
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.state import seed_generators
 from mimsuite.train.trainer import Trainer
-
-_PICTURE_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ def train(
     place = find_place()
     device = choose_device(recipe.train.device, place.local_rank)
     peers = join(place, device, recipe.train.timeout_seconds)
-    with peers.named_faults():
-        return _train(resolved, Path(out), device, peers, resume, initialise, stop, quiet)
+    with peers.named_faults(), RunLock() as lock:
+        return _train(resolved, Path(out), device, peers, lock, resume, initialise, stop, quiet)
 
 
 def _train(
@@ -89,6 +91,7 @@ def _train(
     out: Path,
     device: torch.device,
     peers: Peers,
+    lock: RunLock,
     resume: str,
     initialise: Callable[[Method], list[str]] | None,
     stop: StopFlag | None,
@@ -101,7 +104,7 @@ def _train(
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     _require_one_recipe(resolved, peers)
-    start = _checkpoint_to_resume(out, resume, peers)
+    start = _checkpoint_to_resume(out, resume, peers, lock)
     seed_generators(key_of(recipe.train.seed, "weights"))
     method = build(recipe)
     notes = initialise(method) if initialise is not None and start is None else []
@@ -118,6 +121,7 @@ def _train(
         world=peers.world,
     )
     normalize = views.normalizer(device)
+    notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
     trainer = Trainer(
         method,
         resolved,
@@ -130,8 +134,8 @@ def _train(
     if start is not None:
         trainer.load(start)
     # Everything that a wrong command could upset is behind us: only now is something written.
-    run = _open_run(out, resolved, peers, resume)
-    with _verdict(run, trainer), loader:
+    run = _open_run(out, resolved, peers, resume, lock)
+    with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
         if peers.first:
             checkpoint.clean(run.checkpoints)
         run.cut_back(trainer.step)
@@ -142,30 +146,47 @@ def _train(
             run.log(note)
         if not quiet:
             _banner(trainer, run, loader, notes)
-        pictures = _Pictures(trainer, run)
+        if (warning := trainer.precision.warning) is not None and peers.first:
+            report.warn(warning)
+            run.log(f"warning: {warning}")
+        pictures = Pictures(trainer, run)
         every = recipe.log.every_steps
         with report.progress(
             trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
         ) as progress:
             trainer.fit(run, loader, progress, watch=pictures)
-        peers.on_first(lambda: _finish(trainer, run, pictures))
+        pictures.at_end()
+        peers.on_first(lambda: _finish(trainer, run))
     if not quiet:
         report.next_commands(run.path)
-    trained = trainer.ema.module if trainer.ema is not None else method
+    trained = trainer.whole_method(averaged=True)
     return TrainResult(run.path, trained.eval(), trainer.step, time.monotonic() - begun)
 
 
-def _open_run(out: Path, resolved: Resolved, peers: Peers, resume: str) -> RunDirectory:
-    """The run directory, made by the first rank; the others write a log in it."""
+def _first_batches(
+    recipe: Recipe, views: Views, normalize: Callable[[Batch], Batch]
+) -> Iterator[Batch]:
+    """The training stream from its start, the same on every rank."""
+    with train_loader(open_training_set(recipe), recipe, views) as loader:
+        for loaded in loader:
+            yield normalize(loaded.batch)
+
+
+def _open_run(
+    out: Path, resolved: Resolved, peers: Peers, resume: str, lock: RunLock
+) -> RunDirectory:
+    """The run directory, made and locked by the first rank; the others write a log in it."""
     made: list[RunDirectory] = []
-    peers.on_first(
-        lambda: made.append(RunDirectory.create(out, resolved, resume=resume != "never"))
-    )
+
+    def create() -> None:
+        made.append(RunDirectory.create(out, resolved, resume=resume != "never"))
+        lock.take(out)
+
+    peers.on_first(create)
     return made[0] if made else Follower(out, peers.rank)
 
 
-def _finish(trainer: Trainer, run: RunDirectory, pictures: _Pictures) -> None:
-    pictures.at_end()
+def _finish(trainer: Trainer, run: RunDirectory) -> None:
     report.save_curves(run.path)
     run.finish("DONE", step=trainer.step)
     report.write_page(run.path)
@@ -180,35 +201,44 @@ def _require_one_recipe(resolved: Resolved, peers: Peers) -> None:
 
 
 def _checkpoint_to_resume(
-    out: Path, resume: str, peers: Peers
+    out: Path, resume: str, peers: Peers, lock: RunLock
 ) -> checkpoint.CheckpointState | None:
-    if resume == "never":
-        return None
-    if resume != "auto":
-        return checkpoint.read(Path(resume))
-    if not (out / "checkpoints").is_dir():
-        return None
-    path, rejected = checkpoint.newest(out)
-    for line in rejected if peers.first else ():
-        report.warn(f"passed over a damaged checkpoint: {line}")
-    return None if path is None else checkpoint.read(path, verified=True)
+    """Found and verified by the first rank, once no other run can change it; read by all."""
+    found: list[Path] = []
+
+    def find() -> None:
+        if resume != "never" and (out / "config.yaml").exists():
+            lock.take(out)
+        if resume == "auto" and (out / "checkpoints").is_dir():
+            path, rejected = checkpoint.newest(out)
+            for line in rejected:
+                report.warn(f"passed over a damaged checkpoint: {line}")
+            found.extend([] if path is None else [path])
+        elif resume not in ("never", "auto"):
+            checkpoint.require_sound(Path(resume))
+            found.append(Path(resume))
+
+    peers.on_first(find)
+    (name, *_) = peers.texts(str(found[0]) if found else "")
+    return checkpoint.read(Path(name), verified=True) if name else None
 
 
 @contextmanager
-def _verdict(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
+def _verdict(run: RunDirectory, trainer: Trainer, samples: int) -> Iterator[None]:
     """Leave PREEMPTED or FAILED in the run directory when training stops early."""
     try:
         yield
     except Preempted as stop:
         run.finish("PREEMPTED", step=trainer.step, reason=str(stop))
+        trainer.stop.ignore()
+        with suppress(RuntimeError):  # none leaves before all are here: srun then ends the others
+            trainer.peers.any(True)
         raise
-    except torch.OutOfMemoryError as error:
-        run.finish("FAILED", step=trainer.step, reason=str(error))
-        raise MimsuiteError(
-            "out of memory: set train.micro_batch to a smaller number (the global batch and the "
-            "result stay the same)"
-        ) from None
     except (Exception, KeyboardInterrupt) as error:
+        if is_out_of_memory(error):
+            reason = out_of_memory(trainer.device, trainer.recipe.train, samples, trainer.step)
+            run.finish("FAILED", step=trainer.step, reason=reason)
+            raise MimsuiteError(reason) from None
         run.finish("FAILED", step=trainer.step, reason=f"{type(error).__name__}: {error}")
         raise
 
@@ -229,35 +259,3 @@ def _banner(trainer: Trainer, run: RunDirectory, loader: TrainLoader, notes: lis
         log=run.log,
         **trainer.facts(),
     )
-
-
-class _Pictures:
-    """Pictures of the first batch, its masks, and how it is rebuilt as training goes on."""
-
-    def __init__(self, trainer: Trainer, run: RunDirectory) -> None:
-        self.trainer, self.run = trainer, run
-        self.batch: Batch | None = None
-        epochs = trainer.recipe.log.pictures_every_epochs
-        self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
-
-    def __call__(self, batch: Batch) -> None:
-        """Called with each micro-batch before its step; draws when it is time."""
-        if not self.trainer.peers.first:
-            return
-        step = self.trainer.step
-        if self.batch is None:
-            self.batch = batch.rows(0, _PICTURE_SAMPLES)
-            if step == 0:
-                self._draw(None)
-        elif self.every is not None and step and step % self.every == 0:
-            self._draw(step)
-
-    def at_end(self) -> None:
-        if self.batch is not None:
-            self._draw(self.trainer.step)
-
-    def _draw(self, step: int | None) -> None:
-        trainer, batch = self.trainer, self.batch
-        assert batch is not None
-        seed = trainer.recipe.train.seed
-        report.first_pictures(self.run, trainer.method, batch, seed=seed, step=step)

@@ -74,13 +74,27 @@ class Saver:
             gathered = {n: whole(t, keep=self.peers.first) for n, t in groups.items()}
         else:
             gathered = {name: {} for name in groups}
-            folder = checkpoint.folder_of_parts(run.checkpoints, state.step)
-            own = parts.write_part(folder, groups, self.peers.rank, self.peers.world)
+            own = self._write_part(run, state.step, groups)
             reports = self.peers.texts(own, patient=True)
-        facts = {**state.facts, retention.FIGURE: self._mean_loss()}
-        ready = replace(state, facts=facts, **gathered)
+        ready = replace(
+            state,
+            model=gathered["model"],
+            optim=gathered["optim"],
+            ema=gathered["ema"],
+            facts={**state.facts, retention.FIGURE: self._mean_loss()},
+        )
         self.peers.on_first(lambda: self._write(run, ready, reports, last))
         self._at, self.step = time.monotonic(), state.step
+
+    def _write_part(self, run: RunDirectory, step: int, groups: parts.Groups) -> str:
+        """Returns a report; see :mod:`mimsuite.train.parts`."""
+        try:
+            if self.peers.first:
+                checkpoint.need_space(run.checkpoints)
+        except OSError as error:
+            return parts.failure(0, error)
+        folder = checkpoint.folder_of_parts(run.checkpoints, step)
+        return parts.write_part(folder, groups, self.peers.rank, self.peers.world)
 
     def _write(
         self, run: RunDirectory, state: CheckpointState, reports: list[str], last: bool

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from mimsuite.config.sections import ScheduleSection
+
 
 def half_cosine(
     epoch: float, *, lr: float, min_lr: float, warmup_epochs: float, epochs: float
@@ -18,3 +20,69 @@ def half_cosine(
         return lr * epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / (epochs - warmup_epochs) if epochs > warmup_epochs else 1.0
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: int) -> float:
+    """Linear warm-up that ends on the peak, then half a cosine from it (BEiT's, CAE's and
+    VideoMAE's schedule).
+
+    Args:
+        step: optimizer steps done; the first runs at rate 0 where there is a warm-up.
+        lr: peak rate, of the last step of the warm-up and of the next one.
+        min_lr: where the cosine would end one step after the last.
+        warmup: steps of it; of a single one the rate is 0.
+        total: steps in all.
+    """
+    if step < warmup:
+        return lr * step / (warmup - 1) if warmup > 1 else 0.0
+    progress = (step - warmup) / (total - warmup)
+    return min_lr + 0.5 * (lr - min_lr) * (1.0 + math.cos(math.pi * progress))
+
+
+def epoch_lagged(
+    epoch: int, *, lr: float, min_lr: float, warmup_lr: float, warmup_epochs: float, epochs: float
+) -> float:
+    """The rate of a whole epoch as Point-MAE's training loop has it.
+
+    Its scheduler moves on behind each epoch to the rate that was due in it, so epochs 0 and 1 have
+    the same rate. The cosine begins at epoch 0, below the warm-up, and ``min_lr`` holds from
+    ``epochs`` on.
+
+    Args:
+        epoch: whole epochs done.
+        warmup_lr: where the linear warm-up begins.
+    """
+    due = max(epoch - 1, 0)
+    if due < warmup_epochs:
+        return warmup_lr + due * (lr - warmup_lr) / warmup_epochs
+    if due >= epochs:
+        return min_lr
+    return min_lr + 0.5 * (lr - min_lr) * (1.0 + math.cos(math.pi * due / epochs))
+
+
+def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int) -> float:
+    """Rate of the step that follows ``step`` finished ones; ``lr`` is the peak."""
+    if section.kind == "cosine-per-step":
+        return cosine_per_step(
+            step,
+            lr=lr,
+            min_lr=section.min_lr,
+            warmup=round(section.warmup_epochs * steps_per_epoch),
+            total=max(round(section.epochs * steps_per_epoch), step + 1),
+        )
+    if section.kind == "epoch-lagged":
+        return epoch_lagged(
+            step // steps_per_epoch,
+            lr=lr,
+            min_lr=section.min_lr,
+            warmup_lr=section.warmup_lr,
+            warmup_epochs=section.warmup_epochs,
+            epochs=section.epochs,
+        )
+    return half_cosine(
+        step / steps_per_epoch,
+        lr=lr,
+        min_lr=section.min_lr,
+        warmup_epochs=section.warmup_epochs,
+        epochs=section.epochs,
+    )

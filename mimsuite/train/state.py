@@ -28,7 +28,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     ours = model.state_dict()
     for name in dict.fromkeys((*ours, *tensors)):
-        saved = tensors[name] if name in tensors else None
+        saved = tensors.get(name)
         target = ours.get(name)
         if saved is None or target is None or saved.shape != target.shape:
             raise UserError(

@@ -78,11 +78,11 @@ def train_step(
         with nullcontext() if number == accumulation else replica.without_sync():
             with precision.autocast():
                 output = run_method(method, batch, rows, peers.gather, replica)
-            weighted = output.weight is not None and loss_scope == "global"
-            share = output.weight.detach().float() if weighted else None
-            precision.backward(
-                output.loss / accumulation if share is None else output.loss * share
-            )
+            share = None if output.weight is None else output.weight.detach().float()
+            if loss_scope == "rank":
+                share = None
+            weighted = share is not None
+            precision.backward(output.loss / accumulation if share is None else output.loss * share)
         names = list(output.terms)
         values = [output.loss.detach(), *(output.terms[name].float() for name in names)]
         if share is None:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.utils import ModelEmaV3
 
 from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.config import Resolved
-from mimsuite.data.damage import Damage
 from mimsuite.errors import DivergedError, Preempted, UserError
-from mimsuite.methods.base import Method
+from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
 from mimsuite.report.console import warn
 from mimsuite.train import checkpoint, replay
+from mimsuite.train.average import MovingAverage
+from mimsuite.train.batchnorm import sync_batchnorm
+from mimsuite.train.blocks import blocks_of, prepare_blocks
+from mimsuite.train.damage_report import DamageReport
 from mimsuite.train.device import peak_memory_mb
 from mimsuite.train.meter import Meter
 from mimsuite.train.optim import build_optimizer, set_lr
 from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
-from mimsuite.train.schedule import half_cosine
+from mimsuite.train.saving import Saver
+from mimsuite.train.schedule import rate_at
+from mimsuite.train.sharding import whole
 from mimsuite.train.state import (
     generator_tensors,
     load_generators,
@@ -39,9 +42,6 @@ if TYPE_CHECKING:
     from mimsuite.data import TrainLoader
     from mimsuite.report import Progress, RunDirectory
 
-_FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
-_NAMED = 5  # corrupt samples that are warned of one by one
-
 
 @dataclass
 class Clock:
@@ -53,7 +53,10 @@ class Clock:
 
 
 class Trainer:
-    """One run of one method on one process.
+    """One run of one method, as one of its processes.
+
+    Args:
+        method: on its device; changed in place as the recipe's ``train`` section wants.
 
     Attributes:
         step: optimizer steps done.
@@ -70,20 +73,22 @@ class Trainer:
         stop: StopFlag,
         peers: Peers = ALONE,
     ) -> None:
-        self.peers, self.replica = peers, peers.replicate(method)
+        train = resolved.recipe.train
+        if train.sync_batchnorm:
+            sync_batchnorm(method, peers, device)
+        prepare_blocks(method, train, device)
+        self.peers = peers
+        self.replica = peers.replicate(method, blocks_of(method), train.parallel)
         self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
         self.normalize, self.device, self.stop = normalize, device, stop
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = round(self.recipe.schedule.epochs * steps_per_epoch)
         self.optimizer = build_optimizer(method, self.recipe)
-        self.precision = Precision(self.recipe.train.precision, device)
-        decay = self.recipe.train.ema
-        self.ema = None if decay is None else ModelEmaV3(method, decay=decay)
+        self.precision = Precision(train.precision, device)
+        self.average = None if train.ema is None else MovingAverage(method, train.ema)
         self.meter = Meter()
+        self.saver = Saver(peers, self.recipe.checkpoint, self.warn)
         self.step = 0
-        self._saved_at, self._saved_step, self._failed_saves = time.monotonic(), -1, 0
-        self._damaged = 0
-        self._unreported: list[Damage] = []  # for the first rank to report
         self._stopping = self._rewound = False
 
     # --- the loop ---
@@ -106,12 +111,14 @@ class Trainer:
             DivergedError: too many steps in a row without a finite loss.
         """
         self.run = run
+        self._damage = DamageReport(self.peers, run, self.warn)
         self.method.train()
         batches = self._batches(loader, watch)
         self._clock = Clock(time.monotonic())
         while self.step < self.total_steps:
             result = self.train_step(batches, loader.accumulation)
             self.meter.add(result)
+            self.saver.add(result)
             if self._due(self.recipe.log.every_steps):
                 self.write_log(progress, loader.worker_memory_mb())
                 if self.meter.bad_in_a_row >= self.recipe.train.max_bad_steps:
@@ -119,7 +126,7 @@ class Trainer:
                     loader.start_at(self.step)
                     batches = self._batches(loader, watch)
             self.peers.at(self.step)
-            stop, late = self.peers.any(bool(self.stop), self._late())
+            stop, late = self.peers.any(bool(self.stop), self.saver.late())
             if stop:
                 self._stopping = True
                 self.save()
@@ -128,11 +135,9 @@ class Trainer:
                 raise Preempted(f"stopped by {name} after saving step {self.step}")
             if late or self._due(self.recipe.checkpoint.every_steps):
                 self.save()
-        if self._saved_step != self.step:
+        if self.saver.step != self.step:
             self.save()
-        if self._damaged:
-            were = "sample was" if self._damaged == 1 else "samples were"
-            self._warn(f"{self._damaged} corrupt {were} replaced by another; see events.jsonl")
+        self._damage.sum_up()
 
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
@@ -143,27 +148,21 @@ class Trainer:
             self.optimizer,
             (next(batches) for _ in range(accumulation)),
             accumulation,
-            noise=lambda batch: Noise(seed, step, batch.index),
+            noise=lambda batch: Noise(seed, step, batch.index, batch.host_index),
             precision=self.precision,
             clip_grad=self.recipe.optim.clip_grad,
             peers=self.peers,
             replica=self.replica,
+            loss_scope=self.recipe.train.loss_scope,
         )
-        if self.ema is not None and not bool(result.skipped):
-            self.ema.update(self.method)
+        if self.average is not None:
+            self.average.update(self.method, result.skipped)
         self.step += 1
         return result
 
     def lr_at(self, step: int) -> float:
         """Learning rate of the step that follows ``step`` finished ones."""
-        schedule = self.recipe.schedule
-        return half_cosine(
-            step / self.steps_per_epoch,
-            lr=self.recipe.lr,
-            min_lr=schedule.min_lr,
-            warmup_epochs=schedule.warmup_epochs,
-            epochs=schedule.epochs,
-        )
+        return rate_at(self.recipe.schedule, self.recipe.lr, step, self.steps_per_epoch)
 
     def _batches(self, loader: TrainLoader, watch: Callable[[Batch], None]) -> Iterator[Batch]:
         """Micro-batches on the device, normalised; damage is reported as it is met."""
@@ -173,7 +172,8 @@ class Trainer:
             loaded = next(stream)
             self._clock.waiting += time.monotonic() - begun
             self._clock.samples += len(loaded.batch)
-            self._report(loaded.damage)
+            self._damage.add(loaded.damage, self.step)
+            self.method.check(loaded.batch)
             batch = self.normalize(loaded.batch)
             watch(batch)
             self._batch = batch
@@ -204,47 +204,18 @@ class Trainer:
         self.run.cut_back(self.step)
         self.run.event("rewind", here, to=self.step, bad_steps=bad)
         if self.peers.first:
-            self._warn(f"no finite loss in {bad} steps: back from step {here} to {self.step}")
+            self.warn(f"no finite loss in {bad} steps: back from step {here} to {self.step}")
 
     # --- log ---
 
-    def _report(self, damage: list[Damage]) -> None:
-        """Corrupt samples: an event each, and a warning for the first few."""
-        if not self.peers.first:
-            self._unreported += damage
-            return
-        for bad in damage:
-            self._damaged += 1
-            self.run.event(
-                "bad_sample",
-                self.step,
-                key=bad.key,
-                shard=bad.shard,
-                kind=bad.kind,
-                message=bad.message,
-            )
-            if self._damaged <= _NAMED:
-                self._warn(f"replaced {bad}")
-            elif self._damaged == _NAMED + 1:
-                self._warn("more samples are replaced: events.jsonl names all of them")
-
-    def _report_of_others(self) -> None:
-        """Corrupt samples that other ranks found since the last line."""
-        told = self.peers.texts("" if self.peers.first else self._untold())
-        for text in told if self.peers.first else ():
-            self._report([Damage(**item) for item in json.loads(text or "[]")])
-
-    def _untold(self) -> str:
-        found, self._unreported = self._unreported, []
-        return json.dumps([vars(item) for item in found]) if found else ""
-
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """On the terminal and in the log."""
         warn(text)
         self.run.log(f"warning: {text}")
 
     def write_log(self, progress: Progress, worker_memory_mb: float | None) -> None:
         """A line of metrics: the means since the last one."""
-        self._report_of_others()
+        self._damage.collect(self.step)
         means = self.meter.read()
         now = time.monotonic()
         seconds = max(now - self._clock.started, 1e-9)
@@ -266,12 +237,13 @@ class Trainer:
     # --- state ---
 
     def state(self) -> checkpoint.CheckpointState:
+        """The state as this rank has it, without copies; all ranks call it."""
         return checkpoint.CheckpointState(
             step=self.step,
             document=self.resolved.document,
             model=self.method.state_dict(),
             optim=optimizer_tensors(self.optimizer),
-            ema={} if self.ema is None else self.ema.module.state_dict(),
+            ema={} if self.average is None else self.average.tensors,
             ranks=self.peers.tensors(generator_tensors()),
             facts={
                 "scaler": self.precision.state_dict(),
@@ -301,44 +273,42 @@ class Trainer:
                 f"have {self.steps_per_epoch}: resume with the same data and global batch"
             )
         load_optimizer(self.optimizer, state.optim)
-        if self.ema is not None and state.ema:
-            self.ema.module.load_state_dict(state.ema)
+        if self.average is not None and state.ema:
+            self.average.load(state.ema)
         self.precision.load_state_dict(state.facts["scaler"])
         self.meter.load_state_dict(state.facts["meter"])
         if self.peers.rank < len(state.ranks):
             load_generators(state.ranks[self.peers.rank])
-        self.step = self._saved_step = state.step
+        self.step = state.step
+        self.saver.loaded(state.step)
 
     def save(self) -> None:
         """Write a checkpoint; a failure is warned of, and fatal only when it repeats."""
-        state = self.state()
-        self.peers.on_first(lambda: self._write(state))
-        self._saved_at, self._saved_step = time.monotonic(), self.step
+        last = self.step == self.total_steps or self._stopping
+        self.saver.save(self.run, self.state(), last=last)
 
-    def _write(self, state: checkpoint.CheckpointState) -> None:
-        try:
-            checkpoint.save(self.run.checkpoints, state)
-            checkpoint.prune(self.run.checkpoints, self.recipe.checkpoint.keep)
-        except OSError as error:
-            self._failed_saves += 1
-            self._warn(f"checkpoint at step {self.step} not written: {error}")
-            last = self.step == self.total_steps or self._stopping
-            if last or self._failed_saves >= _FAILED_SAVES:
-                raise UserError(
-                    f"cannot write checkpoints in {self.run.checkpoints}: "
-                    f"{error.strerror or error}; make room there and go on with --resume auto"
-                ) from None
-            return
-        self._failed_saves = 0
-        self.run.event("save", self.step)
+    def whole_method(self, *, averaged: bool = False) -> Method:
+        """The method with all of its weights in this process; all ranks call it.
+
+        Where they are sharded it is a copy, else the trained method itself.
+
+        Args:
+            averaged: with the moving average's weights, where there is one. Without a copy the
+                trained weights are overwritten.
+        """
+        average = self.average if averaged else None
+        if average is None and not self.replica.sharded:
+            return self.method
+        tensors = whole(self.method.state_dict() if average is None else average.tensors)
+        method = self.method
+        if self.replica.sharded:
+            with torch.random.fork_rng(devices=[]):
+                method = build(self.recipe).to(self.device).train(self.method.training)
+        load_model(method, tensors)
+        return method
 
     def _due(self, every: int | None) -> bool:
         return every is not None and (self.step % every == 0 or self.step == self.total_steps)
-
-    def _late(self) -> bool:
-        """Whether the last save is too long ago."""
-        minutes = self.recipe.checkpoint.every_minutes
-        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
     def facts(self) -> dict[str, Any]:
         """For the banner: sizes of what is trained."""

@@ -202,9 +202,9 @@ def test_fine_tuning_with_two_ranks_gives_the_figure_of_one(one, tmp_path):
     assert found[0]["right"] == found[1]["right"]
 
 
-def test_probes_of_frozen_features_refuse_to_run_several_times(one):
+def test_what_is_one_process_work_refuses_to_run_several_times(one):
     done = subprocess.run(
-        [sys.executable, "-m", "mimsuite", "knn", str(one)],
+        [sys.executable, "-m", "mimsuite", "evaluate", str(one)],
         env={**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
         capture_output=True,

@@ -63,7 +63,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> dict[str, object]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write", full)
+    monkeypatch.setattr(checkpoint, "write_synced", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(tmp_path, state(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -92,10 +92,9 @@ def test_everything_is_synced_before_the_final_name(
     assert calls[5:] == ["rename step-00000005", f"sync {tmp_path.name}"]
 
 
-def test_prune_keeps_the_newest_and_clean_removes_leftovers(tmp_path: Path) -> None:
-    for step in range(1, 6):
+def test_clean_removes_leftovers(tmp_path: Path) -> None:
+    for step in (4, 5):
         checkpoint.save(tmp_path, state(step))
-    checkpoint.prune(tmp_path, keep=2)
     (tmp_path / ".tmp-step-00000009-dead").mkdir()
     (tmp_path / ".del-step-00000001-dead").mkdir()
     checkpoint.clean(tmp_path)

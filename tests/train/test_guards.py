@@ -57,6 +57,8 @@ class Faulty(Method):
         fault = json.loads(os.environ.get("FAULT", "{}"))
         ours = os.environ.get("RANK", "0") == fault.get("rank", "0")
         over = Path(fault["once"]) if "once" in fault else None
+        if ctx.noise.step == fault.get("hungry"):
+            torch.empty(1 << 50)
         if ours and ctx.noise.step in fault.get("steps", []) and not (over and over.exists()):
             loss = loss * torch.tensor(float("nan"))
             if over and ctx.noise.step == fault["steps"][-1]:
@@ -114,13 +116,26 @@ def equal(one: dict[str, dict], other: dict[str, dict]) -> bool:
     )
 
 
-def test_a_bad_step_of_one_rank_is_skipped_by_all(train):
-    out, _ = train("run", "--procs", "2", steps=[6, 7], rank="1")
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_bad_step_of_one_rank_is_skipped_by_all(train, parallel):
+    key = f"train.parallel={parallel}"
+    out, _ = train("run", "--procs", "2", key, steps=[6, 7], rank="1")
     assert [event["steps"] for event in events(out, "skip")] == [2]
     before, after = state(out, 6), state(out, 8)
     assert equal(before, after)  # weights, optimizer and moving average are untouched
     assert not equal(after, state(out, 10))
     assert (out / "DONE").exists()
+
+
+def test_no_memory_left_is_said_with_what_was_in_use_and_what_helps(train):
+    keys = ("train.precision=bf16", "checkpoint.every_steps=null")
+    out, said = train("run", *keys, code=1, hungry=3)
+    assert "warning: train.precision=bf16 on a CPU" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "out of memory at step 3, with " in line
+    assert " MiB in use at the peak: set train.micro_batch=8 (now 16" in line
+    assert "train.checkpoint_activations=true" in line
+    assert "out of memory" in json.loads((out / "FAILED").read_text())["reason"]
 
 
 def test_what_passes_is_gone_back_from_and_leaves_no_trace(train):

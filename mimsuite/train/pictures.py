@@ -1,0 +1,46 @@
+"""Pictures of the first batch, its masks, and how it is rebuilt as training goes on."""
+
+from __future__ import annotations
+
+from mimsuite import report
+from mimsuite.batch import Batch
+from mimsuite.report import RunDirectory
+from mimsuite.train.trainer import Trainer
+
+_SAMPLES = 32
+
+
+class Pictures:
+    """Called with each micro-batch before its step; the first rank draws when it is time.
+
+    All ranks call it alike: where weights are sharded they are put together for a picture.
+    """
+
+    def __init__(self, trainer: Trainer, run: RunDirectory) -> None:
+        self.trainer, self.run = trainer, run
+        self.batch: Batch | None = None
+        epochs = trainer.recipe.log.pictures_every_epochs
+        self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
+        self._drawn = -1  # at this step: a step may have several micro-batches
+
+    def __call__(self, batch: Batch) -> None:
+        step = self.trainer.step
+        if self.batch is None:
+            self.batch = batch.rows(0, _SAMPLES)
+            if step == 0:
+                self._draw(None)
+        elif self.every is not None and step and step % self.every == 0 and step != self._drawn:
+            self._draw(step)
+        self._drawn = step
+
+    def at_end(self) -> None:
+        if self.batch is not None:
+            self._draw(self.trainer.step)
+
+    def _draw(self, step: int | None) -> None:
+        trainer = self.trainer
+        assert self.batch is not None
+        method = trainer.whole_method()
+        if trainer.peers.first:
+            seed = trainer.recipe.train.seed
+            report.first_pictures(self.run, method, self.batch, seed=seed, step=step)
