@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from mimsuite.cli import output
-from mimsuite.cli.options import JsonOption, OverridesArgument
+from mimsuite.cli.options import JsonOption, OverridesArgument, RecipeArgument
+from mimsuite.cluster.launch import launch
 from mimsuite.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed against this machine's own limit.")
 
 
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Samples a step.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")]
+
+
 @app.command()
 def step(
-    recipe: Annotated[str, typer.Argument(help="Recipe name or YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    batch: Annotated[int, typer.Option(help="Samples a step.")] = 4,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Timed steps; the median counts.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    batch: BatchOption = 4,
+    threads: ThreadsOption = 1,
+    rounds: RoundsOption = 5,
+    as_json: JsonOption = False,
 ) -> None:
-    """Time one training step on random images, with the optimizer, beside matrix products.
+    """Time one training step on random samples, with the optimizer, beside matrix products.
 
     Example: mimsuite bench step image/mae-vitb16-in1k
     """
     from mimsuite import config
-    from mimsuite.train.bench import bench_step, print_bench
+    from mimsuite.train.bench import bench_step
 
     resolved = config.load(recipe, overrides or [])
-    print_bench(bench_step(resolved, batch, threads, rounds), as_json)
+    figures = bench_step(resolved, batch, threads, rounds)
+    _tell(f"a step of {resolved.name}", figures, as_json)
 
 
 @app.command()
@@ -113,30 +123,149 @@ def _loader_table(figures: dict[str, Any]) -> list[str]:
 
 
 @app.command()
+def gemm(
+    threads: ThreadsOption = 1,
+    device: DeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine's rate of matrix products in the shapes of ViT-B, and of copies.
+
+    Example: mimsuite bench gemm --threads 2
+    """
+    from mimsuite.train.bench import bench_gemm
+
+    _tell("what this machine can do", bench_gemm(threads, device, precision), as_json)
+
+
+@app.command()
+def ddp(
+    ctx: typer.Context,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    procs: Annotated[int, typer.Option(min=2, metavar="N", help="Processes.")] = 2,
+    batch: BatchOption = 8,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    rounds: RoundsOption = 3,
+    report: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Time a step shared by N processes of this machine, and by one with all their threads.
+
+    Example: mimsuite bench ddp image/mae-vitb16-in1k --procs 2
+    """
+    from mimsuite.cluster import find_place
+
+    place = find_place()
+    if place.world == 1 and batch % procs:
+        raise UserError(f"--batch {batch} cannot be shared evenly by --procs {procs}")
+    if place.world > 1:
+        if report is None:
+            raise UserError("bench ddp starts its processes by itself: leave the launcher out")
+        _rank(recipe, overrides or [], batch, threads, rounds, report)
+        return 0
+    with TemporaryDirectory(prefix="mimsuite-bench-") as folder:
+        file = Path(folder) / "figures.json"
+        words = [*ctx.find_root().obj.words, "--report", str(file)]
+        code = launch(words, procs)
+        if code or not file.exists():
+            return code or 1
+        shared = json.loads(file.read_text())
+    figures = _alone(recipe, overrides or [], batch, threads * procs, rounds)
+    one = figures.pop("samples_per_second")
+    figures |= {**shared, "one_process": one, "scaling": shared["samples_per_second"] / one}
+    _tell(f"{procs} processes on a step of {recipe}", figures, as_json)
+    return 0
+
+
+@app.command("all")
+def everything(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="Recipe name or YAML file.")
+    ] = "image/mae-vitb16-in1k",
+    overrides: OverridesArgument = None,
+    batch: BatchOption = 4,
+    threads: ThreadsOption = 1,
+    rounds: RoundsOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure matrix products, a step and the loader, one after the other.
+
+    Example: mimsuite bench all --json > speed.json
+    """
+    from mimsuite import config
+    from mimsuite.data.bench import bench_data
+    from mimsuite.train.bench import bench_gemm, bench_step
+
+    resolved = config.load(recipe, overrides or [])
+    place, precision = resolved.recipe.train.device, resolved.recipe.train.precision
+    found = {"gemm": bench_gemm(threads, place, precision)}
+    _tell("what this machine can do", found["gemm"], False)
+    found["step"] = bench_step(resolved, batch, threads, rounds)
+    _tell(f"a step of {resolved.name}", found["step"], False)
+    found["data"] = bench_data(rounds=rounds)
+    for line in _loader_table(found["data"]):
+        output.say(line)
+    if as_json:
+        output.print_json(found)
+
+
+@app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="bad-batch-... of a run that diverged.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Run the batch at which training broke again, and name the gradients that are not finite.
 
     Example: mimsuite bench replay runs/first/bad-batch-00001199-rank-0.safetensors
     """
-    from mimsuite.train.bench import print_bench
+    from mimsuite.report.files import jsonable
     from mimsuite.train.replay import replay as run_again
 
-    print_bench(run_again(file, device), as_json)
+    found = run_again(file, device)
+    if as_json:
+        output.print_json(jsonable(found))
+        return
+    for name, value in found.items():
+        output.say(f"{name.replace('_', ' '):>12}  {value}")
 
 
-@app.command()
-def gemm(
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+def _tell(title: str, figures: dict[str, Any], as_json: bool) -> None:
+    from mimsuite.report.bench import bench_table
+
+    bench_table(title, figures)
+    if as_json:
+        output.print_json(figures)
+
+
+def _rank(
+    recipe: str, overrides: list[str], batch: int, threads: int, rounds: int, report: Path
 ) -> None:
-    """Measure this machine's rate of float32 matrix products in the shapes of ViT-B.
+    """One of several processes; the first writes down what was measured."""
+    from mimsuite import config
+    from mimsuite.cluster import find_place
+    from mimsuite.cluster.peers import join
+    from mimsuite.train.bench import bench_ranks
+    from mimsuite.train.device import choose_device
 
-    Example: mimsuite bench gemm
-    """
-    from mimsuite.train.bench import bench_gemm, print_bench
+    resolved = config.load(recipe, overrides)
+    train, place = resolved.recipe.train, find_place()
+    device = choose_device(train.device, place.local_rank)
+    peers = join(place, device, train.timeout_seconds)
+    figures = bench_ranks(resolved, batch, threads, rounds, peers)
+    if peers.first:
+        report.write_text(json.dumps(figures))
 
-    print_bench(bench_gemm(threads), as_json)
+
+def _alone(
+    recipe: str, overrides: list[str], batch: int, threads: int, rounds: int
+) -> dict[str, Any]:
+    from mimsuite import config
+    from mimsuite.cluster.peers import ALONE
+    from mimsuite.train.bench import bench_ranks, machine
+    from mimsuite.train.device import choose_device
+
+    resolved = config.load(recipe, overrides)
+    device = choose_device(resolved.recipe.train.device)
+    return {**machine(device, threads), **bench_ranks(resolved, batch, threads, rounds, ALONE)}

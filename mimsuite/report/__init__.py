@@ -6,7 +6,6 @@ Importing this does not import torch or matplotlib.
 from mimsuite.report.commands import next_steps
 from mimsuite.report.console import banner, next_commands, say, warn
 from mimsuite.report.curves import save_curves
-from mimsuite.report.dry_run import dry_run_table
 from mimsuite.report.page import write_page
 from mimsuite.report.pictures import save_batch, save_panels
 from mimsuite.report.progress import Progress, progress
@@ -20,7 +19,6 @@ __all__ = [
     "Status",
     "banner",
     "draw_panels",
-    "dry_run_table",
     "first_pictures",
     "next_commands",
     "next_steps",

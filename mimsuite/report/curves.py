@@ -15,13 +15,13 @@ from mimsuite.report.files import read_lines
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_PANELS = (("loss", "loss"), ("lr", "learning rate"), ("grad_norm", "gradient norm"))
-_LIGHT = {"paper": "#ffffff", "ink": "#1f2937", "faint": "#e5e7eb", "mark": "#9ca3af"}
-_LIGHT |= {"loss": "#2563eb", "lr": "#d97706", "grad_norm": "#059669"}
+PANELS = (("loss", "loss"), ("lr", "learning rate"), ("grad_norm", "gradient norm"))
+LIGHT = {"paper": "#ffffff", "ink": "#1f2937", "faint": "#e5e7eb", "mark": "#9ca3af"}
+LIGHT |= {"loss": "#2563eb", "lr": "#d97706", "grad_norm": "#059669"}
 _DARK = {"paper": "#161b22", "ink": "#d1d5db", "faint": "#2d333b", "mark": "#6b7280"}
 _DARK |= {"loss": "#60a5fa", "lr": "#fbbf24", "grad_norm": "#34d399"}
-_FEW = 40  # rows, below which they are drawn as they are, with dots
-_SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
+FEW = 40  # rows, below which they are drawn as they are, with dots
+SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
 
 
 def save_curves(run_dir: str | Path) -> Path | None:
@@ -50,15 +50,15 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
     from matplotlib.figure import Figure
 
     rows = list(read_lines(run_dir / "metrics.jsonl"))
-    series = {name: _series(rows, name) for name, _ in _PANELS}
+    series = {name: points_of(rows, name) for name, _ in PANELS}
     if not any(points for points in series.values()):
         return None
     resumes = [row["step"] for row in read_lines(run_dir / "events.jsonl") if _is_resume(row)]
-    colours = _DARK if dark else _LIGHT
-    with rc_context(_style(colours)):
+    colours = _DARK if dark else LIGHT
+    with rc_context(figure_style(colours)):
         figure = Figure(figsize=(6.4, 4.4), dpi=220, layout="constrained")
         axes = figure.subplot_mosaic([["loss", "loss"], ["lr", "grad_norm"]], height_ratios=[3, 2])
-        for name, title in _PANELS:
+        for name, title in PANELS:
             _draw(axes[name], series[name], title, colours[name], smooth=name != "lr")
             axes[name].set_xlabel("step")
             axes[name].margins(x=0.02)
@@ -92,7 +92,7 @@ def _moving_average(values: Sequence[float], span: float) -> list[float]:
     return result
 
 
-def _series(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+def points_of(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     """(step, value) of a column; infinities are gaps like NaN."""
     points = []
     for row in rows:
@@ -119,12 +119,12 @@ def _draw(
         power = 0
     values = [value / 10.0**power for value in values]
     axes.set_title(f"{title} ($\\times 10^{{{power}}}$)" if power else title, loc="left")
-    if len(finite) < _FEW:
+    if len(finite) < FEW:
         axes.plot(steps, values, color=colour, marker="o", markersize=2.5, linewidth=1.2)
     else:
         if smooth:
             axes.plot(steps, values, color=colour, alpha=0.35, linewidth=0.7)
-            values = smoothed(values, len(values) / _SMOOTH)
+            values = smoothed(values, len(values) / SMOOTH)
         axes.plot(steps, values, color=colour, linewidth=1.6)
     if smooth and min(finite) > 0 and max(finite) > 20 * min(finite):
         axes.set_yscale("log")
@@ -136,7 +136,8 @@ def _is_resume(row: dict[str, Any]) -> bool:
     return row.get("event") == "resume" and isinstance(row.get("step"), int | float)
 
 
-def _style(colours: dict[str, str]) -> Any:
+def figure_style(colours: dict[str, str]) -> Any:
+    """Settings of matplotlib for figures of this look."""
     return {
         "font.size": 8.5,
         "axes.titlesize": 9.5,

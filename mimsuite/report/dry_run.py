@@ -1,76 +1,102 @@
-"""What `--dry-run` prints: what a recipe costs, before anything is trained."""
+"""What a recipe costs, before anything is trained: printed by `--dry-run` and by the doctor."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mimsuite.report.console import batch_line, epochs_line, lr_line, rows, say, warn
 from mimsuite.report.text import count, duration, memory
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
+    from mimsuite.train.plan import Plan
+
+_PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "ema": "moving average",
+    "casts": "weights cast",
+    "activations": "activations",
+    "saving": "checkpoint in the making",
+}
 
 
-class Costs(Protocol):
-    """What was counted; FLOPs are of one sample, forward and backward."""
-
-    @property
-    def parameters(self) -> int: ...
-
-    @property
-    def trained(self) -> int: ...
-
-    @property
-    def flops(self) -> int: ...
-
-    def memory_bytes(self, micro_batch: int) -> int:
-        """Peak memory with so many samples at once."""
-
-
-def dry_run_table(
-    resolved: Resolved,
-    costs: Costs,
-    micro_batch: int,
-    samples: int | None,
-    seconds_per_sample: float | None,
-    device: str,
-) -> None:
-    """Print parameters, compute, memory, steps and time.
-
-    Args:
-        micro_batch: samples on the device at once.
-        samples: size of the data; ``None`` = not known.
-        seconds_per_sample: of a step of one sample; ``None`` where even one does not fit.
-    """
-    recipe = resolved.recipe
-    accumulation = max(1, recipe.train.global_batch // micro_batch)
+def plan_table(resolved: Resolved, plan: Plan) -> None:
+    """Print parameters, compute, batch, memory by part, rate, steps and hours."""
+    recipe, costs, devices = resolved.recipe, plan.costs, plan.devices
+    share = plan.per_device * plan.accumulation
     lines = [
         ("model", f"{count(costs.parameters)} parameters, {count(costs.trained)} trained"),
-        ("compute", f"{costs.flops / 1e9:.3g} GFLOP a sample, forward and backward"),
-        ("batch", batch_line(recipe.train.global_batch, 1, accumulation)),
-        ("memory", f"about {_megabytes(costs, micro_batch)} at {micro_batch} samples, fp32"),
+        (
+            "compute",
+            f"{costs.flops / 1e9:.3g} GFLOP a sample ({costs.forward_flops / 1e9:.3g} forward; "
+            f"counted: {costs.counted})",
+        ),
+        ("batch", batch_line(plan.global_batch, devices.count, plan.accumulation)),
+        ("memory", _memory(plan)),
+        *(("", line) for line in _parts(plan)),
         ("lr", lr_line(recipe)),
     ]
-    epochs = recipe.schedule.epochs
-    if samples is None:
+    if plan.samples is None:
         lines.append(("steps", f"unknown: no data ({epochs_line(recipe)})"))
     else:
-        steps = round(epochs * (samples // recipe.train.global_batch))
-        lines.append(("steps", f"{steps} ({epochs_line(recipe)} of {samples} samples)"))
-    if seconds_per_sample is not None:
-        lines.append(("speed", _speed(seconds_per_sample, samples, epochs, device)))
-    say(f"dry run of {resolved.name}: nothing is trained", "bold cyan")
+        text = f"{plan.steps} ({epochs_line(recipe)} of {plan.samples} samples)"
+        lines.append(("steps", text))
+    lines.append(("time", _time(plan)))
+    say(f"{resolved.name}: what it takes, nothing is trained", "bold cyan")
     rows(lines)
-    if seconds_per_sample is None:
-        warn(f"not even one sample fits into the free memory of {device}: no step was tried")
+    if plan.fits is False:
+        warn(out_of_room(plan))
+    elif plan.fits and plan.micro_batch > plan.per_device and plan.accumulation > 1:
+        rows([("", f"train.micro_batch={plan.micro_batch} of {share} would fit, too")])
 
 
-def _megabytes(costs: Costs, micro_batch: int) -> str:
-    return memory(costs.memory_bytes(micro_batch) / 1e6)
+def out_of_room(plan: Plan) -> str:
+    """One line: that memory does not suffice, and what to change."""
+    need, free = plan.memory.total / 1e6, (plan.devices.memory_bytes or 0) / 1e6
+    fault = f"{memory(need)} are needed on {plan.devices.name}, {memory(free)} are free"
+    if plan.micro_batch:
+        return f"{fault}: set train.micro_batch={plan.micro_batch} (the result stays the same)"
+    more = "train.checkpoint_activations=true, or train.parallel=fsdp on more devices"
+    return f"{fault}, and not even one sample fits: try {more}"
 
 
-def _speed(seconds: float, samples: int | None, epochs: float, device: str) -> str:
-    text = f"{seconds * 1000:.0f} ms a sample on {device}, one at a time"
-    if samples is None:
-        return text
-    return f"{text}; at most {duration(seconds * samples * epochs)} in all"
+def speed_line(seconds: float, plan: Plan) -> None:
+    """Print what one sample took, one at a time."""
+    text = f"{seconds * 1000:.0f} ms a sample on {plan.devices.name}, one at a time"
+    if plan.samples is not None:
+        text += f"; at most {duration(seconds * plan.samples * plan.epochs)} in all"
+    rows([("tried", text)])
+
+
+def _memory(plan: Plan) -> str:
+    devices = plan.devices
+    text = f"about {memory(plan.memory.total / 1e6)} at {plan.per_device} samples"
+    text += f", {devices.precision} on {devices.name}"
+    if devices.memory_bytes is None:
+        return text + " (of unknown size: give --memory-gb)"
+    return text + f", of {memory(devices.memory_bytes / 1e6)} free"
+
+
+def _parts(plan: Plan) -> list[str]:
+    """The parts of the memory, largest first, a few to a line."""
+    parts = plan.memory.as_dict()
+    shown = sorted((n for n in _PARTS if parts[n] > 0), key=lambda n: -parts[n])
+    texts = [f"{_PARTS[name]} {memory(parts[name] / 1e6)}" for name in shown]
+    return [", ".join(texts[first : first + 4]) for first in range(0, len(texts), 4)]
+
+
+def _time(plan: Plan) -> str:
+    if plan.peak_flops is None:
+        return f"unknown: the device's peak rate is {plan.peak_origin}"
+    rate = f"{plan.utilisation:.0%} of {plan.peak_flops / 1e12:.3g} TFLOP/s ({plan.peak_origin})"
+    if plan.hours is None:
+        flops = plan.costs.flops * 1e6 * plan.epochs
+        hours = flops / (plan.devices.count * plan.peak_flops * plan.utilisation) / 3600
+        return f"{_hours(hours)} for each million samples, at {rate}"
+    return f"{_hours(plan.hours)} at {rate}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"

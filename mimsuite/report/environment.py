@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "devices": _device_names(),
         "cuda": _cuda_version(),
         "git_commit": _git_commit(),
@@ -38,7 +38,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's model, or where that is not known its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mimsuite.methods import Panel
 
 _SMALLEST, _LARGEST = 96, 448  # pixels: a cell's short side at least, its long side at most
+_FRAMES = 4  # of a clip
 _GAP, _MARGIN = 8, 16  # pixels
 _FONT_SIZE, _LINE = 13, 17  # pixels
 _PAPER, _INK, _FRAME = (255, 255, 255), (31, 41, 55), (209, 213, 219)
@@ -46,7 +47,8 @@ def save_panels(
     Small images are enlarged by whole factors without smoothing, so that patches stay crisp.
 
     Args:
-        panels: each (B, C, H, W), normalised. One channel is shown as gray; of more than three
+        panels: each (B, C, H, W), normalised; or (B, C, T, H, W), of which four frames are shown
+            side by side. One channel is shown as gray; of more than three
             the first three are shown, and the title says so.
         mean, std: what was subtracted from pixels in [0, 1], and divided by; per channel, or one
             for all.
@@ -55,11 +57,18 @@ def save_panels(
     Raises:
         ValueError: no panels, or statistics of another number of channels.
     """
+    return write_atomic(Path(path), _png(panel_grid(panels, mean, std, rows)))
+
+
+def panel_grid(
+    panels: Sequence[Panel], mean: Sequence[float], std: Sequence[float], rows: int = 8
+) -> Image.Image:
+    """The picture that :func:`save_panels` writes; arguments and errors as there."""
     if not panels:
         raise ValueError("no panels to draw")
     font = _font()
     columns = [_column(panel, mean, std, rows, font) for panel in panels]
-    return write_atomic(Path(path), _png(_grid(columns, font)))
+    return _grid(columns, font)
 
 
 def save_batch(
@@ -98,10 +107,19 @@ def _per_channel(values: Sequence[float], channels: int) -> list[float]:
 def _column(
     panel: Panel, mean: Sequence[float], std: Sequence[float], rows: int, font: ImageFont.ImageFont
 ) -> _Column:
-    cells = [_cell(picture) for picture in _pictures(panel.images[:rows], mean, std)]
+    cells = [_cell(picture) for picture in _pictures(_strip(panel.images[:rows]), mean, std)]
     width = max(cell.width for cell in cells)
     title = clean(panel.title) + _channels_note(panel.images.shape[1])
     return _Column(_wrap(title, width, font), cells, width)
+
+
+def _strip(images: Tensor) -> Tensor:
+    """Frames spread over a clip (B, C, T, H, W) side by side; images as they are."""
+    if images.ndim == 4:
+        return images
+    last = images.shape[2] - 1
+    shown = sorted({round(last * part / (_FRAMES - 1)) for part in range(_FRAMES)})
+    return images[:, :, shown].transpose(2, 3).flatten(3)
 
 
 def _channels_note(channels: int) -> str:

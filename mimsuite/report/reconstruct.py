@@ -11,11 +11,13 @@ import numpy as np
 
 from mimsuite.config import Resolved, with_overrides
 from mimsuite.data import eval_loader, open_source, source_splits, views_of
-from mimsuite.data.decode import Decoder, extensions
+from mimsuite.data.decode import Decoder
 from mimsuite.data.files import FileSource, Listing
+from mimsuite.data.modalities import training_decoder
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method, Panel, build
+from mimsuite.report.animation import moving, save_animation
 from mimsuite.report.console import warn
 from mimsuite.report.pictures import save_panels
 from mimsuite.report.training_pictures import draw_panels
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from mimsuite.batch import Batch
-    from mimsuite.config.sections import DataSection, Recipe
+    from mimsuite.config.sections import Recipe
     from mimsuite.export import Opened
 
 
@@ -57,7 +59,7 @@ def load_samples(
     device: torch.device | str,
     split: str | None = None,
 ) -> Batch:
-    """Up to ``count`` samples of image files or of one source, normalised, on the device.
+    """Up to ``count`` samples of files or of one source, normalised, on the device.
 
     Samples of a source are spread evenly over it, so that sorted classes all get their turn.
 
@@ -80,7 +82,7 @@ def load_samples(
 
 
 def save_reconstructions(method: Method, batch: Batch, out: Path, seed: int) -> list[Path]:
-    """Write ``grid.png``, and ``01-<key>.png`` ... with one sample each.
+    """Write ``grid.png``, and ``01-<key>.png`` ... with one sample each; of clips ``.gif`` too.
 
     Args:
         batch: normalised, on the method's device.
@@ -98,6 +100,10 @@ def save_reconstructions(method: Method, batch: Batch, out: Path, seed: int) -> 
             one = [Panel(panel.title, panel.images[i : i + 1]) for panel in panels]
             path = out / f"{i + 1:02d}-{_file_name(key)}.png"
             written.append(save_panels(path, one, augment.mean, augment.std))
+            if moving(one):
+                written.append(
+                    save_animation(path.with_suffix(".gif"), one, augment.mean, augment.std)
+                )
     except OSError as error:
         raise UserError(f"cannot write {error.filename or out}: {error.strerror}") from error
     return written
@@ -105,32 +111,34 @@ def save_reconstructions(method: Method, batch: Batch, out: Path, seed: int) -> 
 
 def _open(inputs: Sequence[str], recipe: Recipe, split: str | None) -> Source:
     data = recipe.data
-    known = extensions(data.channels)
-    others = [item for item in inputs if not _is_image(item, known)]
+    modality = recipe.recipe.modality
+    decoder = training_decoder(modality, data.channels, data.max_pixels)
+    others = [item for item in inputs if not _is_sample(item, decoder.extensions)]
     if not others:
-        return _of_files(inputs, data)
+        return _of_files(inputs, decoder)
     if len(inputs) > 1:
-        raise UserError(f"{others[0]} is no image file: --input takes image files, or one source")
+        raise UserError(
+            f"{others[0]} is no {modality} file: --input takes {modality} files, or one source"
+        )
     if split is None:
-        existing = source_splits(inputs[0], channels=data.channels)
+        existing = source_splits(inputs[0], decoder=decoder)
         split = recipe.eval.split if recipe.eval.split in existing else existing[0]
     return open_source(
         inputs[0],
         split,
-        modality=recipe.recipe.modality,
+        modality=modality,
         channels=data.channels,
         verify=data.verify,
         max_pixels=data.max_pixels,
     )
 
 
-def _is_image(path: str, known: Collection[str]) -> bool:
+def _is_sample(path: str, known: Collection[str]) -> bool:
     return Path(path).is_file() and Path(path).suffix.lower().removeprefix(".") in known
 
 
-def _of_files(paths: Sequence[str], data: DataSection) -> Source:
+def _of_files(paths: Sequence[str], decoder: Decoder) -> Source:
     listing = Listing(paths, [-1] * len(paths), None)
-    decoder = Decoder(data.channels, data.max_pixels)
     return FileSource(Path(), listing, name="--input", split="", decoder=decoder)
 
 

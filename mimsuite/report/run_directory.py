@@ -11,6 +11,7 @@
 ``images/``           first batch, masks, reconstructions, curves
 ``checkpoints/``      written by training
 ``logs/``             ``rank-00001.log`` ..., of several processes
+``job.sbatch`` ...    of a SLURM job: its script, ``job.json`` its id, ``job.log`` starts and ends
 ``DONE`` ...          or ``PREEMPTED``, ``FAILED``: JSON with ``step``, ``time``, ``reason``
 ====================  ===========================================================================
 

@@ -41,7 +41,7 @@ class RunFacts:
         return cls(
             path=path,
             config=read_yaml(path / "config.yaml"),
-            changed=dict(_leaves(read_yaml(path / "config.diff.yaml"))),
+            changed=dict(leaves_of(read_yaml(path / "config.diff.yaml"))),
             environment=read_json(path / "env.json"),
             rows=list(read_lines(path / "metrics.jsonl")),
             events=list(read_lines(path / "events.jsonl")),
@@ -107,11 +107,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _leaves(document: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def leaves_of(document: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The values of a nested document with their dotted keys."""
     leaves: list[tuple[str, Any]] = []
     for key, value in document.items():
         if isinstance(value, dict) and value:
-            leaves += _leaves(value, f"{prefix}{key}.")
+            leaves += leaves_of(value, f"{prefix}{key}.")
         else:
             leaves.append((f"{prefix}{key}", value))
     return leaves

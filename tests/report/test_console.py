@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mimsuite.report import banner, console, dry_run_table, progress, say, warn
+from mimsuite.report import banner, console, progress, say, warn
 from mimsuite.report import progress as progress_module
 from mimsuite.report.text import clean, count, duration, number, steady, without_credentials
 
@@ -83,23 +83,6 @@ def test_banner_says_what_runs(resolved, tmp_path, capsys):
         assert text in printed.err
     assert printed.out == ""
     assert len(logged) == len(printed.err.splitlines())
-
-
-def test_dry_run_without_data_or_memory(resolved, capsys):
-    class Costs:
-        parameters = trained = 10**6
-        flops = 3 * 10**9
-
-        def memory_bytes(self, micro_batch):
-            return 10**9 * micro_batch
-
-    dry_run_table(resolved, Costs(), 16, None, None, "cpu")
-    printed = capsys.readouterr().err
-    assert "16 per device x 1 device x 4 accumulation" in printed
-    assert "16.0 GB at 16 samples" in printed
-    assert "not even one sample fits" in printed
-    dry_run_table(resolved, Costs(), 16, 640, 0.01, "cpu")
-    assert "20 (2 epochs of 640 samples)" in capsys.readouterr().err
 
 
 def test_plain_lines_outside_a_terminal(capsys):

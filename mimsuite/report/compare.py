@@ -1,0 +1,193 @@
+"""Runs beside each other: the keys in which they differ, their curves, and what they reached."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimsuite.errors import UserError
+from mimsuite.report.braille import plot
+from mimsuite.report.curves import FEW, LIGHT, PANELS, SMOOTH, figure_style, points_of, smoothed
+from mimsuite.report.run_facts import RunFacts, leaves_of, read_json
+from mimsuite.report.text import number
+
+_PROBES = {"linear_probe": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuning"}
+# That differ between any two runs, or follow from other keys.
+_OWN_BUSINESS = ("smoke.", "recipe.")
+_COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#dc2626")
+_MEAN_LOSS = "mean_loss"  # in a checkpoint's state.json: of the steps since the save before
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run reached.
+
+    Attributes:
+        name: as short as tells it from the others.
+        status: ``DONE``, ``PREEMPTED``, ``FAILED``, or ``not finished``.
+        loss: of the last logged step; ``lowest`` of all, at ``lowest_step``.
+        seconds: from its start to its end.
+        best: the checkpoint with the lowest mean training loss since the save before it, of those
+            that are kept; ``None``: none knows its loss.
+        probes: accuracy in [0, 1] on labelled test data, by probe.
+    """
+
+    path: Path
+    name: str
+    facts: RunFacts
+    status: str
+    step: int | None
+    loss: float | None
+    lowest: float | None
+    lowest_step: int | None
+    seconds: float | None
+    best: str | None
+    probes: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        hidden = ("facts", "path")
+        return {
+            "path": str(self.path),
+            **{name: value for name, value in vars(self).items() if name not in hidden},
+        }
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunResult]:
+    """Read run directories.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    for path in paths:
+        if not (path / "config.yaml").is_file():
+            raise UserError(f"{path} is no run directory: it has no config.yaml")
+    return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+
+
+def differing(runs: Sequence[RunResult]) -> dict[str, list[Any]]:
+    """The recipe's keys whose values differ between runs; ``None`` where one has none."""
+    values = [dict(leaves_of(run.facts.config)) for run in runs]
+    keys = dict.fromkeys(key for one in values for key in one)
+    return {
+        key: [one.get(key) for one in values]
+        for key in keys
+        if not key.startswith(_OWN_BUSINESS)
+        and len({json.dumps(one.get(key), default=str) for one in values}) > 1
+    }
+
+
+def text_curves(runs: Sequence[RunResult], width: int = 64, height: int = 8) -> list[str]:
+    """The loss of each run, all on the same axes, as lines of text."""
+    series = {run.name: points_of(run.facts.rows, "loss") for run in runs}
+    found = [point for points in series.values() for point in points if math.isfinite(point[1])]
+    if not found:
+        return []
+    steps, losses = zip(*found, strict=True)
+    x, y = (min(steps), max(steps)), (min(losses), max(losses))
+    marks = [number(value) for value in (y[1], y[0])]
+    margin = max(map(len, marks))
+    lines = []
+    for name, points in series.items():
+        lines.append(f"{'':{margin}}   loss of {name}")
+        for row, text in enumerate(plot(points, width, height, x, y)):
+            mark = marks[0] if row == 0 else marks[1] if row == height - 1 else ""
+            lines.append(f"{mark:>{margin}} |{text}")
+    first, last = number(x[0]), f"step {number(x[1])}"
+    return [*lines, f"{'':{margin}}  {first}{last:>{width - len(first)}}"]
+
+
+def draw_comparison(runs: Sequence[RunResult]) -> bytes | None:
+    """Loss, learning rate and gradient norm of all runs as PNG; ``None``: nothing was logged."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    if not any(run.facts.rows for run in runs):
+        return None
+    with rc_context(figure_style(LIGHT)):
+        figure = Figure(figsize=(7.2, 5.2), dpi=200, layout="constrained")
+        axes = figure.subplot_mosaic([["loss", "loss"], ["lr", "grad_norm"]], height_ratios=[3, 2])
+        for metric, title in PANELS:
+            drawn: list[float] = []
+            for run, colour in zip(runs, itertools.cycle(_COLOURS), strict=False):
+                drawn += _draw(axes[metric], run, metric, colour)
+            axes[metric].set_title(title, loc="left")
+            axes[metric].set_xlabel("step")
+            axes[metric].margins(x=0.02)
+            if metric != "lr" and drawn and min(drawn) > 0 and max(drawn) > 20 * min(drawn):
+                axes[metric].set_yscale("log")
+        figure.legend(
+            *axes["loss"].get_legend_handles_labels(),
+            loc="outside upper center",
+            ncols=min(4, len(runs)),
+            frameon=False,
+        )
+        data = io.BytesIO()
+        figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _draw(axes: Any, run: RunResult, metric: str, colour: str) -> list[float]:
+    points = points_of(run.facts.rows, metric)
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    if len(points) >= FEW and metric != "lr":
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.6)
+        values = smoothed(values, len(values) / SMOOTH)
+    axes.plot(steps, values, color=colour, linewidth=1.5, label=run.name)
+    return [value for value in values if math.isfinite(value)]
+
+
+def _read(path: Path, name: str) -> RunResult:
+    facts = RunFacts.read(path)
+    losses = [point for point in points_of(facts.rows, "loss") if math.isfinite(point[1])]
+    lowest = min(losses, key=lambda point: point[1], default=None)
+    ended = facts.status
+    last = facts.rows[-1].get("step") if facts.rows else None
+    step = ended[1].get("step", last) if ended else last
+    return RunResult(
+        path=path,
+        name=name,
+        facts=facts,
+        status=ended[0] if ended else "not finished",
+        step=step if isinstance(step, int) else None,
+        loss=losses[-1][1] if losses else None,
+        lowest=lowest[1] if lowest else None,
+        lowest_step=int(lowest[0]) if lowest else None,
+        seconds=facts.seconds(),
+        best=_best(path),
+        probes=_probes(path),
+    )
+
+
+def _best(run: Path) -> str | None:
+    found = []
+    for path in (run / "checkpoints").glob("step-*"):
+        loss = read_json(path / "state.json").get(_MEAN_LOSS)
+        if isinstance(loss, int | float) and math.isfinite(loss):
+            found.append((loss, path))
+    return str(min(found)[1]) if found else None
+
+
+def _probes(run: Path) -> dict[str, float]:
+    found = {}
+    for file, name in _PROBES.items():
+        accuracy = read_json(run / f"{file}.json").get("accuracy")
+        value = accuracy.get("pretrained") if isinstance(accuracy, dict) else None
+        if isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Their last parts, as many as tell them apart."""
+    whole = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, whole)) + 1):
+        names = ["/".join(parts[-count:]) for parts in whole]
+        if len(set(names)) == len(set(whole)):
+            return names
+    return ["/".join(parts) for parts in whole]
