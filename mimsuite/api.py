@@ -20,6 +20,7 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config import Resolved, recipe_names
 from mimsuite.config.section import height_width
+from mimsuite.data import views_of
 from mimsuite.errors import UserError
 from mimsuite.export import Opened, open_model
 from mimsuite.masking import TokenMask
@@ -53,7 +54,7 @@ class Model:
     """A trained model in eval mode.
 
     Images are (B, C, H, W), or a :class:`~mimsuite.batch.Batch` with a view ``image``, on any
-    device:
+    device; of a model of another modality, what its main view is, as clips (B, C, T, H, W):
 
     * ``uint8`` in [0, 255]: normalised here with the recipe's ``augment.mean`` and ``std``;
     * floating point: taken as normalised already, ``(x / 255 - mean) / std``.
@@ -74,6 +75,7 @@ class Model:
         self.origin, self.step, self.notes = opened.origin, opened.step, opened.notes
         self.device = torch.device(device)
         self.has_decoder = opened.has_decoder
+        self.view = views_of(self.resolved.recipe).main
 
     def __repr__(self) -> str:
         return f"Model({self.resolved.recipe.method.name} from {self.origin})"
@@ -122,6 +124,8 @@ class Model:
         method: Any = self.method  # not every method has more than a Method's own functions
         if not self.has_decoder or not hasattr(method, "reconstruct"):
             raise UserError(f"{self.origin} holds no trained decoder: it cannot reconstruct")
+        if self.view != "image":
+            raise UserError("images only: `mimsuite reconstruct` draws samples of other kinds")
         batch = self._batch(images, whole=True)
         noise = Noise(seed, 0, batch.index)
         ctx = method.prepare(batch, noise)
@@ -135,6 +139,8 @@ class Model:
 
     def _batch(self, images: Tensor | Batch, *, whole: bool = False) -> Batch:
         """A normalised float32 batch on the model's device; ``whole``: of the trained size."""
+        if self.view != "image":
+            return self._other_batch(images)
         batch = images if isinstance(images, Batch) else Batch.of_images(images)
         pixels = self._checked(batch.image)
         section = self.resolved.recipe.model.encoder
@@ -150,6 +156,14 @@ class Model:
         batch = batch.to(self.device)
         return replace(batch, views={**batch.views, "image": self._normalised(batch.image)})
 
+    def _other_batch(self, samples: Tensor | Batch) -> Batch:
+        """As above, of samples that are no images, as clips (B, C, T, H, W)."""
+        batch = samples if isinstance(samples, Batch) else Batch.of_views({self.view: samples})
+        batch = batch.to(self.device)
+        return replace(
+            batch, views={name: self._normalised(view) for name, view in batch.views.items()}
+        )
+
     def _checked(self, images: Tensor) -> Tensor:
         channels = self.resolved.recipe.model.encoder.in_channels
         if images.ndim != 4 or images.shape[1] != channels:
@@ -164,6 +178,7 @@ class Model:
         if images.dtype is not torch.uint8:
             return images.float()
         augment = self.resolved.recipe.augment
-        mean = torch.tensor(augment.mean, device=self.device).view(-1, 1, 1)
-        std = torch.tensor(augment.std, device=self.device).view(-1, 1, 1)
+        shape = (-1, *(1,) * (images.ndim - 2))  # channels are on axis 1
+        mean = torch.tensor(augment.mean, device=self.device).view(shape)
+        std = torch.tensor(augment.std, device=self.device).view(shape)
         return (images.float() / 255 - mean) / std

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.methods import Method
+from mimsuite.methods.cae import CAE
 from mimsuite.models.blocks import Attention
+from mimsuite.models.cae import RegressorBlock
+from mimsuite.models.crate import ISTA
 from mimsuite.targets import PixelTarget
 from mimsuite.train import optim
 
@@ -43,6 +46,34 @@ def with_flipped_gradient(method: Method) -> None:
     method.get_parameter("encoder.patch_embed.proj.weight").register_hook(torch.neg)
 
 
+def with_mae_eps_in_convolutions(method: Method) -> None:
+    for name, module in method.named_modules():
+        if ".stage" in name and isinstance(module, nn.LayerNorm):
+            module.eps = 1e-6
+
+
+def with_unmasked_convolution(method: Method) -> None:
+    method.encoder.stage1.blocks[0].attn.register_forward_pre_hook(
+        lambda module, args: args[0] + method.encoder.stage1.blocks[0].conv1.bias.view(-1, 1, 1)
+    )
+
+
+def without_fusion(method: Method) -> None:
+    method.encoder.fusion = nn.ModuleList()
+
+
+def with_other_sparsity(method: Method) -> None:
+    for module in method.modules():
+        if isinstance(module, ISTA):
+            module.sparsity *= 1.01
+
+
+def with_transposed_dictionary(method: Method) -> None:
+    for name, parameter in method.named_parameters():
+        if name.endswith(("ista.weight", "dictionary.weight")):
+            parameter.data = parameter.data.T.contiguous()
+
+
 def with_swapped_qk(method: Method) -> None:
     for name, parameter in method.named_parameters():
         if name.endswith("qkv.weight"):
@@ -63,6 +94,14 @@ def with_swapped_qk(method: Method) -> None:
         (with_flipped_gradient, "mae-traj-a"),
         (with_flipped_gradient, "mae-ft-traj-a"),
         (with_swapped_qk, "mae-a"),
+        (with_mae_eps_in_convolutions, "convmae-a"),
+        (with_unmasked_convolution, "convmae-a"),
+        (without_fusion, "convmae-a"),
+        (with_eps, "convmae-a"),
+        (with_other_sparsity, "crate-a"),
+        (with_transposed_dictionary, "crate-a"),
+        (with_other_sparsity, "crate-mae-a"),
+        (with_transposed_dictionary, "crate-mae-a"),
     ],
 )
 def test_a_wrong_model_fails(monkeypatch: Any, sabotage: Sabotage, name: str) -> None:
@@ -206,3 +245,43 @@ def test_gradients_stored_as_zero_must_be_zero_or_absent(tmp_path: Path) -> None
     assert run.check(write(tmp_path, case, changed)).verdict == "pass"
     changed["grad.norm.weight"] = torch.zeros(32)  # there is one, and it is not zero
     assert run.check(write(tmp_path, case, changed)).verdict == "fail"
+
+
+# --- likewise of CAE ------------------------------------------------------------------------------
+
+
+def with_a_gradient_through_the_target(patch: Any) -> None:
+    def aligned(self: CAE, batch: Any, mask: Any, noise: Any) -> Tensor:
+        patches = self.encoder.patches(batch.image, mask.masked)
+        return self.regressor.project(self.encoder(patches, mask.masked).tokens)
+
+    patch.setattr(CAE, "aligned", aligned)
+
+
+def with_a_stream_that_is_not_normalised(patch: Any) -> None:
+    """An ordinary residual branch instead of the published one."""
+
+    def forward(
+        self: RegressorBlock, x: Tensor, visible: Tensor, where: Tensor, places: Tensor, _: Any
+    ) -> Tensor:
+        seen = torch.cat([visible, x], dim=1)
+        keys = self.norm1_k(seen + places)
+        x = x + self.gamma_1_cross * self.cross_attn(
+            self.norm1_q(x + where), keys, self.norm1_v(seen)
+        )
+        return x + self.gamma_2_cross * self.mlp_cross(self.norm2_cross(x))
+
+    patch.setattr(RegressorBlock, "forward", forward)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "names"),
+    [
+        (with_a_gradient_through_the_target, ("cae-a", "cae-lxt-a", "cae-traj-a")),
+        (with_a_stream_that_is_not_normalised, ("cae-a", "cae-lxt-a", "caev2-a", "cae-traj-a")),
+    ],
+)
+def test_a_wrong_cae_fails(monkeypatch: Any, sabotage: Any, names: tuple[str, ...]) -> None:
+    sabotage(monkeypatch)
+    for name in names:
+        assert run.check(stored(name)).verdict == "fail", name

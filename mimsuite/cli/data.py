@@ -253,6 +253,9 @@ def synth(
     photos: Annotated[
         str | None, typer.Option(metavar="SRC", help="Video: images that the clips are cut from.")
     ] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Points: say of each point which part it is of.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Make labelled samples to try things out with.
@@ -268,7 +271,14 @@ def synth(
     name = {"images": "image", "videos": "video", "grid": "grids"}.get(modality, modality)
     with progress_of("making") as progress:
         written = synthesise(
-            name, out, count=count, size=size, seed=seed, photos=photos, progress=progress
+            name,
+            out,
+            count=count,
+            size=size,
+            seed=seed,
+            photos=photos,
+            parts=parts,
+            progress=progress,
         )
     if json:
         output.print_json({"out": str(out), "modality": name, "samples": written})

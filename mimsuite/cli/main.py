@@ -36,8 +36,12 @@ _TRAIN, _LOOK, _FILES, _MACHINE = "Train", "Look and measure", "Recipes, data, m
 
 COMMANDS = {
     "pretrain": Command("pretrain:pretrain", "Pretrain a masked model by a recipe.", _TRAIN),
+    "submit": Command("submit:submit", "Pretrain as a SLURM job.", _TRAIN),
     "finetune": Command("probes:finetune", "Fine-tune a run or checkpoint on labels.", _TRAIN),
     "linear-probe": Command("probes:linear_probe", "Linear probe of frozen features.", _LOOK),
+    "attentive-probe": Command(
+        "attentive:attentive_probe", "Attentive probe of a frozen encoder.", _LOOK
+    ),
     "knn": Command("probes:knn", "Nearest-neighbour probe of frozen features.", _LOOK),
     "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
     "features": Command("probes:features", "Write frozen features to a file.", _LOOK),
@@ -46,6 +50,8 @@ COMMANDS = {
     "data": Command("data:app", "Pack, inspect, verify and make data.", _FILES),
     "export": Command("convert:export", "Write a model for timm, HF, ONNX and others.", _FILES),
     "import": Command("convert:import_", "Take in an official checkpoint.", _FILES),
+    "runs": Command("runs:app", "What became of runs.", _MACHINE),
+    "doctor": Command("doctor:doctor", "What is here, what a recipe would take.", _MACHINE),
     "bench": Command("bench:app", "How fast a recipe runs here.", _MACHINE),
 }
 

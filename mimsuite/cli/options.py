@@ -80,10 +80,10 @@ SmokeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ProcsOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Train with N processes on this machine.")
+    int | None, typer.Option(min=1, metavar="N", help="Run as N processes on this machine.")
 ]
 GpusOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Train with N CUDA devices of this machine.")
+    int | None, typer.Option(min=1, metavar="N", help="Run on N CUDA devices of this machine.")
 ]
 
 

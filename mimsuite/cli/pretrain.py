@@ -63,10 +63,13 @@ def pretrain(
     given = {key: value for key, value in changes.items() if value is not None}
     resolved = config.with_overrides(resolved, given)
     if dry_run:
-        from mimsuite.train.estimate import print_estimate
+        from mimsuite.train.dry_run import dry_run as show
 
-        print_estimate(resolved)
+        show(resolved)
         return 0
+    from mimsuite.cluster import find_place
+
+    find_place()  # what it refuses is refused before torch is imported
     from mimsuite.export import initialise
     from mimsuite.train.run import train
 

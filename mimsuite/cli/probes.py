@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +23,11 @@ from mimsuite.cluster import find_place, require_single_process
 from mimsuite.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
+    from mimsuite.cluster.peers import Peers
     from mimsuite.config import Resolved
+    from mimsuite.evaluate import ProbeData
     from mimsuite.export import Opened
 
 ModelArgument = Annotated[
@@ -47,9 +54,11 @@ ResumeOption = Annotated[
 
 # Sections that frozen features depend on; the others made the weights and are history.
 _READING = ("eval", "data", "augment")
+_SHARED_SECONDS = 3600.0  # parts of a source may take ranks very different times
 
 
 def linear_probe(
+    ctx: typer.Context,
     model: ModelArgument,
     overrides: OverridesArgument = None,
     data: DataOption = None,
@@ -58,13 +67,15 @@ def linear_probe(
     seed: SeedOption = None,
     device: DeviceOption = "auto",
     resume: ResumeOption = "never",
+    procs: ProcsOption = None,
+    gpus: GpusOption = None,
     smoke: SmokeOption = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Write the result here; with --recipe a folder for its runs."),
     ] = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Train a linear classifier on frozen features.
 
     Without --recipe a grid of learning rates, weight decays, layers and poolings is trained at
@@ -73,6 +84,10 @@ def linear_probe(
 
     Example: mimsuite linear-probe runs/first --data ./photos --baselines
     """
+    if procs or gpus:
+        folder = _folder_for(model, "linear_probe", resume) if recipe and not out else None
+        own = ["--out", str(folder)] if folder else []
+        return start_processes(ctx, procs, gpus, [*own, *_on_cuda(gpus, device)])
     if recipe is not None:
         from mimsuite.train.preempt import StopFlag
 
@@ -90,30 +105,44 @@ def linear_probe(
     else:
         from mimsuite import evaluate
 
-        result = evaluate.linear_probe(_probe_data(model, overrides, data, baselines, seed, device))
+        with _together(device) as (peers, place):
+            opened = _open(model, overrides, data, place, peers.first)
+            found = _data_of(opened, baselines, seed, peers)
+        if found is None:
+            return 0
+        result = evaluate.linear_probe(found)
     _finish("linear probe", result, out or _beside(model, "linear_probe.json"), as_json)
+    return 0
 
 
 def knn(
+    ctx: typer.Context,
     model: ModelArgument,
     overrides: OverridesArgument = None,
     data: DataOption = None,
     baselines: BaselinesOption = False,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    procs: ProcsOption = None,
+    gpus: GpusOption = None,
     out: ResultOption = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Classify by the nearest training samples in feature space; nothing is trained.
 
     Example: mimsuite knn runs/first --data ./photos eval.neighbours=10
     """
+    if procs or gpus:
+        return start_processes(ctx, procs, gpus, _on_cuda(gpus, device))
     from mimsuite import evaluate
 
-    opened = _open(model, overrides, data, device)
-    neighbours = opened.resolved.recipe.eval.neighbours
-    result = evaluate.knn(_data_of(opened, baselines, seed), neighbours)
-    _finish("nearest neighbours", result, out or _beside(model, "knn.json"), as_json)
+    with _together(device) as (peers, place):
+        opened = _open(model, overrides, data, place, peers.first)
+        found = _data_of(opened, baselines, seed, peers)
+    if found is not None:
+        result = evaluate.knn(found, opened.resolved.recipe.eval.neighbours)
+        _finish("nearest neighbours", result, out or _beside(model, "knn.json"), as_json)
+    return 0
 
 
 def finetune(
@@ -123,6 +152,18 @@ def finetune(
     data: DataOption = None,
     recipe: TuningOption = None,
     baselines: BaselinesOption = False,
+    equal_compute: Annotated[
+        bool,
+        typer.Option("--equal-compute", help="Train from scratch for what pretraining cost, too."),
+    ] = False,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F,F,...|FILE",
+            help="Factors of each learning rate, to choose from on held-out training samples; or "
+            "what an earlier finetune.json chose.",
+        ),
+    ] = None,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
     resume: ResumeOption = "never",
@@ -136,14 +177,14 @@ def finetune(
 ) -> int:
     """Train all weights on labels, starting from a pretrained encoder.
 
-    With --baselines the same is trained from scratch, for as many steps.
+    With --baselines the same is trained from scratch, for as many steps; with --equal-compute for
+    as many FLOPs as pretraining and fine-tuning took together.
 
-    Example: mimsuite finetune runs/first --data ./photos --baselines
+    Example: mimsuite finetune runs/first --data ./photos --baselines --rates 0.3,1,3
     """
     if procs or gpus:
         own = [] if out else ["--out", str(_folder_for(model, "finetune", resume))]
-        own += ["--device", "cuda"] if gpus and device == "auto" else []
-        return start_processes(ctx, procs, gpus, own)
+        return start_processes(ctx, procs, gpus, [*own, *_on_cuda(gpus, device)])
     from mimsuite.train.preempt import StopFlag
 
     stop = StopFlag().install()  # before torch is imported
@@ -154,7 +195,14 @@ def finetune(
     )
     folder = out or _folder_for(model, "finetune", resume)
     result = evaluate.finetune(
-        model, composed, folder, baselines=baselines, resume=resume, stop=stop
+        model,
+        composed,
+        folder,
+        baselines=baselines,
+        compute=equal_compute,
+        rates=_rates(rates),
+        resume=resume,
+        stop=stop,
     )
     written = _beside(model, "finetune.json") or folder / "finetune.json"
     _finish("fine-tuning", result, written, as_json)
@@ -177,6 +225,7 @@ def evaluate(
     from mimsuite.evaluate.score import classify, report
     from mimsuite.evaluate.show import show_classes
 
+    require_single_process()
     opened = _open(model, overrides, data, device)
     source = open_split(opened.resolved.recipe, opened.resolved.recipe.eval.split)
     result = report(*classify(opened.method, source, opened.resolved), source.classes)
@@ -185,6 +234,7 @@ def evaluate(
 
 
 def features(
+    ctx: typer.Context,
     model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .safetensors file.")],
     overrides: OverridesArgument = None,
@@ -195,7 +245,9 @@ def features(
         str | None, typer.Option("--pool", help="cls or mean; default: eval.pool, or mean.")
     ] = None,
     device: DeviceOption = "auto",
-) -> None:
+    procs: ProcsOption = None,
+    gpus: GpusOption = None,
+) -> int:
     """Write frozen features, labels and sample keys for other tools.
 
     FILE holds `features` (N, D) and, where known, `labels` (N,); beside it, as .json, are the
@@ -203,32 +255,60 @@ def features(
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: the name must end in .safetensors")
+    if procs or gpus:
+        return start_processes(ctx, procs, gpus, _on_cuda(gpus, device))
     from mimsuite.data import open_split
     from mimsuite.evaluate import extract, save_features
     from mimsuite.report.console import say
 
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: the name must end in .safetensors")
-    opened = _open(model, overrides, data, device)
-    wanted = pool or opened.resolved.recipe.eval.pool
-    found = extract(
-        opened.method,
-        open_split(opened.resolved.recipe, split),
-        opened.resolved,
-        pools=["mean" if wanted == "auto" else wanted],
-        layers=[opened.method.layer_count() - 1 if layer is None else layer],
-    )
-    written = save_features(found, out)
-    name, table = next(iter(found.features.items()))
-    say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
+    with _together(device) as (peers, place):
+        opened = _open(model, overrides, data, place, peers.first)
+        wanted = pool or opened.resolved.recipe.eval.pool
+        found = extract(
+            opened.method,
+            open_split(opened.resolved.recipe, split),
+            opened.resolved,
+            pools=["mean" if wanted == "auto" else wanted],
+            layers=[opened.method.layer_count() - 1 if layer is None else layer],
+            peers=peers,
+        )
+    if peers.first:
+        written = save_features(found, out)
+        name, table = next(iter(found.features.items()))
+        say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
+    return 0
 
 
 # --- shared --------------------------------------------------------------------------------------
 
 
-def _open(model: str, overrides: list[str] | None, data: str | None, device: str) -> Opened:
+@contextmanager
+def _together(device: str) -> Iterator[tuple[Peers, torch.device]]:
+    """The ranks that share the work of this command, and the device of this one."""
+    place = find_place()
+    from mimsuite.cluster.peers import join
+    from mimsuite.train.device import choose_device
+
+    chosen = choose_device(device, place.local_rank)
+    peers = join(place, chosen, _SHARED_SECONDS)
+    with peers.named_faults():
+        yield peers, chosen
+
+
+def _on_cuda(gpus: int | None, device: str) -> list[str]:
+    return ["--device", "cuda"] if gpus and device == "auto" else []
+
+
+def _open(
+    model: str,
+    overrides: list[str] | None,
+    data: str | None,
+    device: str | torch.device,
+    tell: bool = True,
+) -> Opened:
     """The model on its device, its recipe reading the wanted data."""
-    require_single_process()
     from dataclasses import replace
 
     from mimsuite import config
@@ -242,33 +322,28 @@ def _open(model: str, overrides: list[str] | None, data: str | None, device: str
                 f"'{text}': frozen features depend on {', '.join(f'{s}.*' for s in _READING)} only"
             )
     opened = open_model(model)
-    for note in opened.notes:
+    for note in opened.notes if tell else ():
         say(note)
     resolved = opened.resolved
     if data is not None:
         resolved = config.with_overrides(resolved, {"data.source": data}, "command line")
     resolved = config.with_overrides(resolved, overrides or [])
-    opened.method.to(choose_device(device))
+    opened.method.to(choose_device(device) if isinstance(device, str) else device)
     return replace(opened, resolved=resolved)
 
 
-def _probe_data(
-    model: str,
-    overrides: list[str] | None,
-    data: str | None,
-    baselines: bool,
-    seed: int | None,
-    device: str,
-) -> Any:
-    return _data_of(_open(model, overrides, data, device), baselines, seed)
-
-
-def _data_of(opened: Opened, baselines: bool, seed: int | None) -> Any:
+def _data_of(opened: Opened, baselines: bool, seed: int | None, peers: Peers) -> ProbeData | None:
     from mimsuite import evaluate
 
     train, test = evaluate.open_labelled(opened.resolved)
     return evaluate.probe_data(
-        opened.method, opened.resolved, train, test, baselines=baselines, seed=seed or 0
+        opened.method,
+        opened.resolved,
+        train,
+        test,
+        baselines=baselines,
+        seed=seed or 0,
+        peers=peers,
     )
 
 
@@ -293,6 +368,33 @@ def _compose(
     if seed is not None:
         given["train.seed"] = seed
     return config.with_overrides(composed, given)
+
+
+def _rates(text: str | None) -> list[float] | dict[str, float]:
+    """``0.3,1,3`` -> [0.3, 1, 3]; the path of a result -> the rates that it chose."""
+    if text and text.endswith(".json"):
+        return _chosen_rates(Path(text))
+    try:
+        factors = [float(word) for word in text.split(",")] if text else []
+    except ValueError:
+        factors = [0.0]
+    if not all(0 < factor < math.inf for factor in factors):
+        raise UserError(f"--rates {text}: give factors above 0, as in 0.3,1,3")
+    return factors
+
+
+def _chosen_rates(path: Path) -> dict[str, float]:
+    import json
+
+    try:
+        chosen = json.loads(path.read_text())["chosen"]
+        return {name: float(choice["learning_rate"]) for name, choice in chosen.items()}
+    except OSError as error:
+        raise UserError(f"--rates {path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"--rates {path}: not the result of a finetune that chose its rates"
+        ) from None
 
 
 def _folder_for(model: str, name: str, resume: str) -> Path:

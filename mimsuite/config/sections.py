@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Range, Section
+from mimsuite.config.section import Fraction, Positive, Range, Section, Size
 
 
 class MethodCard(NamedTuple):
@@ -31,13 +31,14 @@ class About(Section):
     """`recipe:` what this file is; shown by `recipes list`."""
 
     title: str = ""
-    task: Literal["pretrain", "finetune", "linear-probe"] = "pretrain"
+    task: Literal["pretrain", "finetune", "linear-probe", "attentive-probe"] = "pretrain"
     modality: Literal["image", "video", "points", "grids"] = "image"
     paper: str = ""
     published: str = ""  # the figure the paper or its code reports, with its conditions
     gpu_hours: str = ""
     finetune: str = ""  # recipe by which `mimsuite finetune` tunes a run of this one
     linear_probe: str = ""  # likewise of the published linear-probe protocol
+    attentive_probe: str = ""  # likewise of `mimsuite attentive-probe`
 
 
 class MethodSection(Section):
@@ -63,6 +64,8 @@ class DataSection(Section):
     source: str = ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
     mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
     split: str = "train"
+    folds: Annotated[int, Field(ge=2)] | None = None  # cut the split into so many, class by class
+    fold: Annotated[int, Field(ge=0)] = 0  # the one left out of training, to be tested on instead
     per_class: Positive | None = None  # so many labelled samples a class, drawn by train.seed
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
     limit: Positive | None = None  # train on so many samples, spread over the set
@@ -75,6 +78,12 @@ class DataSection(Section):
     cache: str | None = None  # folder to which remote shards are downloaded; null: parts only
     cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; the oldest shards make room
 
+    @model_validator(mode="after")
+    def _fold_is_one(self) -> DataSection:
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"data.fold {self.fold} is none of {self.folds or 1}, from 0 on")
+        return self
+
     @property
     def shown(self) -> str:
         """The data in one line, for people."""
@@ -82,6 +91,14 @@ class DataSection(Section):
             return self.source
         total = sum(one.weight for one in self.mixture)
         return " + ".join(f"{one.weight / total:.1%} {one.source}" for one in self.mixture)
+
+
+class SecondViewSection(Section):
+    """The same part of the image, mirrored alike, at another size: for a tokenizer."""
+
+    name: Literal["tokenizer"] = "tokenizer"  # of the view
+    image_size: Size  # pixels, one number or [height, width]
+    interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
 
 
 class AugmentSection(Section):
@@ -92,8 +109,10 @@ class AugmentSection(Section):
     crop_ratio: Range = (3 / 4, 4 / 3)  # width / height
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     hflip: Fraction = 0.5
+    jitter: Fraction = 0.0  # of brightness, contrast and saturation: factors 1 +- this
     randaugment: str | None = None  # a timm policy, e.g. rand-m9-mstd0.5-inc1
     erase: Fraction = 0.0  # probability of random erasing
+    second_view: SecondViewSection | None = None  # of every sample, beside `image`
     eval_resize: Positive | None = None  # short side before the centre crop; None: image_size
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of pixels in [0, 1], per channel
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -126,10 +145,13 @@ class OptimSection(Section):
 class ScheduleSection(Section):
     """`schedule:` learning rate over fractional epochs, read at every optimizer step."""
 
-    kind: Literal["half-cosine"] = "half-cosine"
+    # half-cosine: MAE's; cosine-per-step: CAE's, whose warm-up ends on the peak, used twice;
+    # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
+    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged"] = "half-cosine"
     epochs: Annotated[float, Field(gt=0.0)]
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0  # where warm-up begins; of epoch-lagged only
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleSection:
@@ -163,7 +185,8 @@ class EvalSection(Section):
     """`eval:` probes of frozen features."""
 
     split: str = "test"
-    pool: Literal["auto", "cls", "mean"] = "auto"  # auto: chosen on validation
+    # Of the tokens of a sample; cls_max: class token and maximum side by side; auto: by validation
+    pool: Literal["auto", "cls", "mean", "max", "cls_max"] = "auto"
     layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
     neighbours: Positive = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class

@@ -19,9 +19,15 @@ ORIGIN = "smoke"
 
 # Last names of the size keys, by section.
 SIZES = {
-    "model": {"image_size", "patch_size", "width", "depth", "heads", "frames", "points", "groups"},
+    "model": {"image_size", "patch_size", "width", "depth", "heads", "frames", "points", "groups"}
+    | {"conv_width", "conv_depth"},
+    # `weights: random` stands in for weights of a teacher or tokenizer that are not at hand
+    "target": {
+        *("image_size", "patch_size", "width", "depth", "heads", "layer", "projection"),
+        *("weights", "codes"),
+    },
     "data": {"workers", "block", "lanes", "limit"},
-    "augment": {"eval_resize"},
+    "augment": {"eval_resize", "image_size"},
     "schedule": {"epochs", "warmup_epochs"},
     "train": {"global_batch", "micro_batch"},
     "eval": {"batch"},

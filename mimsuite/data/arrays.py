@@ -9,7 +9,8 @@ from mimsuite.data.source import Source
 
 
 class ArraySource(Source):
-    """Images (N, H, W) or (N, H, W, C) uint8 with labels (N,); each is a shard of one sample."""
+    """Images (N, H, W) or (N, H, W, C) uint8 with labels (N,), -1 = unlabelled; each is a shard of
+    one sample."""
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class ArraySource(Source):
         return self.name
 
     def label(self, shard: int, offset: int) -> int | None:
-        return int(self._labels[shard])
+        label = int(self._labels[shard])
+        return None if label < 0 else label
 
     def payload(self, shard: int, offset: int) -> np.ndarray:
         return self._images[shard]

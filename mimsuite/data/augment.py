@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from mimsuite.config.section import height_width
 from mimsuite.config.sections import AugmentSection
 from mimsuite.data import geometry
-from mimsuite.data.colour import RandAugment
+from mimsuite.data.colour import ColourJitter, RandAugment
 from mimsuite.data.erase import erase
 from mimsuite.data.geometry import Box
 from mimsuite.errors import UserError
@@ -39,16 +40,30 @@ class TrainTransform:
         Raises:
             UserError: ``crop: none`` and an image of another size.
         """
+        return self.views(image, rng)["image"]
+
+    def views(self, image: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``image``, and ``second_view`` under its name: the same part of the image, mirrored and
+        coloured alike, neither RandAugmented nor erased. Raises as above.
+        """
+        section = self.section
         height, width = image.shape[-2:]
         box = self.box(height, width, rng)
-        view = resize(image, box, self.size, self.section.interpolation)
-        if rng.random() < self.section.hflip:
-            view = view.flip(-1)
+        found = {"image": resize(image, box, self.size, section.interpolation)}
+        if (second := section.second_view) is not None:
+            size = height_width(second.image_size)
+            found[second.name] = resize(image, box, size, second.interpolation)
+        if rng.random() < section.hflip:
+            found = {name: view.flip(-1) for name, view in found.items()}
+        if section.jitter:
+            jitter = ColourJitter(section.jitter, rng)
+            found = {name: jitter(view) for name, view in found.items()}
+        view = found["image"]
         if self.colour is not None:
             view = self.colour(view, rng)
-        if self.section.erase and rng.random() < self.section.erase:
-            view = erase(view, rng, self.section.mean, self.section.std)
-        return view
+        if section.erase and rng.random() < section.erase:
+            view = erase(view, rng, section.mean, section.std)
+        return {**found, "image": view}
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """The part of an image of this size that becomes the view; the first draw of a view."""
@@ -100,6 +115,8 @@ def resize(image: Tensor, box: Box, size: tuple[int, int], interpolation: str) -
     view = image[:, top : top + height, left : left + width]
     if (height, width) == size:
         return view
+    if interpolation == "lanczos":
+        return _lanczos(view, size)
     view = view[None]
     if view.dtype == torch.uint8 and image.stride(0) == 1 and image.shape[0] == 3:
         # Interleaved as decoders give it: torch has code for just that, which a crop, whose rows
@@ -107,6 +124,15 @@ def resize(image: Tensor, box: Box, size: tuple[int, int], interpolation: str) -
         view = view.contiguous(memory_format=torch.channels_last)
     # float32 overshoots at edges as bicubic does; uint8 is clipped by torch.
     return F.interpolate(view, size, mode=interpolation, antialias=True)[0]
+
+
+def _lanczos(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """PIL's resize, channel by channel: torch has no such filter."""
+    filtered = [
+        np.array(Image.fromarray(channel.numpy()).resize(size[::-1], Image.Resampling.LANCZOS))
+        for channel in image
+    ]
+    return torch.from_numpy(np.stack(filtered))
 
 
 def channels_match(image: Tensor, expected: int | None, key: str) -> None:

@@ -1,4 +1,5 @@
-"""RandAugment (Cubuk et al., arXiv:1909.13719) by timm, made a pure function of a generator."""
+"""Colour: RandAugment (Cubuk et al., arXiv:1909.13719) by timm, and plain jitter; both made pure
+functions of a generator."""
 
 from __future__ import annotations
 
@@ -56,6 +57,33 @@ class RandAugment:
         with _seeded(int(rng.integers(1 << 32))):
             image = self._policy(image)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+class ColourJitter:
+    """Brightness, contrast and saturation changed by random factors, in random order; one draw.
+
+    Args:
+        strength: factors are uniform in 1 - strength to 1 + strength.
+    """
+
+    def __init__(self, strength: float, rng: np.random.Generator) -> None:
+        self.factors = [1 + strength * (2 * u - 1) for u in rng.random(3).tolist()]
+        self.order = rng.permutation(3).tolist()
+
+    def __call__(self, view: Tensor) -> Tensor:
+        """(3, h, w) uint8 -> the same.
+
+        Raises:
+            UserError: the view is not RGB.
+        """
+        from torchvision.transforms.v2 import functional as change  # takes a second to import
+
+        if view.shape[0] != 3:
+            raise UserError("augment.jitter works on data.channels=rgb only")
+        changes = (change.adjust_brightness, change.adjust_contrast, change.adjust_saturation)
+        for number in self.order:
+            view = changes[number](view, self.factors[number])
+        return view
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class Decoder:
         fast: let simplejpeg decode JPEG, where it is installed and gives the same pixels.
     """
 
+    sequences = False  # whether a folder of images may be one sample, as the frames of a video
+
     def __init__(
         self, channels: Channels = "rgb", max_pixels: int = 64_000_000, *, fast: bool = True
     ) -> None:

@@ -30,9 +30,10 @@ class ImageViews(Views):
         self._evaluate: EvalTransform | None = None
 
     def train(self, sample: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """(C, H, W) -> ``image`` (C, h, w) of the same dtype, uint8 or float32."""
+        """(C, H, W) -> ``image`` (C, h, w) of the same dtype, uint8 or float32, and what
+        ``augment.second_view`` asks for."""
         channels_match(sample, self.channels, "it")
-        return {"image": self._train(sample, rng)}
+        return self._train.views(sample, rng)
 
     def evaluate(self, sample: Tensor) -> dict[str, Tensor]:
         """The whole image, resized and cropped about its centre.
@@ -47,6 +48,13 @@ class ImageViews(Views):
 
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
         return Normalize(self.augment, device)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        channels = self.channels or len(self.augment.mean)
+        sizes = {"image": self.size}
+        if (second := self.augment.second_view) is not None:
+            sizes[second.name] = height_width(second.image_size)
+        return {name: (channels, *size) for name, size in sizes.items()}
 
     def check(self, source: Source) -> None:
         """Channels of data, model and statistics."""
@@ -63,5 +71,6 @@ class ImageViews(Views):
                 f"channels: give one value a channel in augment.mean and augment.std, or one for "
                 f"all"
             )
-        if self.augment.randaugment is not None and count not in (None, 3):
-            raise UserError("augment.randaugment works on data.channels=rgb only")
+        for key in ("randaugment", "jitter"):
+            if getattr(self.augment, key) and count not in (None, 3):
+                raise UserError(f"augment.{key} works on data.channels=rgb only")

@@ -31,7 +31,8 @@ class Normalize:
         self._std = torch.tensor(augment.std, device=self.device)[:, None, None]
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch on the device; views (B, C, H, W) uint8, or float32 in [0, 1] as they are.
+        """The batch on the device; views (B, C, H, W) or (B, C, T, H, W), uint8, or float32 in
+        [0, 1] as they are.
 
         Raises:
             UserError: views have another number of channels than ``augment.mean``.
@@ -47,4 +48,5 @@ class Normalize:
                 f"channels: give one value a channel there and in augment.std, or one for all"
             )
         pixels = view.float().div_(255) if view.dtype == torch.uint8 else view.clone()
-        return pixels.sub_(self._mean).div_(self._std)
+        shape = (-1, *(1,) * (view.ndim - 2))  # channels are on axis 1
+        return pixels.sub_(self._mean.view(shape)).div_(self._std.view(shape))

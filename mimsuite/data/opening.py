@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mimsuite.data import embedded_sets
-from mimsuite.data.decode import Channels, Decoder, extensions
+from mimsuite.data.decode import IMAGE_EXTENSIONS, Channels, Decoder, extensions
 from mimsuite.data.files import (
     LIST_EXTENSIONS,
     folder_splits,
@@ -15,6 +15,7 @@ from mimsuite.data.files import (
     open_folder,
     open_list,
 )
+from mimsuite.data.frame_folders import open_frames
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
 from mimsuite.data.shards.names import places_of
@@ -66,7 +67,8 @@ def open_source(
     if path is None:
         return open_shards(spec, split, decoder, verify, spec, cache=cache)
     if path.is_dir() and not holds_shards(path):
-        source: Source = open_folder(path, split, decoder, spec)
+        frames = open_frames(path, split, decoder, spec) if decoder.sequences else None
+        source: Source = frames or open_folder(path, split, decoder, spec)
     elif path.suffix in LIST_EXTENSIONS:
         source = open_list(path, split, decoder, spec)
     else:
@@ -86,13 +88,14 @@ def source_splits(
         UserError, DataError: as :func:`open_source`.
     """
     if spec.startswith(_EMBEDDED):
-        embedded_sets.require_known(spec.removeprefix(_EMBEDDED))
-        return sorted(embedded_sets.SPLITS)
+        return sorted(embedded_sets.splits_of(spec.removeprefix(_EMBEDDED)))
     path = _existing(spec)
     if path is None:
         found = shard_splits(spec)
     elif path.is_dir() and not holds_shards(path):
-        found = set(folder_splits(path, decoder.extensions if decoder else extensions(channels)))
+        known = decoder.extensions if decoder else extensions(channels)
+        pictures = decoder is not None and decoder.sequences
+        found = set(folder_splits(path, (*known, *IMAGE_EXTENSIONS) if pictures else known))
     elif path.suffix in LIST_EXTENSIONS:
         found = list_splits(path)
     else:
@@ -101,7 +104,12 @@ def source_splits(
 
 
 def _refuse_other_modality(spec: str, modality: str) -> None:
-    """Raise a ``UserError`` for shards of another modality, where ``index.json`` says so."""
+    """Raise a ``UserError`` for a set of another modality, where that is known: an embedded one,
+    or shards whose ``index.json`` says so."""
+    if spec.startswith(_EMBEDDED):
+        held = embedded_sets.modality_of(spec.removeprefix(_EMBEDDED))
+        if held != modality:
+            raise UserError(f"{spec} holds {held} samples, wanted here is {modality}")
     path = Path(spec)
     if not (path.is_dir() or (path.suffix == ".tar" and path.exists())):
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mimsuite.data import modalities
+from mimsuite.data import embedded_sets, modalities
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
 from mimsuite.data.files import LIST_EXTENSIONS, FileSource, walk
@@ -56,7 +56,7 @@ def modalities_in(spec: str) -> dict[str, int]:
         UserError, DataError: as :func:`open_source`; nothing that is read is in it.
     """
     if spec.startswith("embedded:"):
-        return {IMAGE.name: 1}
+        return {embedded_sets.modality_of(spec.removeprefix("embedded:")): 1}
     counted, declared = _extensions(spec)
     if declared is not None:
         return {modalities.get(declared).name: sum(counted.values())}
@@ -176,10 +176,10 @@ def _first_kind(spec: str) -> str | None:
 
 
 def _kind(data: bytes) -> str | None:
-    """A cloud is a table of 3 or 6 floats a row; other arrays are images or grids."""
+    """A cloud is a table of 3 or 6 floats a row, or one more; other arrays are images or grids."""
     if data.startswith(NPY_MAGIC):
         shape, dtype, _ = npy_header(data)
-        cloud = len(shape) == 2 and shape[1] in (3, 6) and dtype.kind == "f"
+        cloud = len(shape) == 2 and shape[1] in (3, 4, 6, 7) and dtype.kind == "f"
         return modalities.POINTS.name if cloud else IMAGE.name
     if data.startswith(ZIP_MAGIC):
         return (modalities.GRIDS if "rgbsigma" in npz_names(data) else modalities.POINTS).name

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mimsuite.data import open_source
-from mimsuite.data.made import clips, drawings, scenes, shapes
+from mimsuite.data.made import clips, drawings, parted, scenes, shapes
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
@@ -43,6 +43,7 @@ MAKERS = {
     "points": Maker(shapes.CLASSES, "npy", 1024, 8, shapes.make),
     "grids": Maker(scenes.CLASSES, "npz", 40, 8, scenes.make),
 }
+PARTED = Maker(parted.CLASSES, "npy", 1024, 8, parted.make)
 
 
 def synthesise(
@@ -53,6 +54,7 @@ def synthesise(
     size: int | None = None,
     seed: int = 0,
     photos: str | None = None,
+    parts: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
     """Write files to ``out/{train,test}/CLASS/``; the same arguments give the same bytes.
@@ -62,6 +64,7 @@ def synthesise(
         count: samples; every fifth of a class is for testing.
         size: None: the modality's default.
         photos: a source of images that clips are cut from; None: the embedded drawings.
+        parts: clouds whose points say which part of the object they are of.
 
     Returns:
         samples by split.
@@ -73,7 +76,9 @@ def synthesise(
     """
     if modality not in MAKERS:
         raise UserError(f"no samples of '{modality}' can be made; there are: {', '.join(MAKERS)}")
-    maker = MAKERS[modality]
+    if parts and modality != "points":
+        raise UserError(f"--parts is for points; this is {modality}")
+    maker = PARTED if parts else MAKERS[modality]
     size = maker.size if size is None else size
     if size < maker.smallest:
         raise UserError(f"--size {size} is too small for {modality}: {maker.smallest} or more")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,9 +22,20 @@ from mimsuite.data.modalities import get
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 
+_MOST_PIXELS = 1024  # numbers of a raw image that a probe takes as they are
+_PIXEL_SIDE = 16  # larger images are averaged down to this many rows and columns
+
 
 class Views(ABC):
-    """Views of one modality by a recipe. Picklable: it goes to loader workers."""
+    """Views of one modality by a recipe. Picklable: it goes to loader workers.
+
+    Attributes:
+        main: the view that classifiers read.
+        rows: of a batch that a sample becomes when evaluated, all first ones before all second.
+    """
+
+    main: ClassVar[str] = "image"
+    rows: int = 1
 
     @abstractmethod
     def train(self, sample: Any, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -43,6 +54,18 @@ class Views(ABC):
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
         """What brings a batch to the device, as floats, as methods see it."""
 
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one sample in each view, as the method sees it."""
+
+    def test(self) -> Views:
+        """The views that a trained classifier is tested on, maybe several of a sample."""
+        return self
+
+    def raw(self, batch: Batch) -> Tensor:
+        """(B, D) float32: normalised samples without any encoder, for the baseline of probes."""
+        return raw_pixels(batch.views[self.main])
+
     def check(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
         """Compare recipe and source before the first sample is read; raises ``UserError``."""
 
@@ -59,3 +82,10 @@ def views_of(recipe: Recipe) -> Views:
     module, _, name = modality.views.partition(":")
     views: Views = getattr(import_module(module), name)(recipe)
     return views
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, D) float32: as it is up to 1024 numbers, else averaged to 16 x 16."""
+    if images[0].numel() > _MOST_PIXELS:
+        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), _PIXEL_SIDE)
+    return images.flatten(1).float()

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
+from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.config.sections import EvalSection
 from mimsuite.data import eval_loader, views_of
 from mimsuite.data.source import Source
+from mimsuite.data.views import Views
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method
 from mimsuite.models import Features
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
 PIXELS = "pixels"
-_MOST_PIXELS = 1024  # numbers of a raw image that a probe takes as they are
-_PIXEL_SIDE = 16  # larger images are averaged down to this many rows and columns
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def extract(
     pools: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     pixels: bool = False,
+    peers: Peers = ALONE,
 ) -> FeatureSet:
     """Encode every sample once, unmasked, resized and centre-cropped.
 
@@ -77,9 +78,11 @@ def extract(
     Args:
         method: on the device that shall compute; put in eval mode for the time being.
         resolved: the run's recipe: image size, crops and normalisation, ``eval.batch``.
-        pools: ``cls`` and ``mean``; ``None`` = by ``eval.pool``.
+        pools: see :meth:`Features.pool`; ``None`` = by ``eval.pool``.
         layers: block numbers from 1; ``None`` = by ``eval.layers``.
         pixels: add the input itself as the set ``pixels``.
+        peers: the ranks that share the work, in whole batches, so that the features are those of
+            one process; the first gets all of them, the others an empty set.
 
     Raises:
         UserError: a layer or pooling that the encoder does not have.
@@ -89,6 +92,7 @@ def extract(
     chosen = wanted_layers(resolved.recipe.eval, depth) if layers is None else list(layers)
     if not chosen or min(chosen) < 1 or max(chosen) > depth:
         raise UserError(f"eval.layers {chosen}: this encoder has blocks 1 to {depth}")
+    views = views_of(resolved.recipe)
     rows: dict[str, list[Tensor]] = {}
     labels: list[Tensor] = []
     keys: list[str] = []
@@ -96,32 +100,74 @@ def extract(
     method.eval()
     try:
         with torch.inference_mode():
-            for batch in normalized_batches(source, resolved, _device(method)):
+            mine = _positions(len(source), resolved.recipe.eval.batch, peers)
+            for batch in normalized_batches(source, resolved, _device(method), mine):
                 features = method.encode(batch, layers=[n for n in chosen if n < depth])
                 kinds = pools or wanted_pools(resolved.recipe.eval, features)
                 for name, table in _tables(features, kinds, chosen, depth).items():
                     rows.setdefault(name, []).append(table.float().cpu())
                 if pixels:
-                    rows.setdefault(PIXELS, []).append(raw_pixels(batch.image).cpu())
+                    rows.setdefault(PIXELS, []).append(views.raw(batch).cpu())
                 if batch.label is not None:
                     labels.append(batch.label.cpu())
                 keys += batch.keys
     finally:
         method.train(was_training)
-    if not keys:
-        raise DataError(f"{source.name} has no sample in split '{source.split}'")
     # clone: what was made in inference mode may not take part in training a probe.
     tables = {name: torch.cat(parts).clone() for name, parts in rows.items()}
     label = torch.cat(labels).clone() if labels else None
-    return FeatureSet(tables, label, keys, source.classes)
+    found = FeatureSet(tables, label, keys, source.classes)
+    if peers.world > 1:
+        found = gathered(found, peers)
+    if peers.first and not found.keys:
+        raise DataError(f"{source.name} has no sample in split '{source.split}'")
+    return found
 
 
-def normalized_batches(source: Source, resolved: Resolved, device: torch.device) -> Iterator[Batch]:
-    """Every sample of a source once, as the method sees it; corrupt ones are left out and named."""
+def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
+    """The rows of all ranks, in their order, on the first; an empty set on the others."""
+    widths = {name: table.shape[1] for name, table in found.features.items()}
+    own = json.dumps([widths, found.labels is not None]) if found.keys else ""
+    described = [json.loads(text) for text in peers.texts(own) if text]
+    widths, labelled = described[0] if described else ({}, False)
+    features = {
+        name: peers.rows(found.features.get(name, torch.zeros(0, width)))
+        for name, width in widths.items()
+    }
+    label = torch.zeros(0, dtype=torch.int64) if found.labels is None else found.labels
+    labels = peers.rows(label) if labelled else None
+    keys = [key for text in peers.texts(json.dumps(found.keys)) for key in json.loads(text)]
+    if not peers.first:
+        return FeatureSet({}, None, [], found.classes)
+    tables = {name: table for name, table in features.items() if table is not None}
+    return FeatureSet(tables, labels, keys, found.classes)
+
+
+def _positions(samples: int, batch: int, peers: Peers) -> range:
+    """This rank's part of a source: whole batches, one after the other."""
+    batches = -(-samples // batch)
+    first, last = (batches * number // peers.world for number in (peers.rank, peers.rank + 1))
+    return range(first * batch, min(samples, last * batch))
+
+
+def normalized_batches(
+    source: Source,
+    resolved: Resolved,
+    device: torch.device,
+    positions: Sequence[int] | None = None,
+    views: Views | None = None,
+) -> Iterator[Batch]:
+    """Every sample of a source once, as the method sees it; corrupt ones are left out and named.
+
+    Args:
+        positions: in source order, of the samples wanted; None: all.
+        views: of the samples; None: the recipe's.
+    """
     recipe = resolved.recipe
-    views = views_of(recipe)
+    views = views or views_of(recipe)
     normalize = views.normalizer(device)
-    loader = eval_loader(source, views, recipe.eval.batch, workers=recipe.data.workers)
+    workers = recipe.data.workers
+    loader = eval_loader(source, views, recipe.eval.batch, workers=workers, positions=positions)
     for batch in loader:
         yield normalize(batch)
     for damage in loader.damaged:
@@ -136,17 +182,10 @@ def wanted_layers(section: EvalSection, depth: int) -> list[int]:
 
 
 def wanted_pools(section: EvalSection, features: Features) -> list[str]:
-    """``eval.pool``, or for ``auto`` all that the encoder has."""
+    """``eval.pool``, or for ``auto`` all that suit the encoder."""
     if section.pool != "auto":
         return [section.pool]
-    return ["cls", "mean"] if features.cls.shape[1] else ["mean"]
-
-
-def raw_pixels(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, D) float32: as it is up to 1024 numbers, else averaged to 16 x 16."""
-    if images[0].numel() > _MOST_PIXELS:
-        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), _PIXEL_SIDE)
-    return images.flatten(1).float()
+    return [pool for pool in features.pools if features.cls.shape[1] or "cls" not in pool]
 
 
 def save_features(features: FeatureSet, path: Path) -> list[Path]:

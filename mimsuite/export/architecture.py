@@ -57,21 +57,21 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
     Raises:
         UserError: tensors of the wrong rank, or a size that cannot be told.
     """
-    kernel = _of_rank(tensors, "patch_embed.proj.weight", 4)  # (D, C, p, p)
+    kernel = of_rank(tensors, "patch_embed.proj.weight", 4)  # (D, C, p, p)
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[2]
     if kernel.shape[3] != patch:
         raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones are read")
-    table = _of_rank(tensors, "pos_embed", 3)  # (1, 1 + N, D)
-    rows, columns = _grid(table, patch, hints)
-    heads, assumed = _heads("encoder", width, hints)
-    hidden = _of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
+    table = of_rank(tensors, "pos_embed", 3)  # (1, 1 + N, D)
+    rows, columns = grid_of(table, patch, hints)
+    heads, assumed = heads_of("encoder", width, hints)
+    hidden = of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
     size = (rows * patch, columns * patch)
     keys = {
         "image_size": size[0] if size[0] == size[1] else list(size),
         "patch_size": patch,
         "in_channels": channels,
         "width": width,
-        "depth": _depth(tensors, "blocks."),
+        "depth": count_blocks(tensors, "blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
     }
@@ -80,19 +80,20 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
 
 def infer_decoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
     """``decoder.*`` keys of a state with MAE's names; as :func:`infer_encoder`."""
-    width = _of_rank(tensors, "decoder_embed.weight", 2).shape[0]
-    hidden = _of_rank(tensors, "decoder_blocks.0.mlp.fc1.weight", 2).shape[0]
-    heads, assumed = _heads("decoder", width, hints)
+    width = of_rank(tensors, "decoder_embed.weight", 2).shape[0]
+    hidden = of_rank(tensors, "decoder_blocks.0.mlp.fc1.weight", 2).shape[0]
+    heads, assumed = heads_of("decoder", width, hints)
     keys = {
         "width": width,
-        "depth": _depth(tensors, "decoder_blocks."),
+        "depth": count_blocks(tensors, "decoder_blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
     }
     return Architecture({f"decoder.{key}": value for key, value in keys.items()}, assumed)
 
 
-def _of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
+def of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
+    """A tensor that must be there, with so many axes, none of them empty."""
     tensor = tensors.get(name)
     if tensor is None:
         raise UserError(f"tensor {name} is missing")
@@ -101,7 +102,7 @@ def _of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
     return tensor
 
 
-def _depth(tensors: Mapping[str, Tensor], prefix: str) -> int:
+def count_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """Number of blocks; that they are 0 to depth - 1 shows when the names are compared."""
     blocks = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
     return len({block.partition(".")[0] for block in blocks})
@@ -113,13 +114,13 @@ def mlp_ratio(hidden: int, width: int) -> float:
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def _grid(table: Tensor, patch: int, hints: Hints) -> tuple[int, int]:
+def grid_of(table: Tensor, patch: int, hints: Hints, class_tokens: int = 1) -> tuple[int, int]:
     """Rows and columns of patches.
 
     A fixed sin-cos table is different for every grid and so tells its own; a trained one is taken
     to be square, unless user or file say otherwise.
     """
-    count = table.shape[1] - 1
+    count = table.shape[1] - class_tokens
     size = hints.image_size or _stored_size(hints.facts)
     if size is not None:
         rows, columns = size[0] // patch, size[1] // patch
@@ -133,7 +134,7 @@ def _grid(table: Tensor, patch: int, hints: Hints) -> tuple[int, int]:
     side = math.isqrt(count)
     pairs = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
     for grid in sorted(pairs, key=lambda pair: abs(pair[0] - side)):
-        if table.shape[2] % 4 == 0 and _is_sincos(table, grid):
+        if table.shape[2] % 4 == 0 and _is_sincos(table[0, class_tokens:], grid):
             return grid
     if side * side == count and count > 0:
         return side, side
@@ -152,17 +153,23 @@ def _stored_size(facts: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _is_sincos(table: Tensor, grid: tuple[int, int]) -> bool:
-    return torch.allclose(table[0, 1:], sincos_2d(table.shape[2], grid), rtol=0, atol=1e-3)
+    return torch.allclose(table, sincos_2d(table.shape[1], grid), rtol=0, atol=1e-3)
 
 
-def _heads(part: str, width: int, hints: Hints) -> tuple[int, list[str]]:
-    """Heads by, in this order: the user, the file's settings, the tables, the model, a guess."""
+def heads_of(
+    part: str, width: int, hints: Hints, released: Mapping[int, int] | None = None
+) -> tuple[int, list[str]]:
+    """Heads by, in this order: the user, the file's settings, the tables, the model, a guess.
+
+    Args:
+        released: width -> heads of the family's released models; ``None`` = those of MAE.
+    """
     encoder = part == "encoder"
     fact = hints.facts.get("num_heads" if encoder else "decoder_num_heads")
     known = [
         hints.heads if encoder else hints.decoder_heads,
         fact if isinstance(fact, int) else None,
-        (_HEADS if encoder else _DECODER_HEADS).get(width),
+        (released or (_HEADS if encoder else _DECODER_HEADS)).get(width),
         hints.likely_heads if encoder else hints.likely_decoder_heads,
     ]
     for heads in known:

@@ -7,8 +7,9 @@ another image size. Whatever is not taken, or stays fresh, is said.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from mimsuite.config.section import Section
+from mimsuite.config.video import VideoViTSection
 from mimsuite.errors import UserError
 from mimsuite.export.architecture import Hints
 from mimsuite.export.weights import Weights, read_weights
@@ -24,10 +26,16 @@ from mimsuite.methods import Method
 from mimsuite.tokens import resize_positions
 
 # Keys of an encoder section that its weights do not depend on.
-_FREE = {"image_size", "drop_path", "trained_positions"}
+_FREE = {
+    *("image_size", "drop_path", "trained_positions", "layer_scale", "relative_positions"),
+    "fusion",
+    *("points", "groups", "group_size", "sampling"),
+    *("frames", "trained_size"),
+}
 
-# A classifier on the mean of the tokens has a norm of its own instead of the encoder's.
-_OPTIONAL = "encoder.norm."
+# A classifier on the mean of the tokens has a norm of its own instead of the encoder's; relative
+# position biases come with fine-tuning; a ConvViT's fusion serves pretraining only.
+_OPTIONAL = re.compile(r"encoder\.(norm\.|fusion\.|.*\.relative_position_)")
 
 _STRICT = ("encoder", "decoder")  # parts that are taken whole or refused; others may stay fresh
 
@@ -55,7 +63,14 @@ def initialise(method: Method, path: str | Path) -> list[str]:
         tensors, line = _take(part, method, weights, target)
         taken.update(tensors)
         lines.append(line)
-    lines += _not_taken(weights, taken)
+    adopted = {
+        ours: theirs
+        for ours, theirs in method.adopts().items()
+        if ours not in taken and theirs in weights.state
+    }
+    taken |= {ours: weights.state[theirs] for ours, theirs in adopted.items()}
+    lines += [f"{ours}: begins as {theirs}" for ours, theirs in adopted.items()]
+    lines += _not_taken(weights, {*taken, *adopted.values()})
     method.load_state_dict({**target, **taken})
     return [*weights.notes, *lines, *_differences(method, weights, taken)]
 
@@ -124,13 +139,32 @@ def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
     old, new = getattr(theirs, "grid", None), getattr(ours, "grid", None)
     if old is None or new is None or old == new:
         return weights, []
+    if isinstance(ours, VideoViTSection) and isinstance(theirs, VideoViTSection):
+        return weights, [_fixed_positions(weights, theirs, ours)]
     tables = {
         name: resize_positions(tensor, old, new)
         for name, tensor in weights.state.items()
-        if name in ("encoder.pos_embed", "decoder.pos_embed")
+        if name in ("encoder.pos_embed", "decoder.pos_embed", "regressor.pos_embed")
     }
     line = f"positions: resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
     return replace(weights, state={**weights.state, **tables}), [line]
+
+
+def _fixed_positions(weights: Weights, theirs: VideoViTSection, ours: VideoViTSection) -> str:
+    """Positions that are not stored are resized when the model is built, if its recipe says from
+    which size.
+
+    Raises:
+        UserError: it does not.
+    """
+    trained = list(theirs.trained_size or theirs.size)
+    if list(ours.trained_size or ours.size) != trained:
+        raise UserError(
+            f"{weights.origin} was trained on clips of {' x '.join(map(str, theirs.size))} "
+            f"(frames, height, width), not {' x '.join(map(str, ours.size))}: set "
+            f"model.encoder.trained_size={trained}, from which positions are resized"
+        )
+    return f"positions: resized from clips of {' x '.join(map(str, trained))}"
 
 
 def _take(
@@ -148,7 +182,7 @@ def _take(
         if lacking or extra or other:
             return {}, f"{part}: fresh, since the weights hold another shape of it"
         return common, f"{part}: {len(common)} tensors loaded"
-    wrong = [name for name in (*lacking, *extra) if not name.startswith(_OPTIONAL)]
+    wrong = [name for name in (*lacking, *extra) if not _OPTIONAL.match(name)]
     if wrong:
         verb = "lacks" if wrong[0] in lacking else "has unknown"
         raise UserError(f"{weights.origin} {verb} {listed(wrong)}")
@@ -159,10 +193,15 @@ def _take(
             f"{_shape(ours[name])}"
         )
     line = f"{part}: {len(common)} tensors loaded"
-    return common, f"{line}; its last norm is fresh" if lacking else line
+    fresh = {
+        "its last norm": any(name.startswith("encoder.norm.") for name in lacking),
+        "its fusion": any(name.startswith("encoder.fusion.") for name in lacking),
+        "its table of relative positions": any(".relative_position_" in name for name in lacking),
+    }
+    return common, "; ".join([line, *(f"{what} is fresh" for what, one in fresh.items() if one)])
 
 
-def _not_taken(weights: Weights, taken: Mapping[str, Tensor]) -> list[str]:
+def _not_taken(weights: Weights, taken: Collection[str]) -> list[str]:
     """``not taken: encoder.norm (2 tensors), decoder (20 tensors)``."""
     left = Counter(_group(name) for name in sorted(weights.state) if name not in taken)
     return [f"not taken: {', '.join(f'{g} ({n} tensors)' for g, n in left.items())}"] * bool(left)

@@ -137,7 +137,8 @@ def _of_checkpoint(path: Path, found: Path, notes: list[str]) -> Weights:
     resolved = from_document(state.document, str(path))
     if state.ema:
         notes = [*notes, "moving average of the weights used"]
-    return Weights(state.ema or state.model, resolved, str(found), state.step, notes=notes)
+    tensors = dict(state.ema or state.model)
+    return Weights(tensors, resolved, str(found), state.step, notes=notes)
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def _of_published(file: WeightsFile, hints: Hints) -> Weights:
     notes += file.notes + found.notes
     if file.dropped:
         notes.append(f"dropped: {listed(file.dropped, 20)}")
-    channels = resolved.recipe.model.encoder.in_channels
+    channels = getattr(resolved.recipe.model.encoder, "in_channels", 3)
     weights = Weights(
         found.state,
         resolved,
@@ -180,9 +181,9 @@ def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
         "recipe.gpu_hours": "",
         **found.keys,
     }
-    if found.keys["model.encoder.image_size"] != 224:
+    if found.keys.get("model.encoder.image_size", 224) != 224:
         keys["augment.eval_resize"] = None  # of the recipe: right for its own image size only
-    channels = found.keys["model.encoder.in_channels"]
+    channels = found.keys.get("model.encoder.in_channels", 3)
     if channels != 3:
         keys["data.channels"] = {1: "gray", 4: "rgba"}.get(channels, "native")
     if _has_normalisation(file, channels):

@@ -26,7 +26,8 @@ from mimsuite.errors import UserError
 from mimsuite.export.sniff import Kind, sniff
 from mimsuite.report.text import clean
 
-_CONTAINERS = ("model", "state_dict", "module")  # in which training code keeps the weights
+# In which training code keeps the weights.
+_CONTAINERS = ("model", "state_dict", "module", "base_model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 _SHOWN = 5  # names that a message lists
 _LONGEST_NAME = 100  # characters; those of real models stay below
@@ -56,8 +57,8 @@ class WeightsFile:
 def read_weights_file(path: Path) -> WeightsFile:
     """Read ``.safetensors``, and what ``torch.save`` wrote.
 
-    Weights are found at the top of the file or in a ``model``, ``state_dict`` or ``module`` entry,
-    with or without the prefixes that wrappers add to every name.
+    Weights are found at the top of the file or in a ``model``, ``state_dict``, ``module`` or
+    ``base_model`` entry, with or without the prefixes that wrappers add to every name.
 
     Raises:
         UserError: no such file, no weights file, a damaged one, or one that holds more than

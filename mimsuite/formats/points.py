@@ -1,4 +1,5 @@
-"""Point clouds: stored as ``.npy`` float32 (N, 3), or (N, 6) with normals or colours.
+"""Point clouds: stored as ``.npy`` float32 (N, 3), or (N, 6) with normals or colours; a further
+column, of plain numbers, is the part that a point is of.
 
 Read from ``.npy``, ``.npz``, text (``.xyz``), PLY and PCD, and sampled from the surfaces of OBJ,
 OFF, STL and PLY meshes. Which format it is, the content tells, whatever the file is called.
@@ -25,6 +26,7 @@ FEATURES = ("none", "normals", "colors")
 DEFAULT_POINTS = 8192  # of a mesh
 _MOST_BYTES = 6 * 8 * MOST_POINTS
 _TILE = 128
+_MOST_PARTS = 1 << 11  # numbers that float16 holds exactly
 
 
 def facts(data: bytes) -> dict[str, int | float | str]:
@@ -144,7 +146,7 @@ def _from_text(data: bytes) -> np.ndarray:
 
 
 def _columns(found: dict[str, np.ndarray], features: str) -> np.ndarray:
-    """(N, 3) or (N, 6) float32, finite.
+    """(N, 3) or (N, 6) float32, or one column more, finite.
 
     Args:
         features: as :func:`store`; ``any``: what is there.
@@ -158,13 +160,25 @@ def _columns(found: dict[str, np.ndarray], features: str) -> np.ndarray:
         if {found[name].shape for name in names} != {(len(found["points"]), 3)}:
             raise CorruptSample("decode", f"{' and '.join(names)} are not (N, 3) arrays")
         cloud = np.concatenate([found[name] for name in names], axis=1)
-    if cloud.ndim != 2 or cloud.shape[1] not in (3, 6):
+    if cloud.ndim != 2 or cloud.shape[1] not in (3, 4, 6, 7):
         raise CorruptSample(
-            "decode", f"an array of shape {cloud.shape}; a cloud has 3 or 6 columns"
+            "decode", f"an array of shape {cloud.shape}; a cloud has 3 or 6 columns, or one more"
         )
     if not 0 < len(cloud) <= MOST_POINTS:
         raise CorruptSample("too-large" if len(cloud) else "decode", f"{len(cloud)} points")
     cloud = cloud.astype(np.float32)
     if not np.isfinite(cloud).all():
         raise CorruptSample("decode", "coordinates that are not finite")
+    if cloud.shape[1] % 3:
+        check_parts(cloud[:, -1])
     return cloud
+
+
+def check_parts(column: np.ndarray) -> None:
+    """Refuse a column that holds anything but the numbers of parts.
+
+    Raises:
+        CorruptSample: kind ``decode``.
+    """
+    if ((column < 0) | (column >= _MOST_PARTS) | (column % 1 != 0)).any():
+        raise CorruptSample("decode", "a last column that is no part's number")

@@ -101,7 +101,7 @@ def picture(data: bytes) -> np.ndarray:
     tiles = []
     with _Clip(data, container_of(data)) as clip:
         shown = (frame for number, frame in enumerate(clip.frames()) if number in wanted)
-        tiles = [_turned(frame).to_image() for frame in shown]
+        tiles = [turned(frame).to_image() for frame in shown]
     if not tiles:
         raise CorruptSample("decode", "no frame can be decoded")
     while len(tiles) < len(_SHOWN):  # clips of one or two frames
@@ -159,13 +159,14 @@ def _upright(clip: _Clip, short_side: int | None) -> Iterator[Any]:
     """Frames of one even size, yuv420p, turned as the file says they are to be shown."""
     size = None
     for frame in clip.frames():
-        turned = _turned(frame)
+        upright = turned(frame)
         if size is None:
-            size = _size(turned.width, turned.height, short_side)
-        yield turned.reformat(*size, format="yuv420p", interpolation="AREA")
+            size = _size(upright.width, upright.height, short_side)
+        yield upright.reformat(*size, format="yuv420p", interpolation="AREA")
 
 
-def _turned(frame: Any) -> Any:
+def turned(frame: Any) -> Any:
+    """A frame as the file says that it is to be shown, turned by quarters."""
     quarters = round(getattr(frame, "rotation", 0) / 90) % 4
     if not quarters:
         return frame

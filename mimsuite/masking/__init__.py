@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from mimsuite.config.section import Section
+from mimsuite.masking.attentive import AttentiveSampler
+from mimsuite.masking.ball import BallSampler
+from mimsuite.masking.block import BlockSampler
+from mimsuite.masking.cubes import CubeSampler
 from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.random import RandomSampler
 from mimsuite.masking.sampler import Sampler
+from mimsuite.masking.tube import ClipSampler, SpacetimeSampler, TubeSampler
 
-__all__ = ["RandomSampler", "Sampler", "TokenMask", "build_sampler", "gather_tokens"]
+__all__ = [
+    "AttentiveSampler",
+    "BallSampler",
+    "BlockSampler",
+    "ClipSampler",
+    "CubeSampler",
+    "RandomSampler",
+    "Sampler",
+    "SpacetimeSampler",
+    "TokenMask",
+    "TubeSampler",
+    "build_sampler",
+    "gather_tokens",
+]
 
-_SAMPLERS: dict[str, type[Sampler]] = {"random": RandomSampler}
+_SAMPLERS: dict[str, type[Sampler]] = {
+    "attentive": AttentiveSampler,
+    "ball": BallSampler,
+    "block": BlockSampler,
+    "cubes": CubeSampler,
+    "random": RandomSampler,
+    "spacetime": SpacetimeSampler,
+    "tube": TubeSampler,
+}
 
 
 def build_sampler(section: Section) -> Sampler:

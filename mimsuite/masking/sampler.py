@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mimsuite.masking.mask import TokenMask
+from mimsuite.noise import Noise
 
 
 class Sampler:
@@ -15,9 +16,11 @@ class Sampler:
 
     Attributes:
         needs_guide: whether it draws by a ``guide``, as attention or coordinates.
+        on_host: its masks are made on the host, from noise that is computed there.
     """
 
     needs_guide = False
+    on_host = False
 
     def __init__(self, section: Any) -> None:
         self.section = section
@@ -37,3 +40,18 @@ class Sampler:
             guide: (B, N) float32 weights where ``needs_guide``.
         """
         raise NotImplementedError
+
+    def require_reachable(self, grid: tuple[int, int]) -> None:
+        """Refuse, with ``UserError``, counts that this sampler cannot make on ``grid``."""
+
+    def sample(self, noise: Noise, grid: tuple[int, ...], guide: Tensor | None = None) -> TokenMask:
+        """The mask of a batch by its keyed noise of purpose ``mask``, on the noise's device."""
+        width = self.noise_width(grid)
+        if not self.on_host:
+            return self(noise.rows("mask", width), grid, guide)
+        mask = self(noise.on_host("mask", width), grid, guide)
+        if noise.device.type != "cuda":
+            return mask.to(noise.device)
+        # Page-locked, or the copies would wait for the device.
+        pinned = TokenMask(grid, mask.visible.pin_memory(), mask.masked.pin_memory())
+        return pinned.to(noise.device)

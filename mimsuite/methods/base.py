@@ -6,7 +6,7 @@ optimizer and never knows its rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -48,17 +48,22 @@ class Output:
         terms: named scalars for the log, detached.
         prediction: the raw prediction, in the order of ``masks``.
         masks: the masks it was made under.
+        weight: 0-d, where ``loss`` is a ratio of sums over the batch whose denominator differs
+            between batches (e.g. the number of valid points): that denominator, so that
+            ``loss * weight`` is the sum. ``None``: every micro-batch counts alike.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     prediction: Tensor | None = None
     masks: dict[str, TokenMask] = field(default_factory=dict)
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One labelled column of a picture: (B, C, H, W) float in the space of the normalised input."""
+    """One labelled column of a picture: (B, C, H, W), or clips (B, C, T, H, W), float in the space
+    of the normalised input."""
 
     title: str
     images: Tensor
@@ -78,6 +83,24 @@ class Method(nn.Module):
     def __init__(self, recipe: sections.Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+
+    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        """Get ready for training, before its first step and again whenever it is resumed: open
+        the weights of teachers, fit what is fitted to the data.
+
+        Args:
+            batches: normalised batches of the training stream from its start, the same on every
+                rank, so that what is made of them is the same too; ``None`` where a checkpoint is
+                about to bring what was fitted.
+
+        Returns:
+            lines for people.
+        """
+        return []
+
+    def check(self, batch: Batch) -> None:
+        """Look at a batch on the host, as the loader made it; raises a ``MimsuiteError`` for one
+        that cannot be trained on."""
 
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
@@ -101,6 +124,11 @@ class Method(nn.Module):
         """Columns of a picture: original, masked, rebuilt ... Empty where there are none."""
         return []
 
+    def adopts(self) -> dict[str, str]:
+        """Parameters that ``--init-from`` begins as others of a pretrained model: name -> its name
+        there, for what has another name or place here."""
+        return {}
+
     # --- what the optimizer asks ---
 
     def layer_count(self) -> int:
@@ -114,6 +142,11 @@ class Method(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that do not decay although they have more than one axis."""
+        return set()
+
+    def unused_parameters(self) -> set[str]:
+        """Frozen parameters that published code trains in name only: it never reads them. They
+        are kept for the export."""
         return set()
 
     # --- published checkpoints ---

@@ -8,6 +8,9 @@ arXiv:2111.06377, appendix A.1):
 * linear probe (table 10): the encoder is frozen; a batch norm without affine parameters
   standardises the class token before the linear head.
 
+CAE (Chen et al., arXiv:2202.03026) begins ``fc_norm`` as the encoder's last norm, ``fc_norm:
+encoder``, and probes a frozen encoder by attentive pooling too, ``pool: attentive``.
+
 Letters: B batch, D width, K classes.
 """
 
@@ -27,7 +30,7 @@ from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
-from mimsuite.models import Features, build_encoder
+from mimsuite.models import AttentivePooler, Features, build_encoder, encoder_named
 from mimsuite.noise import Noise
 from mimsuite.targets import PairMix, soft_cross_entropy, soft_targets
 
@@ -42,7 +45,9 @@ class ClassifierSection(Section):
     """`model:` an encoder and a linear head."""
 
     encoder: EncoderSection = ViTSection()
-    pool: Literal["mean", "cls"]  # mean: of the patch tokens, then a fresh norm
+    # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm
+    pool: Literal["mean", "cls", "attentive"]
+    fc_norm: Literal["fresh", "encoder"] = "fresh"  # norm behind the mean: or the encoder's last
     freeze: bool = False  # linear probe: only the head is trained
     head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
     head_init_std: Annotated[float, Field(gt=0.0)]
@@ -89,6 +94,7 @@ class Classifier(Method):
     """
 
     Recipe = ClassifyRecipe
+    view: ClassVar[str] = "image"  # that the encoder takes
 
     def __init__(self, recipe: ClassifyRecipe) -> None:
         super().__init__(recipe)
@@ -109,9 +115,10 @@ class Classifier(Method):
         if self.pool == "mean":
             self.encoder.add_module("norm", nn.Identity())
             self.fc_norm = nn.LayerNorm(width, eps=eps)
+        if self.pool == "attentive":
+            self.pooler = AttentivePooler(width, _heads(model.encoder), eps)
         if self.frozen:
-            self.requires_grad_(False)
-            self.head.requires_grad_(True)
+            self.encoder.requires_grad_(False)
             self.train()
 
     def train(self, mode: bool = True) -> Classifier:
@@ -121,18 +128,29 @@ class Classifier(Method):
             self.encoder.eval()
         return self
 
+    def check(self, batch: Batch) -> None:
+        """Raise a ``DataError`` for a sample without a label, or one beyond ``target.classes``."""
+        label = self._labels(batch)
+        wrong = (label < 0) | (label >= self.classes)
+        if wrong.any():
+            at = int(wrong.nonzero()[0])
+            found = int(label[at])
+            fault = "has no label" if found < 0 else f"has label {found}"
+            raise DataError(f"sample {batch.keys[at]} {fault}; target.classes is {self.classes}")
+
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
         """Soft targets, and while training the mixed images.
 
+        A label that :meth:`check` would refuse makes the loss NaN.
+
         Raises:
-            DataError: a sample without a label, or with one beyond ``target.classes``. Looked at
-                on the CPU only; on another device such a sample makes the loss NaN.
+            DataError: a batch without labels.
         """
         label = self._labels(batch)
         smoothing = self.smoothing if self.training else 0.0
-        image, target = batch.image, soft_targets(label, self.classes, smoothing)
+        image, target = batch.views[self.view], soft_targets(label, self.classes, smoothing)
         if self.training and self.mix.active:
             image, target = self.mix(image, target, noise.rows("mixup", PairMix.NOISE))
         return Context(noise, gather, {"image": image, "target": target})
@@ -156,13 +174,21 @@ class Classifier(Method):
     def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, C, H, W) normalised images -> (B, K)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            pooled = self.pooled(self.encoder.encode(Batch.of_images(images), noise=noise))
-        return self.head(pooled)
+            features = self.encoder.encode(Batch.of_views({self.view: images}), noise=noise)
+        return self.head(self.pooled(features))
 
     def pooled(self, features: Features) -> Tensor:
         """(B, D), the input of the head."""
+        if self.pool == "attentive":
+            return self.pooler(features)
         pooled = features.pool(self.pool)
         return self.fc_norm(pooled) if self.pool == "mean" else pooled
+
+    def adopts(self) -> dict[str, str]:
+        """A norm behind the mean that begins as the encoder's last."""
+        if self.pool != "mean" or self.recipe.model.fc_norm != "encoder":
+            return {}
+        return {f"fc_norm.{name}": f"encoder.norm.{name}" for name in ("weight", "bias")}
 
     # --- what the optimizer asks ---
 
@@ -172,27 +198,30 @@ class Classifier(Method):
     # --- published checkpoints (facebookresearch/mae models_vit.py, the keys of timm too) ---
 
     def export_reference(self) -> dict[str, Tensor]:
-        return {name.removeprefix("encoder."): value for name, value in self.state_dict().items()}
+        names = self.encoder.published
+        return {names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Decoder keys of a pretraining checkpoint stay as they are: not understood here."""
-        ours = ("head.", "fc_norm.", "decoder_", "mask_token")
+        """Decoder keys of a pretraining checkpoint stay as they are: not understood here.
+
+        An attentive probe stores a norm that its code never uses; it is left out.
+        """
+        names = encoder_named(state).published
         return {
-            name if name.startswith(ours) else "encoder." + name: value
-            for name, value in state.items()
+            names.ours(name): value for name, value in state.items() if not name.startswith(UNUSED)
         }
 
     def _labels(self, batch: Batch) -> Tensor:
         if batch.label is None:
             raise DataError("classification needs labels: data.source has none")
-        if batch.label.device.type == "cpu":
-            wrong = (batch.label < 0) | (batch.label >= self.classes)
-            if wrong.any():
-                at = int(wrong.nonzero()[0])
-                label = int(batch.label[at])
-                fault = "has no label" if label < 0 else f"has label {label}"
-                raise DataError(
-                    f"sample {batch.keys[at]} {fault}; target.classes is {self.classes}"
-                )
         return batch.label
+
+
+UNUSED = ("attentive_blocks.0.norm2_cross.",)  # tensors of published probes that nothing reads
+
+
+def _heads(encoder: Section) -> int:
+    """Attention heads of an encoder, of the last stage where stages differ."""
+    heads = getattr(encoder, "heads", 1)
+    return heads if isinstance(heads, int) else heads[-1]

@@ -20,7 +20,7 @@ from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.config.targets import PixelTargetSection
 from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models import MAEDecoder, ViT
+from mimsuite.models import Features, ImageEncoder, MAEDecoder, build_encoder
 from mimsuite.noise import Noise
 from mimsuite.targets import PixelTarget
 from mimsuite.tokens import unpatchify
@@ -57,8 +57,8 @@ class MAERecipe(Recipe):
 class MAE(Method):
     """Masked autoencoder on a plain ViT."""
 
-    Recipe = MAERecipe
-    encoder: ViT
+    Recipe: ClassVar[type[MAERecipe]] = MAERecipe
+    encoder: ImageEncoder
 
     def __init__(self, recipe: MAERecipe) -> None:
         super().__init__(recipe)
@@ -66,25 +66,32 @@ class MAE(Method):
         self.grid, self.patch_size = section.grid, section.patch_size
         self.sampler = RandomSampler(recipe.mask)
         self.target = PixelTarget(recipe.target)
-        self.encoder = ViT(section)
+        encoder = build_encoder(section)
+        assert isinstance(encoder, ImageEncoder)
+        self.encoder = encoder
         self.decoder = MAEDecoder(
             recipe.model.decoder,
             in_width=section.width,
             out_width=section.patch_size**2 * section.in_channels,
             grid=section.grid,
             eps=section.norm_eps,
+            class_tokens=encoder.class_tokens,
         )
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
         rows, columns = self.grid
         return {"image": self.sampler(noise.rows("mask", rows * columns), self.grid)}
 
+    def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
+        """The encoder's output for the visible patches."""
+        visible = self.encoder.patches(batch.image, mask.visible)  # (B, V, P)
+        features: Features = self.encoder(visible, mask.visible, noise=ctx.noise)
+        return features
+
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Mean squared error over the masked patches; ``prediction`` is (B, M, P)."""
         mask = masks["image"]
-        visible = self.encoder.patches(batch.image, mask.visible)  # (B, V, P)
-        latent = self.encoder(visible, mask.visible, noise=ctx.noise)
-        prediction = self.decoder(latent, mask)  # (B, M, P)
+        prediction = self.decoder(self.latent(batch, mask, ctx), mask)  # (B, M, P)
         target = self.target(self.encoder.patches(batch.image, mask.masked))
         loss = self.target.loss(prediction, target)
         return Output(loss, {"pixels": loss.detach()}, prediction, masks)
@@ -92,8 +99,7 @@ class MAE(Method):
     def reconstruct(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Tensor:
         """Predictions everywhere, visible patches too: (B, N, P) in raster order."""
         mask = masks["image"]
-        visible = self.encoder.patches(batch.image, mask.visible)
-        latent = self.encoder(visible, mask.visible, noise=ctx.noise)
+        latent = self.latent(batch, mask, ctx)
         return gather_tokens(self.decoder(latent, mask, everywhere=True), mask.restore())
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:

@@ -2,17 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mimsuite.config.section import Section
-from mimsuite.models.encoder import Encoder
+from mimsuite.models.attentive import AttentivePooler
+from mimsuite.models.beit import BEiT
+from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
+from mimsuite.models.conv_vit import ConvViT
+from mimsuite.models.crate import Crate
+from mimsuite.models.crate_decoder import CrateDecoder
+from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
+from mimsuite.models.part_head import PartHead
+from mimsuite.models.point_decoder import PointDecoder
+from mimsuite.models.point_head import PointHead
+from mimsuite.models.point_transformer import ClassToken, PointTransformer
+from mimsuite.models.video_decoder import ClipDecoder
+from mimsuite.models.video_vit import VideoViT
 from mimsuite.models.vit import ViT
 
-__all__ = ["Encoder", "Features", "MAEDecoder", "ViT", "build_encoder"]
+__all__ = [
+    "AttentivePooler",
+    "BEiT",
+    "ClassToken",
+    "ClipDecoder",
+    "ConvViT",
+    "Crate",
+    "CrateDecoder",
+    "Encoder",
+    "FeatureHead",
+    "Features",
+    "ImageEncoder",
+    "MAEDecoder",
+    "PartHead",
+    "PointDecoder",
+    "PointHead",
+    "PointTransformer",
+    "Regressor",
+    "TokenDecoder",
+    "ViT",
+    "VideoViT",
+    "build_encoder",
+    "encoder_named",
+]
 
-_ENCODERS: dict[str, type[Encoder]] = {"vit": ViT}
+_ENCODERS: dict[str, type[Encoder]] = {
+    "vit": ViT,
+    "beit": BEiT,
+    "convvit": ConvViT,
+    "crate": Crate,
+    "video-vit": VideoViT,
+}
 
 
 def build_encoder(section: Section) -> Encoder:
     """The encoder that a recipe's ``model.encoder`` section describes, by its ``kind``."""
     return _ENCODERS[section.kind](section)  # type: ignore[attr-defined, call-arg]
+
+
+def encoder_named(names: Iterable[str]) -> type[Encoder]:
+    """The encoder of a published checkpoint, by its tensors' names; a plain ViT by default."""
+    marks = {mark: kind for kind in _ENCODERS.values() if (mark := kind.published_mark)}
+    return next((marks[m] for name in names for m in marks if name.startswith(m)), ViT)

@@ -29,8 +29,9 @@ class Attention(TimmAttention):
             q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (B, h, N, d)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x[:, -queries:], weight[:width], bias[:width])
-            kv = F.linear(x, weight[width:], bias[width:])
+            biases = (None, None) if bias is None else (bias[:width], bias[width:])
+            q = F.linear(x[:, -queries:], weight[:width], biases[0])
+            kv = F.linear(x, weight[width:], biases[1])
             q = q.reshape(batch, queries, self.num_heads, self.head_dim).transpose(1, 2)
             kv = kv.reshape(batch, tokens, 2, self.num_heads, self.head_dim)
             k, v = (part.transpose(1, 2) for part in kv.unbind(2))
@@ -41,10 +42,12 @@ class Attention(TimmAttention):
 class Block(nn.Module):
     """Pre-norm block; parameter names are those of timm and of the published code."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, eps: float, *, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = Attention(width, num_heads=heads, qkv_bias=True)
+        self.attn = Attention(width, num_heads=heads, qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, hidden_features=int(width * mlp_ratio), act_layer=nn.GELU)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.models.features import Features
+from mimsuite.models.names import Names
 from mimsuite.noise import Noise
+from mimsuite.tokens import patchify
 
 
 class Encoder(nn.Module):
@@ -19,7 +21,16 @@ class Encoder(nn.Module):
         width: D of the tokens it returns.
         depth: number of blocks.
         norm: the layer norm over its output; a classifier on the mean token takes it away.
+        published: names of a classifier on it, ours and the published code's.
+        published_mark: what some name of its published checkpoints begins with, and none of other
+            encoders'; empty for the plain transformer.
     """
+
+    published: ClassVar[Names] = Names(
+        [(name, name) for name in ("head.", "fc_norm.", "decoder_", "mask_token")]
+        + [("encoder.", "")]
+    )
+    published_mark: ClassVar[str] = ""
 
     width: int
     depth: int
@@ -38,3 +49,43 @@ class Encoder(nn.Module):
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
         raise NotImplementedError
+
+
+class ImageEncoder(Encoder):
+    """Base of encoders of image patches, called as ``encoder(patches, ids)`` with (B, V, P) patch
+    vectors and their (B, V) ids, ``None`` = all; a subclass has a parameter ``pos_embed``.
+
+    Attributes:
+        grid: patches per column and per row at the trained image size.
+        class_tokens: how many class tokens it has; as many leading rows of ``pos_embed`` are
+            theirs.
+    """
+
+    class_tokens = 1
+
+    def __init__(self, section: Any) -> None:
+        super().__init__(section)
+        self.grid: tuple[int, int] = section.grid
+        self.width, self.depth = section.width, section.depth
+
+    def patches(self, images: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Patch vectors of (B, C, H, W) images, all (B, N, P) or those of ``ids``."""
+        return patchify(images, self.section.patch_size, ids)
+
+    def encode(
+        self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
+    ) -> Features:
+        """The unmasked call of every probe: all patches of ``batch.image``, of any size."""
+        images = batch.image
+        patch = self.section.patch_size
+        grid = (images.shape[2] // patch, images.shape[3] // patch)
+        features: Features = self(self.patches(images), noise=noise, layers=layers, grid=grid)
+        return features
+
+    def layer_id(self, name: str) -> int:
+        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
+        if name.startswith(("cls_token", "pos_embed", "patch_embed")):
+            return 0
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return self.depth + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -16,19 +17,31 @@ class Features:
         tokens: (B, N, D) the other tokens, in the order they were given.
         layers: block number (from 1) -> (B, C + N, D) output of that block, where asked for.
         maps: of hierarchical encoders, one ((B, n, d) tokens, grid) per stage.
+        qkv: block number -> queries, keys and values (B, h, C + N, d) of it, where asked for.
+        pools: the poolings that suit them, for :meth:`pool`; the best first.
     """
 
     cls: Tensor
     tokens: Tensor
     layers: dict[int, Tensor] = field(default_factory=dict)
     maps: list[tuple[Tensor, tuple[int, ...]]] = field(default_factory=list)
+    qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    pools: tuple[str, ...] = ("cls", "mean")
 
     def pool(self, kind: str) -> Tensor:
-        """(B, D): ``cls`` (first class token) or ``mean`` (of all tokens but class tokens)."""
+        """(B, D): ``cls`` (first class token), ``mean`` or ``max`` (over all tokens but class
+        tokens); (B, 2 D): ``cls_max``, both side by side.
+
+        Raises:
+            ValueError: another kind, or no class token.
+        """
         if kind == "mean":
             return self.tokens.mean(dim=1)
-        if kind == "cls":
-            if self.cls.shape[1] == 0:
-                raise ValueError("this encoder has no class token: use pool 'mean'")
-            return self.cls[:, 0]
-        raise ValueError(f"unknown pooling '{kind}': cls or mean")
+        if kind == "max":
+            return self.tokens.amax(dim=1)
+        if kind not in ("cls", "cls_max"):
+            raise ValueError(f"unknown pooling '{kind}': cls, mean, max or cls_max")
+        if self.cls.shape[1] == 0:
+            raise ValueError(f"this encoder has no class token: use pool '{self.pools[-1]}'")
+        cls = self.cls[:, 0]
+        return cls if kind == "cls" else torch.cat([cls, self.tokens.amax(dim=1)], dim=1)

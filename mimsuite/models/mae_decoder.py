@@ -19,7 +19,11 @@ from mimsuite.tokens import sincos_2d
 
 
 class MAEDecoder(nn.Module):
-    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token."""
+    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token.
+
+    Args:
+        class_tokens: how many class tokens the latents bring, 0 or more; their positions are zero.
+    """
 
     def __init__(
         self,
@@ -28,11 +32,13 @@ class MAEDecoder(nn.Module):
         out_width: int,
         grid: tuple[int, int],
         eps: float,
+        class_tokens: int = 1,
     ) -> None:
         super().__init__()
+        self.class_tokens = class_tokens
         self.embed = nn.Linear(in_width, section.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        positions = F.pad(sincos_2d(section.width, grid), (0, 0, 1, 0))[None]
+        positions = F.pad(sincos_2d(section.width, grid), (0, 0, class_tokens, 0))[None]
         self.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(section.width, section.heads, section.mlp_ratio, eps)
@@ -50,8 +56,9 @@ class MAEDecoder(nn.Module):
             (B, M, out_width) for the masked tokens; with ``everywhere`` (B, V + M, out_width) for
             the visible tokens and then the masked ones.
         """
-        positions = self.pos_embed[:, 1:]
-        cls = self.embed(latent.cls) + self.pos_embed[:, :1]
+        cls_positions = self.pos_embed[:, : self.class_tokens]
+        positions = self.pos_embed[:, self.class_tokens :]
+        cls = self.embed(latent.cls) + cls_positions
         visible = self.embed(latent.tokens) + gather_tokens(positions, mask.visible)
         masked = self.mask_token.to(visible.dtype) + gather_tokens(positions, mask.masked)
         x = torch.cat([cls, visible, masked], dim=1)

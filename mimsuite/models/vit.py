@@ -6,20 +6,22 @@ Parameter names below the encoder are those of timm's ``VisionTransformer`` and 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.batch import Batch
 from mimsuite.config.encoders import ViTSection
 from mimsuite.masking import gather_tokens
+from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear
-from mimsuite.models.encoder import Encoder
+from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.noise import Noise
-from mimsuite.tokens import patchify, resize_positions, sincos_2d
+from mimsuite.tokens import resize_positions, sincos_2d
+
+Hook = Callable[[int, Tensor, Tensor], Tensor | None]
 
 
 class PatchEmbed(nn.Module):
@@ -40,27 +42,27 @@ class PatchEmbed(nn.Module):
         return F.linear(patches, weight, self.proj.bias)
 
 
-class ViT(Encoder):
+class ViT(ImageEncoder):
     """Encoder of visible patches, with one class token and absolute positions."""
+
+    row_first = False  # which half of a fixed position encodes the row
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
-        self.grid, self.width, self.depth = section.grid, section.width, section.depth
         self.patch_embed = PatchEmbed(section.in_channels, section.patch_size, section.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        positions = F.pad(sincos_2d(section.width, section.grid), (0, 0, 1, 0))[None]  # cls row 0
+        table = sincos_2d(section.width, section.grid, self.row_first)
+        positions = F.pad(table, (0, 0, 1, 0))[None]  # cls row 0
         self.pos_embed = nn.Parameter(positions, requires_grad=section.trained_positions)
-        self.blocks = nn.ModuleList(
-            Block(section.width, section.heads, section.mlp_ratio, section.norm_eps)
-            for _ in range(section.depth)
-        )
+        self.blocks = nn.ModuleList(self.block() for _ in range(section.depth))
         self.norm = nn.LayerNorm(section.width, eps=section.norm_eps)
         nn.init.normal_(self.cls_token, std=0.02)
         self.apply(init_linear)
 
-    def patches(self, images: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Patch vectors of (B, C, H, W) images, all (B, N, P) or those of ``ids``."""
-        return patchify(images, self.section.patch_size, ids)
+    def block(self) -> nn.Module:
+        """A new block."""
+        section = self.section
+        return Block(section.width, section.heads, section.mlp_ratio, section.norm_eps)
 
     def forward(
         self,
@@ -70,6 +72,8 @@ class ViT(Encoder):
         noise: Noise | None = None,
         layers: Collection[int] = (),
         grid: tuple[int, int] | None = None,
+        qkv: Collection[int] = (),
+        hook: Hook | None = None,
     ) -> Features:
         """Encode patch vectors.
 
@@ -80,6 +84,10 @@ class ViT(Encoder):
             layers: numbers, from 1, of the blocks whose output is wanted too.
             grid: patches per column and row where it is not the trained one; positions are
                 resized to it.
+            qkv: numbers, from 1, of the blocks whose queries, keys and values are wanted too.
+            hook: called behind every block with its number, the tokens (B, V, D) without the
+                class token and their ids; the ids (B, K) that it returns, some of those given,
+                go on, ``None`` = all.
         """
         positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
         cls = self.cls_token + positions[:, :1]  # (1, 1, D)
@@ -91,29 +99,17 @@ class ViT(Encoder):
         )
         keep = self._drop_path(noise)
         outputs: dict[int, Tensor] = {}
+        heads: dict[int, QKV] = {}
         for number, block in enumerate(self.blocks, start=1):
+            if number in qkv:
+                heads[number] = split_heads(block.attn, block.norm1(x))  # type: ignore[operator]
             x = block(x, keep=keep[number - 1])
             if number in layers:
                 outputs[number] = x
+            if hook is not None:
+                x, ids = _shrink(x, ids, hook, number)
         x = self.norm(x)
-        return Features(cls=x[:, :1], tokens=x[:, 1:], layers=outputs)
-
-    def encode(
-        self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
-    ) -> Features:
-        """The unmasked call of every probe: all patches of ``batch.image``, of any size."""
-        images = batch.image
-        patch = self.section.patch_size
-        grid = (images.shape[2] // patch, images.shape[3] // patch)
-        return self(self.patches(images), noise=noise, layers=layers, grid=grid)
-
-    def layer_id(self, name: str) -> int:
-        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
-        if name.startswith(("cls_token", "pos_embed", "patch_embed")):
-            return 0
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1
+        return Features(cls=x[:, :1], tokens=x[:, 1:], layers=outputs, qkv=heads)
 
     def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
         if not self.training or self.section.drop_path == 0:
@@ -122,3 +118,15 @@ class ViT(Encoder):
             raise ValueError("drop_path > 0 needs keyed noise while training")
         uniform = noise.rows("drop_path", 2 * self.depth)
         return [*drop_path_factors(uniform, self.section.drop_path)]
+
+
+def _shrink(x: Tensor, ids: Tensor | None, hook: Hook, number: int) -> tuple[Tensor, Tensor | None]:
+    """The class token and the tokens that a hook lets go on, and the ids of these."""
+    cls, tokens = x[:, :1], x[:, 1:]
+    if ids is None:
+        ids = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
+    kept = hook(number, tokens, ids)
+    if kept is None:
+        return x, ids
+    rows = (kept.unsqueeze(2) == ids.unsqueeze(1)).int().argmax(dim=2)  # (B, K), where they are
+    return torch.cat([cls, gather_tokens(tokens, rows)], dim=1), kept

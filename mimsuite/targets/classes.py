@@ -63,7 +63,7 @@ class PairMix:
         """Mixed images and targets; the inputs stay as they are.
 
         Args:
-            images: (B, C, H, W) float, B even.
+            images: (B, C, H, W) float, B even; or (B, C, T, H, W) clips, mixed alike in all frames.
             target: (B, K) float.
             uniform: (B, 4) keyed noise: choice, share, box row, box column.
 
@@ -72,6 +72,8 @@ class PairMix:
         """
         if len(images) % 2:
             raise ValueError(f"mixup and cutmix pair up samples: {len(images)} is odd")
+        shape = images.shape
+        images = images.flatten(1, -3)
         choice, share, row, column = uniform[0::2].repeat_interleave(2, dim=0).unbind(1)  # (B,)
         use_cutmix = choice < self._cutmix_probability()
         own = torch.where(use_cutmix, beta(share, self.cutmix), beta(share, self.mixup))
@@ -83,7 +85,7 @@ class PairMix:
         weight = torch.where(use_cutmix, 1.0, own).to(images.dtype).view(-1, 1, 1, 1)
         partner = _swap(images)
         mixed = torch.where(box.unsqueeze(1), partner, images * weight + partner * (1 - weight))
-        return mixed, target * own[:, None] + _swap(target) * (1 - own[:, None])
+        return mixed.view(shape), target * own[:, None] + _swap(target) * (1 - own[:, None])
 
     def _cutmix_probability(self) -> float:
         if self.mixup > 0 and self.cutmix > 0:

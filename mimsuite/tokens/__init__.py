@@ -1,6 +1,23 @@
 """Tokens of each modality: cutting samples into them, and their positions."""
 
 from mimsuite.tokens.image import patchify, unpatchify
+from mimsuite.tokens.points import Groups, farthest_points, group, nearest
 from mimsuite.tokens.positions import resize_positions, sincos_2d
+from mimsuite.tokens.video import from_tubelets, resize_clip_positions, sinusoid_1d, tubelets
+from mimsuite.tokens.volume import sincos_3d
 
-__all__ = ["patchify", "resize_positions", "sincos_2d", "unpatchify"]
+__all__ = [
+    "Groups",
+    "farthest_points",
+    "from_tubelets",
+    "group",
+    "nearest",
+    "patchify",
+    "resize_clip_positions",
+    "resize_positions",
+    "sincos_2d",
+    "sincos_3d",
+    "sinusoid_1d",
+    "tubelets",
+    "unpatchify",
+]

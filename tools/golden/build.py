@@ -51,6 +51,24 @@ def refuse_drop_path(case: Case) -> None:
 
 def mae_document(hparams: Hparams) -> dict[str, Any]:
     """The recipe of an MAE case, as the document that `config.yaml` of a run holds."""
+    decoder = decoder_keys(hparams, hparams["mlp_ratio"])
+    return autoencoder_document("mae", hparams, encoder_keys(hparams), decoder)
+
+
+def decoder_keys(hparams: Hparams, mlp_ratio: float) -> dict[str, Any]:
+    """`model.decoder` keys of MAE's decoder; ``mlp_ratio`` where the case does not tell its own."""
+    return {
+        "width": hparams["decoder_embed_dim"],
+        "depth": hparams["decoder_depth"],
+        "heads": hparams["decoder_num_heads"],
+        "mlp_ratio": hparams.get("decoder_mlp_ratio", mlp_ratio),
+    }
+
+
+def autoencoder_document(
+    method: str, hparams: Hparams, encoder: dict[str, Any], decoder: dict[str, Any]
+) -> dict[str, Any]:
+    """The recipe of a case with MAE's mask, target and loss."""
     hparams.only("loss_kind", "mse_masked_mean")
     normalize = hparams.get("norm_pix_loss", True)
     if normalize:
@@ -58,15 +76,9 @@ def mae_document(hparams: Hparams) -> dict[str, Any]:
         hparams.only("patch_norm_variance", "unbiased")
     else:  # they say nothing then
         hparams.skip("norm_pix_eps", "patch_norm_variance")
-    decoder = {
-        "width": hparams["decoder_embed_dim"],
-        "depth": hparams["decoder_depth"],
-        "heads": hparams["decoder_num_heads"],
-        "mlp_ratio": hparams.get("decoder_mlp_ratio", hparams["mlp_ratio"]),
-    }
     return {
-        "method": {"name": "mae"},
-        "model": {"encoder": encoder_keys(hparams), "decoder": decoder},
+        "method": {"name": method},
+        "model": {"encoder": encoder, "decoder": decoder},
         "mask": {"ratio": hparams["mask_ratio"]},
         "target": {"normalize": normalize},
         **idle_sections(),
@@ -139,8 +151,10 @@ def load_published(method: Method, state: dict[str, Tensor]) -> None:
 def published_names(method: Method) -> dict[str, str]:
     """Our parameter and buffer names -> the published ones."""
     published = method.export_reference()
-    importer = type(method).import_reference
-    return {next(iter(importer({name: tensor}))): name for name, tensor in published.items()}
+    names = {id(tensor): name for name, tensor in published.items()}
+    # All at once: it takes several names to tell the layout.
+    ours = type(method).import_reference(published)
+    return {name: names[id(tensor)] for name, tensor in ours.items()}
 
 
 def gradients(method: Method) -> dict[str, Tensor]:

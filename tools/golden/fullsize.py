@@ -12,8 +12,8 @@ import torch
 from golden import build, classify
 from golden.case import Case
 from golden.mae import Pass
-from golden.results import Results
-from golden.tables import FAMILIES, statistics
+from golden.results import Results, statistics
+from golden.tables import FAMILIES
 from mimsuite.batch import Batch
 from mimsuite.config.targets import PixelTargetSection
 from mimsuite.methods import Method

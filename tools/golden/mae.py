@@ -19,6 +19,7 @@ from golden import build
 from golden.case import Case
 from golden.results import Results
 from mimsuite.batch import Batch
+from mimsuite.masking import gather_tokens
 from mimsuite.methods import Context, Output
 from mimsuite.methods.mae import MAE
 from mimsuite.models import Features
@@ -37,21 +38,28 @@ def pretrain(case: Case) -> Results:
     case.hparams.require(REQUIRED)
     build.refuse_drop_path(case)
     method = build.method_of(build.mae_document(case.hparams))
+    run, results = run_case(case, method)
+    results.tensors.update(run.debug)
+    results.on_masked["pred"] = (run.output.prediction, run.mask)
+    return results
+
+
+def run_case(case: Case, method: MAE) -> tuple[Pass, Results]:
+    """A pass of the case's weights, images and noise: tensors and gradients, sizes as facts."""
     build.load(method, case)
     method.train(case.training())
     run = Pass(method, build.images(case), build.noise(case, _tokens(method)))
     run.output.loss.backward()
-
-    results = Results(dict(run.tensors()))
-    results.tensors.update(run.debug)
-    results.tensors.update(build.gradients(method))
-    mask = run.output.masks["image"]
-    results.on_masked["pred"] = (run.output.prediction, mask)
-    sizes = {"len_keep": mask.visible.shape[1], "num_patches": mask.tokens, "batch": len(run.batch)}
+    results = Results({**dict(run.tensors()), **build.gradients(method)})
+    sizes = {
+        "len_keep": run.mask.visible.shape[1],
+        "num_patches": run.mask.tokens,
+        "batch": len(run.batch),
+    }
     for name, value in sizes.items():
         if name in case.hparams:
             results.facts[f"hparams.{name}"] = (value, case.hparams[name])
-    return results
+    return run, results
 
 
 def published_model(name: str, stage: str, pool: str | None) -> dict[str, Any] | None:
@@ -82,7 +90,9 @@ class Pass:
 
     Attributes:
         output: of the training path.
-        latent: (B, 1 + V, D) encoder output after its last norm.
+        mask: under which it was.
+        latent: (B, C + V, D) encoder output after its last norm; of an encoder of all tokens
+            (B, C + N, D), in raster order.
         prediction: (B, N, P) over all tokens.
         debug: output of each block; decoder blocks in raster order.
     """
@@ -94,13 +104,14 @@ class Pass:
         with torch.no_grad():
             context = method.prepare(self.batch, rows)
             masks = method.mask(self.batch, rows, context)
+        self.mask = masks["image"]
         self.debug: dict[str, Tensor] = {}
         self.output = self._train(masks, context)
         self.prediction = self._reconstruct(masks, context)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors but debug outputs and gradients, under the names of the goldens."""
-        method, mask = self.method, self.output.masks["image"]
+        method, mask = self.method, self.mask
         yield "mask", mask.dense().float()
         yield "ids_restore", mask.restore()
         yield "ids_keep", mask.visible
@@ -121,7 +132,10 @@ class Pass:
             output = self.method(self.batch, masks, context)
             handle.remove()
         self.debug |= {f"debug.block{number}": tensor for number, tensor in seen.items()}
-        self.latent = torch.cat([features[0].cls, features[0].tokens], dim=1)
+        tokens = features[0].tokens
+        if tokens.shape[1] == self.mask.tokens:  # visible ones first
+            tokens = gather_tokens(tokens, self.mask.restore())
+        self.latent = torch.cat([features[0].cls, tokens], dim=1)
         return output
 
     @torch.no_grad()
@@ -133,14 +147,14 @@ class Pass:
         with outputs_of(blocks, seen):
             prediction = self.method.reconstruct(self.batch, masks, context)
         handle.remove()
-        restore = masks["image"].restore()
+        restore, count = self.mask.restore(), self.method.encoder.class_tokens
         for number, tensor in seen.items():
             if int(number) == len(blocks) - 1:
                 # The path skips the class token of the last block, which nobody reads: that one
                 # row comes from the same block run on its whole input.
-                cls, tokens = blocks[-1](inputs[0])[:, :1], tensor
+                cls, tokens = blocks[-1](inputs[0])[:, :count], tensor
             else:
-                cls, tokens = tensor[:, :1], tensor[:, 1:]
+                cls, tokens = tensor[:, :count], tensor[:, count:]
             index = restore.unsqueeze(-1).expand_as(tokens)
             self.debug[f"debug.decoder_block{number}"] = torch.cat(
                 [cls, tokens.gather(1, index)], dim=1

@@ -35,3 +35,15 @@ class Results:
     stored_as: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+
+
+def statistics(tensor: Tensor) -> dict[str, Any]:
+    """The statistics by which a tensor too large to store is compared."""
+    flat = tensor.detach().flatten().double()
+    return {
+        "mean": float(flat.mean()),
+        "std": float(flat.std()),
+        "absmax": float(flat.abs().max()),
+        "sum": float(flat.sum()),
+        "first8": flat[:8].tolist(),
+    }

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from golden import build, mae
+from golden import build, cae, convmae, crate, mae, maskalign
 from golden.case import Case, CaseFault
 from golden.results import Results
 from mimsuite.config.masks import RandomMaskSection
+from mimsuite.config.sections import ScheduleSection
 from mimsuite.masking import RandomSampler
 from mimsuite.methods import Method
 from mimsuite.tokens import sincos_2d
 from mimsuite.train.optim import param_groups
-from mimsuite.train.schedule import half_cosine
+from mimsuite.train.schedule import half_cosine, rate_at
 
 Entry = dict[str, Any]
 
@@ -28,6 +28,15 @@ Entry = dict[str, Any]
 # training and the pooling; ``None`` for a model that is not built.
 FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "mae": mae.published_model,
+    "cae": cae.published_model,
+    "cae-lxt": cae.published_model,
+    "convmae": convmae.published_model,
+    "crate": crate.published_classifier,
+    "crate-mae": crate.published_autoencoder,
+    "maskalign": maskalign.published_model,
+    "videomae": lambda model, stage, pool: None,  # likewise
+    "videomae2": lambda model, stage, pool: None,
+    "point-mae": lambda model, stage, pool: None,  # rates hold for every model
 }
 
 
@@ -69,7 +78,10 @@ def _args(entry: Entry, *names: str) -> list[Any]:
 def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
     case.hparams.only("temperature", 10000.0)
     width, grid, cls_token, rows = _args(entry, "dim", "grid", "cls_token", "rows")
-    positions = F.pad(sincos_2d(width, tuple(grid)), (0, 0, int(cls_token), 0))
+    row_first = entry["family"] == "cae"
+    if row_first:  # its code walks a rectangle column by column, so its table is the transpose's
+        grid = grid[::-1]
+    positions = F.pad(sincos_2d(width, tuple(grid), row_first), (0, 0, int(cls_token), 0))
     names = entry.get("expected", {}).get("tensors", [entry["id"]])
     return {"tensors": {name: positions if rows is None else positions[rows] for name in names}}
 
@@ -83,6 +95,36 @@ def _half_cosine(case: Case, entry: Entry) -> dict[str, Any]:
         epoch, lr=lr, min_lr=final, warmup_epochs=warmup, epochs=epochs
     )
     return {"lr": [rate(each / steps) for each in at]}
+
+
+def _cosine_per_step(case: Case, entry: Entry) -> dict[str, Any]:
+    lr, final, warmup, epochs, steps, total, at = _args(
+        entry,
+        "base_lr",
+        "final_lr",
+        "warmup_epochs",
+        "epochs",
+        "iters_per_epoch",
+        "total_steps",
+        "at",
+    )
+    if total != epochs * steps:
+        raise CaseFault(f"table: {entry['id']} args.total_steps is not epochs * iters_per_epoch")
+    schedule = ScheduleSection(
+        kind="cosine-per-step", epochs=epochs, warmup_epochs=warmup, min_lr=final
+    )
+    return {"lr": [rate_at(schedule, lr, each, steps) for each in at]}
+
+
+def _epoch_lagged(case: Case, entry: Entry) -> dict[str, Any]:
+    case.hparams.only("lag_epochs", 1)
+    case.hparams.skip("warmup_epochs", "warmup_lr", "min_lr")  # entries have their own
+    lr, final, first, warmup, epochs, listed = _args(
+        entry, "base_lr", "final_lr", "warmup_lr", "warmup_epochs", "epochs", "num_epochs_listed"
+    )
+    keys = {"min_lr": final, "warmup_lr": first, "warmup_epochs": warmup, "epochs": epochs}
+    section = ScheduleSection(kind="epoch-lagged", **keys)
+    return {"lr": [rate_at(section, lr, epoch, steps_per_epoch=1) for epoch in range(listed)]}
 
 
 def _len_keep(case: Case, entry: Entry) -> dict[str, Any]:
@@ -138,10 +180,17 @@ def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
     if method is None:
         return None
     count = lambda parameters: sum(p.numel() for p in parameters)  # noqa: E731
+    # Published code counts what it never reads as trained; here it is frozen.
+    unused = [method.get_parameter(name) for name in method.unused_parameters()]
+    published = method.export_reference()
+    stored = method.parameters()
+    if entry["family"] in ("cae", "cae-lxt"):  # the published copy of the encoder counts too
+        published = cae.of_layout(published, first=entry["family"] == "cae-lxt")
+        stored = published.values()
     return {
-        "keys": {name: list(tensor.shape) for name, tensor in method.export_reference().items()},
-        "params": count(method.parameters()),
-        "trainable": count(p for p in method.parameters() if p.requires_grad),
+        "keys": {name: list(tensor.shape) for name, tensor in published.items()},
+        "params": count(stored),
+        "trainable": count(p for p in method.parameters() if p.requires_grad) + count(unused),
         "encoder_only": count(method.encoder.parameters()),
     }
 
@@ -156,20 +205,9 @@ def _model(entry: Entry, stage: str, pool: str | None) -> Method | None:
     return build.method_of(document | build.idle_sections(), meta=True)
 
 
-def statistics(tensor: Tensor) -> dict[str, Any]:
-    """The statistics by which a tensor too large to store is compared."""
-    flat = tensor.detach().flatten().double()
-    return {
-        "mean": float(flat.mean()),
-        "std": float(flat.std()),
-        "absmax": float(flat.abs().max()),
-        "sum": float(flat.sum()),
-        "first8": flat[:8].tolist(),
-    }
-
-
 positions = table({"sincos_2d": _sincos})
-rates = table({"half_cosine": _half_cosine})
+rates = table({"half_cosine": _half_cosine, "cosine_per_step": _cosine_per_step})
+point_rates = table(dict.fromkeys(("pretrain", "finetune", "fewshot", "partseg"), _epoch_lagged))
 kept_tokens = table({"len_keep": _len_keep})
 parameter_groups = table({"layer_decay": _layer_decay, "weight_decay_split": _weight_decay_split})
 keys = table({"state_dict": _state_dict})

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from golden import build
+from golden import build, cae, points, video
 from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
 from mimsuite.batch import Batch
+from mimsuite.masking import TokenMask
 from mimsuite.methods import Context
 from mimsuite.noise import FixedNoise
 from mimsuite.train.trainer import Trainer
@@ -58,6 +59,87 @@ def pretrain(case: Case) -> Results:
     return run.judge()
 
 
+def cae_pretrain(case: Case) -> Results:
+    """An ``image/cae-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        _SIZES + _OPTIM + "init_values decoder_embed_dim regressor_depth decoder_num_classes "
+        "decoder_num_heads decoder_layer_scale_init_value decoder_depth num_mask_patches "
+        "align_loss_weight iters_per_epoch"
+    )
+    document = cae.document(hparams) | _training(case, 1, kind="cosine-per-step")
+    removed, codes = case.input("mask"), case.input("token_ids").long()
+
+    def inject(method: Any) -> None:
+        def prepare(batch: Batch, rows: Any, gather: Any = None) -> Context:
+            return Context(rows, made={"codes": codes[int(batch.keys[0])]})
+
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            row = removed[int(batch.keys[0])]
+            return {"image": TokenMask.from_removed(row, method.grid)}
+
+        method.prepare, method.mask = prepare, mask
+
+    run = _Run(case, document, hparams["iters_per_epoch"], 1, inject)
+    run.results.tensors["loss_align_weighted"] = run.results.tensors["term.alignment"]
+    return run.judge()
+
+
+def video_pretrain(case: Case) -> Results:
+    """A ``video/pretrain-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        video.PRETRAIN + "lr min_lr weight_decay betas adam_eps clip_grad epochs warmup_epochs "
+        "steps iters_per_epoch"
+    )
+    document = video.document(hparams) | _training(case, 1, kind="cosine-per-step")
+
+    def inject(method: Any) -> None:
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            return {"clip": video.mask_of(case, method, int(batch.keys[0]))}
+
+        method.mask = mask
+
+    run = _Run(case, document, hparams["iters_per_epoch"], 1, inject, ("video", "clip"))
+    method: Any = run.trainer.method
+    run.results.facts |= video.facts(case, method, video.mask_of(case, method, 0))
+    return run.judge()
+
+
+def point_pretrain(case: Case) -> Results:
+    """A ``point/cmae-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        "config batch npoints steps_per_epoch lr weight_decay betas adam_eps schedule_epochs "
+        "warmup_epochs min_lr warmup_lr clip_grad steps step_per_update"
+    )
+    hparams.only("step_per_update", 1)
+    hparams.skip("epochs_run")  # steps say it
+    case.hparams.only("drop_path", 0)
+    document = points.trajectory_document(hparams)
+    masks = {"view1": case.input("mask1"), "view2": case.input("mask2")}
+
+    def inject(method: Any) -> None:
+        own = method.mask
+
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            step = int(batch.keys[0])
+            stored = {view: mask[step] for view, mask in masks.items()}
+            return own(batch, points.mask_noise(stored), context)
+
+        method.mask = mask
+
+    run = _Run(case, document, hparams["steps_per_epoch"], 1, inject, ("points", "points"))
+    tensors = run.results.tensors
+    tensors["loss_recon"] = tensors["term.chamfer"]
+    tensors["loss_contras"] = tensors["term.consistency"]
+    # The means of a batch norm follow a bias before it, which nothing but rounding moves.
+    run.idle = frozenset(
+        f"MAE_encoder.encoder.{part}.1.running_mean" for part in ("first_conv", "second_conv")
+    )
+    return run.judge()
+
+
 def finetune(case: Case) -> Results:
     """An ``image/mae-ft-traj`` case."""
     hparams = case.hparams
@@ -80,7 +162,7 @@ def finetune(case: Case) -> Results:
     return _Run(case, document, hparams["steps_per_epoch"], accumulation, inject).judge()
 
 
-def _training(case: Case, accumulation: int) -> dict[str, Any]:
+def _training(case: Case, accumulation: int, kind: str = "half-cosine") -> dict[str, Any]:
     """The optim, schedule and train sections."""
     hparams = case.hparams
     build.refuse_drop_path(case)
@@ -95,6 +177,7 @@ def _training(case: Case, accumulation: int) -> dict[str, Any]:
             "clip_grad": hparams["clip_grad"],
         },
         "schedule": {
+            "kind": kind,
             "epochs": hparams["epochs"],
             "warmup_epochs": hparams["warmup_epochs"],
             "min_lr": hparams["min_lr"],
@@ -117,6 +200,8 @@ class _Run:
     steps_per_epoch: int
     accumulation: int
     inject: Callable[[Any], None]
+    fed: tuple[str, str] = ("imgs", "image")  # the stored input, and the view that it is
+    idle: frozenset[str] = frozenset()  # published names of the state that only rounding moves
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
@@ -126,6 +211,7 @@ class _Run:
         build.load(method, self.case, "state0.")
         self.start = {k: v.clone() for k, v in method.export_reference().items()}
         self.names = build.published_names(method)
+        self.unused = frozenset(self.names[name] for name in method.unused_parameters())
         self.inject(method)
         absent: Any = None  # no pixels to normalise, no signals
         self.trainer = Trainer(
@@ -155,19 +241,23 @@ class _Run:
             measured["lr_groups"].append([groups[i]["lr"] for i in self.columns])
             measured["loss"].append(float(done.loss))
             measured["grad_norm"].append(float(done.grad_norm))
+            for name, value in done.terms.items():
+                measured.setdefault(f"term.{name}", []).append(float(value))
         handle.remove()
         for name, values in measured.items():
             self.results.tensors[name] = torch.tensor(values, dtype=torch.float64)
 
     def _batches(self) -> Iterator[Batch]:
         """The stored micro-batches; a batch's first key is its row in the stored tensors."""
-        images = self.case.input("imgs")
+        name, view = self.fed
+        samples = self.case.input(name)
         needed = self.case.hparams["steps"] * self.accumulation
-        if len(images) < needed:
-            raise CaseFault(f"inputs: imgs holds {len(images)} micro-batches of {needed}")
+        if len(samples) < needed:
+            raise CaseFault(f"inputs: {name} holds {len(samples)} micro-batches of {needed}")
         labels = self.case.tensors.get("labels")
         for row in range(needed):
-            batch = Batch.of_images(images[row], None if labels is None else labels[row])
+            label = None if labels is None else labels[row]
+            batch = Batch.of_views({view: samples[row]}, label)
             yield Batch(batch.views, batch.index, [str(row)] * len(batch), batch.label)
 
     def _final(self, method: Any) -> None:
@@ -182,7 +272,7 @@ class _Run:
 
     def judge(self) -> Results:
         """The findings for every stored answer."""
-        record = Record(self.results.tensors, self.start, self._groups())
+        record = Record(self.results.tensors, self.start, self._groups(), self.unused, self.idle)
         self.results.findings += compare_trajectory(self.case, record)
         return self.results
 
@@ -200,7 +290,7 @@ class _Run:
     def _columns(self) -> list[int]:
         """Our parameter groups in the order of the case's ``param_groups``, matched by names."""
         ours = [group.names for group in self._groups()]
-        theirs = [group.names for group in stored_groups(self.case)]
+        theirs = [group.names for group in stored_groups(self.case, self.unused)]
         if set(ours) != set(theirs):  # a case without answers, or a finding of its own
             return list(range(len(ours)))
         return [ours.index(names) for names in theirs]

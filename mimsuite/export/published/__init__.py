@@ -11,22 +11,17 @@ from dataclasses import replace
 
 from mimsuite.errors import UserError
 from mimsuite.export.architecture import Hints
-from mimsuite.export.published import mae
+from mimsuite.export.published import cae, convmae, crate, mae, maskalign, points, video
 from mimsuite.export.published.layout import Published
 from mimsuite.export.weights_file import WeightsFile, listed
 
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (mae,)
+_FAMILIES = (video, points, cae, convmae, crate, maskalign, mae)
 
 # Checkpoints that are often at hand and are not read, by a part of a name that only they have.
 _OTHERS = (
-    ("regresser.", "CAE"),
-    ("pretext_neck.", "CAE (lxtGH)"),
-    ("patch_embed1.", "ConvMAE"),
-    ("distill_weights", "MaskAlign"),
-    ("to_patch_embedding.", "CRATE"),
     ("encoder.layer.0.attention.", "Hugging Face ViT"),
     ("layers.0.attention.q_proj", "Hugging Face ViT"),
     ("blocks.0.ls1.gamma", "DINOv2"),

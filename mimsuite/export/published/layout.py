@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mimsuite.errors import UserError
 from mimsuite.export.architecture import Architecture
 from mimsuite.export.weights_file import WeightsFile
 from mimsuite.methods import Method
@@ -53,3 +54,21 @@ def published(
 def model_keys(architecture: Architecture) -> dict[str, Any]:
     """Its keys as they are in a recipe."""
     return {f"model.{key}": value for key, value in architecture.keys.items()}
+
+
+def classifier_keys(file: WeightsFile) -> dict[str, Any]:
+    """Keys of a classifier in the layout of MAE's: its pooling, head and classes.
+
+    Raises:
+        UserError: the head is not one linear layer.
+    """
+    names = file.tensors.keys()
+    standardised = "head.0.running_mean" in names
+    weight = file.tensors.get("head.1.weight" if standardised else "head.weight")
+    if weight is None:
+        raise UserError("its classification head is not one linear layer")
+    return {
+        "model.pool": "mean" if "fc_norm.weight" in names else "cls",
+        "model.head": "bn-linear" if standardised else "linear",
+        "target.classes": len(weight),
+    }

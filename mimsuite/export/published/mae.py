@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from mimsuite.errors import UserError
 from mimsuite.export.architecture import Architecture, Hints, infer_decoder, infer_encoder
-from mimsuite.export.published.layout import Published, model_keys, published
+from mimsuite.export.published.layout import Published, classifier_keys, model_keys, published
 from mimsuite.export.weights_file import WeightsFile
 from mimsuite.methods.classify import Classifier
 from mimsuite.methods.mae import MAE
@@ -62,19 +61,10 @@ def _encoder_only(file: WeightsFile, encoder: Architecture) -> Published:
 
 def _classifier(file: WeightsFile, encoder: Architecture) -> Published:
     """A head after a norm of the mean patch token, or on the normed class token."""
-    names = file.tensors.keys()
-    standardised = "head.0.running_mean" in names
-    weight = file.tensors.get("head.1.weight" if standardised else "head.weight")
-    if weight is None:
-        raise UserError("its classification head is not one linear layer")
-    keys = {
-        **model_keys(encoder),
-        "model.pool": "mean" if "fc_norm.weight" in names else "cls",
-        "model.head": "bn-linear" if standardised else "linear",
-        "target.classes": len(weight),
-    }
-    layout = f"ViT classifier of {len(weight)} classes"
-    recipe = f"image/mae-{_size(encoder)}-{'linprobe' if standardised else 'finetune'}-in1k"
+    keys = {**model_keys(encoder), **classifier_keys(file)}
+    layout = f"ViT classifier of {keys['target.classes']} classes"
+    task = "linprobe" if keys["model.head"] == "bn-linear" else "finetune"
+    recipe = f"image/mae-{_size(encoder)}-{task}-in1k"
     return published(file, Classifier, layout, recipe, keys, list(encoder.assumed))
 
 

@@ -1,0 +1,91 @@
+"""Which frames of a video become a clip: pure functions of (frames of the video, generator).
+
+Letters: n frames of the video, L frames of a clip, r stride. Indices count from 0; a video that is
+too short repeats its last legal frame. The rules are those of OpenGVLab/VideoMAEv2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Draw = np.random.Generator | None  # None: the deterministic middle
+
+
+def clip(total: int, length: int, stride: int, rng: Draw, jitter: bool = False) -> list[int]:
+    """Pretraining: L frames, r apart, from a random start (without ``rng``: in the middle).
+
+    Args:
+        jitter: move each frame by up to r - 1.
+    """
+    room = max(1, total - length * stride + 1)
+    start = room // 2 if rng is None else int(rng.integers(room))
+    offsets = rng.integers(stride, size=length) if jitter and rng is not None else [0] * length
+    return clip_from(total, stride, start, [int(offset) for offset in offsets])
+
+
+def clip_from(total: int, stride: int, start: int, offsets: Sequence[int]) -> list[int]:
+    """The frames of :func:`clip` from a start, one for each offset."""
+    ids, at = [], start + 1  # frames count from 1 in the published rule
+    for offset in offsets:
+        ids.append((at + offset if at + offset <= total else at) - 1)
+        if at + stride < total:
+            at += stride
+    return ids
+
+
+def dense(total: int, length: int, stride: int, rng: Draw) -> list[int]:
+    """Fine-tuning: L frames evenly over L * r, in training (``rng``) from a random start.
+
+    Their distance is a little more than r now and then, as published.
+    """
+    span = length * stride
+    if total <= span:
+        count = total // stride
+        ids = np.linspace(0, total, num=count)
+        ids = np.concatenate([ids, np.full(max(0, length - count), total)])
+        return [int(i) for i in np.clip(ids, 0, total - 1)]
+    end = (span + total) // 2 if rng is None else int(rng.integers(span, total))
+    return dense_until(end, length, stride)
+
+
+def dense_until(end: int, length: int, stride: int) -> list[int]:
+    """The frames of :func:`dense` in a long video whose stretch ends before ``end``."""
+    ids = np.linspace(end - length * stride, end, num=length)
+    return [int(i) for i in np.clip(ids, end - length * stride, end - 1)]
+
+
+def segments(total: int, length: int, rng: Draw) -> list[int]:
+    """One frame of each of L equal parts (TSN, arXiv:1608.00859); without ``rng`` the middle one.
+
+    A video of fewer than L frames shows all of them, after its first one as often as needed.
+    """
+    part = total // length
+    if part == 0:
+        return [0] * (length - total) + list(range(total))
+    offsets = [part // 2] * length if rng is None else rng.integers(part, size=length)
+    return [int(number * part + offset) for number, offset in enumerate(offsets)]
+
+
+def test_frames(total: int, length: int, stride: int) -> list[int]:
+    """All frames that dense test clips are cut from: every r-th, the last repeated up to L."""
+    ids = list(range(0, total, stride))
+    return ids + [ids[-1]] * (length - len(ids))
+
+
+def test_clips(total: int, length: int, stride: int, clips: int) -> list[list[int]]:
+    """``clips`` dense clips spread over the whole video; a single one lies in the middle."""
+    frames = test_frames(total, length, stride)
+    room = max(len(frames) - length, 0)
+    starts = [room // 2] if clips == 1 else [int(c * (room / (clips - 1))) for c in range(clips)]
+    return [frames[start : start + length] for start in starts]
+
+
+def test_segments(total: int, length: int, clips: int) -> list[list[int]]:
+    """``clips`` sparse clips: a frame of each of L parts, clip c shifted by c / clips of a part."""
+    tick = total / length
+    return [
+        [int(number * tick / clips + tick * part) for part in range(length)]
+        for number in range(clips)
+    ]

@@ -1,0 +1,75 @@
+"""What a reader of videos offers.
+
+Letters: n frames asked for, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from mimsuite.errors import CorruptSample
+
+
+class VideoDecodeError(CorruptSample):
+    """A video that a library cannot read; ``str`` names the library and what it said."""
+
+    def __init__(self, reader: str, reason: object) -> None:
+        text = " ".join(str(reason).split())[:160] or type(reason).__name__
+        super().__init__("decode", f"{reader}: {text}")
+
+
+class VideoReader(ABC):
+    """An open video; a context manager.
+
+    It is opened in the process that reads it, read once and closed: libraries go on decoding ahead
+    while a reader is open.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def num_frames(self) -> int:
+        """Frames that can be asked for, at least 1."""
+
+    @abstractmethod
+    def _read(self, ids: Sequence[int]) -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB of ascending, distinct frame numbers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def read(self, ids: Sequence[int]) -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB of frames by number, in any order, also several times.
+
+        Raises:
+            VideoDecodeError: one of them cannot be decoded, or there is none of that number.
+        """
+        distinct, places = np.unique(np.asarray(ids, dtype=np.int64), return_inverse=True)
+        if not len(distinct) or distinct[0] < 0 or distinct[-1] >= self.num_frames:
+            raise VideoDecodeError(self.name, f"no frames {list(ids)} in {self.num_frames}")
+        frames = self._read(distinct.tolist())
+        if len(frames) != len(distinct):
+            raise VideoDecodeError(self.name, f"{len(frames)} of {len(distinct)} frames decoded")
+        return frames if len(places) == len(distinct) and _ascending(places) else frames[places]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _ascending(places: np.ndarray) -> bool:
+    return bool((np.diff(places) > 0).all())

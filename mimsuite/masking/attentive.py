@@ -1,0 +1,35 @@
+"""Attentive masking (MaskAlign, Xue et al., arXiv:2211.08887, section 3.1).
+
+Visible tokens are drawn without replacement, each draw in proportion to a weight: how much the
+teacher's class token attends to the token. That is the top-k of ``log w - log(-log u)`` with
+uniform u (Efraimidis & Spirakis 2006; Gumbel top-k), one sort and no loop.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mimsuite.config.masks import AttentiveMaskSection
+from mimsuite.masking.mask import TokenMask
+from mimsuite.masking.sampler import Sampler
+
+_LEAST = torch.finfo(torch.float32).tiny  # every token can be drawn, as its logarithm is finite
+
+
+class AttentiveSampler(Sampler):
+    """Keeps tokens drawn in proportion to ``guide``, in the order in which they are drawn."""
+
+    section: AttentiveMaskSection
+    needs_guide = True
+
+    def __call__(
+        self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
+    ) -> TokenMask:
+        """Mask of (B, N) noise and (B, N) weights, which need not sum to 1."""
+        if guide is None:
+            raise ValueError("attentive masking draws by a teacher's attention, none was given")
+        weights = guide.float().clamp_min(_LEAST)
+        scores = weights.log() - (-noise.float().log()).log()
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        return TokenMask.from_order(order, self.section.visible(noise.shape[1]), grid)

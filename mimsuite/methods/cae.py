@@ -1,0 +1,241 @@
+"""CAE: Context Autoencoder for Self-Supervised Representation Learning (Chen et al.,
+arXiv:2202.03026).
+
+The encoder sees the visible patches. A regressor predicts, from their latents, those of the masked
+patches, and a decoder predicts each masked patch's code from its predicted latent alone. What the
+encoder itself makes of the masked patches is what the predicted latents are drawn to (section 3.2,
+"latent representation alignment").
+
+The published code keeps a second copy of the encoder for that; its weights always equal the
+encoder's, so here it is the encoder itself, without gradient and with drop-path draws of its own.
+
+Letters: B batch, N patches, V visible, M masked, D width of the regressor, K codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.cae import RegressorSection, TokenDecoderSection
+from mimsuite.config.encoders import BEiTSection
+from mimsuite.config.masks import ImageMaskSection
+from mimsuite.config.section import Section, height_width
+from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.targets import TokenTargetSection
+from mimsuite.config.tokenizers import check_codes
+from mimsuite.masking import TokenMask, build_sampler
+from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.models import BEiT, Regressor, TokenDecoder
+from mimsuite.noise import Noise
+from mimsuite.targets import build_tokenizer
+from mimsuite.tokens import unpatchify
+
+
+class CAESection(MethodSection):
+    """`method:` how much the two losses count."""
+
+    name: Literal["cae"]
+    # Weight of the mean squared error between predicted and encoded latents.
+    alignment_weight: Annotated[float, Field(ge=0.0)] = 2.0
+
+
+class CAEModelSection(Section):
+    """`model:` encoder of the visible patches, regressor and decoder of the masked ones."""
+
+    encoder: BEiTSection
+    regressor: RegressorSection
+    decoder: TokenDecoderSection
+
+
+class CAERecipe(Recipe):
+    """A recipe for CAE pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2202.03026", "verified", ("step", "trajectory"))
+
+    method: CAESection
+    model: CAEModelSection
+    mask: ImageMaskSection
+    target: TokenTargetSection
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> CAERecipe:
+        encoder, second = self.model.encoder, self.augment.second_view
+        if encoder.relative_positions:
+            raise ValueError(
+                "model.encoder.relative_positions are of whole images: they come with fine-tuning"
+            )
+        tokens = encoder.grid[0] * encoder.grid[1]
+        visible = self.mask.visible(tokens)
+        if not 0 < visible < tokens:
+            raise ValueError(
+                f"mask.ratio or mask.count leaves {visible} of {tokens} patches visible: at least "
+                f"one must be visible and one masked"
+            )
+        check_codes(
+            self.target.tokenizer,
+            None if second is None else height_width(second.image_size),
+            height_width(encoder.image_size),
+            encoder.grid,
+        )
+        return self
+
+
+class CAE(Method):
+    """Context autoencoder on BEiT's transformer."""
+
+    Recipe = CAERecipe
+    encoder: BEiT
+
+    def __init__(self, recipe: CAERecipe) -> None:
+        super().__init__(recipe)
+        section, model = recipe.model.encoder, recipe.model
+        self.grid, self.patch_size = section.grid, section.patch_size
+        self.alignment_weight = recipe.method.alignment_weight
+        self.sampler = build_sampler(recipe.mask)
+        self.sampler.require_reachable(self.grid)
+        self.encoder = BEiT(section)
+        self.regressor = Regressor(model.regressor, section.width, self.grid, section.norm_eps)
+        self.decoder = TokenDecoder(
+            model.decoder, model.regressor, recipe.target.tokenizer.codes, section.norm_eps
+        )
+        self.tokenizer = build_tokenizer(
+            recipe.target.tokenizer,
+            patch=section.patch_size,
+            channels=section.in_channels,
+            statistics=(recipe.augment.mean, recipe.augment.std),
+            grid=self.grid,
+        )
+
+    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        return self.tokenizer.begin(batches, self.recipe.train.seed)
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        """The code of every patch, ``codes`` (B, N)."""
+        return Context(noise, gather, {"codes": self.tokenizer(batch)})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        return {"image": self.sampler.sample(noise, self.grid)}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Cross-entropy of the codes and weighted error of the latents, both of masked patches;
+        ``prediction`` is the logits (B, M, K)."""
+        mask = masks["image"]
+        latents = self.latents(batch, mask, ctx.noise)
+        logits = self.decoder(
+            latents, self.regressor.positions(mask.masked), ctx.noise.within("decoder")
+        )
+        codes = ctx.made["codes"].gather(1, mask.masked)
+        cross_entropy = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())
+        target = self.aligned(batch, mask, ctx.noise)
+        alignment = self.alignment_weight * F.mse_loss(latents.float(), target.float())
+        terms = {"tokens": cross_entropy.detach(), "alignment": alignment.detach()}
+        return Output(cross_entropy + alignment, terms, logits, masks)
+
+    def latents(self, batch: Batch, mask: TokenMask, noise: Noise) -> Tensor:
+        """Predicted latents of the masked patches, (B, M, D)."""
+        seen = self.encoder(
+            self.encoder.patches(batch.image, mask.visible), mask.visible, noise=noise
+        )
+        return self.regressor(self.regressor.project(seen.tokens), mask, noise.within("regressor"))
+
+    @torch.no_grad()
+    def aligned(self, batch: Batch, mask: TokenMask, noise: Noise) -> Tensor:
+        """What the encoder makes of the masked patches, (B, M, D)."""
+        hidden = self.encoder(
+            self.encoder.patches(batch.image, mask.masked),
+            mask.masked,
+            noise=noise.within("alignment"),
+        )
+        return self.regressor.project(hidden.tokens)
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """Original, masked, and where codes can be drawn those of the image and the predicted."""
+        mask = masks["image"]
+        patches = self.encoder.patches(batch.image).float()  # (B, N, P)
+        hidden = mask.dense().unsqueeze(-1)  # (B, N, 1)
+
+        def picture(title: str, tokens: Tensor) -> Panel:
+            return Panel(title, unpatchify(tokens, self.patch_size, self.grid))
+
+        panels = [
+            Panel("original", batch.image.float()),
+            picture("masked", patches.masked_fill(hidden, 0.0)),
+        ]
+        drawn = self.tokenizer.draw(ctx.made["codes"], patches)
+        if drawn is not None:
+            logits = self.forward(batch, masks, ctx).prediction
+            assert logits is not None
+            codes = ctx.made["codes"].scatter(1, mask.masked, logits.argmax(-1))
+            rebuilt = self.tokenizer.draw(codes, patches)
+            assert rebuilt is not None
+            note = self.tokenizer.drawing_note
+            panels.append(picture(f"its codes{note}", drawn))
+            panels.append(picture("codes rebuilt + visible", rebuilt.where(hidden, patches)))
+        return panels
+
+    # --- published checkpoints (Atten4Vis/CAE; lxtGH/CAE is read too) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        """Atten4Vis' layout, its copy of the encoder for the alignment included."""
+        state = {
+            to_published(name): tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("tokenizer.")
+        }
+        copies = {
+            f"alignment_{name}": tensor.clone()
+            for name, tensor in state.items()
+            if name.startswith("encoder.")
+        }
+        return state | copies
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Either published layout, without the copy of the encoder."""
+        return {
+            from_published(name): tensor
+            for name, tensor in state.items()
+            if not name.startswith(COPIES)
+        }
+
+
+COPIES = ("alignment_encoder.", "teacher.")  # of the encoder: equal to it, or a step behind
+
+# Our start of a name, that of Atten4Vis/CAE and that of lxtGH/CAE; no start is that of another.
+_NAMES = (
+    ("regressor.mask_token", "mask_token", "mask_token"),
+    ("regressor.pos_embed", "rd_pos_embed", "rd_pos_embed"),
+    ("regressor.embed.", "encoder_to_regresser.", "encoder_to_decoder."),
+    ("regressor.embed_norm.", "encoder_to_regresser_norm.", "encoder_to_decoder_norm."),
+    ("regressor.blocks.", "regresser.regressor_blocks.", "pretext_neck.regressor_blocks."),
+    ("regressor.norm.", "regresser.norm.", "pretext_neck.norm."),
+    ("decoder.blocks.", "decoder.decoder_blocks.", "pretext_neck.decoder_blocks."),
+    ("decoder.norm.", "decoder.norm.", "pretext_neck.norm2."),
+    ("decoder.head.", "decoder.head.", "pretext_neck.head."),
+)
+
+
+def to_published(name: str, first: bool = False) -> str:
+    """Our name -> that of Atten4Vis/CAE, or of lxtGH/CAE, which came ``first``."""
+    for ours, second_layout, first_layout in _NAMES:
+        if name.startswith(ours):
+            return (first_layout if first else second_layout) + name.removeprefix(ours)
+    return name
+
+
+def from_published(name: str) -> str:
+    """A name of either layout -> ours; one that is not understood stays as it is."""
+    for ours, *layouts in _NAMES:
+        for theirs in layouts:
+            if name.startswith(theirs):
+                return ours + name.removeprefix(theirs)
+    return name

@@ -1,0 +1,170 @@
+"""CAE v2: Context Autoencoder with CLIP Target (Zhang et al., arXiv:2211.09799).
+
+CAE's encoder and regressor, without its decoder and codes: one norm and linear map, shared by the
+class token, the visible patches and the predicted masked ones, leads to the features of a frozen
+teacher that has seen the whole image. The loss is 1 - cosine over all of them.
+
+Letters: B batch, N patches, V visible, M masked, D width of the regressor, E of the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.cae import RegressorSection
+from mimsuite.config.encoders import BEiTSection
+from mimsuite.config.masks import ImageMaskSection
+from mimsuite.config.section import Section
+from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.targets import FeatureTargetSection
+from mimsuite.config.teachers import check_teacher
+from mimsuite.masking import TokenMask, build_sampler
+from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.cae import COPIES, from_published, to_published
+from mimsuite.models import BEiT, FeatureHead, Regressor
+from mimsuite.models.teachers import TeacherFeatures, build_teacher
+from mimsuite.noise import Noise
+from mimsuite.targets import FeatureTarget, feature_pictures
+
+
+class CAEv2Section(MethodSection):
+    """`method:` CAE v2 has no keys of its own."""
+
+    name: Literal["cae-v2"]
+
+
+class CAEv2ModelSection(Section):
+    """`model:` encoder of the visible patches, regressor of the masked ones."""
+
+    encoder: BEiTSection
+    regressor: RegressorSection
+
+
+class CAEv2Recipe(Recipe):
+    """A recipe for CAE v2 pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2211.09799", "verified", ("step",))
+
+    method: CAEv2Section
+    model: CAEv2ModelSection
+    mask: ImageMaskSection
+    target: FeatureTargetSection
+
+    @model_validator(mode="after")
+    def _student_and_teacher_fit(self) -> CAEv2Recipe:
+        encoder = self.model.encoder
+        if encoder.relative_positions:
+            raise ValueError(
+                "model.encoder.relative_positions are of whole images: they come with fine-tuning"
+            )
+        tokens = encoder.grid[0] * encoder.grid[1]
+        visible = self.mask.visible(tokens)
+        if not 0 < visible < tokens:
+            raise ValueError(
+                f"mask.ratio or mask.count leaves {visible} of {tokens} patches visible: at least "
+                f"one must be visible and one masked"
+            )
+        check_teacher(self.target.teacher, encoder.grid, encoder.in_channels)
+        return self
+
+
+class CAEv2(Method):
+    """Encoder and regressor that predict a teacher's features of every token."""
+
+    Recipe = CAEv2Recipe
+    encoder: BEiT
+
+    def __init__(self, recipe: CAEv2Recipe) -> None:
+        super().__init__(recipe)
+        section, regressor = recipe.model.encoder, recipe.model.regressor
+        self.grid = section.grid
+        self.sampler = build_sampler(recipe.mask)
+        self.sampler.require_reachable(self.grid)
+        self.target = FeatureTarget(recipe.target)
+        self.teacher = build_teacher(recipe.target.teacher, section.grid, recipe.augment)
+        eps = section.norm_eps
+        self.encoder = BEiT(section)
+        self.regressor = Regressor(regressor, section.width, self.grid, eps, final_norm=False)
+        self.decoder = FeatureHead(regressor.width, self.teacher.width, eps)
+
+    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        return self.teacher.open()
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        """What the teacher says of the intact images, ``teacher``."""
+        return Context(noise, gather, {"teacher": self.teacher.features(batch.image)})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        return {"image": self.sampler.sample(noise, self.grid)}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """1 - cosine over all tokens; ``prediction`` is (B, 1 + V + M, E), class token first where
+        the teacher has one."""
+        mask = masks["image"]
+        prediction = self.predict(batch, mask, ctx)
+        loss = self.target.loss(prediction, self.targets(ctx.made["teacher"], mask))
+        return Output(loss, {"features": loss.detach()}, prediction, masks)
+
+    def predict(self, batch: Batch, mask: TokenMask, ctx: Context) -> Tensor:
+        """Features [class, visible, masked], (B, 1 + N, E); of a teacher without class token
+        (B, N, E)."""
+        patches = self.encoder.patches(batch.image, mask.visible)
+        seen = self.encoder(patches, mask.visible, noise=ctx.noise)
+        visible = self.regressor.project(seen.tokens)
+        latents = self.regressor(visible, mask, ctx.noise.within("regressor"))
+        parts = [visible, latents]
+        if ctx.made["teacher"].cls is not None:
+            parts.insert(0, self.regressor.project(seen.cls))
+        return self.decoder(torch.cat(parts, dim=1))
+
+    def targets(self, found: TeacherFeatures, mask: TokenMask) -> Tensor:
+        """The teacher's features in the order of the prediction, normalised."""
+        parts = [mask.gather(found.tokens, "visible"), mask.gather(found.tokens, "masked")]
+        if found.cls is not None:
+            parts.insert(0, found.cls.unsqueeze(1))
+        return self.target(torch.cat(parts, dim=1))
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """Original, masked, and features as colours: the teacher's, the predicted ones."""
+        mask, found = masks["image"], ctx.made["teacher"]
+        prediction = self.predict(batch, mask, ctx)[:, -mask.tokens :]
+        pictures = feature_pictures(
+            batch.image,
+            mask,
+            self.encoder.section.patch_size,
+            self.target(found.tokens),
+            (prediction, torch.cat([mask.visible, mask.masked], dim=1)),
+            self.teacher.statistics,
+        )
+        return [Panel(title, images) for title, images in pictures.items()]
+
+    # --- what the optimizer asks ---
+
+    def unused_parameters(self) -> set[str]:
+        """The norm behind the regressor, which CAE has and CAE v2 only stores."""
+        return {"regressor.norm.weight", "regressor.norm.bias"}
+
+    # --- published checkpoints (Atten4Vis/CAE) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        """With the published copy of the encoder, which CAE v2 stores and does not use."""
+        state = {to_published(name): tensor for name, tensor in self.state_dict().items()}
+        encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        return state | {f"alignment_{name}": tensor.clone() for name, tensor in encoder.items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without the copy of the encoder."""
+        return {
+            from_published(name): tensor
+            for name, tensor in state.items()
+            if not name.startswith(COPIES)
+        }

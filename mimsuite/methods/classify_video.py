@@ -1,0 +1,76 @@
+"""Supervised classification of clips: fine-tuning of VideoMAE's encoder (arXiv:2303.16727).
+
+The tokens are averaged and normalised by a fresh ``fc_norm``; the encoder's own last norm is
+dropped, positions stay fixed. Mixup and cutmix treat a clip as one image of all its frames'
+channels. Everything else is :mod:`mimsuite.methods.classify`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.section import Fraction
+from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.video import ClipAugmentSection, ClipDataSection, VideoViTSection
+from mimsuite.methods.classify import Classifier, ClassifierSection, ClassifyRecipe
+from mimsuite.models import VideoViT
+from mimsuite.noise import Noise
+
+
+class VideoClassifySection(MethodSection):
+    """`method:` classification has no keys of its own."""
+
+    name: Literal["classify-video"]
+
+
+class VideoClassifierSection(ClassifierSection):
+    """`model:` an encoder of tubelets and a linear head."""
+
+    encoder: VideoViTSection = VideoViTSection()  # type: ignore[assignment]
+    pool: Literal["mean"] = "mean"  # of the tokens, then a fresh norm
+    head_dropout: Fraction = 0.0  # of what the head reads, while training
+
+
+class VideoClassifyRecipe(ClassifyRecipe):
+    """A recipe for fine-tuning on clips."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2303.16727", "verified", ("step",))
+
+    method: VideoClassifySection  # type: ignore[assignment]
+    model: VideoClassifierSection
+    data: ClipDataSection = ClipDataSection()
+    augment: ClipAugmentSection = ClipAugmentSection()
+
+
+class VideoClassifier(Classifier):
+    """A tubelet encoder with a classification head."""
+
+    Recipe = VideoClassifyRecipe  # type: ignore[assignment]
+    view = "clip"
+    encoder: VideoViT
+
+    def __init__(self, recipe: VideoClassifyRecipe) -> None:
+        super().__init__(recipe)
+        self.head_dropout = recipe.model.head_dropout
+
+    def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
+        """(B, C, T, H, W) normalised clips -> (B, K)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            batch = Batch.of_views({self.view: images})
+            pooled = self.pooled(self.encoder.encode(batch, noise=noise))
+        if self.training and self.head_dropout:
+            assert noise is not None
+            kept = noise.rows("head_dropout", pooled.shape[1]) >= self.head_dropout
+            pooled = pooled * kept / (1 - self.head_dropout)
+        return self.head(pooled)
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {VideoViT.published.ours(name): value for name, value in state.items()}

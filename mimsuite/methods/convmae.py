@@ -1,0 +1,74 @@
+"""ConvMAE, also MCMAE: Masked Convolution Meets Masked Autoencoders (Gao et al., arXiv:2205.03892).
+
+MAE with an encoder that begins with convolutions (section 3.2 of the paper, figure 2):
+
+* block-wise masking: the random mask of the last stage's grid covers whole blocks of the finer
+  grids of both convolution stages;
+* masked convolution: a depthwise convolution reads zeros in masked tokens, so that nothing leaks
+  from them into visible ones;
+* multi-scale fusion: strided convolutions bring both stages' maps to the last stage's grid, where
+  they are added to its output for the decoder. Transfers leave them out.
+
+The first two are in the encoder, :mod:`mimsuite.models.conv_vit`; there is no class token. Target,
+loss and decoder are MAE's.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from mimsuite.config.encoders import ConvViTSection, DecoderSection
+from mimsuite.config.section import Section
+from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.methods.mae import MAE, MAERecipe
+from mimsuite.models import ConvViT
+from mimsuite.models.names import Names
+
+
+class ConvMAESection(MethodSection):
+    """`method:` ConvMAE has no keys of its own: model, mask and target say it all."""
+
+    name: Literal["convmae"]
+
+
+class ConvAutoencoderSection(Section):
+    """`model:` a convolutional encoder of the visible tokens, a decoder of the masked ones."""
+
+    encoder: ConvViTSection = ConvViTSection()
+    decoder: DecoderSection = DecoderSection()
+
+
+class ConvMAERecipe(MAERecipe):
+    """A recipe for ConvMAE pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2205.03892", "verified", ("step",))
+
+    method: ConvMAESection  # type: ignore[assignment]
+    model: ConvAutoencoderSection  # type: ignore[assignment]
+
+
+class ConvMAE(MAE):
+    """Masked autoencoder on a ConvViT."""
+
+    Recipe = ConvMAERecipe
+    encoder: ConvViT
+
+    # --- published checkpoints (Alpha-VL/ConvMAE) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
+
+
+_NAMES = Names(
+    [
+        *ConvViT.published.pairs,
+        ("decoder.mask_token", "mask_token"),
+        ("decoder.", "decoder_"),
+    ]
+)

@@ -1,0 +1,174 @@
+"""MR-MAE: Mimic before Reconstruct (Gao et al., arXiv:2303.05475, IJCV 2023).
+
+MAE with a second task: the visible tokens, as the encoder leaves them, mimic the features that a
+frozen teacher (DINO, CLIP) has at the same places of the whole image, while the decoder rebuilds
+the pixels of the masked patches. So no token has two targets. On an encoder that begins with
+convolutions this is MR-MCMAE, also called ConvMAE-v2.
+
+No code was released. What the paper leaves open, and what was chosen, is in docs/mr-mae.md; each
+choice is a key.
+
+Letters: B batch, V visible, M masked, N patches, D width, E width of the teacher's features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.encoders import DecoderSection, EncoderSection, ViTSection
+from mimsuite.config.masks import GuidedMaskSection
+from mimsuite.config.section import Positive, Section
+from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.targets import FeatureLossSection, PixelTargetSection
+from mimsuite.config.teachers import TeacherSection, check_attention, check_teacher
+from mimsuite.masking import TokenMask, build_sampler
+from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.mae import MAE, MAERecipe
+from mimsuite.models import Features
+from mimsuite.models.blocks import init_linear
+from mimsuite.models.teachers import build_teacher
+from mimsuite.noise import Noise
+from mimsuite.targets import FeatureTarget, feature_pictures
+
+
+class MRMAESection(MethodSection):
+    """`method:` MR-MAE has no keys of its own."""
+
+    name: Literal["mr-mae"]
+
+
+class MimicModelSection(Section):
+    """`model:` an encoder, a decoder of the masked tokens, and which blocks are fused."""
+
+    encoder: EncoderSection = ViTSection()
+    decoder: DecoderSection = DecoderSection()
+    fuse_layers: tuple[Positive, ...] = ()  # blocks added to the output, each normed and mapped
+
+
+class MimicTargetSection(PixelTargetSection):
+    """`target:` pixels of the masked patches, a teacher's features of the visible ones."""
+
+    kind: Literal["pixels+features"] = "pixels+features"  # type: ignore[assignment]
+    teacher: TeacherSection
+    mimic: FeatureLossSection
+
+
+class MRMAERecipe(MAERecipe):
+    """A recipe for MR-MAE pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2303.05475", "experimental")
+
+    method: MRMAESection  # type: ignore[assignment]
+    model: MimicModelSection  # type: ignore[assignment]
+    mask: GuidedMaskSection  # type: ignore[assignment]
+    target: MimicTargetSection
+
+    @model_validator(mode="after")
+    def _student_and_teacher_fit(self) -> MRMAERecipe:
+        encoder, teacher = self.model.encoder, self.target.teacher
+        check_teacher(teacher, encoder.grid, encoder.in_channels)
+        if self.mask.kind == "attentive":
+            check_attention(teacher, "mask.kind=attentive", "set mask.kind=random")
+        for number in self.model.fuse_layers:
+            if number > encoder.depth:
+                raise ValueError(
+                    f"model.fuse_layers {number} exceeds model.encoder.depth {encoder.depth}"
+                )
+        return self
+
+
+class MRMAE(MAE):
+    """Masked autoencoder whose visible tokens mimic a teacher."""
+
+    Recipe = MRMAERecipe
+
+    def __init__(self, recipe: MRMAERecipe) -> None:
+        super().__init__(recipe)
+        section, teacher = recipe.model.encoder, recipe.target.teacher
+        self.sampler = build_sampler(recipe.mask)  # type: ignore[assignment]
+        self.mimic = FeatureTarget(recipe.target.mimic)
+        self.teacher = build_teacher(teacher, section.grid, recipe.augment)
+        self.head = nn.Linear(section.width, self.teacher.width)
+        self.fusion = nn.ModuleDict(
+            {
+                str(number): nn.Sequential(
+                    nn.LayerNorm(section.width, eps=section.norm_eps),
+                    nn.Linear(section.width, section.width),
+                )
+                for number in recipe.model.fuse_layers
+            }
+        )
+        self.head.apply(init_linear)
+        self.fusion.apply(init_linear)
+
+    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        return self.teacher.open()
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        """What the teacher says of the intact images, ``teacher``."""
+        found = self.teacher.features(batch.image, cls_attention=self.sampler.needs_guide)
+        return Context(noise, gather, {"teacher": found})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        guide = ctx.made["teacher"].cls_attention
+        if guide is not None:
+            guide = guide.mean(dim=1)  # over heads, (B, N)
+        return {"image": self.sampler.sample(noise, self.grid, guide)}
+
+    def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
+        """The encoder's output for the visible patches, with the fused blocks added."""
+        visible = self.encoder.patches(batch.image, mask.visible)
+        layers = [int(number) for number in self.fusion]
+        found: Features = self.encoder(visible, mask.visible, noise=ctx.noise, layers=layers)
+        for number, fuse in self.fusion.items():
+            block = fuse(found.layers[int(number)])  # (B, C + V, D)
+            split = block.shape[1] - mask.visible.shape[1]
+            found = replace(
+                found, cls=found.cls + block[:, :split], tokens=found.tokens + block[:, split:]
+            )
+        return found
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Pixel loss of the masked patches plus mimic loss of the visible ones; ``prediction`` is
+        the pixels (B, M, P)."""
+        mask = masks["image"]
+        latent = self.latent(batch, mask, ctx)
+        prediction = self.decoder(latent, mask)  # (B, M, P)
+        patches = self.encoder.patches(batch.image, mask.masked)
+        pixels = self.target.loss(prediction, self.target(patches))
+        wanted = self.mimic(mask.gather(ctx.made["teacher"].tokens, "visible"))
+        mimic = self.mimic.loss(self.head(latent.tokens), wanted)  # (B, V, E)
+        terms = {"pixels": pixels.detach(), "mimic": mimic.detach()}
+        return Output(pixels + mimic, terms, prediction, masks)
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """MAE's pictures, then the teacher's features and the student's, as colours."""
+        mask = masks["image"]
+        prediction = self.head(self.latent(batch, mask, ctx).tokens)
+        pictures = feature_pictures(
+            batch.image,
+            mask,
+            self.patch_size,
+            self.mimic(ctx.made["teacher"].tokens),
+            (prediction, mask.visible),
+            self.teacher.statistics,
+        )
+        features = [Panel(title, images) for title, images in pictures.items() if "PCA" in title]
+        return super().panels(batch, masks, ctx) + features
+
+    # --- published checkpoints: there are none ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return Method.export_reference(self)
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError(f"{cls.__name__} has no published key layout")

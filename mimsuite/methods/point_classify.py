@@ -1,0 +1,183 @@
+"""Classification of point clouds on a Point-MAE encoder (Pang et al., arXiv:2203.06604, section 4;
+the frozen protocols are those of Point-CMAE, arXiv:2407.05862).
+
+The head reads the class token and the maximum over the group tokens side by side. Pretraining
+leaves no class token for it, so token and position begin fresh.
+
+Letters: B clouds, N points, D width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.points import PointRecipe, PointTransformerSection
+from mimsuite.config.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.errors import DataError, UserError
+from mimsuite.masking import TokenMask
+from mimsuite.methods.base import Context, Method, Output, alone
+from mimsuite.models import ClassToken, Features, PointHead, PointTransformer
+from mimsuite.models.names import Names
+from mimsuite.noise import Noise
+from mimsuite.targets import soft_cross_entropy, soft_targets
+
+
+class PointClassifySection(MethodSection):
+    """`method:` classification of clouds has no keys of its own."""
+
+    name: Literal["point-classify"]
+
+
+class PointClassifierSection(Section):
+    """`model:` an encoder and a head on its class token and maximum."""
+
+    encoder: PointTransformerSection = PointTransformerSection()
+    head: Literal["mlp3", "linear"] = "mlp3"  # three layers with batch norm, or one
+    dropout: Fraction = 0.5  # behind the first two layers of mlp3
+    # The published protocols train the head, class token and its position, and leave the rest in
+    # train mode: batch norms still adapt, drop path is on. strict: the head alone is trained
+    freeze: bool = False
+    strict_freeze: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> PointClassifierSection:
+        if self.strict_freeze and not self.freeze:
+            raise ValueError("strict_freeze is a way of freezing: set freeze too")
+        return self
+
+
+class PointClassTargetSection(Section):
+    """`target:` class labels of the data source."""
+
+    kind: Literal["classes"] = "classes"
+    classes: Positive | None = None  # None: as many as the data source has
+    label_smoothing: Fraction = 0.0
+
+
+class PointClassifyRecipe(PointRecipe):
+    """A recipe for fine-tuning, or for training a head on a frozen encoder."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2203.06604", "verified", ("step",))
+
+    method: PointClassifySection
+    model: PointClassifierSection
+    mask: Nothing = Nothing()
+    target: PointClassTargetSection
+
+
+class PointClassifier(Method):
+    """An encoder of clouds with a classification head."""
+
+    Recipe = PointClassifyRecipe
+    encoder: PointTransformer
+
+    names = Names(
+        [
+            ("encoder.tokenizer.", "encoder."),
+            ("encoder.blocks.{}.", "blocks.blocks.{}."),
+            ("encoder.pos_embed.", "pos_embed."),
+            ("encoder.norm.", "norm."),
+            ("cls.cls_token", "cls_token"),
+            ("cls.cls_pos", "cls_pos"),
+            ("head.layers.", "cls_head_finetune."),
+        ]
+    )
+
+    def __init__(self, recipe: PointClassifyRecipe) -> None:
+        super().__init__(recipe)
+        model, target = recipe.model, recipe.target
+        if target.classes is None:
+            raise UserError("target.classes is not set and no labelled data source tells it")
+        self.classes, self.smoothing = target.classes, target.label_smoothing
+        self.strict = model.strict_freeze
+        width = model.encoder.width
+        self.encoder = PointTransformer(model.encoder)
+        self.cls = ClassToken(width)
+        self.head = PointHead(2 * width, self.classes, model.head, model.dropout)
+        if model.freeze:
+            self.encoder.requires_grad_(False)
+        if self.strict:
+            self.cls.requires_grad_(False)
+            self.train()
+
+    def train(self, mode: bool = True) -> PointClassifier:
+        """A strictly frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.strict:
+            self.encoder.eval()
+        return self
+
+    def check(self, batch: Batch) -> None:
+        """Raise a ``DataError`` for a sample without a label, or one beyond ``target.classes``."""
+        label = self._labels(batch)
+        wrong = ((label < 0) | (label >= self.classes)).nonzero().flatten().tolist()
+        if wrong:
+            key, found = batch.keys[wrong[0]], int(label[wrong[0]])
+            fault = (
+                f"has label {found}"
+                if found >= 0
+                else ("has no label (data.per_class leaves such samples out)")
+            )
+            raise DataError(f"sample {key} {fault}; target.classes is {self.classes}")
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        """Soft targets; a label that :meth:`check` would refuse makes the loss NaN."""
+        label = self._labels(batch)
+        smoothing = self.smoothing if self.training else 0.0
+        target = soft_targets(label, self.classes, smoothing)
+        return Context(noise, gather, {"target": target})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        """Nothing is masked."""
+        return {}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Cross-entropy; ``prediction`` is the logits (B, K)."""
+        logits = self.logits(batch.views["points"], ctx.noise)
+        loss = soft_cross_entropy(logits, ctx.made["target"])
+        terms = {"cross_entropy": loss.detach()}
+        if batch.label is not None:
+            terms["accuracy"] = (logits.detach().argmax(1) == batch.label).float().mean()
+        return Output(loss, terms, logits, masks)
+
+    def logits(self, points: Tensor, noise: Noise | None = None) -> Tensor:
+        """(B, N, 3) -> (B, K)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.strict):
+            batch = Batch.of_views({"points": points})
+            features = self.encoder.encode(batch, noise=noise, cls=self.cls).pool("cls_max")
+        return self.head(features, noise)
+
+    def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
+        return self.encoder.encode(batch, layers=layers, cls=self.cls)
+
+    def _labels(self, batch: Batch) -> Tensor:
+        if batch.label is None:
+            raise DataError("classification needs labels: data.source has none")
+        return batch.label
+
+    # --- what the optimizer asks ---
+
+    def layer_id(self, name: str) -> int:
+        """The class token is an embedding, as in image classifiers."""
+        return 0 if name.startswith("cls.") else super().layer_id(name)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls.cls_token"}
+
+    # --- published checkpoints (PointTransformer of Point-MAE and Point-CMAE) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return {self.names.published(name): value for name, value in self.state_dict().items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {cls.names.ours(name): value for name, value in state.items()}

@@ -1,0 +1,211 @@
+"""Point-CMAE: Bringing Masked Autoencoders Explicit Contrastive Properties for Point Cloud
+Self-supervised Learning (Ren et al., arXiv:2407.05862).
+
+Two independent masks of the same cloud make two views. One encoder reads both, each with a class
+token of its own; each has a decoder of its own. Both reconstruct as in Point-MAE, and tokens that
+are masked in both views shall be decoded alike. Paper and released code differ in what is
+compared with what: `method.consistency`.
+
+Letters: B clouds, G groups, V visible, M masked, K points of a group, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Annotated, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.masks import PointMaskSection
+from mimsuite.config.points import ChamferTargetSection, PointAutoencoderSection, PointRecipe
+from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.formats.splats import draw_clouds
+from mimsuite.masking import TokenMask, build_sampler, gather_tokens
+from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.point_mae import cloud_panels
+from mimsuite.models import ClassToken, Features, PointDecoder, PointTransformer
+from mimsuite.models.names import Names
+from mimsuite.noise import Noise
+from mimsuite.targets import chamfer, consistency
+
+VIEWS = ("view1", "view2")
+_PROJECTED = 256
+
+
+class PointCMAESection(MethodSection):
+    """`method:` Point-CMAE."""
+
+    name: Literal["point-cmae"]
+    # A co-masked token is compared with all tokens of the other view, as in the released code, or
+    # with itself there, as the paper says
+    consistency: Literal["all_pairs", "same_token"] = "all_pairs"
+    reconstruction_weight: Annotated[float, Field(ge=0.0)] = 1000.0  # of the Chamfer distances
+    consistency_weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class PointCMAERecipe(PointRecipe):
+    """A recipe for Point-CMAE pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2407.05862", "verified", ("step", "trajectory"))
+
+    method: PointCMAESection
+    model: PointAutoencoderSection
+    mask: PointMaskSection
+    target: ChamferTargetSection
+
+    @model_validator(mode="after")
+    def _something_to_see_and_to_rebuild(self) -> PointCMAERecipe:
+        groups = self.model.encoder.groups
+        visible = self.mask.visible(groups)
+        if visible in (0, groups):
+            raise ValueError(
+                f"mask.ratio {self.mask.ratio} leaves {visible} of {groups} groups visible: at "
+                f"least one must be visible and one masked"
+            )
+        return self
+
+
+class PointCMAE(Method):
+    """Two masked views of each cloud, one encoder, two decoders."""
+
+    Recipe = PointCMAERecipe
+    encoder: PointTransformer
+
+    names = Names(
+        [
+            ("encoder.tokenizer.", "MAE_encoder.encoder."),
+            ("encoder.blocks.{}.", "MAE_encoder.blocks.blocks.{}."),
+            ("views.0.cls_token", "MAE_encoder.cls_token1"),
+            ("views.1.cls_token", "MAE_encoder.cls_token2"),
+            ("views.0.cls_pos", "MAE_encoder.cls_pos1"),
+            ("views.1.cls_pos", "MAE_encoder.cls_pos2"),
+            ("proj_cls.", "MAE_encoder.proj_cls."),
+            ("encoder.", "MAE_encoder."),
+            ("decoder.0.mask_token", "mask_token1"),
+            ("decoder.1.mask_token", "mask_token2"),
+            ("decoder.0.pos_embed.", "decoder_pos_embed1."),
+            ("decoder.1.pos_embed.", "decoder_pos_embed2."),
+            ("decoder.0.pred.", "increase_dim.0."),
+            ("decoder.1.pred.", "increase_dim_.0."),
+            ("decoder.0.", "MAE_decoder."),
+            ("decoder.1.", "MAE_decoder_."),
+        ]
+    )
+
+    def __init__(self, recipe: PointCMAERecipe) -> None:
+        super().__init__(recipe)
+        section = recipe.model.encoder
+        self.grid, self.weights = (section.groups,), recipe.method
+        self.norm, self.loss_scope = recipe.target.norm, recipe.train.loss_scope
+        self.sampler = build_sampler(recipe.mask)
+        self.encoder = PointTransformer(section)
+        self.views = nn.ModuleList(ClassToken(section.width) for _ in VIEWS)
+        self.decoder = nn.ModuleList(PointDecoder(recipe.model.decoder, section) for _ in VIEWS)
+        self.proj_cls = nn.Sequential(  # no loss reads it, in the released code either
+            nn.Linear(section.width, _PROJECTED),
+            nn.BatchNorm1d(_PROJECTED),
+            nn.ReLU(),
+            nn.Linear(_PROJECTED, _PROJECTED),
+        ).requires_grad_(False)
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        return Context(noise, gather, {"groups": self.encoder.group(batch.views["points"])})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        center = ctx.made["groups"].center
+        return {view: self.sampler.sample(noise.within(view), self.grid, center) for view in VIEWS}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Chamfer distances of both views and their consistency; ``prediction`` of view 1."""
+        groups = ctx.made["groups"]
+        decoded, predictions, distances = [], [], []
+        for view, tokens in zip(VIEWS, self._decode(masks, ctx, everywhere=True), strict=True):
+            mask = masks[view]
+            decoder = cast(PointDecoder, self.decoder[VIEWS.index(view)])
+            predictions.append(decoder.predict(tokens[:, -mask.masked.shape[1] :]))
+            target = mask.gather(groups.points, "masked")
+            distances.append(
+                chamfer(predictions[-1].flatten(0, 1), target.flatten(0, 1), self.norm)
+            )
+            decoded.append(gather_tokens(tokens, mask.restore()))  # (B, G, D) in group order
+        agreement = self._consistency(decoded, masks, ctx)
+        reconstruction = distances[0] + distances[1]
+        loss = (
+            self.weights.reconstruction_weight * reconstruction
+            + self.weights.consistency_weight * agreement
+        )
+        terms = {"chamfer": reconstruction.detach(), "consistency": agreement.detach()}
+        return Output(loss, terms, predictions[0], masks)
+
+    def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
+        """Features of the intact cloud, with the class token of view 1."""
+        return self.encoder.encode(batch, layers=layers, cls=cast(ClassToken, self.views[0]))
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """Original, and of each view the visible groups, and those with the rebuilt ones."""
+        points, groups = batch.views["points"], ctx.made["groups"]
+        panels = [Panel("original", draw_clouds(points, points))]
+        for number, tokens in enumerate(self._decode(masks, ctx, everywhere=False)):
+            mask, decoder = masks[VIEWS[number]], cast(PointDecoder, self.decoder[number])
+            rebuilt = decoder.predict(tokens)
+            panels += cloud_panels(points, groups, mask, rebuilt, f" (view {number + 1})")
+        return panels
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.endswith("_token")}
+
+    def unused_parameters(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.startswith("proj_cls.")}
+
+    # --- published checkpoints (Amazingren/Point-CMAE) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return {self.names.published(name): value for name, value in self.state_dict().items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {cls.names.ours(name): value for name, value in state.items()}
+
+    def _decode(
+        self, masks: dict[str, TokenMask], ctx: Context, *, everywhere: bool
+    ) -> list[Tensor]:
+        """Of each view the last block's tokens, visible before masked, or of masked groups only."""
+        groups = ctx.made["groups"]
+        tokens = self.encoder.tokenizer(groups.points)  # (B, G, D), for both views
+        decoded = []
+        for number, view in enumerate(VIEWS):
+            mask, noise = masks[view], ctx.noise.within(view)
+            visible, center = (mask.gather(x, "visible") for x in (tokens, groups.center))
+            latent = self.encoder(visible, center, self.views[number], noise=noise)
+            if self.training:
+                with torch.no_grad():  # its buffers are part of published checkpoints
+                    self.proj_cls(latent.cls.detach()[:, 0])
+            decoded.append(
+                self.decoder[number](
+                    latent.tokens,
+                    groups.center,
+                    mask,
+                    noise=noise.within("decoder"),
+                    everywhere=everywhere,
+                )
+            )
+        return decoded
+
+    def _consistency(
+        self, decoded: list[Tensor], masks: dict[str, TokenMask], ctx: Context
+    ) -> Tensor:
+        """A ratio of sums over all clouds; 0 where no token is masked in both views.
+
+        With ``train.loss_scope: global`` the denominator is that of all ranks.
+        """
+        comasked = masks["view1"].dense() & masks["view2"].dense()
+        apart, count = consistency(decoded[0], decoded[1], comasked, self.weights.consistency)
+        if self.loss_scope == "global":
+            counts = ctx.gather(count.reshape(1))
+            count = counts.mean()  # the trainer averages losses over ranks
+        return apart / count.clamp_min(torch.finfo(count.dtype).tiny)

@@ -1,0 +1,160 @@
+"""Point-MAE: Masked Autoencoders for Point Cloud Self-supervised Learning (Pang et al.,
+arXiv:2203.06604).
+
+A cloud is cut into overlapping groups of points. The encoder sees the groups that are left
+visible; a decoder of the same width, to which the places of the masked groups are told, rebuilds
+their points (section 3 of the paper).
+
+Letters: B clouds, N points, G groups, V visible, M masked, K points of a group, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.config.masks import PointMaskSection
+from mimsuite.config.points import ChamferTargetSection, PointAutoencoderSection, PointRecipe
+from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.formats.splats import draw_clouds
+from mimsuite.masking import TokenMask, build_sampler
+from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.models import PointDecoder, PointTransformer
+from mimsuite.models.names import Names
+from mimsuite.noise import Noise
+from mimsuite.targets import chamfer
+from mimsuite.tokens import Groups
+
+
+class PointMAESection(MethodSection):
+    """`method:` Point-MAE."""
+
+    name: Literal["point-mae"]
+    # Groups that pass the tokenizer: all, as published, or the visible ones only, at half the
+    # cost; the statistics of its batch norms then leave the masked ones out
+    tokenize: Literal["all", "visible"] = "all"
+
+
+class PointMAERecipe(PointRecipe):
+    """A recipe for Point-MAE pretraining."""
+
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2203.06604", "verified", ("step",))
+
+    method: PointMAESection
+    model: PointAutoencoderSection
+    mask: PointMaskSection
+    target: ChamferTargetSection
+
+    @model_validator(mode="after")
+    def _something_to_see_and_to_rebuild(self) -> PointMAERecipe:
+        groups = self.model.encoder.groups
+        visible = self.mask.visible(groups)
+        if visible in (0, groups):
+            raise ValueError(
+                f"mask.ratio {self.mask.ratio} leaves {visible} of {groups} groups visible: at "
+                f"least one must be visible and one masked"
+            )
+        return self
+
+
+class PointMAE(Method):
+    """Masked autoencoder of point clouds."""
+
+    Recipe = PointMAERecipe
+    encoder: PointTransformer
+
+    names = Names(
+        [
+            ("encoder.tokenizer.", "MAE_encoder.encoder."),
+            ("encoder.blocks.{}.", "MAE_encoder.blocks.blocks.{}."),
+            ("encoder.", "MAE_encoder."),
+            ("decoder.mask_token", "mask_token"),
+            ("decoder.pos_embed.", "decoder_pos_embed."),
+            ("decoder.pred.", "increase_dim.0."),
+            ("decoder.", "MAE_decoder."),
+        ]
+    )
+
+    def __init__(self, recipe: PointMAERecipe) -> None:
+        super().__init__(recipe)
+        section = recipe.model.encoder
+        self.grid, self.tokenize = (section.groups,), recipe.method.tokenize
+        self.norm = recipe.target.norm
+        self.sampler = build_sampler(recipe.mask)
+        self.encoder = PointTransformer(section)
+        self.decoder = PointDecoder(recipe.model.decoder, section)
+
+    def prepare(
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+    ) -> Context:
+        return Context(noise, gather, {"groups": self.encoder.group(batch.views["points"])})
+
+    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
+        return {"points": self.sampler.sample(noise, self.grid, ctx.made["groups"].center)}
+
+    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
+        """Chamfer distance over the masked groups; ``prediction`` is (B, M, K, 3), relative."""
+        mask, groups = masks["points"], ctx.made["groups"]
+        prediction = self._rebuild(groups, mask, ctx)
+        target = mask.gather(groups.points, "masked")  # (B, M, K, 3)
+        loss = chamfer(prediction.flatten(0, 1), target.flatten(0, 1), self.norm)
+        return Output(loss, {"chamfer": loss.detach()}, prediction, masks)
+
+    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
+        """Original, visible groups, and those with the rebuilt ones."""
+        points, mask, groups = batch.views["points"], masks["points"], ctx.made["groups"]
+        drawn = Panel("original", draw_clouds(points, points))
+        return [drawn, *cloud_panels(points, groups, mask, self._rebuild(groups, mask, ctx))]
+
+    def no_weight_decay(self) -> set[str]:
+        return {"decoder.mask_token"}
+
+    # --- published checkpoints (Pang-Yatian/Point-MAE) ---
+
+    def export_reference(self) -> dict[str, Tensor]:
+        return {self.names.published(name): value for name, value in self.state_dict().items()}
+
+    @classmethod
+    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {cls.names.ours(name): value for name, value in state.items()}
+
+    def _rebuild(self, groups: Groups, mask: TokenMask, ctx: Context) -> Tensor:
+        """(B, M, K, 3) points of the masked groups, relative to their centres."""
+        if self.tokenize == "visible":
+            visible = self.encoder.tokenizer(mask.gather(groups.points, "visible"))
+        else:
+            visible = mask.gather(self.encoder.tokenizer(groups.points), "visible")  # (B, V, D)
+        center = mask.gather(groups.center, "visible")
+        latent = self.encoder(visible, center, noise=ctx.noise)
+        tokens = self.decoder(latent.tokens, groups.center, mask, noise=ctx.noise.within("decoder"))
+        return self.decoder.predict(tokens)
+
+
+def cloud_panels(
+    points: Tensor, groups: Groups, mask: TokenMask, rebuilt: Tensor, of: str = ""
+) -> list[Panel]:
+    """What is visible under a mask, and that with the rebuilt groups in another colour.
+
+    Args:
+        points: (B, N, 3), drawn elsewhere; the same eye sees all of them.
+        rebuilt: (B, M, K, 3) relative to the centres of the masked groups.
+        of: added to the titles.
+    """
+
+    def absolute(members: Tensor, part: str) -> Tensor:
+        return (members + mask.gather(groups.center, part).unsqueeze(2)).flatten(1, 2)
+
+    seen = absolute(mask.gather(groups.points, "visible"), "visible")
+    made = absolute(rebuilt.float(), "masked")
+    shown = f"masked{of}: {mask.visible.shape[1]} of {mask.tokens} groups left"
+    return [
+        Panel(shown, draw_clouds(seen, points)),
+        Panel(
+            f"reconstruction{of}", draw_clouds(torch.cat([seen, made], 1), points, made.shape[1])
+        ),
+    ]

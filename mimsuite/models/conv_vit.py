@@ -1,0 +1,286 @@
+"""ConvViT: two stages of masked convolutions before a vision transformer (ConvMAE).
+
+MCMAE: Masked Convolution Meets Masked Autoencoders (Gao et al., arXiv:2205.03892, section 3). The
+mask is drawn on the grid of the last stage, and a token that is masked there is masked on the finer
+grids of the stages before. Published code computes these stages everywhere and multiplies by the
+mask before each depthwise convolution. A masked pixel then never reaches a visible one, since all
+else (1 x 1 convolutions, norms, patch embeddings that step by their own size) stays within a token.
+So here no stage computes masked tokens at all: only the depthwise convolutions see a whole map,
+with zeros for what is masked. The function and its gradients are the published ones.
+
+Letters: B batch, N tokens of the grid, V visible tokens, S pixels of a stage along a token's side,
+d width of a stage, D width of the last, P = p*p*C numbers of an image patch. "Pixels" of a stage
+are the points of its map. A token's pixels are kept together, in raster order: (B, V, S*S, d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimsuite.config.encoders import ConvViTSection
+from mimsuite.masking import gather_tokens
+from mimsuite.models.blocks import Block, drop_path_factors, init_linear
+from mimsuite.models.encoder import ImageEncoder
+from mimsuite.models.features import Features
+from mimsuite.models.names import Names
+from mimsuite.noise import Noise
+from mimsuite.tokens import resize_positions, sincos_2d
+
+Keep = tuple[Tensor, Tensor] | None  # (B,) factors of a block's two branches (drop path)
+
+
+@dataclass(frozen=True)
+class PixelMap:
+    """Where the pixels of the visible tokens lie in a stage's map.
+
+    Attributes:
+        size: (B, H, W) of the map.
+        rows: (B*V*S*S,) int64 row numbers in the map as (B*H*W, d).
+    """
+
+    size: tuple[int, int, int]
+    rows: Tensor
+
+    @classmethod
+    def of(cls, ids: Tensor, grid: tuple[int, int], side: int) -> PixelMap:
+        """The map of ``side`` x ``side`` pixels a token, for (B, V) token ids of ``grid``."""
+        height, width = grid[0] * side, grid[1] * side
+        axis = torch.arange(side, device=ids.device)
+        corner = (ids // grid[1]) * side * width + (ids % grid[1]) * side  # (B, V)
+        within = (axis[:, None] * width + axis).flatten()  # (S*S,)
+        sample = torch.arange(len(ids), device=ids.device) * height * width
+        rows = sample[:, None, None] + corner[..., None] + within  # (B, V, S*S)
+        return cls((len(ids), height, width), rows.flatten())
+
+    def spread(self, pixels: Tensor) -> Tensor:
+        """(B, V, S*S, d) -> (B, d, H, W), channels last in memory, zero in masked tokens."""
+        batch, height, width = self.size
+        d = pixels.shape[-1]
+        flat = pixels.new_zeros(batch * height * width, d)
+        flat = flat.index_copy(0, self.rows, pixels.reshape(-1, d))
+        return flat.view(batch, height, width, d).permute(0, 3, 1, 2)
+
+    def pick(self, image: Tensor, like: Tensor) -> Tensor:
+        """The visible pixels of a (B, d, H, W) map, in the shape of ``like``."""
+        flat = image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
+        return flat.index_select(0, self.rows).view(like.shape)
+
+
+def windows(pixels: Tensor, stride: int) -> Tensor:
+    """What a convolution of size and step ``stride`` reads: (B, V, S*S, d) ->
+    (B, V, (S/stride)**2, stride*stride*d), each window (row, column, channel), channel fastest."""
+    batch, tokens, count, d = pixels.shape
+    side = round(count**0.5)
+    steps = side // stride
+    split = pixels.view(batch, tokens, steps, stride, steps, stride, d)
+    return split.transpose(3, 4).reshape(batch, tokens, steps * steps, stride * stride * d)
+
+
+class StepConv(nn.Conv2d):
+    """A convolution that steps by its own size, on (..., stride*stride*d) :func:`windows`.
+
+    With ``stride`` 1 a 1 x 1 convolution. The weight is kept as the published kernel.
+    """
+
+    def __init__(self, in_width: int, out_width: int, stride: int = 1) -> None:
+        super().__init__(in_width, out_width, kernel_size=stride, stride=stride)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return F.linear(windows, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+
+
+class ConvEmbed(nn.Module):
+    """Patch embedding of a stage: convolution, layer norm, GELU."""
+
+    def __init__(self, in_width: int, width: int, stride: int, eps: float) -> None:
+        super().__init__()
+        self.proj = StepConv(in_width, width, stride)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.act = nn.GELU()
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(..., stride*stride*d) -> (..., width)."""
+        embedded: Tensor = self.act(self.norm(self.proj(windows)))
+        return embedded
+
+
+class ConvMlp(nn.Module):
+    """Two 1 x 1 convolutions with GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = StepConv(width, hidden), nn.GELU(), StepConv(hidden, width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        mixed: Tensor = self.fc2(self.act(self.fc1(pixels)))
+        return mixed
+
+
+class CBlock(nn.Module):
+    """Masked convolution block: ``x += Conv1x1(DWConv(m * Conv1x1(LN x))); x += MLP(LN x)``.
+
+    ``m`` is 1 in visible tokens and 0 in masked ones.
+    """
+
+    def __init__(self, width: int, kernel: int, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.conv1, self.conv2 = StepConv(width, width), StepConv(width, width)
+        self.attn = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = ConvMlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, where: PixelMap, keep: Keep = None) -> Tensor:
+        """(B, V, S*S, d) -> the same shape."""
+        pixels = self.conv1(self.norm1(x))
+        pixels = where.pick(self.attn(where.spread(pixels)), like=x)
+        mixed = self.conv2(pixels)
+        x = x + (mixed if keep is None else mixed * keep[0].view(-1, 1, 1, 1))
+        mixed = self.mlp(self.norm2(x))
+        return x + (mixed if keep is None else mixed * keep[1].view(-1, 1, 1, 1))
+
+
+class ConvStage(nn.Module):
+    """Patch embedding and masked convolution blocks, at one resolution."""
+
+    def __init__(self, section: ConvViTSection, number: int) -> None:
+        super().__init__()
+        width = section.conv_width[number]
+        in_width = section.conv_width[number - 1] if number else section.in_channels
+        eps = section.conv_norm_eps
+        self.stride = section.conv_strides[number]
+        self.embed = ConvEmbed(in_width, width, self.stride, eps)
+        self.blocks = nn.ModuleList(
+            CBlock(width, section.conv_kernel, section.conv_mlp_ratio[number], eps)
+            for _ in range(section.conv_depth[number])
+        )
+
+    def forward(
+        self, pixels: Tensor, ids: Tensor, grid: tuple[int, int], keep: list[Keep]
+    ) -> tuple[Tensor, PixelMap]:
+        """Pixels of the stage before -> pixels of this one, and where they lie."""
+        x = self.embed(windows(pixels, self.stride))  # (B, V, S*S, d)
+        where = PixelMap.of(ids, grid, round(x.shape[2] ** 0.5))
+        for block, factors in zip(self.blocks, keep, strict=True):
+            x = block(x, where, keep=factors)
+        return x, where
+
+
+class ConvViT(ImageEncoder):
+    """Encoder of visible patches without class token; see the module."""
+
+    class_tokens = 0
+    published = Names(
+        [
+            ("encoder.stage1.embed.", "patch_embed1."),
+            ("encoder.stage1.blocks.", "blocks1."),
+            ("encoder.stage2.embed.", "patch_embed2."),
+            ("encoder.stage2.blocks.", "blocks2."),
+            ("encoder.patch_embed.", "patch_embed3."),
+            ("encoder.token_embed.", "patch_embed4."),
+            ("encoder.blocks.", "blocks3."),
+            ("encoder.fusion.0.", "stage1_output_decode."),
+            ("encoder.fusion.1.", "stage2_output_decode."),
+            ("encoder.norm.", "norm."),
+            ("encoder.pos_embed", "pos_embed"),
+        ]
+    )
+    published_mark: ClassVar[str] = "patch_embed1."
+    section: ConvViTSection
+
+    def __init__(self, section: ConvViTSection) -> None:
+        super().__init__(section)
+        width, strides = section.width, section.conv_strides
+        self.stage1, self.stage2 = ConvStage(section, 0), ConvStage(section, 1)
+        last = section.patch_size // (strides[0] * strides[1])  # pixels of stage 2 along a token
+        self.patch_embed = ConvEmbed(section.conv_width[1], width, last, section.conv_norm_eps)
+        self.token_embed = nn.Linear(width, width)
+        positions = sincos_2d(width, section.grid)[None]
+        self.pos_embed = nn.Parameter(positions, requires_grad=section.trained_positions)
+        self.blocks = nn.ModuleList(
+            Block(width, section.heads, section.mlp_ratio, section.norm_eps)
+            for _ in range(section.depth)
+        )
+        self.fusion = nn.ModuleList()
+        if section.fusion:
+            sides = (section.patch_size // strides[0], last)
+            self.fusion.extend(
+                StepConv(d, width, side) for d, side in zip(section.conv_width, sides, strict=True)
+            )
+        self.norm = nn.LayerNorm(width, eps=section.norm_eps)
+        self.apply(init_linear)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(width, -1))
+
+    def forward(
+        self,
+        patches: Tensor,
+        ids: Tensor | None = None,
+        *,
+        noise: Noise | None = None,
+        layers: Collection[int] = (),
+        grid: tuple[int, int] | None = None,
+    ) -> Features:
+        """Encode patch vectors, none but those given.
+
+        With ``ids``, as in pretraining, the maps of the first two stages are added to the last
+        stage's output before its norm (multi-scale fusion), where the encoder has ``fusion``.
+        Without, as in all published transfers, they are not; ``maps`` holds them instead.
+
+        Args:
+            patches: (B, V, P).
+            ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
+            noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
+            layers: numbers, from 1, of the blocks of the last stage whose output is wanted too.
+            grid: patches per column and row where it is not the trained one; positions are
+                resized to it.
+        """
+        grid = grid or self.grid
+        batch, count = patches.shape[:2]
+        given = torch.arange(count, device=patches.device).expand(batch, -1) if ids is None else ids
+        keep = self._drop_path(noise)
+        first, second = self.section.conv_depth
+        pixels = patches.view(batch, count, self.section.patch_size**2, -1)
+        x1, where1 = self.stage1(pixels, given, grid, keep[:first])
+        x2, where2 = self.stage2(x1, given, grid, keep[first : first + second])
+        x = self.patch_embed(x2.flatten(2))  # (B, V, D): a token is one window
+        positions = resize_positions(self.pos_embed, self.grid, grid)
+        x = self.token_embed(x) + gather_tokens(positions, given)
+        outputs: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x, keep=keep[first + second + number - 1])
+            if number in layers:
+                outputs[number] = x
+        if ids is not None:
+            for conv, stage in zip(self.fusion, (x1, x2), strict=False):
+                x = x + conv(stage.flatten(2))
+        x = self.norm(x)
+        features = Features(cls=x[:, :0], tokens=x, layers=outputs)
+        if ids is None:
+            stages = [(where1, x1), (where2, x2)]
+            features.maps.extend(
+                (where.spread(stage).permute(0, 2, 3, 1).flatten(1, 2), where.size[1:])
+                for where, stage in stages
+            )
+            features.maps.append((x, grid))
+        return features
+
+    def layer_id(self, name: str) -> int:
+        """As in a plain transformer; the convolution stages count as embeddings."""
+        if name.startswith(("stage1.", "stage2.", "token_embed.")):
+            return 0
+        return super().layer_id(name)
+
+    def _drop_path(self, noise: Noise | None) -> list[Keep]:
+        """Factors of all blocks of all stages; the rate grows linearly over them."""
+        count = sum(self.section.conv_depth) + self.depth
+        if not self.training or self.section.drop_path == 0:
+            return [None] * count
+        if noise is None:
+            raise ValueError("drop_path > 0 needs keyed noise while training")
+        return [*drop_path_factors(noise.rows("drop_path", 2 * count), self.section.drop_path)]

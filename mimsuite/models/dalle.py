@@ -1,0 +1,121 @@
+"""The encoder of DALL-E's discrete autoencoder (Ramesh et al., arXiv:2102.12092, appendix A.2).
+
+Names of parameters are those of the published weights, as
+``blocks.group_1.block_1.res_path.conv_1.w``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimsuite.config.tokenizers import DalleTokenizerSection
+from mimsuite.errors import UserError
+
+_GROUPS = 4
+_OFFSET = 0.1  # pixels in [0, 1] become 0.8 x + 0.1: the decoder's distribution has no ends
+_WHERE = (
+    "the encoder of DALL-E's discrete autoencoder, converted by "
+    "`python tools/convert_dalle.py encoder.pkl dalle-encoder.safetensors` from "
+    "https://cdn.openai.com/dall-e/encoder.pkl"
+)
+
+
+class DalleConv(nn.Module):
+    """A convolution that keeps the size; parameters ``w`` and ``b``."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(outputs, inputs, size, size))
+        self.b = nn.Parameter(torch.zeros(outputs))
+        nn.init.normal_(self.w, std=(inputs * size * size) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.w, self.b, padding=(self.w.shape[2] - 1) // 2)
+
+
+class DalleBlock(nn.Module):
+    """``skip(x) + gain * (1x1, 3x3, 3x3, 3x3 convolutions of relu)``; from the input on."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float) -> None:
+        super().__init__()
+        self.gain, hidden = gain, outputs // 4
+        self.id_path: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.id_path = DalleConv(inputs, outputs, 1)
+        self.res_path = nn.Sequential()
+        shapes = [(inputs, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3)]
+        for number, shape in enumerate([*shapes, (hidden, outputs, 1)], start=1):
+            self.res_path.add_module(f"relu_{number}", nn.ReLU())
+            self.res_path.add_module(f"conv_{number}", DalleConv(*shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.id_path(x) + self.gain * self.res_path(x)
+
+
+class DalleEncoder(nn.Module):
+    """Images to scores of codes, one for 8 x 8 pixels.
+
+    Args:
+        width: channels of the first group; the others have 2, 4 and 8 times as many.
+        depth: blocks of a group.
+        codes: K.
+        channels: of the images.
+    """
+
+    def __init__(self, width: int, depth: int, codes: int, channels: int = 3) -> None:
+        super().__init__()
+        gain = 1 / (_GROUPS * depth) ** 2
+        self.blocks = nn.Sequential()
+        self.blocks.add_module("input", DalleConv(channels, width, 7))
+        inputs = width
+        for group in range(1, _GROUPS + 1):
+            outputs = width * 2 ** (group - 1)
+            blocks = nn.Sequential()
+            for block in range(1, depth + 1):
+                blocks.add_module(f"block_{block}", DalleBlock(inputs, outputs, gain))
+                inputs = outputs
+            if group < _GROUPS:
+                blocks.add_module("pool", nn.MaxPool2d(2))
+            self.blocks.add_module(f"group_{group}", blocks)
+        output = nn.Sequential()
+        output.add_module("relu", nn.ReLU())
+        output.add_module("conv", DalleConv(inputs, codes, 1))
+        self.blocks.add_module("output", output)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) pixels in [0, 1] -> (B, K, H/8, W/8)."""
+        scores: Tensor = self.blocks((1 - 2 * _OFFSET) * images + _OFFSET)
+        return scores
+
+
+def load(section: DalleTokenizerSection, key: str, weights: bool = True) -> DalleEncoder:
+    """The encoder by a recipe, with its weights or with random ones.
+
+    Raises:
+        UserError: no weights, or those of another network.
+    """
+    if not weights:
+        return DalleEncoder(section.width, section.depth, section.codes)
+    from mimsuite.models.teachers.files import read_tensors
+
+    state = read_tensors(section.weights, key, _WHERE)
+    with torch.device("meta"):
+        wanted: dict[str, Any] = DalleEncoder(
+            section.width, section.depth, section.codes
+        ).state_dict()
+    for name in (*(n for n in wanted if n not in state), *(n for n in state if n not in wanted)):
+        fault = "lacks" if name in wanted else "has unknown"
+        raise UserError(f"{key}.weights={section.weights} {fault} {name}: it should be {_WHERE}")
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise UserError(
+                f"{key}.weights={section.weights}: {name} has shape {list(tensor.shape)}, not "
+                f"{list(wanted[name].shape)}: {key}.width, depth or codes are others"
+            )
+    network = DalleEncoder(section.width, section.depth, section.codes)
+    network.load_state_dict(state)
+    return network

@@ -1,0 +1,44 @@
+"""Parameter names of published code beside ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+class Names:
+    """Pairs of patterns (ours, published); the first that fits a name counts.
+
+    A pattern that ends in a dot, an underscore or nothing is a prefix, any other a whole name;
+    ``{}`` in both stands for the same number. Names that fit no pattern stay as they are.
+
+    Example:
+        >>> names = Names([("encoder.blocks.{}.", "blocks3.{}."), ("encoder.norm.", "norm.")])
+        >>> names.published("encoder.blocks.7.norm1.bias")
+        'blocks3.7.norm1.bias'
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self.pairs = tuple(pairs)
+        self._to = [(_compiled(ours), published) for ours, published in pairs]
+        self._from = [(_compiled(published), ours) for ours, published in pairs]
+
+    def published(self, name: str) -> str:
+        """The published name of ours."""
+        return _renamed(name, self._to)
+
+    def ours(self, name: str) -> str:
+        """Our name of a published one."""
+        return _renamed(name, self._from)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    end = "" if pattern == "" or pattern.endswith((".", "_")) else "$"
+    return re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)") + end)
+
+
+def _renamed(name: str, table: list[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, template in table:
+        if found := pattern.match(name):
+            return template.format(*found.groups()) + name[found.end() :]
+    return name

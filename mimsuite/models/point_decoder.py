@@ -1,0 +1,63 @@
+"""The decoder of Point-MAE (arXiv:2203.06604, section 3.3).
+
+Letters: B clouds, G groups, V visible, M masked, K points of a group, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mimsuite.config.points import PointDecoderSection, PointTransformerSection
+from mimsuite.masking import TokenMask
+from mimsuite.models.blocks import init_linear
+from mimsuite.models.point_net import linear
+from mimsuite.models.point_transformer import drop_path, point_blocks, position_mlp, run_blocks
+from mimsuite.noise import Noise
+
+
+class PointDecoder(nn.Module):
+    """Visible latents, and a mask token for each other group -> points of the masked groups."""
+
+    def __init__(self, section: PointDecoderSection, encoder: PointTransformerSection) -> None:
+        super().__init__()
+        self.section, self.group_size = section, encoder.group_size
+        width, eps = encoder.width, encoder.norm_eps
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = position_mlp(width)
+        self.blocks = point_blocks(width, section.depth, section.heads, section.mlp_ratio, eps)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.pred = nn.Conv1d(width, 3 * encoder.group_size, 1)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.blocks.apply(init_linear)
+
+    def forward(
+        self,
+        latent: Tensor,
+        center: Tensor,
+        mask: TokenMask,
+        *,
+        noise: Noise | None = None,
+        everywhere: bool = False,
+    ) -> Tensor:
+        """Tokens of the last block, before the norm.
+
+        Args:
+            latent: (B, V, D) of the encoder, without class tokens.
+            center: (B, G, 3) of all groups.
+            noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
+            everywhere: of all groups, the visible ones first; else of the masked ones only.
+
+        Returns:
+            (B, M, D), or (B, V + M, D), each part in the order of the mask.
+        """
+        masked = mask.masked.shape[1]
+        x = torch.cat([latent, self.mask_token.to(latent.dtype).expand(len(latent), masked, -1)], 1)
+        order = torch.cat([mask.gather(center, "visible"), mask.gather(center, "masked")], dim=1)
+        keep = drop_path(self, self.section.drop_path, self.section.depth, noise)
+        wanted = None if everywhere else masked
+        return run_blocks(self.blocks, x, self.pos_embed(order), keep, queries=wanted)[0]
+
+    def predict(self, tokens: Tensor) -> Tensor:
+        """(B, n, D) tokens of the last block -> (B, n, K, 3) points relative to their centres."""
+        return linear(self.norm(tokens), self.pred).unflatten(-1, (self.group_size, 3))

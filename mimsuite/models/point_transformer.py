@@ -1,0 +1,168 @@
+"""The transformer of Point-BERT and Point-MAE over groups of points.
+
+Positions are an MLP of the group centres, and are added again before every block.
+
+Letters: B clouds, G groups, V visible groups, K points of a group, C class tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.points import PointTransformerSection
+from mimsuite.models.blocks import Block, drop_path_factors
+from mimsuite.models.encoder import Encoder
+from mimsuite.models.features import Features
+from mimsuite.models.point_net import MiniPointNet
+from mimsuite.noise import Noise
+from mimsuite.tokens import Groups, group
+
+POOLS = ("cls_max", "max", "mean")  # of tokens that were made by a maximum
+
+
+class ClassToken(nn.Module):
+    """A learned token with a learned position, for one way of reading an encoder."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.cls_pos = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.cls_pos, std=0.02)
+
+
+class PointTransformer(Encoder):
+    """Encoder of groups of points, called with tokens and the centres they belong to.
+
+    It owns no class token: methods that want one hand it over.
+    """
+
+    section: PointTransformerSection
+
+    def __init__(self, section: PointTransformerSection) -> None:
+        super().__init__(section)
+        self.width, self.depth = section.width, section.depth
+        self.tokenizer = MiniPointNet(section.width, section.tokenizer)
+        self.pos_embed = position_mlp(section.width)
+        self.blocks = point_blocks(
+            section.width, section.depth, section.heads, section.mlp_ratio, section.norm_eps
+        )
+        self.norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        self.apply(_init_truncated)
+
+    def group(self, points: Tensor) -> Groups:
+        """(B, N, 3) clouds -> their groups."""
+        section = self.section
+        return group(points, section.groups, section.group_size, section.sampling)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        center: Tensor,
+        cls: ClassToken | None = None,
+        *,
+        noise: Noise | None = None,
+        layers: Collection[int] = (),
+    ) -> Features:
+        """Encode tokens.
+
+        Args:
+            tokens: (B, V, D) of the tokenizer.
+            center: (B, V, 3) centres of their groups.
+            cls: put before them.
+            noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
+            layers: numbers, from 1, of the blocks whose output is wanted too.
+        """
+        positions = self.pos_embed(center)
+        if cls is not None:
+            batch = len(tokens)
+            tokens = torch.cat([cls.cls_token.expand(batch, -1, -1), tokens], dim=1)
+            positions = torch.cat([cls.cls_pos.expand(batch, -1, -1), positions], dim=1)
+        keep = drop_path(self, self.section.drop_path, self.depth, noise)
+        x, outputs = run_blocks(self.blocks, tokens, positions, keep, layers=layers)
+        x = self.norm(x)
+        count = 0 if cls is None else 1
+        pools = POOLS if count else POOLS[1:]
+        return Features(cls=x[:, :count], tokens=x[:, count:], layers=outputs, pools=pools)
+
+    def encode(
+        self,
+        batch: Batch,
+        *,
+        noise: Noise | None = None,
+        layers: Collection[int] = (),
+        cls: ClassToken | None = None,
+    ) -> Features:
+        """The unmasked call of every probe: all groups of view ``points``."""
+        groups = self.group(batch.views["points"])
+        tokens = self.tokenizer(groups.points)
+        features: Features = self(tokens, groups.center, cls, noise=noise, layers=layers)
+        return features
+
+    def layer_id(self, name: str) -> int:
+        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
+        if name.startswith(("tokenizer.", "pos_embed.")):
+            return 0
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return self.depth + 1
+
+
+def position_mlp(width: int) -> nn.Sequential:
+    """Coordinates of centres -> positions."""
+    return nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, width))
+
+
+def point_blocks(width: int, depth: int, heads: int, mlp_ratio: float, eps: float) -> nn.ModuleList:
+    """Pre-norm blocks without bias of queries, keys and values."""
+    return nn.ModuleList(Block(width, heads, mlp_ratio, eps, qkv_bias=False) for _ in range(depth))
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Tensor,
+    positions: Tensor,
+    keep: Sequence[tuple[Tensor, Tensor] | None],
+    *,
+    layers: Collection[int] = (),
+    queries: int | None = None,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """``x = block(x + positions)`` for every block, on (B, N, D).
+
+    Args:
+        keep: of each block, its drop-path factors.
+        layers: numbers, from 1, of the blocks whose output is wanted too.
+        queries: of the last block only so many last tokens.
+
+    Returns:
+        the last block's output and those asked for.
+    """
+    outputs: dict[int, Tensor] = {}
+    for number, block in enumerate(blocks, start=1):
+        x = block(x + positions, keep[number - 1], queries if number == len(blocks) else None)
+        if number in layers:
+            outputs[number] = x
+    return x, outputs
+
+
+def drop_path(
+    module: nn.Module, rate: float, depth: int, noise: Noise | None
+) -> list[tuple[Tensor, Tensor] | None]:
+    """Keyed drop-path factors of ``depth`` blocks while ``module`` is trained with a rate > 0."""
+    if not module.training or rate == 0:
+        return [None] * depth
+    if noise is None:
+        raise ValueError("drop_path > 0 needs keyed noise while training")
+    return [*drop_path_factors(noise.rows("drop_path", 2 * depth), rate)]
+
+
+def _init_truncated(module: nn.Module) -> None:
+    """Weights of the published encoder: normal of deviation 0.02, cut at 2; biases 0."""
+    if isinstance(module, nn.Linear | nn.Conv1d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

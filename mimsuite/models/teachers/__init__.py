@@ -1,0 +1,39 @@
+"""Frozen teachers, found by the ``kind`` of a recipe's teacher section."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from mimsuite.config.sections import AugmentSection
+from mimsuite.config.teachers import BaseTeacherSection
+from mimsuite.models.teachers import clip, dino, efficientnet, run, timm_model
+from mimsuite.models.teachers.base import Backbone, Teacher, TeacherFeatures, Wanted
+
+__all__ = ["Backbone", "Teacher", "TeacherFeatures", "Wanted", "build_teacher"]
+
+_KINDS: dict[str, Any] = {
+    "clip": clip.load,
+    "dino": dino.load,
+    "run": run.load,
+    "timm": timm_model.load,
+    "efficientnet-lite0": efficientnet.load,
+}
+
+
+def build_teacher(
+    section: BaseTeacherSection,
+    grid: tuple[int, int],
+    augment: AugmentSection,
+    key: str = "target.teacher",
+) -> Teacher:
+    """The teacher that a recipe's section describes; its weights are read when first needed.
+
+    Args:
+        section: one of :mod:`mimsuite.config.teachers`.
+        grid: the student's tokens per column and row.
+        augment: how the student's images are normalised.
+        key: where in the recipe the section is, for messages.
+    """
+    load = partial(_KINDS[section.kind], section, grid, key)
+    return Teacher(section, grid, (augment.mean, augment.std), load)

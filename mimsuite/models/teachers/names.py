@@ -1,0 +1,40 @@
+"""From the key names of other libraries to those of :class:`FrozenViT`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Rule = tuple[str, str]
+
+_PARTS = ("q", "k", "v")
+
+
+def renamed(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """Each name under the first rule (pattern of the whole name, replacement) that fits it.
+
+    Names without a rule are left out. ``...attn.q.weight`` and its ``k`` and ``v`` are joined to
+    ``...attn.qkv.weight``.
+    """
+    compiled = [(re.compile(pattern), target) for pattern, target in rules]
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        for pattern, target in compiled:
+            match = pattern.fullmatch(name)
+            if match:
+                result[match.expand(target)] = tensor
+                break
+    return _joined(result)
+
+
+def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Separate projections of queries, keys and values as one layer."""
+    for name in [name for name in state if re.search(r"\.attn\.q\.\w+$", name)]:
+        lead, _, kind = name.rpartition(".attn.q.")
+        parts = [f"{lead}.attn.{part}.{kind}" for part in _PARTS]
+        if all(part in state for part in parts):
+            state[f"{lead}.attn.qkv.{kind}"] = torch.cat([state.pop(part) for part in parts])
+    return state

@@ -1,0 +1,95 @@
+"""An encoder that this suite trained, or can read, as a teacher.
+
+Letters: B batch, C class tokens, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.encoders import ViTSection
+from mimsuite.config.teachers import RunTeacherSection
+from mimsuite.errors import UserError
+from mimsuite.models.attention import attention_inputs, cls_attention, split_heads
+from mimsuite.models.encoder import Encoder
+from mimsuite.models.teachers.base import Backbone, TeacherFeatures, Wanted
+from mimsuite.models.teachers.files import require
+from mimsuite.models.vit import ViT
+
+_WHERE = "a run directory, checkpoint or export of mimsuite, or published weights that it reads"
+
+
+class EncoderTeacher(Backbone):
+    """An encoder's features of intact images, exactly as probes read them."""
+
+    def __init__(self, encoder: Encoder, layer: int | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        if layer is not None:
+            _cut(encoder, layer)
+
+    def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
+        encoder = self.encoder
+        depth = encoder.depth
+        numbers = {*wanted.qkv, *([depth] if wanted.cls_attention else [])}
+        blocks: Any = encoder.blocks if numbers else ()
+        with attention_inputs(blocks, numbers) as inputs:
+            found = encoder.encode(Batch.of_images(images), layers=wanted.hidden)
+        qkv = {n: split_heads(blocks[n - 1].attn, tokens) for n, tokens in inputs.items()}
+        prefix = found.cls.shape[1]
+        return TeacherFeatures(
+            cls=found.cls[:, 0] if prefix else None,
+            tokens=found.tokens,
+            hidden=found.layers,
+            cls_attention=cls_attention(qkv[depth], prefix) if wanted.cls_attention else None,
+            qkv={number: qkv[number] for number in wanted.qkv},
+        )
+
+
+def load(
+    section: RunTeacherSection, grid: tuple[int, int], key: str, weights: bool = True
+) -> EncoderTeacher:
+    """The encoder of a run, or a fresh one of the recipe's shape.
+
+    Raises:
+        UserError: nothing usable there, or an encoder of another shape than the recipe says.
+    """
+    if not weights:
+        return EncoderTeacher(ViT(_fresh(section, grid)), section.layer)
+    path = require(section.weights, key, _WHERE)
+    # Here and not above: opening a model knows methods, which use teachers.
+    from mimsuite.export.opened import open_model
+
+    opened = open_model(path)
+    encoder: Any = opened.method.encoder
+    for name in ("patch_size", "width", "depth", "heads"):
+        own, said = getattr(encoder.section, name, None), getattr(section, name)
+        if own is not None and own != said:
+            raise UserError(
+                f"{key}.{name} is {said}, {section.weights} has {own}: set {key}.{name}={own}"
+            )
+    teacher = EncoderTeacher(encoder, section.layer)
+    augment = opened.resolved.recipe.augment
+    teacher.statistics = augment.mean, augment.std
+    return teacher
+
+
+def _fresh(section: RunTeacherSection, grid: tuple[int, int]) -> ViTSection:
+    return ViTSection(
+        image_size=section.input_size(grid),
+        patch_size=section.patch_size,
+        width=section.width,
+        depth=section.depth,
+        heads=section.heads,
+    )
+
+
+def _cut(encoder: Any, layer: int) -> None:
+    """Leave out the blocks behind ``layer``; the last norm stays."""
+    if not isinstance(encoder, ViT):
+        raise UserError(f"a teacher's layer is for plain vision transformers, not {type(encoder)}")
+    encoder.blocks = nn.ModuleList(list(encoder.blocks)[:layer])
+    encoder.depth = layer

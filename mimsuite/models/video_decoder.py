@@ -1,0 +1,58 @@
+"""VideoMAE's decoder: a narrow transformer over visible latents and mask tokens.
+
+The sequence is [visible, decoded]. Where a second mask chooses what is decoded (VideoMAE V2), a
+decoded place may be visible too; it then has a mask token besides its latent, as published. The
+last block, the norm and the head compute the decoded tokens only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mimsuite.config.video import ClipDecoderSection
+from mimsuite.masking import TokenMask, gather_tokens
+from mimsuite.models.blocks import init_linear
+from mimsuite.models.features import Features
+from mimsuite.models.video_blocks import VideoBlock
+from mimsuite.models.video_vit import positions
+
+
+class ClipDecoder(nn.Module):
+    """(visible latents, mask) -> predictions of ``out_width`` numbers a token."""
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        section: ClipDecoderSection,
+        in_width: int,
+        out_width: int,
+        grid: tuple[int, int, int],
+        eps: float,
+        layer_scale: float = 0.0,
+        cosine: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(in_width, section.width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
+        self.register_buffer("pos_embed", positions(section.width, grid), False)
+        self.blocks = nn.ModuleList(
+            VideoBlock(section.width, section.heads, section.mlp_ratio, eps, layer_scale, cosine)
+            for _ in range(section.depth)
+        )
+        self.norm = nn.LayerNorm(section.width, eps=eps)
+        self.head = nn.Linear(section.width, out_width)
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        self.apply(init_linear)
+
+    def forward(self, latent: Features, mask: TokenMask, part: str = "decoded") -> Tensor:
+        """(B, Nd, out_width) for the tokens of ``part``: decoded or masked, in the mask's order."""
+        seen = self.embed(latent.tokens) + gather_tokens(self.pos_embed, mask.visible)
+        wanted = mask.ids(part)
+        asked = self.mask_token.to(seen.dtype) + gather_tokens(self.pos_embed, wanted)
+        x = torch.cat([seen, asked], dim=1)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        x = self.blocks[-1](x, queries=wanted.shape[1])
+        return self.head(self.norm(x))

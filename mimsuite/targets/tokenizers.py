@@ -1,0 +1,162 @@
+"""Tokenizers: a discrete code for every patch, as a target of prediction.
+
+Letters: B batch, N patches, n some of them, P = p*p*C numbers of a patch, K codes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimsuite.batch import Batch
+from mimsuite.config.section import Section
+from mimsuite.config.tokenizers import RANDOM, DalleTokenizerSection, KMeansTokenizerSection
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Batches = Callable[[], Iterable[Batch]] | None
+
+
+class Tokenizer(ABC):
+    """What gives each patch of an image its code.
+
+    Attributes:
+        drawing_note: what must be said beside drawings, or empty.
+    """
+
+    drawing_note = ""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Tensor:
+        """(B, N) int64 codes in raster order, on the batch's device."""
+
+    def begin(self, batches: Batches, seed: int) -> list[str]:
+        """Get ready before the first step; returns lines for people.
+
+        Args:
+            batches: the training stream from its start, the same on every rank; ``None`` where a
+                checkpoint is about to bring what was fitted.
+            seed: key of whatever is drawn.
+
+        Raises:
+            UserError: weights that are not there or do not fit.
+        """
+        return []
+
+    def draw(self, codes: Tensor, patches: Tensor) -> Tensor | None:
+        """What codes look like, (B, N, P) in the space of the normalised input; ``None``: unknown.
+
+        Args:
+            codes: (B, N).
+            patches: (B, N, P) of the true image, from which a drawing may borrow what codes leave
+                out; ``drawing_note`` says so.
+        """
+        return None
+
+
+class FrozenTokenizer(Tokenizer):
+    """A frozen network that maps an image to a grid of codes.
+
+    It is in no state dict, optimizer, moving average or checkpoint. It opens its weights when they
+    are first needed, moves itself to the device of the images and undoes their normalisation.
+
+    Args:
+        section: which network; ``weights`` and ``stride``.
+        grid: codes per column and row.
+        statistics: mean and deviation by which the images are normalised.
+        load: opens the network, or makes it with random weights: ``load(weights=False)``. It maps
+            (B, C, H, W) in [0, 1] to (B, K, h, w) scores.
+    """
+
+    def __init__(
+        self,
+        section: Any,
+        grid: tuple[int, int],
+        statistics: Statistics,
+        load: Callable[[bool], nn.Module],
+    ) -> None:
+        self.section, self.grid, self.statistics = section, grid, statistics
+        self._load = load
+        self._network: nn.Module | None = None
+        self._blank: nn.Module | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTokenizer:
+        return self  # frozen: a moving average of the student shares it
+
+    def __call__(self, batch: Batch) -> Tensor:
+        view = self.view(batch)
+        network = self._opened(view.device)
+        # fp32: half precision flips codes whose scores are close.
+        with torch.no_grad(), torch.autocast(view.device.type, enabled=False):
+            scores: Tensor = network(self.pixels(view))
+        return scores.argmax(1).flatten(1)
+
+    def begin(self, batches: Batches, seed: int) -> list[str]:
+        self._opened(torch.device("cpu"))
+        line = f"tokenizer: {self.section.kind}, {self.section.codes} codes"
+        if self.section.weights != RANDOM:
+            return [line]
+        return [line, "TOKENIZER WITH RANDOM WEIGHTS: it only stands in, nothing is learnt from it"]
+
+    def view(self, batch: Batch) -> Tensor:
+        """The view ``tokenizer``; of batches without it, as in evaluation, ``image`` resized."""
+        if "tokenizer" in batch.views:
+            return batch.views["tokenizer"]
+        size = (self.grid[0] * self.section.stride, self.grid[1] * self.section.stride)
+        if tuple(batch.image.shape[-2:]) == size:
+            return batch.image
+        return F.interpolate(batch.image.float(), size, mode="bicubic", antialias=True)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised images as pixels in [0, 1]; bicubic resizing may have overshot."""
+        mean, std = (
+            torch.tensor(values, device=images.device).view(1, -1, 1, 1)
+            for values in self.statistics
+        )
+        return (images.float() * std + mean).clamp(0, 1)
+
+    def _opened(self, device: torch.device) -> nn.Module:
+        if device.type == "meta":
+            if self._blank is None:
+                with torch.device("meta"):
+                    self._blank = self._load(False)
+            return self._blank
+        if self._network is None:
+            with torch.device("cpu"):
+                network = self._load(self.section.weights != RANDOM)
+            self._network = network.eval().requires_grad_(False)
+        if next(self._network.parameters()).device != device:
+            self._network.to(device)
+        return self._network
+
+
+def build_tokenizer(
+    section: Section,
+    *,
+    patch: int,
+    channels: int,
+    statistics: Statistics,
+    grid: tuple[int, int],
+    key: str = "target.tokenizer",
+) -> Tokenizer:
+    """The tokenizer that a recipe's ``target.tokenizer`` section describes.
+
+    Args:
+        patch: pixels of the encoder's patches; ``channels`` of the image.
+        statistics: mean and deviation by which images are normalised.
+        grid: the encoder's patches per column and row.
+        key: where in the recipe the section is, for messages.
+    """
+    from mimsuite.models import dalle
+    from mimsuite.targets.kmeans import KMeansTokenizer
+
+    if isinstance(section, KMeansTokenizerSection):
+        return KMeansTokenizer(section, patch, channels)
+    assert isinstance(section, DalleTokenizerSection)
+    load = partial(dalle.load, section, key)
+    return FrozenTokenizer(section, grid, statistics, load)

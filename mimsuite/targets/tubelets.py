@@ -1,0 +1,80 @@
+"""Pixels of tubelets as VideoMAE predicts them (Tong et al., arXiv:2203.12602)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mimsuite.config.video import ClipTargetSection
+
+_EPS = 1e-6
+
+
+class TubeletTarget(nn.Module):
+    """Pixels in [0, 1], optionally each tubelet AND colour channel by its own mean and deviation.
+
+    Unlike MAE's, whose statistics are over all channels of a patch and which adds 1e-6 inside the
+    root: here it is (v - mean) / (sqrt(unbiased variance) + 1e-6).
+
+    Args:
+        mean, std: by which the input was normalised, a value a channel or one for all.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, section: ClipTargetSection, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.normalize = section.normalize
+        self.register_buffer("mean", torch.tensor(mean), False)
+        self.register_buffer("std", torch.tensor(std), False)
+
+    def forward(self, vectors: Tensor, channels: int) -> Tensor:
+        """(B, K, P) tubelet vectors of the normalised input -> targets, float32 or wider."""
+        pixels = self.pixels(vectors, channels)
+        if self.normalize:
+            mean, deviation = self._statistics(pixels)
+            pixels = (pixels - mean) / deviation
+        return pixels.flatten(2)
+
+    def loss(
+        self, prediction: Tensor, target: Tensor, counted: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(loss, its denominator): the mean squared error of the tokens that count.
+
+        Args:
+            counted: (B, K) bool, the tokens that carry loss; ``None`` = all.
+        """
+        errors = (_widened(prediction) - target).square()
+        if counted is None:
+            return errors.mean(), None
+        weights = counted.to(errors.dtype)
+        total = weights.sum()
+        return (errors.mean(2) * weights).sum() / total, total
+
+    def denormalize(self, prediction: Tensor, vectors: Tensor, channels: int) -> Tensor:
+        """Predictions in the space of the input, (B, K, P). With normalised targets this borrows
+        the statistics of the true ``vectors``, so a picture of it must say so."""
+        pixels = _widened(prediction).unflatten(2, (-1, channels))
+        if self.normalize:
+            mean, deviation = self._statistics(self.pixels(vectors, channels))
+            pixels = pixels * deviation + mean
+        return ((pixels - self.mean) / self.std).flatten(2)
+
+    def pixels(self, vectors: Tensor, channels: int) -> Tensor:
+        """(B, K, t*p*p, C) pixels in [0, 1] of normalised tubelet vectors."""
+        return _widened(vectors).unflatten(2, (-1, channels)) * self.std + self.mean
+
+    @staticmethod
+    def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        mean = pixels.mean(dim=2, keepdim=True)
+        return mean, pixels.var(dim=2, keepdim=True).sqrt() + _EPS
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """At least float32: half precision is widened, double precision is left as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
