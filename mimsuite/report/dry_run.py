@@ -94,7 +94,8 @@ def _time(plan: Plan) -> str:
     if plan.hours is None:
         flops = plan.costs.flops * 1e6 * plan.epochs
         hours = flops / (plan.devices.count * plan.peak_flops * plan.utilisation) / 3600
-        return f"{_hours(hours)} for each million samples, at {rate}"
+        epochs = f"{plan.epochs:g} epochs of " if plan.epochs != 1 else ""
+        return f"{_hours(hours)} for {epochs}each million samples, at {rate}"
     return f"{_hours(plan.hours)} at {rate}"
 
 

@@ -116,10 +116,12 @@ class Estimate:
 
     def largest_micro_batch(self, free: float, shards: int = 1, *, on_host: bool = False) -> int:
         """Samples at once for which so many bytes suffice; 0: not even one."""
-        one, two = (self.memory(n, shards, on_host=on_host).total for n in (1, 2))
-        if one > free:
+        empty = self.memory(0, shards, on_host=on_host)
+        if self.memory(1, shards, on_host=on_host).total > free:
             return 0
-        return 1 + int((free - one) // max(1, two - one))
+        kept = empty.weights + empty.gradients + empty.optimizer + empty.ema + empty.casts
+        a_sample = self.memory(1).activations
+        return max(1, int((free - kept) // max(1, a_sample)))
 
 
 def estimate(recipe: Recipe, precision: str = "fp32") -> Estimate:

@@ -88,8 +88,10 @@ def test_recomputed_blocks_keep_less():
     assert less.flops > estimate(recipe).flops
 
 
-def test_the_largest_micro_batch_fits_and_one_more_does_not():
+@pytest.mark.parametrize("on_host", [False, True])  # there, the first samples cost nothing more
+def test_the_largest_micro_batch_fits_and_one_more_does_not(on_host):
     counted = estimate(recipe_of().recipe)
-    samples = counted.largest_micro_batch(16e9)
-    assert counted.memory(samples).total <= 16e9 < counted.memory(samples + 1).total
+    samples = counted.largest_micro_batch(16e9, on_host=on_host)
+    fits, too_many = (counted.memory(n, on_host=on_host).total for n in (samples, samples + 1))
+    assert fits <= 16e9 < too_many
     assert counted.largest_micro_batch(1e9) == 0
