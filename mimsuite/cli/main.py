@@ -6,6 +6,7 @@ loads no torch.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
@@ -149,12 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code: 0 done, 1 internal error or out of memory, 2 user error, 3 data error,
         4 diverged, 75 saved and wants to go on, 130 interrupted.
     """
+    code = _run(sys.argv[1:] if arguments is None else list(arguments))
+    if arguments is None:
+        _leave(code)
+    return code
+
+
+def _run(words: list[str]) -> int:
     # Threads that wait should sleep: spinning ones slow a shared machine down by an order of
     # magnitude, and win nothing on a free one. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     log = logging.getLogger("mimsuite")
     log.handlers = [output.WarningLog()]
-    words = sys.argv[1:] if arguments is None else list(arguments)
     invocation = Invocation(words)
     try:
         code = typer.main.get_command(app).main(
@@ -171,6 +178,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if invocation.debug:
             traceback.print_exc()
         return _report(error)
+
+
+def _leave(code: int) -> None:
+    """End a process that has met others, without taking Python apart first.
+
+    Their connections have native threads, which now and then meet a half-closed interpreter and
+    abort the process when all its work is done.
+    """
+    peers = sys.modules.get("mimsuite.cluster.peers")
+    if peers is not None and peers.met():
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _report(error: Exception) -> int:

@@ -257,6 +257,11 @@ def join(place: Place, device: torch.device, seconds: float) -> Peers:
     return Group(place, device, seconds)
 
 
+def met() -> bool:
+    """Whether this process is connected to others."""
+    return dist.is_initialized()
+
+
 def _meet(place: Place, device: torch.device) -> None:
     """Connect the processes, once for all that they will train."""
     backend = "nccl" if device.type == "cuda" else "gloo"

@@ -58,7 +58,8 @@ def faults(recipe, *overrides, **options):
         ("ratio=0.5", "ratio: unknown key. Did you mean mask.ratio? (command line)"),
         (
             "schedule.warmup=1",
-            "schedule.warmup: unknown key. Did you mean schedule.warmup_epochs? (command line)",
+            "schedule.warmup: unknown key. Did you mean schedule.warmup_epochs or "
+            "schedule.warmup_lr? (command line)",
         ),
         (
             "mask.zzz=1",

@@ -280,7 +280,6 @@ def test_image_size_of_trained_positions(tmp_path: Path, classifier: Any) -> Non
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("regresser.norm.weight", "looks like a CAE checkpoint"),
         ("vit.encoder.layer.0.attention.attention.query.weight", "looks like a Hugging Face ViT"),
         ("layer4.0.conv1.weight", "looks like a ResNet"),
         ("something.else", r"found 1 tensors \(something\.else\) but no cls_token"),
