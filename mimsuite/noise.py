@@ -93,10 +93,9 @@ class Noise:
             index = torch.arange(len(index))
         return Noise(self.seed, self.step, index.cpu()).rows(purpose, width)
 
-    def shared(self, purpose: str, width: int) -> Tensor:
-        """(B, width) as :meth:`rows`, on the host: one row for all samples of the step."""
-        same = torch.zeros(len(self.index), dtype=torch.int64)
-        return Noise(self.seed, self.step, same).rows(purpose, width)
+    def shared(self, purpose: str, width: int) -> np.ndarray:
+        """(width,) float64 in [0, 1), on the host: one row for all samples of the step."""
+        return keyed_rng(self.seed, purpose, self.step).random(width)
 
     def rows(self, purpose: str, width: int) -> Tensor:
         """(B, width) float32 in the open interval (0, 1), keyed by (seed, purpose, step, index)."""
@@ -127,8 +126,8 @@ class FixedNoise(Noise):
     def on_host(self, purpose: str, width: int) -> Tensor:
         return self.rows(purpose, width).cpu()
 
-    def shared(self, purpose: str, width: int) -> Tensor:
-        return self.on_host(purpose, width)
+    def shared(self, purpose: str, width: int) -> np.ndarray:
+        return self.on_host(purpose, width)[0].numpy()
 
     def rows(self, purpose: str, width: int) -> Tensor:
         given = self._rows[purpose]

@@ -10,6 +10,7 @@ import atexit
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -55,6 +56,10 @@ COMMANDS = {
     "doctor": Command("doctor:doctor", "What is here, what a recipe would take.", _MACHINE),
     "bench": Command("bench:app", "How fast a recipe runs here.", _MACHINE),
 }
+
+
+# As torch says it of a device, and of the host.
+_OUT_OF_MEMORY = re.compile("^OutOfMemoryError|DefaultCPUAllocator: (can't|not enough) ")
 
 
 class LazyGroup(TyperGroup):
@@ -202,7 +207,7 @@ def _report(error: Exception) -> int:
         return error.exit_code
     if hasattr(error, "format_message"):  # wrong use of the command line, found by the parser
         return _report_usage(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
         output.error("out of memory: a smaller train.micro_batch needs less, with the same result")
         return 1
     summary = " ".join(str(error).split())

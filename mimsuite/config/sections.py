@@ -147,7 +147,8 @@ class ScheduleSection(Section):
 
     # half-cosine: MAE's; cosine-per-step: CAE's, whose warm-up ends on the peak, used twice;
     # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
-    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged"] = "half-cosine"
+    # one-cycle: up and down by half a cosine each, with the first beta moving the other way
+    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle"] = "half-cosine"
     epochs: Annotated[float, Field(gt=0.0)]
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0

@@ -20,7 +20,7 @@ ORIGIN = "smoke"
 # Last names of the size keys, by section.
 SIZES = {
     "model": {"image_size", "patch_size", "width", "depth", "heads", "frames", "points", "groups"}
-    | {"conv_width", "conv_depth"},
+    | {"conv_width", "conv_depth", "resolution", "depths"},
     # `weights: random` stands in for weights of a teacher or tokenizer that are not at hand
     "target": {
         *("image_size", "patch_size", "width", "depth", "heads", "layer", "projection"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,20 +30,30 @@ class CubeSampler(Sampler):
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
     ) -> TokenMask:
-        """Mask of (B, cubes) noise; with ``draw: bernoulli`` a cube is masked where its noise is
-        below the ratio, which must give equal counts, as equal rows do."""
-        if self.section.draw == "bernoulli":
-            return TokenMask.from_removed(self._tokens(noise < self.section.ratio, grid), grid)
+        """Mask of (B, cubes) noise, as many cubes of each sample."""
         count = round(noise.shape[1] * self.section.ratio)
         removed = noise.argsort(dim=1, stable=True).argsort(dim=1, stable=True) < count
         order = self._tokens(removed, grid).to(torch.uint8).argsort(dim=1, stable=True)
         return TokenMask.from_order(order, math.prod(grid) - count * self.section.cube**3, grid)
 
     def sample(self, noise: Noise, grid: tuple[int, ...], guide: Tensor | None = None) -> TokenMask:
-        if self.section.draw == "bernoulli":  # how many are masked decides shapes: on the host
-            rows = noise.shared("mask", self.noise_width(grid))
-            return self(rows, grid, guide).to(noise.device)
-        return super().sample(noise, grid, guide)
+        if self.section.draw == "exact":
+            return super().sample(noise, grid, guide)
+        one = self.thrown(noise.shared("mask", self.noise_width(grid)), grid)
+        batch = len(noise.index)
+        mask = TokenMask(grid, one.visible.repeat(batch, 1), one.masked.repeat(batch, 1))
+        return mask.to(noise.device)
+
+    def thrown(self, noise: np.ndarray, grid: tuple[int, ...]) -> TokenMask:
+        """The mask of one sample where each cube is masked whose number in (cubes,) is below the
+        ratio. Made on the host: how many are masked decides shapes."""
+        side = self.section.cube
+        cubes = (noise < self.section.ratio).reshape(self._cubes(grid))
+        dense = np.zeros(grid, dtype=bool)
+        a, b, c = (n * side for n in cubes.shape)
+        dense[:a, :b, :c] = cubes.repeat(side, 0).repeat(side, 1).repeat(side, 2)
+        visible, masked = (np.flatnonzero(flags)[None] for flags in (~dense, dense))
+        return TokenMask(grid, torch.from_numpy(visible), torch.from_numpy(masked))
 
     def _cubes(self, grid: tuple[int, ...]) -> tuple[int, int, int]:
         a, b, c = (side // self.section.cube for side in grid)

@@ -8,8 +8,6 @@ Letters: B batch, (X, Y, Z) tokens along the axes, n tokens of a window, h heads
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,7 +106,6 @@ def relative_positions(window: Size) -> Tensor:
     return rows.flatten()
 
 
-@lru_cache(maxsize=32)
 def apart(padded: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
     """(W, n, n): ``-inf`` between tokens of a shifted window that lie in different regions."""
     region = torch.zeros(1, *padded, 1, device=device)

@@ -20,17 +20,19 @@ def next_steps(run_dir: Path) -> list[tuple[str, str]]:
     document = read_yaml(run_dir / "config.yaml")
     run = shlex.quote(str(run_dir))
     source = shlex.quote(str(lookup(document, "data.source") or "SRC"))
+    kind = lookup(document, "model.encoder.kind") or "vit"
+    export = (
+        "export",
+        f"mimsuite export {run} --format {'timm' if kind == 'vit' else 'safetensors'}",
+    )
     if lookup(document, "recipe.task", "pretrain") != "pretrain":
-        return [
-            ("score", f"mimsuite evaluate {run} --data {source}"),
-            ("export", f"mimsuite export {run} --format timm"),
-        ]
+        return [("score", f"mimsuite evaluate {run} --data {source}"), export]
     pictures = shlex.quote(str(run_dir / "reconstructions"))
     return [
         ("look", f"mimsuite reconstruct {run} --input {source} --out {pictures}"),
         ("probe", f"mimsuite linear-probe {run} --data {source}"),
         ("compare", f"mimsuite knn {run} --data {source}"),
-        ("export", f"mimsuite export {run} --format timm"),
+        export,
     ]
 
 

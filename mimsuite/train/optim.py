@@ -64,6 +64,13 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
+def set_beta(optimizer: Optimizer, beta: float | None) -> None:
+    """Set every group's first beta; ``None`` leaves it as it is."""
+    if beta is not None:
+        for group in optimizer.param_groups:
+            group["betas"] = (beta, group["betas"][1])
+
+
 def _can_fuse(method: nn.Module) -> bool:
     return all(p.device.type in ("cpu", "cuda") for p in method.parameters())
 

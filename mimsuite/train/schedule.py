@@ -60,6 +60,43 @@ def epoch_lagged(
     return min_lr + 0.5 * (lr - min_lr) * (1.0 + math.cos(math.pi * due / epochs))
 
 
+def one_cycle(step: int, *, lr: float, warmup: float, total: int) -> float:
+    """Up from ``lr / 25`` and down to ``lr / 250000``, half a cosine each (Smith & Topin,
+    arXiv:1708.07120, with PyTorch's factors, as NeRF-MAE trains).
+
+    Args:
+        step: optimizer steps done.
+        lr: peak rate.
+        warmup: steps of the way up; the peak is one step before its end, and may lie between steps.
+        total: steps in all; the last one has the lowest rate.
+    """
+    low, top, end = lr / 25, warmup - 1, total - 1
+    if step <= top:
+        return _between(low, lr, step / top if top else 1.0)
+    return _between(lr, low / 1e4, (step - top) / (end - top) if end > top else 1.0)
+
+
+def one_cycle_beta(step: int, *, warmup: float, total: int) -> float:
+    """The first beta that goes with :func:`one_cycle`: 0.95, down to 0.85 at the peak, and back."""
+    top, end = warmup - 1, total - 1
+    if step <= top:
+        return _between(0.95, 0.85, step / top if top else 1.0)
+    return _between(0.85, 0.95, (step - top) / (end - top) if end > top else 1.0)
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    """Half a cosine from one value to another."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def beta_at(section: ScheduleSection, step: int, steps_per_epoch: int) -> float | None:
+    """The first beta of the step that follows ``step`` finished ones, where it is scheduled."""
+    if section.kind != "one-cycle":
+        return None
+    total = max(round(section.epochs * steps_per_epoch), step + 1)
+    return one_cycle_beta(step, warmup=section.warmup_epochs * steps_per_epoch, total=total)
+
+
 def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int) -> float:
     """Rate of the step that follows ``step`` finished ones; ``lr`` is the peak."""
     if section.kind == "cosine-per-step":
@@ -68,6 +105,13 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             lr=lr,
             min_lr=section.min_lr,
             warmup=round(section.warmup_epochs * steps_per_epoch),
+            total=max(round(section.epochs * steps_per_epoch), step + 1),
+        )
+    if section.kind == "one-cycle":
+        return one_cycle(
+            step,
+            lr=lr,
+            warmup=section.warmup_epochs * steps_per_epoch,
             total=max(round(section.epochs * steps_per_epoch), step + 1),
         )
     if section.kind == "epoch-lagged":

@@ -23,11 +23,11 @@ from mimsuite.train.blocks import blocks_of, prepare_blocks
 from mimsuite.train.damage_report import DamageReport
 from mimsuite.train.device import peak_memory_mb
 from mimsuite.train.meter import Meter
-from mimsuite.train.optim import build_optimizer, set_lr
+from mimsuite.train.optim import build_optimizer, set_beta, set_lr
 from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.saving import Saver
-from mimsuite.train.schedule import rate_at
+from mimsuite.train.schedule import beta_at, rate_at
 from mimsuite.train.sharding import whole
 from mimsuite.train.state import (
     generator_tensors,
@@ -142,6 +142,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
         set_lr(self.optimizer, self.lr_at(self.step))
+        set_beta(self.optimizer, beta_at(self.recipe.schedule, self.step, self.steps_per_epoch))
         seed, step = self.recipe.train.seed, self.step
         result = train_step(
             self.method,

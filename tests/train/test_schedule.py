@@ -1,4 +1,4 @@
-"""Schedules: both kinds at their ends, and by the recipe's section."""
+"""Schedules: all kinds at their ends, and by the recipe's section."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from mimsuite.config.sections import ScheduleSection
-from mimsuite.train.schedule import cosine_per_step, rate_at
+from mimsuite.train.schedule import beta_at, cosine_per_step, rate_at
 
 
 def test_warm_up_of_cosine_per_step_ends_on_the_peak() -> None:
@@ -33,3 +34,20 @@ def test_any_epochs_make_a_schedule(kind: str) -> None:
         section = ScheduleSection(kind=kind, epochs=epochs, warmup_epochs=warmup, min_lr=1e-5)
         rates = [rate_at(section, 1e-3, i, steps) for i in range(round(epochs * steps) + 2)]
         assert all(math.isfinite(rate) and -1e-12 <= rate <= 1e-3 + 1e-12 for rate in rates)
+
+
+@pytest.mark.parametrize(("total", "share"), [(100, 0.3), (37, 0.3), (10, 0.5)])
+def test_one_cycle_is_torch_s(total: int, share: float) -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-4, total_steps=total, pct_start=share
+    )
+    section = ScheduleSection(kind="one-cycle", epochs=1, warmup_epochs=share)
+    for step in range(total):
+        group = optimizer.param_groups[0]
+        assert rate_at(section, 1e-4, step, total) == pytest.approx(group["lr"], rel=1e-9)
+        assert beta_at(section, step, total) == pytest.approx(group["betas"][0], rel=1e-9)
+        optimizer.step()
+        if step < total - 1:
+            theirs.step()
+    assert beta_at(ScheduleSection(epochs=1), 3, total) is None

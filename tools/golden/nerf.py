@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -256,11 +257,11 @@ def _masks(case: Case) -> dict[str, Tensor]:
         side, ratio = case.hparams[f"{name}.tokens"], case.hparams[f"{name}.p"]
         cube = case.hparams["masking.block_tokens"]
         draws = random.Random(case.hparams[f"{name}.seed"])
-        noise = torch.tensor([draws.random() for _ in range((side // cube) ** 3)])
+        noise = np.array([draws.random() for _ in range((side // cube) ** 3)])
         section = VolumeMaskSection(ratio=ratio, cube=cube, draw="bernoulli")
         tokens, fill = case.input(f"{name}.x"), case.input(f"{name}.token")
-        mask = CubeSampler(section)(noise.expand(len(tokens), -1), (side, side, side))
-        hidden = mask.dense().view(*tokens.shape[:4], 1)
+        mask = CubeSampler(section).thrown(noise, (side, side, side))
+        hidden = mask.dense().view(1, *tokens.shape[1:4], 1).expand(len(tokens), -1, -1, -1, -1)
         tensors[f"{name}.mask"] = hidden.float()
         tensors[f"{name}.y"] = torch.where(hidden, fill, tokens)
     return tensors
