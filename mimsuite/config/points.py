@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mimsuite.config.masks import PointMaskSection
 from mimsuite.config.section import Fraction, Positive, Range, Section
 from mimsuite.config.sections import Recipe
 
@@ -111,5 +112,24 @@ class PointRecipe(Recipe):
         if self.recipe.modality != "points":
             raise ValueError(
                 f"method.name {self.method.name} takes point clouds: set recipe.modality=points"
+            )
+        return self
+
+
+class PointPretrainRecipe(PointRecipe):
+    """Base of the recipes that mask groups of points and rebuild them."""
+
+    model: PointAutoencoderSection
+    mask: PointMaskSection
+    target: ChamferTargetSection
+
+    @model_validator(mode="after")
+    def _something_to_see_and_to_rebuild(self) -> PointPretrainRecipe:
+        groups = self.model.encoder.groups
+        visible = self.mask.visible(groups)
+        if visible in (0, groups):
+            raise ValueError(
+                f"mask.ratio {self.mask.ratio} leaves {visible} of {groups} groups visible: at "
+                f"least one must be visible and one masked"
             )
         return self

@@ -15,12 +15,11 @@ from collections.abc import Callable, Collection
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.masks import PointMaskSection
-from mimsuite.config.points import ChamferTargetSection, PointAutoencoderSection, PointRecipe
+from mimsuite.config.points import PointPretrainRecipe
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.formats.splats import draw_clouds
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
@@ -46,26 +45,12 @@ class PointCMAESection(MethodSection):
     consistency_weight: Annotated[float, Field(ge=0.0)] = 1.0
 
 
-class PointCMAERecipe(PointRecipe):
+class PointCMAERecipe(PointPretrainRecipe):
     """A recipe for Point-CMAE pretraining."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2407.05862", "verified", ("step", "trajectory"))
 
     method: PointCMAESection
-    model: PointAutoencoderSection
-    mask: PointMaskSection
-    target: ChamferTargetSection
-
-    @model_validator(mode="after")
-    def _something_to_see_and_to_rebuild(self) -> PointCMAERecipe:
-        groups = self.model.encoder.groups
-        visible = self.mask.visible(groups)
-        if visible in (0, groups):
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} leaves {visible} of {groups} groups visible: at "
-                f"least one must be visible and one masked"
-            )
-        return self
 
 
 class PointCMAE(Method):

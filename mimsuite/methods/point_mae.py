@@ -14,12 +14,10 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.masks import PointMaskSection
-from mimsuite.config.points import ChamferTargetSection, PointAutoencoderSection, PointRecipe
+from mimsuite.config.points import PointPretrainRecipe
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.formats.splats import draw_clouds
 from mimsuite.masking import TokenMask, build_sampler
@@ -40,26 +38,12 @@ class PointMAESection(MethodSection):
     tokenize: Literal["all", "visible"] = "all"
 
 
-class PointMAERecipe(PointRecipe):
+class PointMAERecipe(PointPretrainRecipe):
     """A recipe for Point-MAE pretraining."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2203.06604", "verified", ("step",))
 
     method: PointMAESection
-    model: PointAutoencoderSection
-    mask: PointMaskSection
-    target: ChamferTargetSection
-
-    @model_validator(mode="after")
-    def _something_to_see_and_to_rebuild(self) -> PointMAERecipe:
-        groups = self.model.encoder.groups
-        visible = self.mask.visible(groups)
-        if visible in (0, groups):
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} leaves {visible} of {groups} groups visible: at "
-                f"least one must be visible and one masked"
-            )
-        return self
 
 
 class PointMAE(Method):
