@@ -20,21 +20,29 @@ class MovingAverage:
     def __init__(self, method: nn.Module, decay: float) -> None:
         self.decay = decay
         self.tensors = {n: t.detach().clone() for n, t in method.state_dict().items()}
-        self._parameters = {name for name, _ in method.named_parameters()}
+        # Kept, since a walk through all modules in every step costs as much as a small update.
+        self._parameters = [
+            (self.tensors[name], parameter)
+            for name, parameter in method.named_parameters()
+            if name in self.tensors
+        ]
+        own = {name for name, _ in method.named_parameters()}
+        self._buffers = [name for name in self.tensors if name not in own]
 
     @torch.no_grad()
     def update(self, method: nn.Module, skipped: Tensor) -> None:
         """Follow the method, unless ``skipped`` is 1; that is decided on the device."""
         weight = (1 - self.decay) * (1 - skipped)
-        for name, value in method.state_dict().items():
-            average, live = local(self.tensors[name]), local(value)
-            if name in self._parameters:  # a skipped step leaves them, so they are finite
-                average.lerp_(live, weight.to(average.dtype))
-            elif average.is_floating_point():
-                moved = torch.lerp(average, live, 1 - self.decay)
-                average.copy_(torch.where(skipped > 0, average, moved))
-            else:
-                average.copy_(torch.where(skipped > 0, average, live))
+        averages = [local(average) for average, _ in self._parameters]
+        live = [local(parameter) for _, parameter in self._parameters]
+        # A skipped step leaves the parameters, so they are finite.
+        torch._foreach_lerp_(averages, live, [weight] * len(live))
+        for name in self._buffers:
+            average, value = local(self.tensors[name]), local(method.get_buffer(name))
+            moved = value
+            if average.is_floating_point():
+                moved = torch.lerp(average, value, 1 - self.decay)
+            average.copy_(torch.where(skipped > 0, average, moved))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put whole tensors back."""
