@@ -9,7 +9,10 @@ beside them; and fine-tuning with few labels beside training from scratch, at eq
 equal total compute. Rates of the three are chosen from a grid each on a held-out fifth of the
 training split, at the first seed; nothing is chosen on test samples.
 
-What is done is kept in the folder: the command goes on where it was stopped.
+What is done is kept in the folder: the command goes on where it was stopped. A method that learns
+from a run of another one gets it by `--with RECIPE KEY=VALUE`, where {seed} stands for the seed and
+the other recipe comes first in `--recipes`; that run's own training is not counted. RECIPE@WORD is
+the recipe changed by its `--with` lines: an ablation.
 """
 
 from __future__ import annotations
@@ -50,18 +53,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=100.0, help="CPU seconds of pretraining")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all")
+    parser.add_argument(
+        "--with", nargs=2, action="append", default=[], metavar=("RECIPE", "KEY=VALUE"), dest="keys"
+    )
+    parser.add_argument("--no-tuning", action="store_true", help="frozen features only")
     parser.add_argument("--page", type=Path, help="write the tables there, as Markdown")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once")
     options = parser.parse_args()
     names = options.recipes or tiny_recipes(options.modality)
     options.out.mkdir(parents=True, exist_ok=True)
-    plans = {name: plan(name, options.budget, options.out) for name in names}
     first, *others = options.seeds
-    for seeds in ([first], others):  # the first seed chooses the rates
-        jobs = [(name, seed, plans[name]) for seed in seeds for name in names]
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda job: run(*job, options.out, first), jobs))
-    page = tables(names, options.seeds, plans, options)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for work in (pretrain, probe) if options.no_tuning else (pretrain, probe, tune):
+            for seeds in ([first], others):  # the first seed measures steps and chooses the rates
+                jobs = [(name, seed, options) for seed in seeds for name in names]
+                list(pool.map(work, *zip(*jobs, strict=True)))
+    page = tables(names, options)
     print(page)
     if options.page:
         options.page.write_text(page, encoding="utf-8")
@@ -77,50 +84,71 @@ def tiny_recipes(modality: str) -> list[str]:
     return [n for n in found if (loaded[n].modality, loaded[n].task) == (modality, "pretrain")]
 
 
-def plan(name: str, budget: float, out: Path) -> dict[str, Any]:
-    """Seconds of a step, measured alone on one thread, and the epochs that fill the budget."""
-    path = folder_of(out, name) / "plan.json"
+def plan(name: str, keys: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of a step on one thread, and the epochs that fill the budget."""
+    path = folder_of(options.out, name) / "plan.json"
     if path.exists():
         return json.loads(path.read_text())
     from mimsuite import config
     from mimsuite.data import open_training_set
 
-    recipe = config.load(name).recipe
+    recipe = config.load(recipe_of(name)).recipe
     batch = recipe.train.global_batch
-    words = ["bench", "step", name, "--batch", str(batch), "--threads", "1", "--json"]
+    words = [
+        "bench",
+        "step",
+        recipe_of(name),
+        *keys,
+        "--batch",
+        str(batch),
+        "--threads",
+        "1",
+        "--json",
+    ]
     step = json.loads(mimsuite(*words))["seconds_per_step"]
-    steps = max(1, round(budget / step))
+    steps = max(1, round(options.budget / step))
     found = {
         "seconds_per_step": step,
         "steps": steps,
         "epochs": steps / (len(open_training_set(recipe)) // batch),
         "warmup": recipe.schedule.warmup_epochs / recipe.schedule.epochs,
-        "budget": budget,
+        "budget": options.budget,
     }
     write(path, found)
     return found
 
 
-def run(name: str, seed: int, planned: dict[str, Any], out: Path, first: int) -> None:
-    """Pretrain and measure one seed of one method."""
-    folder = folder_of(out, name) / f"seed-{seed}"
-    pretrained, epochs = folder / "run", planned["epochs"]
+def pretrain(name: str, seed: int, options: argparse.Namespace) -> None:
+    own = [key.replace("{seed}", str(seed)) for whose, key in options.keys if whose == name]
+    planned = plan(name, own, options)
+    folder, epochs = folder_of(options.out, name) / f"seed-{seed}" / "run", planned["epochs"]
     keys = (
+        *own,
         f"schedule.epochs={epochs:.4f}",
         f"schedule.warmup_epochs={epochs * planned['warmup']:.4f}",
         f"train.seed={seed}",
         "train.threads=1",
         "log.pictures_every_epochs=null",
     )
-    if not (pretrained / "DONE").exists():
-        mimsuite("pretrain", name, *keys, "--out", pretrained, "--resume", "auto")
+    if not (folder / "DONE").exists():
+        mimsuite("pretrain", recipe_of(name), *keys, "--out", folder, "--resume", "auto")
+
+
+def probe(name: str, seed: int, options: argparse.Namespace) -> None:
+    folder = folder_of(options.out, name) / f"seed-{seed}"
     frozen = ("--baselines", "--seed", seed, "--json")
-    measure(folder / "linear_probe.json", "linear-probe", pretrained, *frozen)
-    measure(folder / "knn.json", "knn", pretrained, *frozen)
-    tuning = ["--baselines", "--equal-compute", "--seed", seed, "--json"]
-    chosen = folder_of(out, name) / f"seed-{first}" / "finetune.json"
-    tuning += ["--rates", ",".join(map(str, RATES)) if seed == first else chosen]
-    measure(folder / "finetune.json", "finetune", pretrained, "--out", folder / "tuned", *tuning)
+    measure(folder / "linear_probe.json", "linear-probe", folder / "run", *frozen)
+    measure(folder / "knn.json", "knn", folder / "run", *frozen)
+
+
+def tune(name: str, seed: int, options: argparse.Namespace) -> None:
+    first = options.seeds[0]
+    folder = folder_of(options.out, name) / f"seed-{seed}"
+    words = ["--baselines", "--equal-compute", "--seed", seed, "--json"]
+    chosen = folder_of(options.out, name) / f"seed-{first}" / "finetune.json"
+    words += ["--rates", ",".join(map(str, RATES)) if seed == first else chosen]
+    out = ("--out", folder / "tuned")
+    measure(folder / "finetune.json", "finetune", folder / "run", *out, *words)
 
 
 def measure(path: Path, *words: object) -> None:
@@ -144,9 +172,9 @@ def mimsuite(*words: object) -> str:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def tables(
-    names: list[str], seeds: list[int], plans: dict[str, Any], options: argparse.Namespace
-) -> str:
+def tables(names: list[str], options: argparse.Namespace) -> str:
+    seeds = options.seeds
+    plans = {name: plan(name, [], options) for name in names}
     lines = [f"# {options.modality.capitalize()} methods side by side", ""]
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     lines += [
@@ -165,6 +193,8 @@ def tables(
     ]
     lines += table(("recipe", "steps", "ms a step"), steps)
     for kind, baselines in FIGURES.items():
+        if options.no_tuning and kind == "finetune":
+            continue
         rows = []
         for name in names:
             parts = [result(options.out, name, seed, kind) for seed in seeds]
@@ -208,6 +238,10 @@ def gain(parts: list[dict[str, Any]], baseline: str) -> str:
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     lines = [head, tuple("---" for _ in head), *rows]
     return [f"| {' | '.join(line)} |" for line in lines] + [""]
+
+
+def recipe_of(name: str) -> str:
+    return name.partition("@")[0]
 
 
 def folder_of(out: Path, name: str) -> Path:
