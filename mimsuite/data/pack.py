@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -48,6 +50,7 @@ class PackOptions:
         points: of a cloud: drawn from larger ones and from surfaces; None: clouds keep theirs.
         features: ``none``, ``normals`` or ``colors`` beside the coordinates of a cloud.
         split: the one split to pack; None: all that the source has.
+        only: names of the samples to pack; None: all.
         seed: of the order of samples, and of the points drawn; None: source order.
         seconds: of processor time for one sample that is no image.
         workers: processes; they do not change the result.
@@ -61,6 +64,7 @@ class PackOptions:
     points: int | None = None
     features: str | None = None
     split: str | None = None
+    only: frozenset[str] | None = None
     seed: int | None = 0
     seconds: float = SAMPLE_SECONDS
     workers: int = 1
@@ -123,6 +127,27 @@ class _Job:
     options: PackOptions
 
 
+def listed(path: Path) -> frozenset[str]:
+    """Sample names from a file: one a line, or the column ``key`` of CSV.
+
+    Raises:
+        UserError: it cannot be read, or names no sample.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--only {path}: {getattr(error, 'strerror', None) or error}") from error
+    column = rows[0].index("key") if rows and "key" in rows[0] else None
+    if column is None:
+        found = frozenset(path.read_text(encoding="utf-8").splitlines()) - {""}
+    else:
+        found = frozenset(row[column] for row in rows[1:] if len(row) > column)
+    if not found:
+        raise UserError(f"--only {path}: no sample is named there")
+    return found
+
+
 def pack(
     spec: str,
     out: Path,
@@ -159,7 +184,10 @@ def pack(
     jobs = [job for source in sources for job in _jobs(source, modality, place, options)]
     result = _write_all(jobs, modality, place, options.workers, progress)
     if not result.shards:
-        raise DataError(f"{spec}: nothing to pack, no sample can be read")
+        named = (
+            "" if options.only is None else f", or none of the {len(options.only)} named is in it"
+        )
+        raise DataError(f"{spec}: nothing to pack, no sample can be read{named}")
     place.publish(
         Manifest(
             modality=modality,
@@ -175,7 +203,12 @@ def pack(
 def _result_options(options: PackOptions) -> dict[str, Any]:
     """The options that the bytes depend on."""
     without = ("workers", "seconds", "modality")
-    return {name: value for name, value in asdict(options).items() if name not in without}
+    found = {name: value for name, value in asdict(options).items() if name not in without}
+    if options.only is None:
+        del found["only"]
+    else:
+        found["only"] = hashlib.sha256("\n".join(sorted(options.only)).encode()).hexdigest()
+    return found
 
 
 def _write_all(
@@ -210,6 +243,9 @@ def _jobs(source: Source, modality: str, place: Workplace, options: PackOptions)
     order = np.arange(len(source))
     if options.seed is not None:
         order = keyed_rng(options.seed, "pack", source.split).permutation(len(source))
+    if options.only is not None:
+        wanted = [source.key(*source.locate(int(p))) in options.only for p in order]
+        order = order[np.array(wanted, dtype=bool)]
     used: set[str] = set()
     for number, start in enumerate(range(0, len(order), options.shard_size)):
         positions = order[start : start + options.shard_size]
