@@ -44,7 +44,7 @@ def test_missing_hparams_are_named(tmp_path: Path) -> None:
     [
         {"target_norm_eps": 1e-6},
         {"smooth_l1_beta": 0.5},
-        {"head_type": "mlp2"},
+        {"head_type": "mlp3"},
         {"fusion_type": "attention"},
         {"mask_type": "block"},
         {"loss_weights": "top3"},

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mimsuite.config.section import Positive, Section, Size, height_width
+from mimsuite.config.sections import AugmentSection
 
 RANDOM = "random"
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,6 +29,9 @@ class BaseTeacherSection(Section):
     image_size: Size | None = None  # pixels of its input; null: so that its grid is the student's
     mean: tuple[float, ...] | None = None  # of its input in [0, 1]; null: as it was trained
     std: tuple[float, ...] | None = None  # likewise
+    # Folder where features are kept from epoch to epoch, of views without any random draw only
+    cache: str | None = None
+    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; what is beyond is not kept
 
     @property
     def stride(self) -> int:
@@ -181,6 +185,7 @@ def check_teacher(
     grid: tuple[int, int],
     channels: int,
     key: str = "target.teacher",
+    augment: AugmentSection | None = None,
 ) -> None:
     """A teacher can read the student's images, and its tokens lie where the student's do.
 
@@ -188,10 +193,13 @@ def check_teacher(
         grid: the student's tokens per column and row.
         channels: of the student's images.
         key: where in the recipe the teacher is.
+        augment: see :func:`check_cache`.
 
     Raises:
-        ValueError: another grid or too many channels, with the keys that decide.
+        ValueError: another grid, too many channels or a cache of random views, with the keys that
+            decide.
     """
+    check_cache(teacher, augment, key)
     if channels not in (1, 3) and teacher.kind != "run":
         raise ValueError(
             f"{key}.kind={teacher.kind} reads RGB images, model.encoder.in_channels is {channels}"
@@ -205,6 +213,43 @@ def check_teacher(
             f"{own[0]} x {own[1]} tokens, model.encoder {grid[0]} x {grid[1]}: "
             f"set {key}.image_size={fitting} or null"
         )
+
+
+def check_cache(teacher: BaseTeacherSection, augment: AugmentSection | None, key: str) -> None:
+    """Views of a sample are the same in every epoch, if features of them are kept.
+
+    Args:
+        augment: of the training views; ``None`` for a method that asks its teacher about other
+            parts of a sample each time.
+
+    Raises:
+        ValueError: they are not, with the keys that draw anew.
+    """
+    if teacher.cache is None:
+        return
+    if augment is None:
+        raise ValueError(
+            f"{key}.cache: this method shows its teacher another part of a sample each time: set "
+            f"{key}.cache=null"
+        )
+    drawn = {
+        "crop=resize": augment.crop in ("random-resized", "single-try"),
+        "hflip=0": augment.hflip > 0,
+        "jitter=0": augment.jitter > 0,
+        "randaugment=null": augment.randaugment is not None,
+        "erase=0": augment.erase > 0,
+    }
+    mends = [f"augment.{mend}" for mend, active in drawn.items() if active]
+    if mends:
+        raise ValueError(
+            f"{key}.cache keeps features of views that are the same in every epoch, not of those "
+            f"drawn anew by {_listed([mend.partition('=')[0] for mend in mends])}: set "
+            f"{_listed(mends)}, or {key}.cache=null"
+        )
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def check_attention(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mimsuite.config.dvae import Stride
 from mimsuite.config.section import Positive, Section
 
 RANDOM = "random"
@@ -39,8 +40,24 @@ class DalleTokenizerSection(Section):
     stride: Literal[8] = 8  # pixels of the view per code
 
 
+class DVAETokenizerSection(Section):
+    """A discrete autoencoder that this suite trained (recipes `image/dvae-*`).
+
+    It reads the view `tokenizer` where the recipe has one (`augment.second_view`), otherwise the
+    image itself; its grid of codes is the encoder's. Its shape is written here so that recipes are
+    checked without it.
+    """
+
+    kind: Literal["dvae"]
+    weights: str = ""  # its run, checkpoint or export; `random` stands in
+    codes: Positive = 8192
+    width: Positive = 256  # channels
+    depth: Positive = 2  # residual blocks
+    stride: Stride = 8  # pixels of the view per code
+
+
 TokenizerSection = Annotated[
-    KMeansTokenizerSection | DalleTokenizerSection,
+    KMeansTokenizerSection | DalleTokenizerSection | DVAETokenizerSection,
     Field(discriminator="kind"),
 ]
 

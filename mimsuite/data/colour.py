@@ -4,8 +4,10 @@ functions of a generator."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ class RandAugment:
     """
 
     def __init__(self, section: AugmentSection, size: int) -> None:
-        from timm.data.auto_augment import rand_augment_transform  # takes seconds to import
+        from timm.data.auto_augment import posterize, rand_augment_transform  # takes seconds
 
         fill = tuple(min(255, round(255 * value)) for value in section.mean)
         hints = {
@@ -44,6 +46,9 @@ class RandAugment:
                 f"augment.randaugment: timm has no policy '{section.randaugment}'; one is "
                 f"rand-m9-mstd0.5-inc1"
             ) from None
+        for change in self._policy.ops:
+            if change.aug_fn is posterize:
+                change.aug_fn = partial(_posterized, posterize)
 
     def __call__(self, view: Tensor, rng: np.random.Generator) -> Tensor:
         """(3, h, w) uint8 -> the same.
@@ -84,6 +89,14 @@ class ColourJitter:
         for number in self.order:
             view = changes[number](view, self.factors[number])
         return view
+
+
+def _posterized(
+    posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **options: Any
+) -> Image.Image:
+    """timm's change, of no bits too: black. Pillow 13 refuses to keep none, which policies of
+    magnitude 10 ask for, those of 9 with a spread now and then."""
+    return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
 @contextmanager

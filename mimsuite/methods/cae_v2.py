@@ -70,7 +70,7 @@ class CAEv2Recipe(Recipe):
                 f"mask.ratio or mask.count leaves {visible} of {tokens} patches visible: at least "
                 f"one must be visible and one masked"
             )
-        check_teacher(self.target.teacher, encoder.grid, encoder.in_channels)
+        check_teacher(self.target.teacher, encoder.grid, encoder.in_channels, augment=self.augment)
         return self
 
 
@@ -100,7 +100,8 @@ class CAEv2(Method):
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
         """What the teacher says of the intact images, ``teacher``."""
-        return Context(noise, gather, {"teacher": self.teacher.features(batch.image)})
+        keys = batch.keys if self.training else None
+        return Context(noise, gather, {"teacher": self.teacher.features(batch.image, keys=keys)})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
         return {"image": self.sampler.sample(noise, self.grid)}

@@ -82,9 +82,17 @@ class HybridDistillRecipe(Recipe):
     def _student_and_teachers_fit(self) -> HybridDistillRecipe:
         encoder, relations = self.model.encoder, self.target.relations
         key = "target.relations"
-        check_teacher(relations.teacher, encoder.grid, encoder.in_channels, f"{key}.teacher")
+        check_teacher(
+            relations.teacher, encoder.grid, encoder.in_channels, f"{key}.teacher", self.augment
+        )
         feature_teacher = self.target.features.teacher
-        check_teacher(feature_teacher, encoder.grid, encoder.in_channels, "target.features.teacher")
+        check_teacher(
+            feature_teacher,
+            encoder.grid,
+            encoder.in_channels,
+            "target.features.teacher",
+            self.augment,
+        )
         check_attention(relations.teacher, key, "set another teacher", f"{key}.teacher")
         theirs = relations.teacher_layers or relations.layers
         if len(theirs) != len(relations.layers):
@@ -147,8 +155,9 @@ class HybridDistill(Method):
     ) -> Context:
         """What the teachers say of the intact images: ``relations`` and ``features``."""
         numbers = [theirs for _, theirs in self.pairs]
-        relations = self.relation_teacher.features(batch.image, qkv=numbers)
-        features = self.feature_teacher.features(batch.image)
+        keys = batch.keys if self.training else None
+        relations = self.relation_teacher.features(batch.image, qkv=numbers, keys=keys)
+        features = self.feature_teacher.features(batch.image, keys=keys)
         return Context(noise, gather, {"relations": relations.qkv, "features": features.tokens})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:

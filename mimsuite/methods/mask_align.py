@@ -47,7 +47,7 @@ class AlignedModelSection(Section):
 
     encoder: ViTSection = ViTSection()
     fusion: Literal["linear", "sum", "none"]  # mixes block outputs, before the heads
-    head: Literal["linear", "norm-linear", "mlp"] = "linear"  # one for each level
+    head: Literal["linear", "norm-linear", "mlp", "mlp2"] = "linear"  # one for each level
 
 
 class AlignedTargetSection(FeatureTargetSection):
@@ -74,7 +74,7 @@ class MaskAlignRecipe(Recipe):
             raise ValueError(
                 f"mask.ratio {self.mask.ratio} leaves none of {rows * columns} visible"
             )
-        check_teacher(teacher, encoder.grid, encoder.in_channels)
+        check_teacher(teacher, encoder.grid, encoder.in_channels, augment=self.augment)
         if self.mask.kind == "attentive":
             check_attention(teacher, "mask.kind=attentive", "set mask.kind=random")
         levels = max(1, teacher.blocks)
@@ -133,7 +133,10 @@ class MaskAlign(Method):
     ) -> Context:
         """What the teacher says of the intact images, ``teacher``."""
         levels = self.levels if self.teacher.depth else ()
-        found = self.teacher.features(batch.image, hidden=levels, cls_attention=self.attentive)
+        keys = batch.keys if self.training else None
+        found = self.teacher.features(
+            batch.image, hidden=levels, cls_attention=self.attentive, keys=keys
+        )
         return Context(noise, gather, {"teacher": found})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:

@@ -72,7 +72,7 @@ class MRMAERecipe(MAERecipe):
     @model_validator(mode="after")
     def _student_and_teacher_fit(self) -> MRMAERecipe:
         encoder, teacher = self.model.encoder, self.target.teacher
-        check_teacher(teacher, encoder.grid, encoder.in_channels)
+        check_teacher(teacher, encoder.grid, encoder.in_channels, augment=self.augment)
         if self.mask.kind == "attentive":
             check_attention(teacher, "mask.kind=attentive", "set mask.kind=random")
         for number in self.model.fuse_layers:
@@ -114,7 +114,10 @@ class MRMAE(MAE):
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
         """What the teacher says of the intact images, ``teacher``."""
-        found = self.teacher.features(batch.image, cls_attention=self.sampler.needs_guide)
+        keys = batch.keys if self.training else None
+        found = self.teacher.features(
+            batch.image, cls_attention=self.sampler.needs_guide, keys=keys
+        )
         return Context(noise, gather, {"teacher": found})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.section import Section
-from mimsuite.config.tokenizers import RANDOM, DalleTokenizerSection, KMeansTokenizerSection
+from mimsuite.config.tokenizers import (
+    RANDOM,
+    DalleTokenizerSection,
+    DVAETokenizerSection,
+    KMeansTokenizerSection,
+)
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Batches = Callable[[], Iterable[Batch]] | None
@@ -153,10 +158,13 @@ def build_tokenizer(
         key: where in the recipe the section is, for messages.
     """
     from mimsuite.models import dalle
+    from mimsuite.targets.dvae import DVAETokenizer
     from mimsuite.targets.kmeans import KMeansTokenizer
 
     if isinstance(section, KMeansTokenizerSection):
         return KMeansTokenizer(section, patch, channels)
+    if isinstance(section, DVAETokenizerSection):
+        return DVAETokenizer(section, grid, statistics, (patch, channels), key)
     assert isinstance(section, DalleTokenizerSection)
     load = partial(dalle.load, section, key)
     return FrozenTokenizer(section, grid, statistics, load)

@@ -216,6 +216,14 @@ def test_randaugment_is_keyed_and_leaves_global_generators_alone() -> None:
         transform(image[:1], np.random.default_rng(0))
 
 
+def test_randaugment_keeps_no_bits_where_its_policy_says_so() -> None:
+    transform = TrainTransform(section(crop="none", randaugment="rand-m10-n1-inc1-p1"), 16)
+    image = smooth(16, 16) | 1  # nowhere black
+    views = [transform(image, np.random.default_rng(seed)) for seed in range(200)]
+    black = sum(not view.any() for view in views)
+    assert 3 <= black <= 40  # one change in fifteen
+
+
 def test_erase_fills_one_box_with_noise_of_the_recipe() -> None:
     mean, std = (0.5, 0.5, 0.5), (0.1, 0.1, 0.1)
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)

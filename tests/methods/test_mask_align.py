@@ -92,6 +92,7 @@ def test_the_parameters_that_are_trained_all_get_a_gradient() -> None:
         maskalign(target__levels="last"),
         maskalign(model__fusion="none"),
         maskalign(model__fusion="sum", model__encoder__depth=3, model__head="mlp"),
+        maskalign(model__head="mlp2"),
     ):
         run(method, images()).loss.backward()
         trained = {n for n, p in method.named_parameters() if p.requires_grad}
@@ -130,6 +131,30 @@ def test_linear_fusion_mixes_by_rows_and_none_pairs_from_the_last() -> None:
     torch.testing.assert_close(tokens[1], plain.heads[11](outputs[3]))
     both = Alignment("sum", "norm-linear", (3, 8), (1, 6), levels=(1,))(outputs)
     assert both[0].shape == (2, 3, 6)
+
+
+def test_an_mlp2_head_has_a_norm_between_its_layers() -> None:
+    outputs = {1: torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))}
+    aligned = Alignment("none", "mlp2", (1, 8), (1, 6), levels=(1,))
+    first, norm, last = aligned.heads[0]
+    hidden = torch.nn.functional.layer_norm(first(outputs[1]), (8,), eps=1e-6)
+    torch.testing.assert_close(aligned(outputs)[0], last(hidden))
+    assert norm.eps == 1e-6
+
+
+@pytest.mark.parametrize("head", ["linear", "norm-linear", "mlp", "mlp2"])
+def test_the_kind_of_head_is_told_from_a_checkpoint(tmp_path: Path, head: str) -> None:
+    method = maskalign(model__head=head)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in method.export_reference().items()},
+        tmp_path / "maskalign.safetensors",
+    )
+    from mimsuite.export import Hints
+
+    opened = open_model(tmp_path / "maskalign.safetensors", Hints(heads=4))
+    assert opened.resolved.recipe.model.head == head
+    state = opened.method.state_dict()
+    assert all(torch.equal(state[name], t) for name, t in method.state_dict().items())
 
 
 def test_tokens_with_attention_stay_visible_more_often() -> None:

@@ -29,7 +29,7 @@ REQUIRED = (
 )
 _MASKS = {"attention": "attentive", "random": "random"}
 _FUSIONS = {"linear": "linear", "sum": "sum", "simple": "none", "none": "none"}
-_HEADS = {"linear": "linear", "norm_linear": "norm-linear", "mlp": "mlp"}
+_HEADS = {"linear": "linear", "norm_linear": "norm-linear", "mlp": "mlp", "mlp2": "mlp2"}
 _NORMS = {"whiten": "layer-norm", "l2": "unit", "none": "none"}
 _LOSSES = {"smoothl1": "smooth-l1", "l2": "mse"}
 _LEVELS = {"top5": "top5", "mean": "mean", "last": "last"}

@@ -72,6 +72,8 @@ def _alignment(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         if first is None:
             raise UserError(f"the kind of its {_HEADS}* cannot be told")
         head, last = ("norm-linear", "1.weight") if first.ndim == 1 else ("mlp", "2.weight")
+        if head == "mlp" and f"{_HEADS}0.1.weight" in tensors:
+            head = "mlp2"
     width = tensors[f"{_HEADS}0.{last}"].shape[0]
     return {
         "model.fusion": fusion,

@@ -9,6 +9,7 @@ from mimsuite.config.sections import AugmentSection
 from mimsuite.config.teachers import BaseTeacherSection
 from mimsuite.models.teachers import clip, dino, efficientnet, run, timm_model
 from mimsuite.models.teachers.base import Backbone, Teacher, TeacherFeatures, Wanted
+from mimsuite.models.teachers.cached import CachedTeacher
 
 __all__ = ["Backbone", "Teacher", "TeacherFeatures", "Wanted", "build_teacher"]
 
@@ -36,4 +37,6 @@ def build_teacher(
         key: where in the recipe the section is, for messages.
     """
     load = partial(_KINDS[section.kind], section, grid, key)
+    if section.cache is not None:
+        return CachedTeacher(section, grid, augment, load, key)
     return Teacher(section, grid, (augment.mean, augment.std), load)

@@ -10,7 +10,7 @@ Letters: B batch, C class tokens, N tokens of the grid, D width, h heads, d = D 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +31,14 @@ class Wanted:
         hidden: numbers, from 1, of the blocks whose raw output is.
         cls_attention: of the class token in the last block.
         qkv: numbers, from 1, of the blocks whose queries, keys and values are.
+        ids: (B, V) the tokens that the network sees, of an encoder of this suite (``kind: run``);
+            ``None``: all. It sees nothing of the others.
     """
 
     hidden: Collection[int] = ()
     cls_attention: bool = False
     qkv: Collection[int] = ()
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,17 @@ class Teacher:
         hidden: Collection[int] = (),
         cls_attention: bool = False,
         qkv: Collection[int] = (),
+        ids: Tensor | None = None,
+        keys: Sequence[str] | None = None,
     ) -> TeacherFeatures:
-        """Features of intact images; they may be used as targets of a loss.
+        """Features of images, intact where no ``ids`` are given; they may be used as targets of a
+        loss.
 
         Args:
             images: (B, C, H, W), normalised as the student's; on the device to compute on.
-            hidden, cls_attention, qkv: see :class:`Wanted`.
+            hidden, cls_attention, qkv, ids: see :class:`Wanted`.
+            keys: names of the samples while training, whose views are the same in every epoch
+                where features are kept (``cache``).
 
         Raises:
             UserError: see :meth:`open`.
@@ -137,7 +145,7 @@ class Teacher:
         backbone = self._counted(images) if _is_counted(images) else self._opened()
         if next(backbone.parameters()).device != images.device:
             backbone.to(images.device)
-        wanted = Wanted(hidden, cls_attention, qkv)
+        wanted = Wanted(hidden, cls_attention, qkv, ids)
         with torch.inference_mode():
             found = backbone(self.input(images), wanted)
         return _usable(found)

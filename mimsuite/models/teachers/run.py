@@ -14,7 +14,8 @@ from mimsuite.config.encoders import ViTSection
 from mimsuite.config.teachers import RunTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.attention import attention_inputs, cls_attention, split_heads
-from mimsuite.models.encoder import Encoder
+from mimsuite.models.encoder import Encoder, ImageEncoder
+from mimsuite.models.features import Features
 from mimsuite.models.teachers.base import Backbone, TeacherFeatures, Wanted
 from mimsuite.models.teachers.files import require
 from mimsuite.models.vit import ViT
@@ -37,7 +38,7 @@ class EncoderTeacher(Backbone):
         numbers = {*wanted.qkv, *([depth] if wanted.cls_attention else [])}
         blocks: Any = encoder.blocks if numbers else ()
         with attention_inputs(blocks, numbers) as inputs:
-            found = encoder.encode(Batch.of_images(images), layers=wanted.hidden)
+            found = self._encoded(images, wanted)
         qkv = {n: split_heads(blocks[n - 1].attn, tokens) for n, tokens in inputs.items()}
         prefix = found.cls.shape[1]
         return TeacherFeatures(
@@ -47,6 +48,16 @@ class EncoderTeacher(Backbone):
             cls_attention=cls_attention(qkv[depth], prefix) if wanted.cls_attention else None,
             qkv={number: qkv[number] for number in wanted.qkv},
         )
+
+    def _encoded(self, images: Tensor, wanted: Wanted) -> Features:
+        encoder = self.encoder
+        if wanted.ids is None:
+            return encoder.encode(Batch.of_images(images), layers=wanted.hidden)
+        if not isinstance(encoder, ImageEncoder):
+            raise UserError("a teacher that sees a part of the tokens must be an encoder of images")
+        seen = encoder.patches(images, wanted.ids)
+        found: Features = encoder(seen, wanted.ids, layers=wanted.hidden)
+        return found
 
 
 def load(

@@ -1,0 +1,159 @@
+"""Codes of a discrete autoencoder that this suite trained, as a tokenizer.
+
+Letters: B batch, C channels, H x W pixels, h x w codes, N = h * w, K codes, P = p*p*C numbers of a
+patch of the student.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimsuite.config.dvae import CodeDecoderSection, CodeEncoderSection
+from mimsuite.config.tokenizers import DVAETokenizerSection
+from mimsuite.errors import UserError
+from mimsuite.models.dvae import CodeDecoder, CodeEncoder
+from mimsuite.models.teachers.files import require
+from mimsuite.targets.tokenizers import FrozenTokenizer, Statistics
+from mimsuite.tokens import patchify
+
+_METHOD = "dvae"
+_WHERE = "a run, checkpoint or export of this suite's discrete autoencoder (recipes image/dvae-*)"
+
+
+class DiscreteAutoencoder(nn.Module):
+    """A trained encoder and decoder between pixels in [0, 1] and codes."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: CodeEncoder, decoder: CodeDecoder, statistics: Statistics) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        for name, values in zip(("mean", "std"), statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, K, h, w) scores."""
+        scores: Tensor = self.encoder((pixels - self.mean) / self.std)
+        return scores
+
+    def draw(self, codes: Tensor) -> Tensor:
+        """(B, h, w) codes -> (B, C, H, W) pixels in [0, 1]."""
+        return (self.decoder.draw(codes) * self.std + self.mean).clamp(0, 1)
+
+
+class DVAETokenizer(FrozenTokenizer):
+    """The likeliest code of each place by a frozen autoencoder, which can draw codes too.
+
+    Args:
+        patches: pixels of the student's patches per side, and channels of its images.
+        key: where in the recipe the section is, for messages.
+    """
+
+    def __init__(
+        self,
+        section: DVAETokenizerSection,
+        grid: tuple[int, int],
+        statistics: Statistics,
+        patches: tuple[int, int],
+        key: str,
+    ) -> None:
+        super().__init__(section, grid, statistics, partial(load, section, patches[1], grid, key))
+        self.patch = patches[0]
+
+    @torch.no_grad()
+    def draw(self, codes: Tensor, patches: Tensor) -> Tensor:
+        """(B, N, P): the decoder's image, resized to the student's."""
+        network = self._opened(codes.device)
+        assert isinstance(network, DiscreteAutoencoder)
+        with torch.autocast(codes.device.type, enabled=False):
+            pixels = network.draw(codes.unflatten(1, self.grid))
+        size = (self.grid[0] * self.patch, self.grid[1] * self.patch)
+        if tuple(pixels.shape[-2:]) != size:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (
+            torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
+            for values in self.statistics
+        )
+        return patchify((pixels - mean) / std, self.patch)
+
+
+def load(
+    section: DVAETokenizerSection,
+    channels: int,
+    grid: tuple[int, int],
+    key: str,
+    weights: bool = True,
+) -> DiscreteAutoencoder:
+    """The autoencoder of a run, or a fresh one of the recipe's shape.
+
+    Args:
+        channels: of the student's images.
+
+    Raises:
+        UserError: nothing usable there, or an autoencoder of another shape than the recipe says.
+    """
+    if not weights:
+        return _fresh(section, channels, grid)
+    path = require(section.weights, key, _WHERE)
+    # Here and not above: opening a model knows methods, which use tokenizers.
+    from mimsuite.export.opened import open_model
+
+    opened = open_model(path)
+    recipe, method = opened.resolved.recipe, opened.method
+    if recipe.method.name != _METHOD:
+        raise UserError(
+            f"{key}.weights={section.weights} is of method '{recipe.method.name}'; it should be "
+            f"{_WHERE}"
+        )
+    encoder, decoder = method.encoder, method.decoder
+    assert isinstance(encoder, CodeEncoder)
+    assert isinstance(decoder, CodeDecoder)
+    _require(section, encoder.section, channels, key)
+    return DiscreteAutoencoder(encoder, decoder, (recipe.augment.mean, recipe.augment.std))
+
+
+def _require(
+    section: DVAETokenizerSection, trained: CodeEncoderSection, channels: int, key: str
+) -> None:
+    """What the recipe says of the autoencoder is true of it."""
+    found = {
+        "codes": trained.codes,
+        "width": trained.width,
+        "depth": trained.depth,
+        "stride": trained.patch_size,
+    }
+    for name, own in found.items():
+        if getattr(section, name) != own:
+            raise UserError(
+                f"{key}.{name} is {getattr(section, name)}, {section.weights} has {own}: "
+                f"set {key}.{name}={own}"
+            )
+    if trained.in_channels != channels:
+        raise UserError(
+            f"{key}.weights={section.weights} reads images of {trained.in_channels} channels, "
+            f"model.encoder.in_channels is {channels}"
+        )
+
+
+def _fresh(
+    section: DVAETokenizerSection, channels: int, grid: tuple[int, int]
+) -> DiscreteAutoencoder:
+    stride = section.stride
+    encoder = CodeEncoderSection(
+        kind="dvae",
+        image_size=(grid[0] * stride, grid[1] * stride),
+        patch_size=stride,
+        in_channels=channels,
+        width=section.width,
+        depth=section.depth,
+        codes=section.codes,
+    )
+    decoder = CodeDecoderSection(width=section.width, depth=section.depth, code_width=section.width)
+    return DiscreteAutoencoder(
+        CodeEncoder(encoder), CodeDecoder(decoder, encoder), ((0.5,) * channels, (0.5,) * channels)
+    )
