@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Section, Size, height_width
+from mimsuite.config.section import Fraction, Positive, Range, Section, Size, height_width
 from mimsuite.config.sections import AugmentSection, DataSection
 
 
@@ -96,11 +96,24 @@ class ClipDataSection(DataSection):
     reader: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"
 
 
+ClipCrop = Literal["multi-scale", "random-resized", "single-try", "resize", "none"]
+
+
+class SecondClipSection(Section):
+    """A view `clip2` of the frames of `clip`, with draws of its own; keys as beside it."""
+
+    crop: ClipCrop = "random-resized"
+    crop_scale: Range = (0.2, 1.0)  # fraction of the frame's area
+    crop_ratio: Range = (3 / 4, 4 / 3)  # width / height
+    hflip: Fraction = 0.5
+    jitter: Fraction = 0.0  # of brightness, contrast and saturation, the same for all frames
+
+
 class ClipAugmentSection(AugmentSection):
     """`augment:` which frames of a video, and which part of them, become a clip."""
 
     # multi-scale: one of a few sizes at one of 13 places (VideoMAE's pretraining).
-    crop: Literal["multi-scale", "random-resized", "single-try", "resize", "none"] = "multi-scale"  # type: ignore[assignment]
+    crop: ClipCrop = "multi-scale"  # type: ignore[assignment]
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
     hflip: Fraction = 0.0
     # clip: `stride` frames apart from a random start; dense: evenly over as long a stretch, as in
@@ -109,5 +122,6 @@ class ClipAugmentSection(AugmentSection):
     stride: Positive = 4  # frames from one to the next
     temporal_jitter: bool = False  # of each frame within its stride
     repeats: Positive = 1  # views cut from the frames of one decoding (repeated augmentation)
+    second_view: SecondClipSection | None = None  # type: ignore[assignment]  # beside each of them
     test_clips: Positive = 1  # parts of a video that a trained classifier is tested on
     test_crops: Positive = 1  # places of each

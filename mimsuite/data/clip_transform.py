@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mimsuite.config.video import ClipAugmentSection
 from mimsuite.data import clip_geometry, geometry
-from mimsuite.data.colour import RandAugment
+from mimsuite.data.colour import ColourJitter, RandAugment
 from mimsuite.data.erase import erase
 from mimsuite.data.geometry import Box
 from mimsuite.errors import UserError
@@ -45,6 +45,9 @@ class ClipTransform:
         clip = resize(clip, box, self.size, self.section.interpolation)
         if rng.random() < self.section.hflip:
             clip = clip.flip(-1)
+        if self.section.jitter:
+            jitter = ColourJitter(self.section.jitter, rng)
+            clip = torch.stack([jitter(frame) for frame in clip])
         if self.section.erase and rng.random() < self.section.erase:
             clip = self._erased(clip, rng)
         return clip.transpose(0, 1)

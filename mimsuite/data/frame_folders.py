@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
@@ -34,18 +35,26 @@ class FrameFolder:
         """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.readers.read_video`."""
         decoder = Decoder("rgb", self.max_pixels)
         wanted = choose(len(self.names))
-        frames = {i: self._frame(self.names[i], decoder) for i in sorted(set(wanted))}
-        if len({frame.shape for frame in frames.values()}) > 1:
-            raise CorruptSample("decode", "its frames are of several sizes")
-        return np.stack([frames[i] for i in wanted])
+        return stacked(wanted, lambda number: self._frame(self.names[number], decoder))
 
-    def _frame(self, name: str, decoder: Decoder) -> np.ndarray:
+    def _frame(self, name: str, decoder: Decoder) -> Tensor:
         try:
             data = (self.folder / name).read_bytes()
         except OSError as fault:
             raise CorruptSample("missing", f"{name}: {fault.strerror}") from None
-        pixels: np.ndarray = decoder(data).permute(1, 2, 0).numpy()
-        return pixels
+        return decoder(data)
+
+
+def stacked(wanted: list[int], decode: Callable[[int], Tensor]) -> np.ndarray:
+    """(n, H, W, 3) the frames of these numbers; each is decoded once, to (3, H, W).
+
+    Raises:
+        CorruptSample: they are not of one size, or what ``decode`` raises.
+    """
+    frames = {number: decode(number) for number in sorted(set(wanted))}
+    if len({frame.shape for frame in frames.values()}) > 1:
+        raise CorruptSample("decode", "its frames are of several sizes")
+    return np.stack([frames[number].permute(1, 2, 0).numpy() for number in wanted])
 
 
 class FrameSource(FileSource):

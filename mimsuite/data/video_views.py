@@ -1,4 +1,5 @@
-"""Views of videos: ``clip`` (R, C, T, h, w), as bytes until it is on the device.
+"""Views of videos: ``clip`` (R, C, T, h, w), as bytes until it is on the device; while training
+also ``clip2``, where ``augment.second_view`` asks for it.
 
 A video is decoded once and R views are cut from its frames (repeated augmentation, Hoffer et al.,
 arXiv:1901.09335). Sources, plans and lanes know of videos only; on its way to the device a batch of
@@ -20,7 +21,7 @@ from torch.nn.functional import adaptive_avg_pool3d
 from mimsuite.batch import Batch
 from mimsuite.config.section import height_width
 from mimsuite.config.sections import Recipe
-from mimsuite.config.video import ClipAugmentSection, VideoViTSection
+from mimsuite.config.video import ClipAugmentSection, SecondClipSection, VideoViTSection
 from mimsuite.data import clip_indices
 from mimsuite.data.clip_transform import ClipTransform
 from mimsuite.data.encoded_video import EncodedVideo
@@ -47,14 +48,19 @@ class VideoViews(Views):
         self.size = height_width(encoder.image_size)
         self.recipe, self.testing = recipe, testing
         self._transform = ClipTransform(self.augment, self.size)
+        self._second = _second(self.augment, self.size)
         if testing:
             self.rows = self.augment.test_clips * self.augment.test_crops
 
     def train(self, sample: EncodedVideo, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``repeats`` random views of one random clip."""
+        """``repeats`` random views of one random clip, each a view of every name."""
         frames = sample.read(lambda total: self._indices(total, rng), self.reader)
         views = [self._transform.train(frames, rng) for _ in range(self.augment.repeats)]
-        return {"clip": torch.stack(views)}
+        found = {"clip": torch.stack(views)}
+        if self._second is not None:
+            others = [self._second.train(frames, rng) for _ in views]
+            found["clip2"] = torch.stack(others)
+        return found
 
     def evaluate(self, sample: EncodedVideo) -> dict[str, Tensor]:
         """The clip in the middle, or all test views."""
@@ -80,7 +86,8 @@ class VideoViews(Views):
         return adaptive_avg_pool3d(clips, (min(8, clips.shape[2]), 8, 8)).flatten(1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"clip": (self.channels, self.frames, *self.size)}
+        names = ["clip"] if self._second is None else ["clip", "clip2"]
+        return {name: (self.channels, self.frames, *self.size) for name in names}
 
     def check(self, source: Source) -> None:
         """Channels of model and statistics."""
@@ -124,6 +131,14 @@ class ClipNormalize(Normalize):
                 host_index=None if host is None else _repeated(host, repeats),
             )
         )
+
+
+def _second(section: ClipAugmentSection, size: tuple[int, int]) -> ClipTransform | None:
+    """What cuts ``clip2``; statistics and interpolation are those of ``clip``."""
+    if section.second_view is None:
+        return None
+    changed = {name: getattr(section.second_view, name) for name in SecondClipSection.model_fields}
+    return ClipTransform(section.model_copy(update=changed), size)
 
 
 def _repeated(index: Tensor, repeats: int) -> Tensor:

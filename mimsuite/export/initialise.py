@@ -58,6 +58,8 @@ def initialise(method: Method, path: str | Path) -> list[str]:
     for part in _STRICT:
         _require_same_section(part, method, weights, target)
     weights, lines = _resized(method, weights)
+    state, fitted = method.fitted(weights.state)
+    weights, lines = replace(weights, state=state), lines + fitted
     taken: dict[str, Tensor] = {}
     for part in _parts(target):
         tensors, line = _take(part, method, weights, target)

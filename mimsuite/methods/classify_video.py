@@ -17,7 +17,7 @@ from mimsuite.config.section import Fraction
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.config.video import ClipAugmentSection, ClipDataSection, VideoViTSection
 from mimsuite.methods.classify import Classifier, ClassifierSection, ClassifyRecipe
-from mimsuite.models import VideoViT
+from mimsuite.models import VideoViT, head_rows
 from mimsuite.noise import Noise
 
 
@@ -33,6 +33,9 @@ class VideoClassifierSection(ClassifierSection):
     encoder: VideoViTSection = VideoViTSection()  # type: ignore[assignment]
     pool: Literal["mean"] = "mean"  # of the tokens, then a fresh norm
     head_dropout: Fraction = 0.0  # of what the head reads, while training
+    # JSON file, a list: of each class, its number in the head of the weights that training starts
+    # from, or null for a fresh row. Null here: that head is taken if it has as many classes.
+    head_rows: str | None = None
 
 
 class VideoClassifyRecipe(ClassifyRecipe):
@@ -67,6 +70,14 @@ class VideoClassifier(Classifier):
             kept = noise.rows("head_dropout", pooled.shape[1]) >= self.head_dropout
             pooled = pooled * kept / (1 - self.head_dropout)
         return self.head(pooled)
+
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Rows of a head of other classes, by ``model.head_rows``."""
+        path = self.recipe.model.head_rows
+        if path is None:
+            return state, []
+        own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
+        return head_rows.moved(state, own, path)
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}

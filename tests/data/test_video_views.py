@@ -195,3 +195,34 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
     (tmp_path / "train" / "class0" / "video0" / "img_00003.png").write_bytes(b"nothing")
     with pytest.raises(CorruptSample):
         source.decode(source.read(0, 0)).read(lambda total: [3])
+
+
+def test_a_second_view_is_another_part_of_the_same_frames(folder: Path) -> None:
+    second = {"crop": "random-resized", "crop_scale": [0.3, 0.6], "hflip": 1.0, "jitter": 0.4}
+    recipe = recipe_of(folder, **{"augment.second_view": second, "augment.repeats": 2}).recipe
+    views = views_of(recipe)
+    source = open_training_set(recipe)
+    sample = source.decode(source.read(*source.locate(0)))
+    found = views.train(sample, keyed_rng(1))
+    assert {name: (2, *shape) for name, shape in views.shapes().items()} == {
+        name: tuple(view.shape) for name, view in found.items()
+    }
+    assert list(found) == ["clip", "clip2"]
+    plain = views_of(recipe_of(folder, **{"augment.repeats": 2}).recipe)
+    assert torch.equal(found["clip"], plain.train(sample, keyed_rng(1))["clip"])
+    assert not torch.equal(found["clip"], found["clip2"])
+    again = views.train(sample, keyed_rng(1))
+    assert torch.equal(found["clip2"], again["clip2"])
+    assert list(views.evaluate(sample)) == ["clip"]
+    (batch,) = batches(recipe_of(folder, **{"augment.second_view": second}), 1)
+    assert batch.views["clip2"].shape == batch.views["clip"].shape == (8, 3, 16, 48, 48)
+
+
+def test_all_frames_of_a_clip_change_colour_alike() -> None:
+    section = recipe_of(Path("x"), **{"augment.jitter": 0.4}).recipe.augment
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    still = np.stack([picture] * 16)
+    clip = ClipTransform(section, (48, 48)).train(still, keyed_rng(2))
+    assert (clip == clip[:, :1]).all()
+    plain = ClipTransform(recipe_of(Path("x")).recipe.augment, (48, 48)).train(still, keyed_rng(2))
+    assert not torch.equal(clip, plain)

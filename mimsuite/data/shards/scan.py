@@ -250,11 +250,12 @@ class _Scanner:
         keys = self._complete_keys()
         numbers = {key: number for number, key in enumerate(keys)}
         extensions = sorted({item.extension for item in self.kept})
+        columns = {name: number for number, name in enumerate(extensions)}
         members = np.zeros(len(self.kept), dtype=MEMBER)
         for column in ("offset", "size", "crc"):
             members[column] = [getattr(item, column) for item in self.kept]
         members["sample"] = [numbers[item.key] for item in self.kept]
-        members["extension"] = [extensions.index(item.extension) for item in self.kept]
+        members["extension"] = [columns[item.extension] for item in self.kept]
         members = members[np.argsort(members["sample"], kind="stable")]
         counts: dict[str, int] = {}
         for key in keys:

@@ -7,6 +7,7 @@ from pathlib import Path
 from mimsuite.data import splits
 from mimsuite.data.decode import Decoder
 from mimsuite.data.shards import local_set, remote_set
+from mimsuite.data.shards.frame_tars import FrameTarSource, are_frames
 from mimsuite.data.shards.index import IndexHeader
 from mimsuite.data.shards.names import places_of
 from mimsuite.data.shards.shard_set import ShardSet
@@ -51,7 +52,9 @@ def open_shards(
         for shard, header in zip(shards, headers, strict=True)
         if key_split is None or header.splits.get(key_split)
     ]
-    return TarSource(
+    names = {name for _, header in pairs for name in header.extensions}
+    frames = decoder.sequences and are_frames(names, decoder.extensions)
+    return (FrameTarSource if frames else TarSource)(
         [shard for shard, _ in pairs],
         [header for _, header in pairs],
         name=name,

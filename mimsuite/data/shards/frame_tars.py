@@ -1,0 +1,84 @@
+"""Videos in tar shards as pictures, one a frame: ``KEY.000001.jpg``, ``KEY.000002.jpg``, ..."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.decode import IMAGE_EXTENSIONS, Decoder
+from mimsuite.data.frame_folders import stacked
+from mimsuite.data.shards.source import TarSource
+from mimsuite.data.source import Sample
+
+_NUMBERED = re.compile(rf"(?:.*\D)?(\d{{1,9}})\.(?:{'|'.join(IMAGE_EXTENSIONS)})")
+
+
+@dataclass(frozen=True)
+class TarFrames:
+    """Frames of a sample; those that are wanted are read in the process that cuts its views.
+
+    Attributes:
+        load: the bytes of a member of the shard.
+        members: one a frame, in the order of the frames.
+        max_pixels: of a frame.
+    """
+
+    load: Callable[[int], bytes]
+    members: tuple[int, ...]
+    max_pixels: int
+
+    def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.readers.read_video`."""
+        decoder = Decoder("rgb", self.max_pixels)
+        wanted = choose(len(self.members))
+        return stacked(wanted, lambda frame: decoder(self.load(self.members[frame])))
+
+
+class FrameTarSource(TarSource):
+    """Tar shards whose samples are numbered pictures; other pictures of a sample are not read."""
+
+    def payload(self, shard: int, offset: int) -> bytes:
+        """Where the sample is; its frames are read when it is known which are wanted."""
+        if not self._frames(shard, offset):
+            raise CorruptSample("missing", "no numbered picture in it")
+        return f"{shard} {offset}".encode()
+
+    def sample_bytes(self, shard: int, offset: int) -> int:
+        members = self._open(shard).index.members
+        return sum(int(members[member]["size"]) for member in self._frames(shard, offset))
+
+    def decode(self, sample: Sample) -> TarFrames:
+        assert isinstance(sample.payload, bytes)
+        shard, offset = map(int, sample.payload.split())
+
+        def load(member: int) -> bytes:
+            return self._read_member(self._open(shard), member)
+
+        return TarFrames(load, self._frames(shard, offset), self.decoder.max_pixels)
+
+    def _frames(self, shard: int, offset: int) -> tuple[int, ...]:
+        """Members that are frames, by their numbers."""
+        opened = self._open(shard)
+        row = opened.samples[offset]
+        members = range(int(opened.index.first[row]), int(opened.index.first[row + 1]))
+        names = [opened.index.extensions[opened.index.members[m]["extension"]] for m in members]
+        numbered = [(frame_number(name), m) for name, m in zip(names, members, strict=True)]
+        return tuple(m for _, m in sorted((n, m) for n, m in numbered if n is not None))
+
+
+def frame_number(extension: str) -> int | None:
+    """``000017.jpg`` or ``img_17.jpg`` -> 17; None for what is no numbered picture."""
+    match = _NUMBERED.fullmatch(extension)
+    return None if match is None else int(match[1])
+
+
+def are_frames(extensions: Iterable[str], videos: tuple[str, ...]) -> bool:
+    """Whether members with these extensions are frames, and none is a file of ``videos``."""
+    found = set(extensions)
+    if any(name.rpartition(".")[2] in videos for name in found):
+        return False
+    return any(frame_number(name) is not None for name in found)

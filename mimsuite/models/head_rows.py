@@ -1,0 +1,74 @@
+"""Rows of a classifier's head that begin as those of other classes.
+
+VideoMAE V2 (arXiv:2303.16727) goes on from Kinetics-710 to 400, 600 or 700 classes with the rows
+of the head that these have there; a label map says which.
+
+Letters: K classes, K' of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from mimsuite.errors import UserError
+
+_KEY = "model.head_rows"
+_LONGEST = 1 << 22  # bytes of a label map
+
+
+def moved(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path
+) -> tuple[dict[str, Tensor], list[str]]:
+    """``state`` with the rows that a label map chooses, and a line about them.
+
+    Args:
+        state: weights; those under the names of ``own`` are (K', ...).
+        own: the fresh head's tensors by name, (K, ...); rows without a number stay as they are.
+        path: of the label map.
+
+    Raises:
+        UserError: no such file or no such list, or one of another length; weights without a head;
+            a number beyond it.
+    """
+    rows = read(path)
+    lacking = [name for name in own if name not in state]
+    if lacking:
+        raise UserError(f"{_KEY}={path}: the weights have no {lacking[0]}; set it null")
+    (classes,) = {len(tensor) for tensor in own.values()}
+    known = min(len(state[name]) for name in own)
+    if len(rows) != classes:
+        raise UserError(f"{_KEY}={path} is of {len(rows)} classes, target.classes is {classes}")
+    for number, row in enumerate(rows):
+        if row is not None and not 0 <= row < known:
+            raise UserError(
+                f"{_KEY}={path}: class {number} is {row}, the weights have classes 0 to {known - 1}"
+            )
+    taken = [number for number, row in enumerate(rows) if row is not None]
+    sources = [row for row in rows if row is not None]
+    found = dict(state)
+    for name, fresh in own.items():
+        found[name] = fresh.detach().clone()
+        found[name][taken] = state[name][sources].to(fresh)
+    fresh_rows = f", {classes - len(taken)} fresh" if len(taken) < classes else ""
+    return found, [f"head: {len(taken)} rows of {known} by {path}{fresh_rows}"]
+
+
+def read(path: str | Path) -> list[int | None]:
+    """The rows that a label map names, of each class one or ``None``."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(_LONGEST + 1)
+    except OSError as fault:
+        raise UserError(f"{_KEY}={path}: cannot be read: {fault.strerror}") from None
+    try:
+        rows = json.loads(data) if len(data) <= _LONGEST else None
+    except (ValueError, RecursionError):
+        rows = None
+    right = isinstance(rows, list) and all(row is None or type(row) is int for row in rows)
+    if not right or not rows:
+        raise UserError(f"{_KEY}={path}: a JSON list of numbers is expected, as [3, 0, null]")
+    return rows
