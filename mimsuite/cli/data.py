@@ -10,11 +10,15 @@ import typer
 from mimsuite.cli import output
 from mimsuite.cli.bar import progress_of
 from mimsuite.cli.fields import fit_nerf, nerf_grid
+from mimsuite.cli.grids import nerf_grid_check, nerf_grid_convert, nerf_grid_splats
 from mimsuite.cli.options import JsonOption
 from mimsuite.errors import DataError, UserError
 
 app = typer.Typer(no_args_is_help=True, help="Pack, inspect, verify and make data.")
 app.command("nerf-grid")(nerf_grid)
+app.command("nerf-grid-check")(nerf_grid_check)
+app.command("nerf-grid-convert")(nerf_grid_convert)
+app.command("nerf-grid-splats")(nerf_grid_splats)
 app.command("fit-nerf")(fit_nerf)
 
 SourceArgument = Annotated[
@@ -111,6 +115,10 @@ def pack(
         typer.Option(help="Points: normals or colors beside the coordinates; default: none."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
+    only: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Samples to pack, one a line; of CSV the column `key`."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order, and of points drawn.")] = 0,
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Keep the source's order of samples.")
@@ -133,7 +141,7 @@ def pack(
 
     Example: mimsuite data pack ./meshes ./shards --points 8192
     """
-    from mimsuite.data.pack import PackOptions
+    from mimsuite.data.pack import PackOptions, listed
     from mimsuite.data.pack import pack as write
 
     options = PackOptions(
@@ -145,6 +153,7 @@ def pack(
         points=points,
         features=_features(features),
         split=split,
+        only=None if only is None else listed(only),
         seed=None if in_order else seed,
         seconds=seconds,
         workers=workers,
@@ -254,7 +263,8 @@ def synth(
         str | None, typer.Option(metavar="SRC", help="Video: images that the clips are cut from.")
     ] = None,
     parts: Annotated[
-        bool, typer.Option("--parts", help="Points: say of each point which part it is of.")
+        bool,
+        typer.Option("--parts", help="Points: the part of each. Grids: boxes, labels of voxels."),
     ] = False,
     json: JsonOption = False,
 ) -> None:

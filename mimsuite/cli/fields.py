@@ -56,7 +56,7 @@ def nerf_grid(
         density,
         rgb,
         read_cameras(cameras),
-        bbox=None if bbox is None else _box(bbox),
+        bbox=None if bbox is None else box_of(bbox),
         margin=margin,
         max_res=max_res,
         max_views=max_views,
@@ -65,7 +65,7 @@ def nerf_grid(
         store=store,  # type: ignore[arg-type]
         rgb_everywhere=rgb_everywhere,
     )
-    _write(grid, out, {}, as_json)
+    write_grid(grid, out, {}, as_json)
 
 
 def fit_nerf(
@@ -108,11 +108,11 @@ def fit_nerf(
     )
     grid.facts["source"] = "mimsuite data fit-nerf"
     facts = {"psnr_held_out": round(fitted.psnr, 2), "psnr_blank": round(fitted.blank, 2)}
-    _write(grid, out, facts, as_json)
+    write_grid(grid, out, facts, as_json)
 
 
-def _box(text: str) -> Any:
-    """``0,0,0,1,1,1`` -> (2, 3)."""
+def box_of(text: str) -> Any:
+    """``0,0,0,1,1,1`` -> (2, 3) array; raises ``UserError``."""
     import numpy as np
 
     try:
@@ -147,7 +147,8 @@ def _require(value: str, known: tuple[str, ...], option: str) -> None:
         raise UserError(f"{option} {value}: one of {', '.join(known)}")
 
 
-def _write(grid: Grid, out: Path, facts: dict[str, Any], as_json: bool) -> None:
+def write_grid(grid: Grid, out: Path, facts: dict[str, Any], as_json: bool) -> None:
+    """Save a grid as ``out`` and say what it looks like; raises ``UserError``."""
     from mimsuite.cli.output import print_json
     from mimsuite.fields.check import facts_of
     from mimsuite.report.console import say

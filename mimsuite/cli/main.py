@@ -47,6 +47,7 @@ COMMANDS = {
     "knn": Command("probes:knn", "Nearest-neighbour probe of frozen features.", _LOOK),
     "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
     "features": Command("probes:features", "Write frozen features to a file.", _LOOK),
+    "score": Command("score:score", "Which samples a model finds hard or strange.", _LOOK),
     "reconstruct": Command("reconstruct:reconstruct", "Before, masked, after: pictures.", _LOOK),
     "recipes": Command("recipes:app", "List, show, copy, check and compare recipes.", _FILES),
     "data": Command("data:app", "Pack, inspect, verify and make data.", _FILES),

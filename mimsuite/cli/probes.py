@@ -217,19 +217,21 @@ def evaluate(
     out: ResultOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a fine-tuned model on the test split of a labelled source, class by class.
+    """Score a fine-tuned model on the test split of a labelled source, as its recipe has it:
+    classes, parts, boxes, labels of voxels.
 
     Example: mimsuite evaluate runs/first/finetune/pretrained --data ./photos eval.split=val
     """
     from mimsuite.data import open_split
-    from mimsuite.evaluate.score import classify, report
-    from mimsuite.evaluate.show import show_classes
+    from mimsuite.evaluate.scorer import scorer_of
+    from mimsuite.evaluate.show import show_report
 
     require_single_process()
     opened = _open(model, overrides, data, device)
     source = open_split(opened.resolved.recipe, opened.resolved.recipe.eval.split)
-    result = report(*classify(opened.method, source, opened.resolved), source.classes)
-    show_classes(f"{model} on {source.name}, split '{source.split}'", result)
+    scorer = scorer_of(opened.resolved)
+    result = scorer.report(scorer.collect(opened.method, source), source)
+    show_report(f"{model} on {source.name}, split '{source.split}'", result)
     _write(result, out or _beside(model, "evaluate.json"), as_json)
 
 

@@ -1,4 +1,7 @@
-"""`model:`, `mask:`, `target:` and `augment:` of methods on radiance grids. Torch-free."""
+"""`model:`, `mask:`, `target:` and `augment:` of methods on radiance grids. Torch-free.
+
+What is learnt of labelled grids is in :mod:`mimsuite.config.scenes`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Section
+from mimsuite.config.section import Fraction, Positive, Range, Section
 
 Stages = tuple[Positive, Positive, Positive, Positive]
 
@@ -99,6 +102,9 @@ class GridAugmentSection(Section):
     flip: Fraction = 0.5  # probability of a mirrored axis, x and y each
     density_kind: Literal["log", "linear", "alpha"] | None = None  # of files that do not say
     delta: Annotated[float, Field(gt=0.0)] = 0.01  # length that absorbs light, where not said
+    turn_scale: Fraction = 0.0  # probability of a small turn about the upright axis, with a scale
+    turn_degrees: Annotated[float, Field(ge=0.0, le=45.0)] = 10.0  # largest such turn
+    scale: Range = (0.9, 1.1)  # what a side may be divided by
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -20,11 +20,11 @@ ORIGIN = "smoke"
 # Last names of the size keys, by section.
 SIZES = {
     "model": {"image_size", "patch_size", "width", "depth", "heads", "frames", "points", "groups"}
-    | {"conv_width", "conv_depth", "resolution", "depths"},
+    | {"conv_width", "conv_depth", "resolution", "depths", "widths"},
     # `weights: random` stands in for weights of a teacher or tokenizer that are not at hand
     "target": {
         *("image_size", "patch_size", "width", "depth", "heads", "layer", "projection"),
-        *("weights", "codes"),
+        *("weights", "codes", "resolution"),
     },
     "data": {"workers", "block", "lanes", "limit"},
     "augment": {"eval_resize", "image_size"},

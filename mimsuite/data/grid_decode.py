@@ -21,11 +21,15 @@ class RadianceGrid:
         values: (X, Y, Z, 4) float32: colour in [0, 1] and density.
         density_kind: ``log``, ``linear`` or ``alpha``; None where the file does not say.
         delta: length that absorbs light, in units of the field; None likewise.
+        boxes: (G, 7) float32 in voxels: centre, sides, yaw; None likewise.
+        labels: (X, Y, Z) uint8 classes of voxels, 0 = none; None likewise.
     """
 
     values: Tensor
     density_kind: str | None
     delta: float | None
+    boxes: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class GridDecoder(Decoder):
@@ -47,9 +51,11 @@ class GridDecoder(Decoder):
         """Decode one scene; raises ``CorruptSample``, kind ``too-large`` or ``decode``."""
         if isinstance(payload, np.ndarray):
             raise CorruptSample("decode", "an array is no .npz file")
-        grid, kind, delta = grids.read(payload)
+        stored = grids.read(payload)
+        grid, kind, delta = stored.values, stored.density_kind, stored.delta
         if grid[..., 0].size > self.max_pixels:
             raise CorruptSample("too-large", f"more voxels than data.max_pixels={self.max_pixels}")
         if grid.dtype == np.uint8:  # bytes can only be opacity: a density has no upper end
-            return RadianceGrid(torch.from_numpy(grid.astype(np.float32) / 255), "alpha", delta)
-        return RadianceGrid(torch.from_numpy(grid.astype(np.float32)), kind, delta)
+            grid, kind = grid.astype(np.float32) / 255, "alpha"
+        truth = [None if known is None else torch.from_numpy(known) for known in stored[3:]]
+        return RadianceGrid(torch.from_numpy(grid.astype(np.float32)), kind, delta, *truth)

@@ -47,8 +47,16 @@ def mirror(grid: Tensor, axis: int, boxes: Tensor | None = None) -> Moved:
     return grid.flip(axis + 1), boxes
 
 
-def turn_and_scale(grid: Tensor, angle: float, scale: float, boxes: Tensor | None = None) -> Moved:
-    """What lies within the turned and scaled outline of the grid, on as many voxels; trilinear.
+def turn_and_scale(
+    grid: Tensor,
+    angle: float,
+    scale: float,
+    boxes: Tensor | None = None,
+    *,
+    mode: str = "bilinear",
+) -> Moved:
+    """What lies within the turned and scaled outline of the grid, on as many voxels; trilinear, or
+    ``mode`` nearest.
 
     Things turn by ``-angle`` radians about z and shrink by ``scale``; outside there is nothing.
     """
@@ -59,7 +67,7 @@ def turn_and_scale(grid: Tensor, angle: float, scale: float, boxes: Tensor | Non
     axes = [torch.linspace(-1, 1, side, dtype=grid.dtype) for side in grid.shape[1:]]
     at = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1) * sides  # (X, Y, Z, 3)
     source = scale * at @ turn.T / sides  # corners at -1 and 1
-    moved = F.grid_sample(grid[None], source.flip(-1)[None], mode="bilinear", align_corners=True)[0]
+    moved = F.grid_sample(grid[None], source.flip(-1)[None], mode=mode, align_corners=True)[0]
     if boxes is None:
         return moved, None
     centre = (boxes[:, :3] - sides / 2) @ turn / scale + sides / 2

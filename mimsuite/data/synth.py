@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mimsuite.data import open_source
-from mimsuite.data.made import clips, drawings, parted, scenes, shapes
+from mimsuite.data.made import clips, drawings, furniture, parted, scenes, shapes
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
@@ -43,7 +43,11 @@ MAKERS = {
     "points": Maker(shapes.CLASSES, "npy", 1024, 8, shapes.make),
     "grids": Maker(scenes.CLASSES, "npz", 40, 8, scenes.make),
 }
-PARTED = Maker(parted.CLASSES, "npy", 1024, 8, parted.make)
+# Of which each point or voxel says what it is part of.
+PARTED = {
+    "points": Maker(parted.CLASSES, "npy", 1024, 8, parted.make),
+    "grids": Maker(furniture.CLASSES, "npz", 40, 16, furniture.make),
+}
 
 
 def synthesise(
@@ -64,7 +68,8 @@ def synthesise(
         count: samples; every fifth of a class is for testing.
         size: None: the modality's default.
         photos: a source of images that clips are cut from; None: the embedded drawings.
-        parts: clouds whose points say which part of the object they are of.
+        parts: clouds whose points say which part of the object they are of; furnished rooms with
+            boxes around the pieces and a class for every voxel.
 
     Returns:
         samples by split.
@@ -76,9 +81,9 @@ def synthesise(
     """
     if modality not in MAKERS:
         raise UserError(f"no samples of '{modality}' can be made; there are: {', '.join(MAKERS)}")
-    if parts and modality != "points":
-        raise UserError(f"--parts is for points; this is {modality}")
-    maker = PARTED if parts else MAKERS[modality]
+    if parts and modality not in PARTED:
+        raise UserError(f"--parts is for points and grids; this is {modality}")
+    maker = PARTED[modality] if parts else MAKERS[modality]
     size = maker.size if size is None else size
     if size < maker.smallest:
         raise UserError(f"--size {size} is too small for {modality}: {maker.smallest} or more")

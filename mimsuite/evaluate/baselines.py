@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 VARIANTS = ("pretrained", "random_init", "raw_input", "majority")
 
 
-def majority(train_labels: Tensor, samples: int) -> Tensor:
-    """(samples,) int64: the most frequent training class, whatever is shown; ties: the lowest."""
-    return torch.bincount(train_labels).argmax().expand(samples)
+def majority_scores(train_labels: Tensor, samples: int, classes: int) -> Tensor:
+    """(samples, classes) float32: how frequent each class is in training, whatever is shown."""
+    return torch.bincount(train_labels, minlength=classes).float().expand(samples, -1)
 
 
 def random_init(resolved: Resolved) -> Method:

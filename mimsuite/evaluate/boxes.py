@@ -1,4 +1,4 @@
-"""How well predicted boxes fit: average precision and recall, and picking boxes that differ.
+"""How well predicted boxes fit: average precision and recall.
 
 Class-agnostic, as NeRF-RPN and NeRF-MAE report them.
 
@@ -25,34 +25,45 @@ class Scene:
     truth: Tensor
 
 
-def average_precision(scenes: Sequence[Scene], threshold: float) -> float:
-    """Area under the precision envelope, over the proposals of all scenes by falling score.
+@dataclass(frozen=True)
+class Hits:
+    """Of the proposals of one scene, (P,) each: the score, and whether it is right."""
 
-    A proposal is right if the true box that it overlaps most does so by more than ``threshold`` and
-    was not found by a better proposal.
-    """
-    scores = torch.cat([scene.scores for scene in scenes])
-    best, which = [], []
-    first = 0
-    for scene in scenes:
-        overlap, at = _best(scene)
-        best.append(overlap)
-        which.append(at + first)
-        first += len(scene.truth)
-    if first == 0 or len(scores) == 0:
+    scores: Tensor
+    right: Tensor
+    truths: int
+
+
+def hits_of(scene: Scene, threshold: float) -> Hits:
+    """A proposal is right if the true box that it overlaps most does so by more than ``threshold``
+    and was not found by a better proposal."""
+    overlaps, which = _best(scene)
+    found: set[int] = set()
+    right = torch.zeros(len(scene.scores), dtype=torch.bool)
+    for proposal in scene.scores.argsort(descending=True, stable=True).tolist():
+        truth = int(which[proposal])
+        if float(overlaps[proposal]) > threshold and truth not in found:
+            found.add(truth)
+            right[proposal] = True
+    return Hits(scene.scores, right, len(scene.truth))
+
+
+def average_precision(scenes: Sequence[Scene], threshold: float) -> float:
+    """Area under the precision envelope, over the proposals of all scenes by falling score."""
+    return precision_of([hits_of(scene, threshold) for scene in scenes])
+
+
+def precision_of(found: Sequence[Hits]) -> float:
+    """Average precision of scenes whose proposals are judged."""
+    truths = sum(hits.truths for hits in found)
+    scores = torch.cat([hits.scores for hits in found])
+    if truths == 0 or len(scores) == 0:
         return 0.0
-    overlaps, truths = torch.cat(best), torch.cat(which)
-    found = torch.zeros(first, dtype=torch.bool)
-    right = torch.zeros(len(scores), dtype=torch.float64)
-    for place, proposal in enumerate(scores.argsort(descending=True, stable=True).tolist()):
-        truth = int(truths[proposal])
-        if float(overlaps[proposal]) > threshold and not found[truth]:
-            found[truth] = True
-            right[place] = 1
-    hits = right.cumsum(0)
-    precision = hits / torch.arange(1, len(scores) + 1)
+    order = scores.argsort(descending=True, stable=True)
+    right = torch.cat([hits.right for hits in found])[order].double().cumsum(0)
+    precision = right / torch.arange(1, len(scores) + 1)
     envelope = precision.flip(0).cummax(0).values.flip(0)
-    recall = hits / first
+    recall = right / truths
     steps = recall.diff(prepend=recall.new_zeros(1))
     return float((steps * envelope).sum())
 
@@ -62,29 +73,13 @@ def recall(scenes: Sequence[Scene], threshold: float) -> float:
 
     Scenes without proposals are left out, as in the published code: report their number.
     """
-    matched = total = 0
-    for scene in scenes:
-        if len(scene.boxes) == 0:
-            continue
-        matched += int((_matched(scene) >= threshold).sum())
-        total += len(scene.truth)
-    return matched / total if total else 0.0
+    return recall_of([matched(scene) for scene in scenes if len(scene.boxes)], threshold)
 
 
-def pick(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
-    """Rows of (P, 7) boxes by falling score, without those that overlap a better one by more than
-    ``overlap`` (non-maximum suppression); at most so many."""
-    order = scores.argsort(descending=True, stable=True)
-    overlaps = iou_matrix(boxes[order], boxes[order])
-    kept: list[int] = []
-    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
-    for place in range(len(order)):
-        if len(kept) == most:
-            break
-        if alive[place]:
-            kept.append(place)
-            alive &= overlaps[place] <= overlap
-    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+def recall_of(overlaps: Sequence[Tensor], threshold: float) -> float:
+    """The same of each scene's :func:`matched` overlaps."""
+    total = sum(map(len, overlaps))
+    return sum(int((own >= threshold).sum()) for own in overlaps) / total if total else 0.0
 
 
 def _best(scene: Scene) -> tuple[Tensor, Tensor]:
@@ -94,7 +89,7 @@ def _best(scene: Scene) -> tuple[Tensor, Tensor]:
     return iou_matrix(scene.boxes, scene.truth).max(dim=1)
 
 
-def _matched(scene: Scene) -> Tensor:
+def matched(scene: Scene) -> Tensor:
     """(G,) overlap of each true box with its proposal: the best pair first, each used once."""
     overlaps = iou_matrix(scene.boxes, scene.truth)  # (P, G)
     matched = torch.zeros(len(scene.truth), dtype=overlaps.dtype)

@@ -1,6 +1,7 @@
-"""Training a classifier from a run: fine-tuning, and the published linear-probe protocol.
+"""Training on labels from a run: fine-tuning, and the published linear-probe protocol.
 
-The classifier is a method like any other and is trained by :func:`mimsuite.train.run.train`. What
+What is tuned, a classifier or another, is a method like any other and is trained by
+:func:`mimsuite.train.run.train`; its :mod:`~mimsuite.evaluate.scorer` makes the figures. What
 belongs to the run (the encoder's sizes, channels, normalisation) is taken from it; everything else
 is the recipe's. There is nothing to choose afterwards, so no validation part is needed: the test
 split is scored once, by the weights of the last step.
@@ -13,22 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from mimsuite import config
 from mimsuite.config.section import height_width
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
-from mimsuite.evaluate.baselines import VARIANTS, majority
-from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
-from mimsuite.evaluate.metrics import right_or_wrong, scores
+from mimsuite.evaluate.baselines import VARIANTS, majority_scores
 from mimsuite.evaluate.rates import Trial, choose_rate, with_rate
-from mimsuite.evaluate.score import classify
+from mimsuite.evaluate.score import columns, judged_by
+from mimsuite.evaluate.scorer import Scorer, scorer_of
 from mimsuite.evaluate.scratch import equal_compute, equal_steps
-from mimsuite.evaluate.sources import class_count, open_labelled
+from mimsuite.evaluate.sources import open_splits
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mimsuite.config import Resolved
 
 # Of the encoder, what the tuning recipe decides; all else is what the weights were trained with.
@@ -51,13 +51,13 @@ def compose(
     *,
     smoke: bool = False,
 ) -> Resolved:
-    """The classification recipe for a run.
+    """The recipe that tunes a run.
 
     Args:
         run: recipe of the pretrained model.
         recipe: name or file of the tuning recipe; "" = the one that the run's recipe names.
         task: ``finetune``, ``linear-probe`` or ``attentive-probe``: what the recipe must be for.
-        data: labelled source; "" = the tuning recipe's, or else the run's.
+        data: source with what is to be learnt; "" = the tuning recipe's, or else the run's.
         overrides: ``section.key=value``, laid over everything.
         smoke: shrink the schedule as the tuning recipe's ``smoke:`` says; the encoder keeps the
             sizes of its weights.
@@ -95,20 +95,20 @@ def compose(
         inherited["augment.eval_resize"] = _eval_resize(tuning, run)
     tuning = config.with_overrides(tuning, {**encoder, **inherited}, "pretrained run")
     tuning = config.with_overrides(tuning, list(overrides))
-    train, _ = open_labelled(tuning)
-    if not any(text.startswith("target.classes=") for text in overrides):
-        tuning = config.with_overrides(tuning, {"target.classes": class_count(train)}, "data")
-    return tuning
+    scorer = scorer_of(tuning)
+    train, _ = open_splits(tuning, labelled=scorer.labelled)
+    given = {text.partition("=")[0] for text in overrides}
+    told = {key: value for key, value in scorer.told_by(train).items() if key not in given}
+    return config.with_overrides(tuning, told, "data") if told else tuning
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A trained classifier and what it says of the test split."""
+    """A trained method and how it did on each sample of the test split."""
 
     run_dir: Path
     steps: int
-    predicted: Tensor
-    labels: Tensor
+    judged: list[Any]
 
 
 def finetune(
@@ -135,16 +135,18 @@ def finetune(
             :func:`mimsuite.train.run.train`, for all.
 
     Returns:
-        ``accuracy`` and ``balanced_accuracy`` of ``pretrained``, ``from_scratch`` and
+        every figure of the scorer (``figures``; of a classifier ``accuracy`` and
+        ``balanced_accuracy``) of ``pretrained``, ``from_scratch`` and
         ``from_scratch_equal_compute`` (null where not asked for), ``intervals`` of the gain,
-        ``chosen`` (rates tried and taken), ``right`` (one character a test sample) and
-        ``labels`` of the same samples, ``steps``,
+        ``chosen`` (rates tried and taken), of a classifier ``right`` (one character a test
+        sample) and ``labels`` of the same samples, ``steps``,
         ``n_train``, ``n_test``, ``recipe``, ``runs``, ``protocol``.
 
     Raises:
         UserError: no test split, or weights that do not fit; and all that training raises.
     """
-    train, test = _splits(recipe)
+    scorer = scorer_of(recipe)
+    train, test = _splits(recipe, scorer)
     trained = {"pretrained": recipe}
     if baselines:
         trained["from_scratch"] = equal_steps(recipe)
@@ -156,12 +158,13 @@ def finetune(
         if isinstance(rates, Mapping):
             one = with_rate(one, rates[name])
         elif rates:
-            choice = choose_rate(one, rates, out / "rates" / name, _trial(weights, options))
+            trial = _trial(weights, scorer, options)
+            choice = choose_rate(one, rates, out / "rates" / name, trial, scorer.main_figure)
             one, chosen[name] = with_rate(one, choice.lr), choice.as_dict()
         trained[name] = one
         tuned[name] = train_and_score(one, out / name, weights, test, options)
     names = ("pretrained", "from_scratch", "from_scratch_equal_compute")
-    result = _result(recipe, tuned, names, train, _protocol(trained, bool(chosen)))
+    result = _result(recipe, tuned, names, train, _protocol(trained, bool(chosen)), scorer)
     return result | ({"chosen": chosen} if chosen else {})
 
 
@@ -179,12 +182,12 @@ def _protocol(trained: dict[str, Resolved], chosen: bool) -> str:
     return "; ".join(words)
 
 
-def _trial(weights: str | Path | None, options: dict[str, Any]) -> Trial:
-    def train_and_predict(recipe: Resolved, out: Path, held: Source) -> tuple[Tensor, Tensor]:
-        done = train_and_score(recipe, out, weights, held, options)
-        return done.predicted, done.labels
+def _trial(weights: str | Path | None, scorer: Scorer, options: dict[str, Any]) -> Trial:
+    def trial(recipe: Resolved, out: Path, held: Source) -> float:
+        judged = train_and_score(recipe, out, weights, held, options).judged
+        return scorer.measure(judged)[scorer.main]
 
-    return train_and_predict
+    return trial
 
 
 def trained_probe(
@@ -196,7 +199,8 @@ def trained_probe(
     :func:`mimsuite.evaluate.linear_probe` (``raw_input`` has no such protocol and stays null).
     """
     kind = recipe.recipe.recipe.task.removesuffix("-probe")
-    train, test = _splits(recipe)
+    scorer = scorer_of(recipe)
+    train, test = _splits(recipe, scorer)
     tuned = {"pretrained": train_and_score(recipe, out / "pretrained", path, test, options)}
     if baselines:
         tuned["random_init"] = train_and_score(recipe, out / "random_init", None, test, options)
@@ -207,11 +211,12 @@ def trained_probe(
         train,
         f"{kind}: {recipe.name} on the frozen encoder, trained by {recipe.recipe.optim.name}; the "
         f"last step's head was scored once on the test split",
+        scorer,
     )
     if baselines:
-        labels = tuned["pretrained"].labels
-        guess = majority(_labels_of(train), len(labels))
-        for figure, value in scores(guess, labels).items():
+        _, labels = columns(tuned["pretrained"].judged)
+        table = majority_scores(_labels_of(train), len(labels), recipe.recipe.target.classes)
+        for figure, value in scorer.measure(judged_by(table, labels)).items():
             result[figure]["majority"] = value
     return result
 
@@ -235,8 +240,8 @@ def _eval_resize(tuning: Resolved, run: Resolved) -> int | None:
     return round(resize * min(height_width(run.recipe.model.encoder.image_size)) / short)
 
 
-def _splits(recipe: Resolved) -> tuple[Source, Source]:
-    train, test = open_labelled(recipe)
+def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
+    train, test = open_splits(recipe, labelled=scorer.labelled)
     if test is None:
         raise UserError(
             f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
@@ -252,7 +257,7 @@ def train_and_score(
     test: Source,
     options: dict[str, Any],
 ) -> Tuned:
-    """Train a classifier in the folder ``out``, from ``weights`` or fresh, and predict ``test``."""
+    """Train in the folder ``out``, from ``weights`` or fresh, and judge each sample of ``test``."""
     from mimsuite.export import initialise
     from mimsuite.train.run import train
 
@@ -260,8 +265,8 @@ def train_and_score(
     if weights is not None:
         start = lambda method: initialise(method, weights)  # noqa: E731
     done = train(recipe, out, initialise=start, **options)
-    predicted, labels = classify(done.method, test, recipe, options.get("stop"))
-    return Tuned(done.run_dir, done.step, predicted, labels)
+    judged = scorer_of(recipe).collect(done.method, test, options.get("stop"))
+    return Tuned(done.run_dir, done.step, judged)
 
 
 def _result(
@@ -270,32 +275,28 @@ def _result(
     variants: Sequence[str],
     train: Source,
     protocol: str,
+    scorer: Scorer,
 ) -> dict[str, Any]:
     ours = tuned["pretrained"]
-    measured = {name: scores(one.predicted, one.labels) for name, one in tuned.items()}
-    weights = {"accuracy": None, "balanced_accuracy": balancing_weights(ours.labels)}
+    measured = {name: scorer.measure(one.judged) for name, one in tuned.items()}
     gains = {
-        name: {
-            figure: paired_interval(
-                ours.predicted == ours.labels, one.predicted == one.labels, weights=weight
-            ).as_dict()
-            for figure, weight in weights.items()
-        }
+        name: scorer.gains(ours.judged, one.judged)
         for name, one in tuned.items()
         if name != "pretrained"
     }
     figures: dict[str, Any] = {
-        figure: {name: measured[name][figure] if name in measured else None for name in variants}
-        for figure in weights
+        figure.name: {
+            name: measured[name][figure.name] if name in measured else None for name in variants
+        }
+        for figure in scorer.figures
     }
     return figures | {
+        **scorer.described(),
         "intervals": gains,
-        "right": {name: right_or_wrong(one.predicted, one.labels) for name, one in tuned.items()},
+        **scorer.details({name: one.judged for name, one in tuned.items()}),
         "steps": ours.steps,
-        "labels": ours.labels.tolist(),
         "n_train": len(train),
-        "n_test": len(ours.labels),
-        "classes": recipe.recipe.target.classes,
+        "n_test": len(ours.judged),
         "seed": recipe.recipe.train.seed,
         "recipe": recipe.name,
         "runs": {name: str(one.run_dir) for name, one in tuned.items()},

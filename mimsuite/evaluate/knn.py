@@ -17,8 +17,18 @@ def knn_predict(
 ) -> Tensor:
     """(Q,) int64 classes by an unweighted majority of the ``neighbours`` most similar samples.
 
-    Among classes with equally many votes the one with the most similar neighbour wins. With fewer
-    than ``neighbours`` training samples all of them vote.
+    Arguments and ties as in :func:`knn_scores`.
+    """
+    return knn_scores(features, labels, queries, neighbours, classes).argmax(1)
+
+
+def knn_scores(
+    features: Tensor, labels: Tensor, queries: Tensor, neighbours: int, classes: int
+) -> Tensor:
+    """(Q, K) votes of the ``neighbours`` most similar samples for each class.
+
+    Among classes with equally many votes the one with the most similar neighbour has more. With
+    fewer than ``neighbours`` training samples all of them vote.
 
     Args:
         features: (N, D); only directions count.
@@ -33,5 +43,5 @@ def knn_predict(
         votes = F.one_hot(labels[nearest], classes)  # (q, k, K)
         best = torch.where(votes.bool(), similarity.unsqueeze(2), -2.0).amax(dim=1)  # (q, K)
         # A similarity is at most 1, so divided by 4 it never outweighs a vote.
-        found.append((votes.sum(1) + best / 4).argmax(1))
+        found.append(votes.sum(1) + best / 4)
     return torch.cat(found)

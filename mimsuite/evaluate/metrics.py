@@ -1,4 +1,4 @@
-"""Figures of a classification: accuracy, class-balanced accuracy, confusion.
+"""Figures of a classification: accuracy, class-balanced and top-5 accuracy, confusion.
 
 Letters: N samples, K classes. All results are fractions from 0 to 1.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+_TOP = 5
+TOP5 = "top5_accuracy"  # its name in results
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
@@ -34,6 +37,38 @@ def scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
         "accuracy": accuracy(predicted, labels),
         "balanced_accuracy": balanced_accuracy(predicted, labels),
     }
+
+
+def has_top5(classes: int | None) -> bool:
+    """Whether top-5 accuracy says anything of that many classes."""
+    return classes is not None and classes > _TOP
+
+
+def ranks(table: Tensor, labels: Tensor) -> Tensor:
+    """(N,) int64: how many classes come before the true one, the best score first; of equal scores
+    the lower class. So 0 is a right answer by ``argmax``; scores that are no numbers count as the
+    best of another class and the worst of the true one.
+
+    Args:
+        table: (N, K) scores.
+        labels: (N,) int64; one beyond ``range(K)`` comes behind all K.
+    """
+    classes = table.shape[1]
+    own = table.gather(1, labels.clamp(max=classes - 1)[:, None])  # (N, 1)
+    before = torch.arange(classes, device=table.device) < labels[:, None]
+    # Its own class is not above itself, unless its score is no number: then it counts, too.
+    ahead = (~(table <= own) | ((table == own) & before)).sum(1)
+    return ahead.where(labels < classes, classes)
+
+
+def top5_accuracy(ranks: Tensor) -> float:
+    """Fraction of (N,) ranks below five."""
+    return float(in_top5(ranks).double().mean())
+
+
+def in_top5(ranks: Tensor) -> Tensor:
+    """(N,) bool."""
+    return ranks < _TOP
 
 
 def right_or_wrong(predicted: Tensor, labels: Tensor) -> str:

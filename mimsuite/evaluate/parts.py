@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mimsuite.data import views_of
+from mimsuite.batch import Batch
 from mimsuite.data.source import Source
-from mimsuite.errors import DataError, UserError
-from mimsuite.evaluate.features import normalized_batches
+from mimsuite.evaluate.scorer import Figure, Scorer
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
@@ -36,33 +35,52 @@ def segment(method: Method, source: Source, resolved: Resolved) -> dict[str, Any
         UserError: a method that does not segment.
         DataError: objects without class or parts.
     """
-    segmented: Any = getattr(method, "log_probabilities", None)
-    if segmented is None:
-        raise UserError(f"{resolved.recipe.method.name} tells no parts: train a point-segment one")
-    counts: Sequence[int] = resolved.recipe.target.parts
-    ious, labels, right, points = [], [], 0, 0
-    was_training = method.training
-    method.eval()
-    try:
-        with torch.inference_mode():
-            device = next(method.parameters()).device
-            views = views_of(resolved.recipe)
-            for batch in normalized_batches(source, resolved, device, views=views):
-                method.check(batch)
-                label, parts = batch.label, batch.views["parts"]
-                assert label is not None
-                found = own_parts(segmented(batch.views["points"], label), label, counts)
-                ious.append(shape_ious(found, parts, label, counts).cpu())
-                labels.append(label.cpu())
-                right += int((found == parts).sum())
-                points += parts.numel()
-    finally:
-        method.train(was_training)
-    if not labels:
-        raise DataError(f"{source.name} has no sample in split '{source.split}'")
-    return miou(torch.cat(ious), torch.cat(labels), source.classes) | {
-        "point_accuracy": right / points
-    }
+    scorer = PartScorer(resolved)
+    return scorer.report(scorer.collect(method, source), source)
+
+
+class JudgedObject(NamedTuple):
+    """One object: its mean IoU, its class, and how many of its points were right."""
+
+    iou: float
+    label: int
+    right: int
+    points: int
+
+
+class PartScorer(Scorer):
+    """Parts of objects whose class is known."""
+
+    ability = "log_probabilities"
+    labelled = True
+    main = "instance_miou"
+    figures = (
+        Figure("instance_miou", "instance mIoU"),
+        Figure("class_miou", "class mIoU"),
+        Figure("point_accuracy", "points"),
+    )
+
+    def judge(self, method: Any, batch: Batch) -> list[JudgedObject]:
+        label, parts = batch.label, batch.views["parts"]
+        assert label is not None
+        counts: Sequence[int] = self.recipe.target.parts
+        found = own_parts(method.log_probabilities(batch.views["points"], label), label, counts)
+        ious = shape_ious(found, parts, label, counts)
+        right = (found == parts).sum(1)
+        rows = zip(ious.tolist(), label.tolist(), right.tolist(), strict=True)
+        return [JudgedObject(*row, points=parts.shape[1]) for row in rows]
+
+    def measure(self, judged: Sequence[JudgedObject]) -> dict[str, float]:
+        means = self._means(judged, None)
+        return {figure.name: means[figure.name] for figure in self.figures}
+
+    def report(self, judged: Sequence[JudgedObject], source: Source) -> dict[str, Any]:
+        return self._means(judged, source.classes) | self.described()
+
+    def _means(self, judged: Sequence[JudgedObject], names: list[str] | None) -> dict[str, Any]:
+        ious, labels = (torch.tensor(column) for column in list(zip(*judged, strict=True))[:2])
+        right, points = (sum(column) for column in list(zip(*judged, strict=True))[2:])
+        return miou(ious, labels, names) | {"point_accuracy": right / points}
 
 
 def own_parts(scores: Tensor, label: Tensor, counts: Sequence[int]) -> Tensor:

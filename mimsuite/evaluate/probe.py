@@ -17,12 +17,20 @@ from torch import Tensor
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
-from mimsuite.evaluate.baselines import VARIANTS, majority, random_init
+from mimsuite.evaluate.baselines import VARIANTS, majority_scores, random_init
 from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
 from mimsuite.evaluate.features import PIXELS, FeatureSet, extract
-from mimsuite.evaluate.knn import knn_predict
+from mimsuite.evaluate.knn import knn_predict, knn_scores
 from mimsuite.evaluate.linear import LinearGrid, refit, search
-from mimsuite.evaluate.metrics import accuracy, right_or_wrong, scores
+from mimsuite.evaluate.metrics import (
+    TOP5,
+    accuracy,
+    has_top5,
+    ranks,
+    right_or_wrong,
+    scores,
+    top5_accuracy,
+)
 from mimsuite.evaluate.split import stratified_holdout
 from mimsuite.methods import Method
 
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
 Sets = dict[str, Tensor]
-Predict = Callable[[Sets, Sets], tuple[Tensor, dict[str, Any]]]
+Predict = Callable[[Sets, Sets], tuple[Tensor, dict[str, Any]]]  # (N, K) scores, what was chosen
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, A
 
     Returns:
         ``accuracy`` and ``balanced_accuracy`` of each variant (null where it was not asked for),
+        with more than five classes ``top5_accuracy``,
         ``chosen`` per variant, ``intervals`` of the gain over each baseline, ``right`` (per
         variant one character a test sample), ``n_train``, ``n_validation``, ``n_test``,
         ``classes``, ``seed``, ``protocol``, ``notes``.
@@ -138,7 +147,7 @@ def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, A
         labels, classes = data.train_labels, data.classes
         choice = search(train, labels, classes, data.parts, tried, data.seed)
         heads = refit(train, labels, classes, choice, tried, data.seed)
-        return heads.logits(test[choice.features])[:, 0].argmax(1), asdict(choice)
+        return heads.logits(test[choice.features])[:, 0], asdict(choice)
 
     steps = tried.steps(len(data.train_labels))
     return _result(
@@ -164,8 +173,8 @@ def knn(data: ProbeData, neighbours: int = 5) -> dict[str, Any]:
 
         figures = {name: right(name) for name in train}
         best = max(figures, key=figures.__getitem__)  # ties: the first, so the deepest layer
-        guess = knn_predict(train[best], labels, test[best], neighbours, data.classes)
-        return guess, {"features": best, "validation_accuracy": figures[best]}
+        votes = knn_scores(train[best], labels, test[best], neighbours, data.classes)
+        return votes, {"features": best, "validation_accuracy": figures[best]}
 
     return _result(
         data,
@@ -178,17 +187,24 @@ def knn(data: ProbeData, neighbours: int = 5) -> dict[str, Any]:
 
 
 def _result(data: ProbeData, predict: Predict, protocol: str) -> dict[str, Any]:
-    guesses: dict[str, Tensor] = {}
+    tables: dict[str, Tensor] = {}
     chosen: dict[str, Any] = {}
     for variant, sets in data.train.items():
-        guesses[variant], chosen[variant] = predict(sets, data.test[variant])
-    if "random_init" in guesses:
-        guesses["majority"] = majority(data.train_labels, len(data.test_labels))
+        tables[variant], chosen[variant] = predict(sets, data.test[variant])
+    if "random_init" in tables:
+        samples = len(data.test_labels)
+        tables["majority"] = majority_scores(data.train_labels, samples, data.classes)
+    guesses = {name: table.argmax(1) for name, table in tables.items()}
     measured = {name: scores(guess, data.test_labels) for name, guess in guesses.items()}
     result: dict[str, Any] = {
         figure: {name: measured[name][figure] if name in measured else None for name in VARIANTS}
         for figure in ("accuracy", "balanced_accuracy")
     }
+    if has_top5(data.classes):
+        result[TOP5] = {
+            name: top5_accuracy(ranks(tables[name], data.test_labels)) if name in tables else None
+            for name in VARIANTS
+        }
     return result | {
         "chosen": chosen,
         "intervals": _intervals(guesses, data.test_labels, data.seed),

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from mimsuite import config
 from mimsuite.data import open_fold
-from mimsuite.evaluate.metrics import balanced_accuracy
+from mimsuite.evaluate.scorer import Figure
 from mimsuite.report.console import say
 
 if TYPE_CHECKING:
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 _FOLDS = 5  # a fifth of the training split is held out
 
-# Trains by a recipe in a folder and predicts a source: (predicted, true) classes.
-Trial = Callable[["Resolved", Path, "Source"], tuple[Tensor, Tensor]]
+# Trains by a recipe in a folder and scores on a source.
+Trial = Callable[["Resolved", Path, "Source"], float]
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Choice:
     """What was tried and taken.
 
     Attributes:
-        lr: the rate with the best balanced accuracy on the held-out fold, the lower on a tie.
-        tried: rate -> that accuracy.
+        lr: the rate with the best figure on the held-out fold, the lower on a tie.
+        tried: rate -> that figure.
     """
 
     lr: float
@@ -42,12 +40,15 @@ class Choice:
         return {"learning_rate": self.lr, "tried": tried}
 
 
-def choose_rate(recipe: Resolved, factors: Sequence[float], out: Path, trial: Trial) -> Choice:
+def choose_rate(
+    recipe: Resolved, factors: Sequence[float], out: Path, trial: Trial, figure: Figure
+) -> Choice:
     """Train once for each rate without a fifth of the training split, and score on that fifth.
 
     Args:
         factors: of the recipe's rate.
         out: folder for the trials' runs.
+        figure: what trials give.
     """
     trials = config.with_overrides(recipe, {"data.folds": _FOLDS, "data.fold": 0}, "rate grid")
     held = open_fold(trials.recipe)
@@ -56,8 +57,8 @@ def choose_rate(recipe: Resolved, factors: Sequence[float], out: Path, trial: Tr
     for factor in sorted(factors):
         lr = recipe.recipe.lr * factor
         one = with_rate(trials, lr)
-        tried[lr] = balanced_accuracy(*trial(one, out / f"lr-{lr:g}", held))
-        say(f"rate {lr:g}: balanced accuracy {100 * tried[lr]:.1f} % on {len(held)} held out")
+        tried[lr] = trial(one, out / f"lr-{lr:g}", held)
+        say(f"rate {lr:g}: {figure.title} {figure.text(tried[lr])} on {len(held)} held out")
     return Choice(max(tried, key=lambda lr: tried[lr]), tried)
 
 

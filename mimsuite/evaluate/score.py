@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mimsuite.batch import Batch
 from mimsuite.data import views_of
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, Preempted, UserError
+from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
 from mimsuite.evaluate.features import normalized_batches
-from mimsuite.evaluate.metrics import confusion, scores
+from mimsuite.evaluate.metrics import (
+    TOP5,
+    confusion,
+    has_top5,
+    in_top5,
+    ranks,
+    right_or_wrong,
+    scores,
+    top5_accuracy,
+)
+from mimsuite.evaluate.scorer import Figure, Scorer
+from mimsuite.evaluate.sources import class_count
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
@@ -19,10 +33,23 @@ if TYPE_CHECKING:
     from mimsuite.train.preempt import StopFlag
 
 
+class Judged(NamedTuple):
+    """How a sample was classified.
+
+    Attributes:
+        predicted, label: the class it was taken for, and its own.
+        rank: how many classes came before its own; see :func:`~mimsuite.evaluate.metrics.ranks`.
+    """
+
+    predicted: int
+    label: int
+    rank: int
+
+
 def classify(
     method: Method, source: Source, resolved: Resolved, stop: StopFlag | None = None
-) -> tuple[Tensor, Tensor]:
-    """Predicted and true classes of all labelled samples, (N,) int64 each, on the CPU.
+) -> list[Judged]:
+    """How each labelled sample was classified.
 
     Args:
         method: one with ``logits(images)``, or of what else the modality's main view is; on the
@@ -41,7 +68,7 @@ def classify(
             f"probe it with mimsuite linear-probe"
         )
     views = views_of(resolved.recipe).test()
-    predicted, labels = [], []
+    judged: list[Judged] = []
     was_training = method.training
     method.eval()
     try:
@@ -54,13 +81,18 @@ def classify(
                     scores_of = merged(logits_of(batch.views[views.main]), views.rows)
                     label = batch.label[: len(scores_of)]
                     known = label >= 0
-                    predicted.append(scores_of.argmax(1)[known].cpu())
-                    labels.append(label[known].cpu())
+                    judged += judged_by(scores_of[known], label[known])
     finally:
         method.train(was_training)
-    if not sum(map(len, labels)):
+    if not judged:
         raise DataError(f"{source.name} has no labels in split '{source.split}'")
-    return torch.cat(predicted), torch.cat(labels)
+    return judged
+
+
+def judged_by(table: Tensor, labels: Tensor) -> list[Judged]:
+    """Of (N, K) scores and (N,) true classes."""
+    columns = torch.stack([table.argmax(1), labels, ranks(table, labels)], dim=1)
+    return [Judged(*row) for row in columns.tolist()]
 
 
 def merged(logits: Tensor, rows: int) -> Tensor:
@@ -88,3 +120,72 @@ def report(predicted: Tensor, labels: Tensor, names: list[str] | None) -> dict[s
         "per_class": classes,
         "confusion": table.tolist(),
     }
+
+
+class ClassScorer(Scorer):
+    """One class a sample. With more than five classes there is a top-5 accuracy, too."""
+
+    ability = "logits"
+    labelled = True
+    figures: tuple[Figure, ...] = (
+        Figure("accuracy", "accuracy"),
+        Figure("balanced_accuracy", "balanced"),
+    )
+    main = "balanced_accuracy"
+
+    def __init__(self, resolved: Resolved) -> None:
+        super().__init__(resolved)
+        self.top5 = has_top5(getattr(self.recipe.target, "classes", None))
+        if self.top5:
+            self.figures = (*self.figures, Figure(TOP5, "top-5"))
+
+    def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Judged]:
+        return classify(method, source, self.resolved, stop)
+
+    def judge(self, method: Any, batch: Batch) -> list[Judged]:
+        raise NotImplementedError("a class may be told from several views: see classify")
+
+    def measure(self, judged: Sequence[Judged]) -> dict[str, float]:
+        found = scores(*columns(judged))
+        return found | {TOP5: top5_accuracy(_ranks(judged))} if self.top5 else found
+
+    def told_by(self, train: Source) -> dict[str, Any]:
+        return {"target.classes": class_count(train)}
+
+    def gains(self, ours: Sequence[Judged], theirs: Sequence[Judged]) -> dict[str, Any]:
+        right = []
+        for judged in (ours, theirs):
+            predicted, labels = columns(judged)
+            right.append(predicted == labels)
+        weights = {"accuracy": None, "balanced_accuracy": balancing_weights(labels)}
+        found = {
+            name: paired_interval(*right, weights=weight).as_dict()
+            for name, weight in weights.items()
+        }
+        if self.top5:
+            near = (in_top5(_ranks(judged)) for judged in (ours, theirs))
+            found[TOP5] = paired_interval(*near).as_dict()
+        return found
+
+    def details(self, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
+        """Which test samples each method had right, ``labels`` of the same, ``classes``."""
+        pairs = {name: columns(one) for name, one in judged.items()}
+        labels = next(iter(pairs.values()))[1]
+        return {
+            "right": {name: right_or_wrong(*pair) for name, pair in pairs.items()},
+            "labels": labels.tolist(),
+            "classes": self.recipe.target.classes,
+        }
+
+    def report(self, judged: Sequence[Judged], source: Source) -> dict[str, Any]:
+        return self.measure(judged) | report(*columns(judged), source.classes)
+
+
+def columns(judged: Sequence[Judged]) -> tuple[Tensor, Tensor]:
+    """(N,) predicted and (N,) true classes."""
+    predicted, labels, _ = torch.tensor(judged, dtype=torch.int64).unbind(1)
+    return predicted, labels
+
+
+def _ranks(judged: Sequence[Judged]) -> Tensor:
+    return torch.tensor([one.rank for one in judged])

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from mimsuite.evaluate.metrics import TOP5
 from mimsuite.report.console import say, stderr, warn
 from mimsuite.report.text import clean
 
@@ -20,21 +21,24 @@ _WORDS = {
     "from_scratch": "from scratch",
     "from_scratch_equal_compute": "scratch, equal compute",
 }
+_MAIN = "balanced_accuracy"  # of results that name no figures
 _MOST_CLASSES = 20
 
 
 def show_result(title: str, result: Mapping[str, Any]) -> None:
-    """Accuracies of all variants, the gain over each with its interval, and how it was measured."""
-    columns = ["accuracy", "balanced"]
+    """Figures of all variants, the gain over each with its interval, and how it was measured."""
+    figures = _figures_of(result)
+    main = next(figure for figure in figures if figure["name"] == result.get("main", _MAIN))
+    columns = [figure["title"] for figure in figures]
     rows = {
-        variant: [percent(accuracy), percent(result["balanced_accuracy"][variant])]
-        for variant, accuracy in result["accuracy"].items()
-        if accuracy is not None
+        variant: [_text(result[figure["name"]][variant], figure) for figure in figures]
+        for variant, value in result[main["name"]].items()
+        if value is not None
     }
     if result["intervals"]:
         columns.append("gain over it")
         for variant, cells in rows.items():
-            cells.append(_gain(result["intervals"].get(variant)))
+            cells.append(_gain(result["intervals"].get(variant), main))
     if result.get("chosen"):
         columns.append("chosen on validation")
         for variant, cells in rows.items():
@@ -43,15 +47,29 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
     for variant, cells in rows.items():
         table.add_row(_WORDS.get(variant, variant), *cells)
     stderr().print(table)
+    classes = f"{result['classes']} classes, " if "classes" in result else ""
     say(
-        f"{result['n_train']} training and {result['n_test']} test samples, "
-        f"{result['classes']} classes, seed {result['seed']}"
+        f"{result['n_train']} training and {result['n_test']} test samples, {classes}"
+        f"seed {result['seed']}"
     )
     say(result["protocol"])
     if result["intervals"]:
-        say("gain: balanced accuracy of pretrained minus the row's, points [95 % interval]")
+        name = "balanced accuracy" if main["name"] == _MAIN else main["title"]
+        unit = "points" if main["unit"] == "%" else main["unit"]
+        say(f"gain: {name} of pretrained minus the row's, {unit} [95 % interval]")
     for note in result["notes"]:
         warn(note)
+
+
+def show_report(title: str, result: Mapping[str, Any]) -> None:
+    """Figures of one trained method."""
+    if "per_class" in result and "accuracy" in result:
+        show_classes(title, result)
+        return
+    table = _table(title, ["", *(figure["title"] for figure in _figures_of(result))])
+    table.add_row("", *(_text(result[figure["name"]], figure) for figure in _figures_of(result)))
+    stderr().print(table)
+    say(f"{result['n_test']} test samples")
 
 
 def show_classes(title: str, result: Mapping[str, Any]) -> None:
@@ -64,9 +82,10 @@ def show_classes(title: str, result: Mapping[str, Any]) -> None:
     if len(by_class) > _MOST_CLASSES:
         table.add_row(f"... {len(by_class) - _MOST_CLASSES} better ones", "", "")
     stderr().print(table)
+    top5 = f"top-5 {percent(result[TOP5])}, " if TOP5 in result else ""
     say(
-        f"accuracy {percent(result['accuracy'])}, balanced {percent(result['balanced_accuracy'])} "
-        f"on {result['n_test']} samples"
+        f"accuracy {percent(result['accuracy'])}, {top5}"
+        f"balanced {percent(result['balanced_accuracy'])} on {result['n_test']} samples"
     )
 
 
@@ -90,12 +109,29 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def _gain(intervals: Mapping[str, Any] | None) -> str:
-    """In percentage points, with the bounds of the interval."""
+def _figures_of(result: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    """Those that the result describes, or else the accuracies."""
+    titles = {"accuracy": "accuracy", _MAIN: "balanced", TOP5: "top-5"}
+    known = [
+        {"name": name, "title": title, "unit": "%"}
+        for name, title in titles.items()
+        if name in result
+    ]
+    return result.get("figures") or known
+
+
+def _text(value: float, figure: Mapping[str, str]) -> str:
+    return percent(value) if figure["unit"] == "%" else f"{value:.2f} {figure['unit']}"
+
+
+def _gain(intervals: Mapping[str, Any] | None, figure: Mapping[str, str]) -> str:
+    """In percentage points, or the figure's unit, with the bounds of the interval."""
     if intervals is None:
         return ""
-    gain = intervals["balanced_accuracy"]
-    return f"{100 * gain['difference']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+    gain = intervals[figure["name"]]
+    factor = 100 if figure["unit"] == "%" else 1
+    value, low, high = (factor * gain[key] for key in ("difference", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _chosen(choice: Mapping[str, Any] | None) -> str:

@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 
 
 def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
+    """:func:`open_splits` of a source with labels."""
+    return open_splits(resolved, labelled=True)
+
+
+def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source | None]:
     """(training split, test split or None where the source has none).
 
     Tested is on ``data.fold`` where the set is cut into folds, else on ``eval.split``; a source
     without that split is tested on its ``test``, else ``val``.
+
+    Args:
+        labelled: whether they must have class labels.
 
     Raises:
         DataError: the source has no labels.
@@ -24,14 +32,16 @@ def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
     """
     recipe = resolved.recipe
     train = open_training_set(recipe)
-    require_labels(train)
+    if labelled:
+        require_labels(train)
     if (held := open_fold(recipe)) is not None:
         return train, held
     existing = source_splits(recipe.data.source, decoder=train.decoder)
     for split in (recipe.eval.split, "test", "val"):
         if split in existing and split != recipe.data.split:
             test = open_split(recipe, split)
-            require_labels(test)
+            if labelled:
+                require_labels(test)
             return train, test
     return train, None
 

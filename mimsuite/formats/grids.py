@@ -2,10 +2,13 @@
 
 ``rgbsigma`` is (X, Y, Z, 4), or flat (X * Y * Z, 4) with x running fastest and ``resolution`` =
 (X, Y, Z) beside it; the last channel is density. ``density_kind`` says whether that is ``log``,
-``linear`` or ``alpha``.
+``linear`` or ``alpha``. What is in the scene may be said beside it: ``boxes`` (G, 7) or (G, 6) in
+voxels, and ``labels`` (X, Y, Z), a class for every voxel, 0 = none.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,26 +20,48 @@ LONGEST_SIDE = 512  # voxels
 _KINDS = "fiubU"
 _TYPES = ("uint8", "float16", "float32")
 _DENSITIES = ("log", "linear", "alpha")
+_MOST_LABELS = 255
 _STEP = 0.01  # length in which light is absorbed, for pictures of files that name none
 _TILE = 96
 _CUT = 0.2  # of the depth, in pictures
 
 
-def read(data: bytes) -> tuple[np.ndarray, str | None, float | None]:
-    """((X, Y, Z, 4) as stored, kind of density, length that absorbs light); None: not said.
+class StoredGrid(NamedTuple):
+    """A file's content; None: not said.
+
+    Attributes:
+        values: (X, Y, Z, 4) as stored.
+        density_kind: of its last channel.
+        delta: length that absorbs light.
+        boxes: (G, 7) float32: centre, sides, yaw about z in radians; voxel i covers i to i + 1.
+        labels: (X, Y, Z) uint8.
+    """
+
+    values: np.ndarray
+    density_kind: str | None
+    delta: float | None
+    boxes: np.ndarray | None
+    labels: np.ndarray | None
+
+
+def read(data: bytes) -> StoredGrid:
+    """Read a scene.
 
     Raises:
         CorruptSample: kind ``too-large`` or ``decode``.
     """
     arrays = read_npz(data, _KINDS, MOST_BYTES)
     delta = float(arrays["delta"]) if "delta" in arrays and arrays["delta"].size == 1 else None
-    return _grid(arrays), _density_kind(arrays), delta
+    grid = _grid(arrays)
+    labels = _labels(arrays, grid.shape[:3])
+    return StoredGrid(grid, _density_kind(arrays), delta, _boxes(arrays), labels)
 
 
 def facts(data: bytes) -> dict[str, int | float | str]:
     """Sides in voxels, share of voxels that are occupied, type and kind of density."""
     arrays = read_npz(data, _KINDS, MOST_BYTES)
     grid = _grid(arrays)
+    _boxes(arrays), _labels(arrays, grid.shape[:3])  # what is wrong with them shows here, too
     return {
         "x": grid.shape[0],
         "y": grid.shape[1],
@@ -88,6 +113,35 @@ def _grid(arrays: dict[str, np.ndarray]) -> np.ndarray:
     if np.isnan(grid.astype(np.float32, copy=False)).any():
         raise CorruptSample("decode", "not-a-number among its values")
     return grid
+
+
+def _boxes(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """(G, 7), whether stored so or as (G, 6) lower and upper corners."""
+    if "boxes" not in arrays:
+        return None
+    boxes = arrays["boxes"]
+    if boxes.ndim != 2 or boxes.shape[1] not in (6, 7) or boxes.dtype.kind not in "fiu":
+        raise CorruptSample("decode", f"boxes of shape {boxes.shape}; known are (G, 6) and (G, 7)")
+    boxes = boxes.astype(np.float32)
+    if boxes.shape[1] == 6:
+        low, high = boxes[:, :3], boxes[:, 3:]
+        boxes = np.concatenate([(low + high) / 2, high - low, np.zeros((len(boxes), 1))], axis=1)
+    if not np.isfinite(boxes).all() or (boxes[:, 3:6] <= 0).any():
+        raise CorruptSample("decode", "boxes that are not finite, or have a side of 0 or less")
+    return boxes.astype(np.float32)
+
+
+def _labels(arrays: dict[str, np.ndarray], sides: tuple[int, ...]) -> np.ndarray | None:
+    if "labels" not in arrays:
+        return None
+    labels = arrays["labels"]
+    if labels.shape != sides or labels.dtype.kind not in "iu":
+        raise CorruptSample(
+            "decode", f"labels of shape {labels.shape} and {labels.dtype} in a grid of {sides}"
+        )
+    if labels.min() < 0 or labels.max() > _MOST_LABELS:
+        raise CorruptSample("decode", f"labels outside of 0 to {_MOST_LABELS}")
+    return labels.astype(np.uint8)
 
 
 def _density_kind(arrays: dict[str, np.ndarray]) -> str | None:

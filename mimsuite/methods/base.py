@@ -129,6 +129,11 @@ class Method(nn.Module):
         there, for what has another name or place here."""
         return {}
 
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Weights of a pretrained model, under our names, as ``--init-from`` shall take them, and
+        lines for people; raises a ``UserError`` for weights that cannot be fitted."""
+        return state, []
+
     # --- what the optimizer asks ---
 
     def layer_count(self) -> int:

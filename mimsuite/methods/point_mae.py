@@ -25,7 +25,7 @@ from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import PointDecoder, PointTransformer
 from mimsuite.models.names import Names
 from mimsuite.noise import Noise
-from mimsuite.targets import chamfer
+from mimsuite.targets.chamfer import chamfer
 from mimsuite.tokens import Groups
 
 

@@ -31,9 +31,11 @@ class ResidualConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width_in, ...) -> (B, width_out, ...) of the same size."""
-        out = F.leaky_relu(_norm(self.conv1(x)), _SLOPE)
-        out = _norm(self.conv2(out))
-        return F.leaky_relu(out + (x if self.conv3 is None else _norm(self.conv3(x))), _SLOPE)
+        out = F.leaky_relu(instance_norm(self.conv1(x)), _SLOPE)
+        out = instance_norm(self.conv2(out))
+        return F.leaky_relu(
+            out + (x if self.conv3 is None else instance_norm(self.conv3(x))), _SLOPE
+        )
 
 
 class Up(nn.Module):
@@ -66,21 +68,26 @@ class VolumeDecoder(nn.Module):
             self.out = nn.Conv3d(width // 2, channels, 1)
 
     def forward(self, features: Features) -> Tensor:
-        first, second, third, last = (_channels_first(*stage) for stage in features.maps)
+        first, second, third, last = (channels_first(*stage) for stage in features.maps)
         x = self.up2(self.up3(self.up4(last, third), second), first)  # (B, E, R/p, R/p, R/p)
         if not self.light:
             return self.out(self.up1(x))
-        p = self.patch
-        x = self.out(x).unflatten(1, (-1, p, p, p))  # (B, 4, p, p, p, X, Y, Z)
-        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        return unfold_voxels(self.out(x), self.patch)
 
 
-def _channels_first(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+def unfold_voxels(x: Tensor, p: int) -> Tensor:
+    """(B, C p p p, X, Y, Z) of tokens -> (B, C, X p, Y p, Z p) of their voxels."""
+    x = x.unflatten(1, (-1, p, p, p)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def channels_first(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """(B, N, C) tokens of a stage -> (B, C, X, Y, Z)."""
     return tokens.transpose(1, 2).unflatten(2, grid)
 
 
-def _norm(x: Tensor) -> Tensor:
+def instance_norm(x: Tensor) -> Tensor:
+    """Without affine parameters; (B, C, X, Y, Z)."""
     if x[0, 0].numel() == 1:  # torch refuses it while training; the result is the same: zero
         return x - x
     return F.instance_norm(x, eps=_EPS)

@@ -118,6 +118,7 @@ def _probes(path: Path) -> Iterator[Markup]:
             for key in ("accuracy", "balanced_accuracy")
         )
         if not accuracy:
+            yield from _described(title, result)
             continue
         yield tag("h3", title)
         names = [*_COMPARED, *(name for name in accuracy if name not in _COMPARED)]
@@ -138,6 +139,32 @@ def _probes(path: Path) -> Iterator[Markup]:
         protocol = result.get("protocol")
         text = protocol if isinstance(protocol, str) else shown_value(protocol) if protocol else ""
         yield tag("p", f"{counts}. {text}", class_="faint")
+
+
+def _described(title: str, result: dict[str, Any]) -> Iterator[Markup]:
+    """Of results that say which figures they have."""
+    figures = result.get("figures")
+    if not isinstance(figures, list):
+        return
+    figures = [figure for figure in figures if isinstance(figure, dict)]
+    known = [figure for figure in figures if isinstance(result.get(figure.get("name")), dict)]
+    names = [name for name in result[known[0]["name"]]] if known else []
+    rows = [
+        (_COMPARED.get(name, name), *(_figure(result[f["name"]].get(name), f) for f in known))
+        for name in names
+        if result[known[0]["name"]][name] is not None
+    ]
+    if rows:
+        yield tag("h3", title)
+        yield table(rows, ("", *(figure.get("title", "") for figure in known)))
+        counts = f"{result.get('n_train', '?')} training and {result.get('n_test', '?')} test"
+        yield tag("p", f"{counts} samples. {result.get('protocol', '')}", class_="faint")
+
+
+def _figure(value: Any, figure: dict[str, Any]) -> Markup:
+    if figure.get("unit") == "%" or not isinstance(value, int | float):
+        return _percent(value)
+    return tag("span", f"{value:.2f} {figure.get('unit', '')}", class_="number")
 
 
 def _percent(value: Any) -> Markup:

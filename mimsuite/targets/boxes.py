@@ -24,6 +24,14 @@ def corners(boxes: Tensor) -> Tensor:
     return turned + boxes[..., None, :2]
 
 
+def outer_boxes(boxes: Tensor) -> Tensor:
+    """(..., 7) smallest boxes of yaw 0 around (..., 7) boxes."""
+    footprint = corners(boxes)
+    low, high = footprint.amin(-2), footprint.amax(-2)  # (..., 2)
+    flat = [(low + high) / 2, boxes[..., 2:3], high - low, boxes[..., 5:6]]
+    return torch.cat([*flat, torch.zeros_like(boxes[..., :1])], dim=-1)
+
+
 def intersection_area(a: Tensor, b: Tensor) -> Tensor:
     """(...) float64 area that (..., 4, 2) convex quadrilaterals share, counter-clockwise corners.
 
@@ -50,7 +58,7 @@ def intersection_area(a: Tensor, b: Tensor) -> Tensor:
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """(...) float64 intersection over union of the volumes of (..., 7) boxes, pair by pair."""
-    shared, union = _volumes(a, b)
+    shared, union = volumes(a, b)
     return shared / union
 
 
@@ -64,7 +72,7 @@ def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
 def giou_loss(a: Tensor, b: Tensor) -> Tensor:
     """(N,) ``1 - IoU + (hull - union) / hull`` of (N, 7) pairs; the hull is the smallest box
     around both, of any yaw (Rezatofighi et al., arXiv:1902.09630)."""
-    shared, union = _volumes(a, b)
+    shared, union = volumes(a, b)
     hull = _hull_sides(a, b).prod(-1)
     return 1 - shared / union + (hull - union) / hull
 
@@ -98,8 +106,8 @@ def _hull_sides(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([footprint, height[:, None]], dim=-1)
 
 
-def _volumes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Shared volume and volume of the union."""
+def volumes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """(...) float64 shared volume and volume of the union of (..., 7) pairs."""
     a, b = a.double(), b.double()
     area = intersection_area(corners(a), corners(b))
     top = torch.minimum(a[..., 2] + a[..., 5] / 2, b[..., 2] + b[..., 5] / 2)

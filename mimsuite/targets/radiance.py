@@ -68,6 +68,14 @@ def _share(error: Tensor, counted: Tensor) -> Tensor:
     return (error * counted).sum() / counted.sum().clamp_min(1)
 
 
+def colour_error(prediction: Tensor, grid: Tensor, occupied: float) -> tuple[Tensor, Tensor]:
+    """(B,) sums of the squared error of colour, a mean of its channels, over the voxels of opacity
+    above ``occupied``, and (B,) how many there are; in float32. Both grids (B, 4, R, R, R)."""
+    counted = grid[:, 3:].float() > occupied
+    error = (prediction[:, :3].float() - grid[:, :3].float()).square().mean(1, keepdim=True)
+    return (error * counted).flatten(1).sum(1), counted.flatten(1).sum(1)
+
+
 def valid_voxels(sizes: Tensor, side: int) -> Tensor:
     """(B, 1, R, R, R) bool: voxels of scenes of (B, 3) ``sizes``, not of their padding."""
     at = torch.arange(side, device=sizes.device)

@@ -80,5 +80,5 @@ def test_clouds_without_parts_are_refused(shapes: str, tmp_path: Path) -> None:
     views = views_of(recipe(shapes).recipe)
     with pytest.raises(CorruptSample, match="without a column of parts"):
         views.evaluate(source.decode(source.read(0, 0)))
-    with pytest.raises(UserError, match="--parts is for points"):
+    with pytest.raises(UserError, match="--parts is for points and grids"):
         synthesise("image", tmp_path / "image", count=2, parts=True)

@@ -68,6 +68,15 @@ def test_all_figures_are_there_and_colours_are_easy(probe, data: ProbeData) -> N
     assert gain["difference"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("probe", [lambda d: linear_probe(d, QUICK), lambda d: knn(d, 3)])
+def test_many_classes_have_a_top5_accuracy(probe) -> None:
+    train, test = (torch.eye(8).repeat(count, 1) for count in (12, 3))
+    result = probe(made(train, test, classes=8))
+    assert result["top5_accuracy"]["pretrained"] == 1.0
+    assert result["top5_accuracy"]["majority"] is None
+    assert "top5_accuracy" not in probe(made(train, test, classes=5))
+
+
 def test_without_baselines_their_figures_are_null(resolved: Resolved) -> None:
     train, test = open_labelled(resolved)
     result = knn(probe_data(build(resolved.recipe), resolved, train, test))

@@ -137,3 +137,17 @@ def test_smoothing_keeps_constants_and_skips_gaps():
     assert smoothed([3.0], 1) == [3.0]
     line = smoothed([float(i) for i in range(50)], 5)
     assert line[25] == pytest.approx(25.0, abs=0.01)  # nothing lags behind
+
+
+def test_page_shows_figures_of_any_kind(full_run):
+    figures = [
+        {"name": "ap_25", "title": "AP25", "unit": "%"},
+        {"name": "psnr", "title": "PSNR", "unit": "dB"},
+    ]
+    values = {"ap_25": {"pretrained": 0.5, "from_scratch": None}, "psnr": {"pretrained": 21.5}}
+    (full_run.path / "finetune.json").write_text(json.dumps({"figures": figures, **values}))
+    found = checked(write_page(full_run.path).read_text())
+    for text in ("AP25", "50.0 %", "21.50 dB"):
+        assert text in found.text
+    (full_run.path / "finetune.json").write_text(json.dumps({"figures": [1, {}], "protocol": EVIL}))
+    checked(write_page(full_run.path).read_text())

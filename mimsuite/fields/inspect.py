@@ -1,0 +1,97 @@
+"""What a stored grid looks like: figures, and pictures of three slices.
+
+Letters: (X, Y, Z) voxels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mimsuite.errors import CorruptSample, DataError, UserError
+from mimsuite.fields.check import facts_of
+from mimsuite.fields.sample import Grid
+from mimsuite.formats import grids
+from mimsuite.formats.arrays import read_npz
+from mimsuite.targets.radiance import opacity
+
+_BINS = 10
+_SIDE = 384  # pixels of the longer side of a picture, at least
+_OCCUPIED = 0.01
+
+
+def inspect_grid(
+    file: Path, density_kind: str | None = None, delta: float = 0.01, slices: Path | None = None
+) -> dict[str, Any]:
+    """Figures of a stored grid.
+
+    Args:
+        density_kind, delta: where the file does not say.
+        slices: folder for three pictures, the middle of each axis.
+
+    Raises:
+        DataError: not a radiance grid.
+        UserError: its density is of an unknown kind.
+    """
+    try:
+        data = file.read_bytes()
+        stored = grids.read(data)
+        arrays = read_npz(data, "fiubU", grids.MOST_BYTES)
+    except OSError as fault:
+        raise DataError(f"cannot read {file}: {fault.strerror}") from None
+    except CorruptSample as fault:
+        raise DataError(f"{file}: {fault}") from None
+    values: np.ndarray = stored.values.astype(np.float32)
+    kind = stored.density_kind or density_kind
+    if stored.values.dtype == np.uint8:
+        values, kind = values / 255, "alpha"
+    if kind is None:
+        raise UserError(f"{file} does not say what its density is: give --density log or linear")
+    sides = np.array(values.shape[:3])
+    box = np.stack([arrays.get("bbox_min", np.zeros(3)), arrays.get("bbox_max", sides - 1.0)])
+    grid = Grid(values, box, kind, stored.delta or delta)
+    alpha = opacity(torch.from_numpy(values[..., 3]), kind, grid.delta).numpy()
+    counts, _ = np.histogram(alpha, bins=_BINS, range=(0, 1))
+    found = facts_of(grid) | {
+        "opacity_histogram": [round(float(share), 4) for share in counts / alpha.size],
+        "up_guess": guess_up(alpha),
+        "boxes": None if stored.boxes is None else len(stored.boxes),
+        "labels": None if stored.labels is None else sorted(map(int, np.unique(stored.labels))),
+    }
+    if slices is not None:
+        found["slices"] = [str(path) for path in _write_slices(values, alpha, slices, file.stem)]
+    return found
+
+
+def guess_up(alpha: np.ndarray) -> str:
+    """The axis with the fullest outermost layer, the floor, and the end that it is not at:
+    ``z``, ``-y`` ...; ``?`` for an empty grid."""
+    full = alpha > _OCCUPIED
+    shares = {
+        name: float(full.take(at, axis).mean())
+        for axis, letter in enumerate("xyz")
+        for name, at in ((letter, 0), (f"-{letter}", -1))
+    }
+    best = max(shares, key=lambda name: (shares[name], name == "z"))
+    return best if shares[best] > 0 else "?"
+
+
+def _write_slices(values: np.ndarray, alpha: np.ndarray, folder: Path, name: str) -> list[Path]:
+    """The middle of each axis, on white, as large as pixels allow; the last axis left upwards."""
+    from PIL import Image
+
+    paths = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for axis, letter in enumerate("xyz"):
+        at = alpha.shape[axis] // 2
+        colour, seen = values[..., :3].take(at, axis), alpha.take(at, axis)[..., None]
+        cut = np.clip(np.nan_to_num(colour), 0, 1) * seen + 1 - seen  # (A, B, 3)
+        pixels = (cut.transpose(1, 0, 2)[::-1] * 255).round().astype(np.uint8)
+        times = max(1, -(-_SIDE // max(pixels.shape[:2])))
+        picture = Image.fromarray(pixels.repeat(times, 0).repeat(times, 1))
+        paths.append(folder / f"{name}-{letter}.png")
+        picture.save(paths[-1])
+    return paths

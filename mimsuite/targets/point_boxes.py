@@ -1,0 +1,168 @@
+"""Boxes told by the points of a pyramid: which point tells which box, and the losses.
+
+FCOS (Tian et al., arXiv:1904.01355) with one more axis, as NeRF-RPN (Hu et al., arXiv:2211.11646)
+has it. Sizes are those of the box around a turned box.
+
+Letters: B scenes, N points of all levels, M boxes of a scene at most, K points that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mimsuite.config.scenes import BoxTargetSection
+from mimsuite.targets.box_code import decode_boxes
+from mimsuite.targets.boxes import outer_boxes, volumes
+
+_PER_BOX = 54  # points at most: 27 near the centre, on the two levels that a box may be told by
+_LEAST = 1e-2  # voxels: distances below are none; a box of no size has no gradient
+
+
+def level_points(grid: Sequence[int], stride: int, device: torch.device | str = "cpu") -> Tensor:
+    """(N, 3) float32 places of a level's points in voxels, z fastest."""
+    axes = [torch.arange(n, device=device) * stride + stride // 2 for n in grid]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2).float()
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Of each point of B scenes.
+
+    Attributes:
+        box: (B, N) int64 number of the box that it tells; 0 where it tells none.
+        tells: (B, N) bool.
+        known: (B, N) bool: whether it lies in the scene, not in its padding.
+        centre: (B, N) float32 how near the middle of its box, in [0, 1].
+    """
+
+    box: Tensor
+    tells: Tensor
+    known: Tensor
+    centre: Tensor
+
+
+def assign(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    sizes: Tensor,
+    section: BoxTargetSection,
+) -> Assignment:
+    """Points near the centre of a box that is of their level's size tell it; of several boxes the
+    smallest.
+
+    Args:
+        levels: (n, 3) places of each level's points.
+        boxes: (B, M, 7), rows of zeros for none.
+        sizes: (B, 3) of the scenes in voxels.
+    """
+    bounds = [-1.0, *map(float, section.reach), torch.inf]
+    rows = [
+        [
+            _of_level(points, bounds[i], bounds[i + 1], stride * section.radius, *scene)
+            for i, (points, stride) in enumerate(zip(levels, strides, strict=True))
+        ]
+        for scene in zip(boxes, sizes, strict=True)
+    ]
+    columns = ([torch.cat(parts) for parts in zip(*row, strict=True)] for row in rows)
+    box, tells, known, centre = (torch.stack(parts) for parts in zip(*columns, strict=True))
+    return Assignment(box, tells, known, centre)
+
+
+def _of_level(
+    points: Tensor, low: float, high: float, radius: float, boxes: Tensor, size: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four columns of an assignment, (n,) each."""
+    outer = outer_boxes(boxes)
+    middle, half = outer[:, :3], outer[:, 3:6] / 2  # (M, 3)
+    offset = points[:, None] - middle  # (n, M, 3)
+    distances = torch.cat([half + offset, half - offset], dim=-1)  # (n, M, 6)
+    farthest = distances.amax(-1)
+    near = (offset.abs() < half.clamp_max(radius)).all(-1)
+    known = (points < size).all(-1)  # (n,)
+    fits = near & (farthest >= low) & (farthest <= high) & known[:, None]
+    volume = outer[:, 3:6].prod(-1).expand_as(fits).masked_fill(~fits, torch.inf)
+    smallest, box = volume.min(-1)  # (n,)
+    tells = smallest.isfinite()
+    own = distances.gather(1, box[:, None, None].expand(-1, 1, 6)).squeeze(1)  # (n, 6)
+    pairs = own.clamp_min(0).unflatten(-1, (2, 3))  # to the lower and to the upper face
+    ratios = pairs.amin(1) / pairs.amax(1).clamp_min(_LEAST)
+    # The square root of three ratios, as published, where FCOS has that of two.
+    centre = ratios.prod(-1).sqrt()
+    return box * tells, tells, known, centre * tells
+
+
+@dataclass(frozen=True)
+class BoxLoss:
+    """Means over the points that tell a box; ``count`` is how many, at least 1."""
+
+    score: Tensor
+    box: Tensor
+    centre: Tensor
+    count: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.score + self.box + self.centre
+
+
+def box_loss(
+    score: Tensor,
+    centre: Tensor,
+    code: Tensor,
+    points: Tensor,
+    boxes: Tensor,
+    assigned: Assignment,
+    section: BoxTargetSection,
+) -> BoxLoss:
+    """Focal loss of all points; of those that tell a box its overlap, and how near its middle.
+
+    Args:
+        score, centre: (B, N) logits, float32.
+        code: (B, N, 6 or 8).
+        points: (N, 3).
+        boxes: (B, M, 7).
+    """
+    tells = assigned.tells.float()
+    count = tells.sum().clamp_min(1)
+    focal = focal_loss(score, tells, section.focal_alpha, section.focal_gamma)
+    # So many points are looked at whatever the boxes are: none of it waits for the device.
+    most = min(_PER_BOX * boxes.shape[1], len(points))
+    at = tells.topk(most, dim=1).indices  # (B, K)
+    own, near = tells.gather(1, at), assigned.centre.gather(1, at)
+    which = assigned.box.gather(1, at)
+    true = boxes.gather(1, which[..., None].expand(-1, -1, 7))  # (B, K, 7)
+    told = code.gather(1, at[..., None].expand(-1, -1, code.shape[-1]))
+    overlap = _overlap_loss(points[at].flatten(0, 1), told.flatten(0, 1), true.flatten(0, 1))
+    weight = own * near
+    box = (overlap.view_as(weight) * weight).sum() / weight.sum().clamp_min(1e-6)
+    middle = F.binary_cross_entropy_with_logits(centre.gather(1, at), near, reduction="none")
+    return BoxLoss((focal * assigned.known).sum() / count, box, (middle * own).sum() / count, count)
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Of each point (Lin et al., arXiv:1708.02002, eq. 5); ``target`` is 0 or 1."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    wrong = torch.where(target > 0, 1 - logits.sigmoid(), logits.sigmoid())
+    balance = torch.where(target > 0, alpha, 1 - alpha)
+    return balance * wrong**gamma * entropy
+
+
+def boxes_of(points: Tensor, code: Tensor) -> Tensor:
+    """(N, 7) boxes of (N, 3) points and (N, 6 or 8) codes."""
+    if code.shape[1] == 8:
+        return decode_boxes(points, code)
+    low, high = points - code[:, :3], points + code[:, 3:]
+    return torch.cat([(low + high) / 2, high - low, torch.zeros_like(low[:, :1])], dim=1)
+
+
+def _overlap_loss(points: Tensor, code: Tensor, true: Tensor) -> Tensor:
+    """(K,) ``-log((I + 1) / (U + 1))`` of volumes in voxels; finite without any overlap."""
+    code = torch.cat([code[:, :6].clamp_min(_LEAST), code[:, 6:]], dim=1)
+    shared, union = volumes(boxes_of(points, code), true)
+    return -((shared + 1) / (union + 1)).log().float()
