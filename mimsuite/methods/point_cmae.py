@@ -28,8 +28,8 @@ from mimsuite.methods.point_mae import cloud_panels
 from mimsuite.models import ClassToken, Features, PointDecoder, PointTransformer
 from mimsuite.models.names import Names
 from mimsuite.noise import Noise
-from mimsuite.targets import consistency
 from mimsuite.targets.chamfer import chamfer
+from mimsuite.targets.consistency import consistency
 
 VIEWS = ("view1", "view2")
 _PROJECTED = 256
