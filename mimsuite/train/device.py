@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -35,4 +37,8 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: of the device where it counts its own, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    # Linux starts ru_maxrss of a new program at that of the process which launched it.
+    with suppress(OSError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10  # in KiB there
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -61,6 +61,17 @@ def test_the_memory_estimate_is_within_35_percent_of_the_measured_peak(name):
     assert expected == pytest.approx(measured, rel=0.35)
 
 
+def test_the_peak_is_that_of_this_process_not_of_its_launcher():
+    held = torch.ones(200 * 2**18)  # 200 MiB here, which a child must not count
+    code = (
+        "import torch; from mimsuite.train.device import peak_memory_mb; "
+        "from mimsuite.data.workers import resident_mb; import os; "
+        "print(peak_memory_mb(torch.device('cpu')) - resident_mb([os.getpid()]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert float(done.stdout) < held.nbytes / 2**20 / 2, done.stderr
+
+
 def test_flops_and_parameters_are_those_of_a_real_step():
     recipe = recipe_of(("model.encoder.depth=2", "model.decoder.depth=1")).recipe
     counted = estimate(recipe)
