@@ -21,13 +21,9 @@ class MovingAverage:
         self.decay = decay
         self.tensors = {n: t.detach().clone() for n, t in method.state_dict().items()}
         # Kept, since a walk through all modules in every step costs as much as a small update.
-        self._parameters = [
-            (self.tensors[name], parameter)
-            for name, parameter in method.named_parameters()
-            if name in self.tensors
-        ]
-        own = {name for name, _ in method.named_parameters()}
-        self._buffers = [name for name in self.tensors if name not in own]
+        trained = dict(method.named_parameters(remove_duplicate=False))  # the state has both, too
+        self._parameters = [(t, trained[n]) for n, t in self.tensors.items() if n in trained]
+        self._buffers = [name for name in self.tensors if name not in trained]
 
     @torch.no_grad()
     def update(self, method: nn.Module, skipped: Tensor) -> None:

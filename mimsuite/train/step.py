@@ -129,7 +129,7 @@ def _divide_gradients(parameters: list[Tensor], by: Tensor) -> None:
 def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:
     """Global L2 norm of the gradients; clips them in place where a limit is given."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients[0].is_cpu and not isinstance(gradients[0], DTensor):
+    if gradients and gradients[0].is_cpu and not isinstance(gradients[0], DTensor):
         # A dot product adds in blocks: with 3 million values 20 times nearer than torch's own
         # norm, which adds one by one on a CPU.
         flat = [g.flatten() for g in gradients]

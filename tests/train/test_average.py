@@ -38,6 +38,18 @@ def test_a_skipped_step_leaves_every_bit():
     assert all(torch.equal(tensor, before[name]) for name, tensor in average.tensors.items())
 
 
+def test_a_weight_with_two_names_has_both():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    average = MovingAverage(model, 0.5)
+    before = average.tensors["1.weight"].clone()
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    average.update(model, GOOD)
+    assert torch.allclose(average.tensors["1.weight"], before + 0.5)
+    assert torch.equal(average.tensors["0.weight"], average.tensors["1.weight"])
+
+
 def test_it_is_put_back_whole():
     model = nn.Linear(2, 2)
     average, other = MovingAverage(model, 0.5), MovingAverage(model, 0.5)
