@@ -25,6 +25,7 @@ class FormatName(StrEnum):
     safetensors = "safetensors"
     onnx = "onnx"
     reference = "reference"
+    vitdet = "vitdet"
 
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
@@ -56,7 +57,8 @@ def export(
     image_size: ImageSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model for timm, Hugging Face transformers, ONNX, the published code or this suite.
+    """Write a model for timm, Hugging Face transformers, ONNX, Detectron2's ViTDet, the
+    published code or this suite.
 
     Example: mimsuite export runs/first --format timm
     """

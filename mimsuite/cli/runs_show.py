@@ -56,7 +56,7 @@ def compare(
     Example: mimsuite runs compare runs/first runs/second --out curves.png
     """
     from mimsuite.cli.output import print_json, print_table
-    from mimsuite.report.compare import differing, read_runs, text_curves
+    from mimsuite.report.compare import differing, paired, read_runs, text_curves
     from mimsuite.report.files import jsonable
 
     if len(runs) < 2:
@@ -64,13 +64,24 @@ def compare(
     if out is not None and out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the name must end in .png")
     found = read_runs(runs)
-    differences = differing(found)
+    differences, pairs = differing(found), paired(found)
     if out is not None:
         _draw(found, out)
     if as_json:
-        print_json(jsonable({"runs": [run.as_dict() for run in found], "differ": differences}))
+        print_json(
+            jsonable(
+                {"runs": [run.as_dict() for run in found], "differ": differences, "paired": pairs}
+            )
+        )
         return
     print_table(["", *(run.name for run in found)], _table(found, differences))
+    for pair in pairs:
+        value, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
+        sure = "" if low > 0 or high < 0 else "; no sure difference"
+        print(
+            f"{pair['probe']}: {pair['run']} minus {pair['against']} {value:+.1f} points "
+            f"[{low:+.1f}, {high:+.1f}], {pair['samples']} paired test samples{sure}"
+        )
     _print(text_curves(found))
 
 

@@ -16,6 +16,7 @@ from mimsuite.export.to_huggingface import FILES as HUGGINGFACE_FILES
 from mimsuite.export.to_huggingface import write_huggingface
 from mimsuite.export.to_onnx import write_onnx
 from mimsuite.export.to_timm import write_timm
+from mimsuite.export.vitdet import write_vitdet
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ FORMATS: dict[str, Format] = {
     "safetensors": Format(write_safetensors, (".safetensors",)),
     "onnx": Format(write_onnx, (".onnx",)),
     "reference": Format(write_reference, (".pth", ".safetensors")),
+    "vitdet": Format(write_vitdet, (".pth", ".safetensors")),
 }
 
 

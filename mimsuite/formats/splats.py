@@ -44,16 +44,24 @@ def draw_clouds(clouds: Tensor, reference: Tensor, marked: int = 0) -> Tensor:
 
 
 def splat(
-    points: np.ndarray, reference: np.ndarray, marked: int = 0, side: int = SIDE
+    points: np.ndarray,
+    reference: np.ndarray,
+    marked: int = 0,
+    side: int = SIDE,
+    colours: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S, S, 3) uint8 picture of (N, 3) points on white; points that are not finite are left out.
 
     Args:
         reference: (n, 3) points that fill the frame.
         marked: so many last points are drawn in another colour.
+        colours: (N, 3) in [0, 1], of each point; ``None``: one colour for all.
     """
-    colours = np.broadcast_to(_PLAIN, (len(points), 3)).copy()
-    colours[len(points) - marked :] = _MARKED
+    if colours is None:
+        colours = np.broadcast_to(_PLAIN, (len(points), 3)).copy()
+        colours[len(points) - marked :] = _MARKED
+    else:
+        colours = colours.astype(np.float64) * 255
     finite = np.isfinite(points).all(axis=1)
     points, colours = points[finite].astype(np.float64), colours[finite]
     frame = reference[np.isfinite(reference).all(axis=1)].astype(np.float64)

@@ -82,6 +82,46 @@ def differing(runs: Sequence[RunResult]) -> dict[str, list[Any]]:
     }
 
 
+def paired(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Each other run against the first, by the probes that judged the same test samples in both.
+
+    Balanced accuracy of the pretrained encoders, as a difference with its 95 % interval by the
+    paired bootstrap; samples count as the same where their labels are, in order.
+
+    Returns:
+        rows of ``probe``, ``run``, ``against``, and what an
+        :class:`~mimsuite.evaluate.bootstrap.Interval` has.
+    """
+    found = []
+    for file, probe in _PROBES.items():
+        first, *others = [_judged(run.path / f"{file}.json") for run in runs]
+        for run, other in zip(runs[1:], others, strict=True):
+            if first is None or other is None or first[1] != other[1]:
+                continue
+            import torch  # only where there is something to draw from
+
+            from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
+
+            marks = [torch.tensor([mark == "1" for mark in one[0]]) for one in (other, first)]
+            weights = balancing_weights(torch.tensor(first[1]))
+            interval = paired_interval(*marks, weights=weights)
+            names = {"probe": probe, "run": run.name, "against": runs[0].name}
+            found.append(names | interval.as_dict())
+    return found
+
+
+def _judged(path: Path) -> tuple[str, list[int]] | None:
+    """Marks (1: right) and labels of a probe's test samples; ``None``: not written."""
+    result = read_json(path)
+    right, labels = result.get("right"), result.get("labels")
+    marks = right.get("pretrained") if isinstance(right, dict) else None
+    if not isinstance(marks, str) or not isinstance(labels, list) or not labels:
+        return None
+    if len(marks) != len(labels) or not all(isinstance(label, int) for label in labels):
+        return None
+    return marks, labels
+
+
 def text_curves(runs: Sequence[RunResult], width: int = 64, height: int = 8) -> list[str]:
     """The loss of each run, all on the same axes, as lines of text."""
     series = {run.name: points_of(run.facts.rows, "loss") for run in runs}

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 PANELS = (("loss", "loss"), ("lr", "learning rate"), ("grad_norm", "gradient norm"))
 LIGHT = {"paper": "#ffffff", "ink": "#1f2937", "faint": "#e5e7eb", "mark": "#9ca3af"}
 LIGHT |= {"loss": "#2563eb", "lr": "#d97706", "grad_norm": "#059669"}
-_DARK = {"paper": "#161b22", "ink": "#d1d5db", "faint": "#2d333b", "mark": "#6b7280"}
-_DARK |= {"loss": "#60a5fa", "lr": "#fbbf24", "grad_norm": "#34d399"}
+DARK = {"paper": "#161b22", "ink": "#d1d5db", "faint": "#2d333b", "mark": "#6b7280"}
+DARK |= {"loss": "#60a5fa", "lr": "#fbbf24", "grad_norm": "#34d399"}
+# Measured where `log.signals_every_epochs` asks for them.
+SIGNALS = (("rankme", "RankMe"), ("lidar", "LiDAR"))
+LIGHT |= {"rankme": "#7c3aed", "lidar": "#db2777"}
+DARK |= {"rankme": "#a78bfa", "lidar": "#f472b6"}
 FEW = 40  # rows, below which they are drawn as they are, with dots
 SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
 
@@ -50,20 +54,24 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
     from matplotlib.figure import Figure
 
     rows = list(read_lines(run_dir / "metrics.jsonl"))
-    series = {name: points_of(rows, name) for name, _ in PANELS}
+    series = {name: points_of(rows, name) for name, _ in (*PANELS, *SIGNALS)}
     if not any(points for points in series.values()):
         return None
     resumes = [row["step"] for row in read_lines(run_dir / "events.jsonl") if _is_resume(row)]
-    colours = _DARK if dark else LIGHT
+    colours = DARK if dark else LIGHT
     with rc_context(figure_style(colours)):
         figure = Figure(figsize=(6.4, 4.4), dpi=220, layout="constrained")
-        axes = figure.subplot_mosaic([["loss", "loss"], ["lr", "grad_norm"]], height_ratios=[3, 2])
+        beside = "signals" if any(series[name] for name, _ in SIGNALS) else "loss"
+        axes = figure.subplot_mosaic([["loss", beside], ["lr", "grad_norm"]], height_ratios=[3, 2])
         for name, title in PANELS:
             _draw(axes[name], series[name], title, colours[name], smooth=name != "lr")
-            axes[name].set_xlabel("step")
-            axes[name].margins(x=0.02)
+        if beside == "signals":
+            _draw_signals(axes["signals"], series, colours)
+        for panel in axes.values():
+            panel.set_xlabel("step")
+            panel.margins(x=0.02)
             for step in resumes:
-                axes[name].axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
+                panel.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
         data = io.BytesIO()
         figure.savefig(data, format="png")
     return data.getvalue()
@@ -130,6 +138,20 @@ def _draw(
         axes.set_yscale("log")
     if not smooth:
         axes.set_ylim(bottom=0)
+
+
+def _draw_signals(
+    axes: Axes, series: dict[str, list[tuple[float, float]]], colours: dict[str, str]
+) -> None:
+    """RankMe and LiDAR, each measurement a dot."""
+    for name, title in SIGNALS:
+        if points := series[name]:
+            steps, values = zip(*points, strict=True)
+            dots = axes.plot(steps, values, color=colours[name], marker="o", markersize=2.5)
+            dots[0].set_label(title)
+    axes.set_title("feature rank (diagnostic)", loc="left")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
 
 
 def _is_resume(row: dict[str, Any]) -> bool:

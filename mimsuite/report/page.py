@@ -11,14 +11,16 @@ import mimsuite
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
 from mimsuite.report.console import shown_value, warn
-from mimsuite.report.curves import draw_curves
+from mimsuite.report.curves import SIGNALS, draw_curves
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
 from mimsuite.report.run_facts import RunFacts, read_json
 from mimsuite.report.text import count, duration, memory, number
 
 _PROBES = (
     ("linear_probe.json", "Linear probe"),
+    ("attentive_probe.json", "Attentive probe"),
     ("knn.json", "Nearest neighbours"),
+    ("dense_probe.json", "Dense probe"),
     ("finetune.json", "Fine-tuning"),
 )
 _COMPARED = {
@@ -41,22 +43,22 @@ def write_page(run_dir: str | Path) -> Path | None:
     run = RunFacts.read(Path(run_dir))
     name = run.key("recipe.title") or run.path.resolve().name
     sections = [
-        _section("Figures", _figures(run)),
-        _section("Probes", join(_probes(run.path))),
-        _section("Curves", _curves(run.path)),
-        _section("Reconstructions", join(_reconstructions(run.path))),
-        _section("Masks", _image(run.path, "masks.png", "What the encoder sees")),
-        _section(
+        section("Figures", key_figures(run)),
+        section("Probes", join(probes(run.path))),
+        section("Curves", curves(run.path)),
+        section("Reconstructions", join(reconstructions(run.path))),
+        section("Masks", _image(run.path, "masks.png", "What the encoder sees")),
+        section(
             "First batch",
             _image(run.path, "first_batch.png", "After augmentation, as the model gets it"),
         ),
-        _section("Recipe", _recipe(run)),
-        _section("Events", join(_events(run))),
-        _section("Next", _next(run.path)),
-        _section("Environment", _environment(run.environment)),
+        section("Recipe", _recipe(run)),
+        section("Events", join(_events(run))),
+        section("Next", _next(run.path)),
+        section("Environment", _environment(run.environment)),
     ]
     footer = tag("p", f"mimsuite {mimsuite.__version__}", class_="faint")
-    page = document(name, _header(run, name), *sections, footer)
+    page = document(name, header(run, name), *sections, footer)
     try:
         return write_atomic(run.path / "report.html", page)
     except OSError as error:
@@ -64,11 +66,16 @@ def write_page(run_dir: str | Path) -> Path | None:
         return None
 
 
-def _section(title: str, content: Markup) -> Markup:
+# Parts that the report card shows too: each is empty where the run has nothing to show.
+
+
+def section(title: str, content: Markup) -> Markup:
+    """A part under its title; empty without content."""
     return tag("section", tag("h2", title), content) if content.text else content
 
 
-def _header(run: RunFacts, name: str) -> Markup:
+def header(run: RunFacts, name: str) -> Markup:
+    """The run's name, how it ended, its method and place."""
     status = run.status[0] if run.status else "not finished"
     badge = tag("span", status.lower(), class_=f"badge {status.lower().split()[0]}")
     method, paper = run.key("method.name"), run.key("recipe.paper")
@@ -82,7 +89,8 @@ def _header(run: RunFacts, name: str) -> Markup:
     )
 
 
-def _figures(run: RunFacts) -> Markup:
+def key_figures(run: RunFacts) -> Markup:
+    """What the run reached and cost."""
     figures: list[tuple[str, str]] = []
     if losses := run.column("loss"):
         figures += [("loss, last", number(losses[-1])), ("loss, lowest", number(min(losses)))]
@@ -94,6 +102,9 @@ def _figures(run: RunFacts) -> Markup:
     if isinstance(batch, int):
         figures.append(("effective batch", str(batch)))
         figures += [("samples seen", count(int(steps[-1]) * batch))] if steps else []
+    for column, title in SIGNALS:
+        if values := run.column(column):
+            figures.append((f"{title} (diagnostic)", number(values[-1])))
     if rates := run.column("lr"):
         figures.append(("peak lr", f"{max(rates):.2e}"))
     if speeds := run.column("samples_per_second"):
@@ -110,7 +121,8 @@ def _figures(run: RunFacts) -> Markup:
     return tag("dl", *pairs, class_="figures", style="margin:0") if pairs else Markup("")
 
 
-def _probes(path: Path) -> Iterator[Markup]:
+def probes(path: Path) -> Iterator[Markup]:
+    """A table for each probe of the run."""
     for file, title in _PROBES:
         result = read_json(path / file)
         accuracy, balanced = (
@@ -133,12 +145,7 @@ def _probes(path: Path) -> Iterator[Markup]:
             if name in accuracy
         ]
         yield table(rows, ("", "accuracy", "class-balanced", ""))
-        counts = (
-            f"{result.get('n_train', '?')} training and {result.get('n_test', '?')} test samples"
-        )
-        protocol = result.get("protocol")
-        text = protocol if isinstance(protocol, str) else shown_value(protocol) if protocol else ""
-        yield tag("p", f"{counts}. {text}", class_="faint")
+        yield _measured(result)
 
 
 def _described(title: str, result: dict[str, Any]) -> Iterator[Markup]:
@@ -157,8 +164,16 @@ def _described(title: str, result: dict[str, Any]) -> Iterator[Markup]:
     if rows:
         yield tag("h3", title)
         yield table(rows, ("", *(figure.get("title", "") for figure in known)))
-        counts = f"{result.get('n_train', '?')} training and {result.get('n_test', '?')} test"
-        yield tag("p", f"{counts} samples. {result.get('protocol', '')}", class_="faint")
+        yield _measured(result)
+
+
+def _measured(result: dict[str, Any]) -> Markup:
+    """How figures were made, and what their reader must know."""
+    counts = f"{result.get('n_train', '?')} training and {result.get('n_test', '?')} test samples"
+    protocol, notes = result.get("protocol"), result.get("notes")
+    text = protocol if isinstance(protocol, str) else shown_value(protocol) if protocol else ""
+    more = "".join(f" {note}." for note in notes) if isinstance(notes, list) else ""
+    return tag("p", f"{counts}. {text}{more}", class_="faint")
 
 
 def _figure(value: Any, figure: dict[str, Any]) -> Markup:
@@ -178,14 +193,16 @@ def _bar(value: Any, *, ours: bool) -> Markup:
     return tag("div", fill, class_="bar ours" if ours else "bar")
 
 
-def _curves(path: Path) -> Markup:
+def curves(path: Path) -> Markup:
+    """Loss, signals, learning rate and gradient norm."""
     light = draw_curves(path)
     if light is None:
         return Markup("")
     return picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))
 
 
-def _reconstructions(path: Path) -> Iterator[Markup]:
+def reconstructions(path: Path) -> Iterator[Markup]:
+    """The first, one in the middle and the last."""
     files = sorted((path / "images").glob("reconstruction-*.png"))
     chosen = {0, len(files) // 2, len(files) - 1} if len(files) > _RECONSTRUCTIONS else None
     for i, file in enumerate(files):

@@ -67,12 +67,12 @@ class RunDirectory:
         stored one replaces it, the old one staying as ``config.1.yaml``, ``config.2.yaml`` ...
 
         Raises:
-            UserError: the directory holds something and ``resume`` is off, or it cannot be
-                written (read-only place, full disk).
+            UserError: the directory holds something and ``resume`` is off, or something that is
+                not of a run or a job; or it cannot be written (read-only place, full disk).
         """
         path = Path(path)
         try:
-            if not resume:
+            if not (resume and _is_run(path)):
                 _refuse_to_overwrite(path)
             path.mkdir(parents=True, exist_ok=True)
             _write_configuration(path, resolved)
@@ -139,6 +139,11 @@ class RunDirectory:
             file.close()
 
 
+def _is_run(path: Path) -> bool:
+    """Whether a run has begun there, or a job that was submitted will begin one."""
+    return any(path.glob("config.yaml")) or any(path.glob("checkpoints")) or any(path.glob("job.*"))
+
+
 def _refuse_to_overwrite(path: Path) -> None:
     if (path / "config.yaml").exists():
         raise UserError(
@@ -146,7 +151,7 @@ def _refuse_to_overwrite(path: Path) -> None:
         )
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a place for a run directory: choose another --out")
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
         raise UserError(f"directory {path} is not empty: choose another --out")
 
 

@@ -68,13 +68,13 @@ def draw_panels(method: Method, batch: Batch, seed: int) -> list[Panel]:
     from mimsuite.noise import Noise
 
     noise = Noise(seed, 0, batch.index)
-    with torch.no_grad(), _evaluating(method):
+    with torch.no_grad(), evaluating(method):
         context = method.prepare(batch, noise)
         return method.panels(batch, method.mask(batch, noise, context), context)
 
 
 @contextmanager
-def _evaluating(method: Method) -> Iterator[None]:
+def evaluating(method: Method) -> Iterator[None]:
     """Eval mode, and back to what each part was in: a frozen part stays in eval mode."""
     before = {module: module.training for module in method.modules()}
     method.eval()

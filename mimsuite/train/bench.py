@@ -18,6 +18,7 @@ import torch
 
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.config import Resolved
+from mimsuite.errors import UserError
 from mimsuite.methods import build
 from mimsuite.noise import Noise
 from mimsuite.report.environment import cpu_name
@@ -40,6 +41,8 @@ Figures = dict[str, Any]
 
 def bench_gemm(threads: int, device: str = "auto", precision: str = "auto") -> Figures:
     """Best and median rate of matrix products, GFLOP/s, and of a copy in memory, GB/s."""
+    if precision not in ("auto", *_DTYPES):
+        raise UserError(f"--precision {precision}: one of auto, {', '.join(_DTYPES)}")
     torch.set_num_threads(threads)
     place = choose_device(device)
     chosen = Precision(precision, place).name

@@ -167,6 +167,9 @@ def require_sound(path: Path) -> None:
     Raises:
         UserError: says what is wrong with it.
     """
+    if not (path / "MANIFEST.json").exists() and not path.name.startswith("step-"):
+        what = "is a run directory" if (path / "config.yaml").exists() else "is no checkpoint"
+        raise UserError(f"{path} {what}: name RUN/checkpoints/step-..., or use --resume auto")
     if (reason := damage(path)) is not None:
         raise UserError(f"checkpoint {path} is damaged ({reason}): use an older one beside it")
 

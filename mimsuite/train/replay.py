@@ -84,10 +84,12 @@ def replay(path: Path, device: str = "auto") -> dict[str, Any]:
 def _read(path: Path) -> tuple[Batch, int]:
     try:
         with safe_open(path, "pt") as file:
-            facts = file.metadata()
+            facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         views = {n.removeprefix("view."): t for n, t in tensors.items() if n.startswith("view.")}
         keys = json.loads(facts["keys"])
         return Batch(views, tensors["index"], keys, tensors.get("label")), int(facts["step"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as fault:
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is no batch that training left behind") from None
+    except (OSError, SafetensorError) as fault:
         raise UserError(f"{path} is no batch that training left behind: {fault}") from None

@@ -33,6 +33,7 @@ from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.pictures import Pictures
 from mimsuite.train.preempt import StopFlag
+from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
 from mimsuite.train.trainer import Trainer
 
@@ -149,12 +150,14 @@ def _train(
         if (warning := trainer.precision.warning) is not None and peers.first:
             report.warn(warning)
             run.log(f"warning: {warning}")
-        pictures = Pictures(trainer, run)
+        pictures, signals = Pictures(trainer, run), Signals(trainer)
+        if signals.note is not None:
+            run.log(signals.note)
         every = recipe.log.every_steps
         with report.progress(
             trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
         ) as progress:
-            trainer.fit(run, loader, progress, watch=pictures)
+            trainer.fit(run, loader, progress, watch=pictures, signals=signals)
         pictures.at_end()
         peers.on_first(lambda: _finish(trainer, run))
     if not quiet:

@@ -99,18 +99,20 @@ class Trainer:
         loader: TrainLoader,
         progress: Progress,
         watch: Callable[[Batch], None],
+        signals: Callable[[int], dict[str, float]] = lambda step: {},
     ) -> None:
         """Train to the last step, saving on the way.
 
         Args:
             run: where metrics, events and checkpoints go.
             watch: called with every micro-batch before its step, e.g. to draw it.
+            signals: more columns for a line of the log, by its step; called on all ranks.
 
         Raises:
             Preempted: a stop signal came; the state is saved.
             DivergedError: too many steps in a row without a finite loss.
         """
-        self.run = run
+        self.run, self._signals = run, signals
         self._damage = DamageReport(self.peers, run, self.warn)
         self.method.train()
         batches = self._batches(loader, watch)
@@ -229,11 +231,13 @@ class Trainer:
         epoch = self.step / self.steps_per_epoch
         if worker_memory_mb is not None:
             speed["worker_memory_mb"] = worker_memory_mb
-        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed})
+        signals = self._signals(self.step)
+        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed, **signals})
         progress.update(self.step, loss=means["loss"], lr=lr, grad_norm=means["grad_norm"], **speed)
         if means["skipped"]:
             self.run.event("skip", self.step, steps=means["skipped"])
-        self._clock = Clock(now)
+        # Signals are not the next steps' time.
+        self._clock = Clock(time.monotonic() if signals else now)
 
     # --- state ---
 

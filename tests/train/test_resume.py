@@ -17,6 +17,7 @@ COMMAND = [
     *("data.limit=1000", "train.global_batch=100", "schedule.epochs=4"),
     *("checkpoint.every_steps=3", "log.every_steps=1"),
     *("model.encoder.drop_path=0.2", "--device", "cpu"),
+    *("log.signals_every_epochs=0.5", "log.signals_samples=16"),
 ]
 
 
@@ -40,9 +41,9 @@ def final(run: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(newest.glob("*.safetensors"))}
 
 
-def losses(run: Path) -> list[tuple[object, object, object]]:
-    rows = lines(run / "metrics.jsonl")
-    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows]
+def losses(run: Path) -> list[tuple[object, ...]]:
+    names = ("step", "loss", "grad_norm", "rankme", "lidar")
+    return [tuple(map(row.get, names)) for row in lines(run / "metrics.jsonl")]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,70 @@
+"""Detectron2's ViTDet: a plain ViT as the backbone of a detector (Li et al., arXiv:2203.16527).
+
+Names are those below ``backbone.net.`` of Detectron2's ``ViT``. It has no class token and no norm
+at its end, so those two are left out; relative positions and the pyramid are the detector's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mimsuite.errors import UserError
+from mimsuite.export.native import contiguous
+from mimsuite.export.opened import Opened
+from mimsuite.export.to_timm import require_vit
+from mimsuite.methods import Method
+
+PREFIX = "backbone.net."
+_LEFT_OUT = ("cls_token", "norm.")
+_BLOCK = frozenset(
+    f"{part}.{kind}"
+    for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    for kind in ("weight", "bias")
+)
+
+
+def write_vitdet(opened: Opened, out: Path) -> list[str]:
+    """Write the encoder for Detectron2: ``{"model": ...}`` as ``.pth``, or safetensors.
+
+    Raises:
+        UserError: the encoder is no plain ViT.
+    """
+    tensors = vitdet_state(opened.method)
+    if out.suffix == ".safetensors":
+        save_file(tensors, out, metadata={"format": "pt"})
+    else:
+        torch.save({"model": tensors}, out)
+    section = opened.method.encoder.section
+    size = section.image_size
+    return [
+        "train.init_checkpoint = PATH",
+        f"model.backbone.net: pretrain_img_size={size}, pretrain_use_cls_token=True, "
+        f"patch_size={section.patch_size}, embed_dim={section.width}, depth={section.depth}, "
+        f"num_heads={section.heads}, mlp_ratio={section.mlp_ratio}, qkv_bias=True",
+    ]
+
+
+def vitdet_state(method: Method) -> dict[str, Tensor]:
+    """``backbone.net.`` and Detectron2's name -> tensor.
+
+    ``pos_embed`` keeps the class token's row in front, (1, 1 + N, D): the backbone drops it, by
+    ``pretrain_use_cls_token``, and resizes the rest from ``pretrain_img_size``.
+
+    Raises:
+        UserError: the encoder is no plain ViT.
+    """
+    encoder = require_vit(method, "Detectron2's ViTDet")
+    state = encoder.state_dict()
+    for name in state:
+        _, _, part = name.removeprefix("blocks.").partition(".")
+        if name.startswith("blocks.") and part not in _BLOCK:
+            raise UserError(
+                f"a {type(encoder).__name__} encoder has no counterpart in Detectron2's ViTDet "
+                f"({name}): use --format safetensors"
+            )
+    kept = {name: t for name, t in state.items() if not name.startswith(_LEFT_OUT)}
+    return contiguous({PREFIX + name: tensor for name, tensor in kept.items()})

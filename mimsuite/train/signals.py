@@ -1,0 +1,66 @@
+"""RankMe and LiDAR of the encoder while it is trained: diagnostics in the lines of the log."""
+
+from __future__ import annotations
+
+import torch
+
+from mimsuite.data import open_training_set
+from mimsuite.data.source import Source
+from mimsuite.evaluate.signals import VIEWS, measure
+from mimsuite.report.training_pictures import evaluating
+from mimsuite.train.trainer import Trainer
+
+
+class Signals:
+    """Called at every line of the log; the first rank measures when it is time.
+
+    All ranks call it alike: where weights are sharded they are put together. The trained weights
+    are measured, not their moving average. Nothing of training is changed: modules get their mode
+    back, no gradient is kept and no random number is drawn.
+
+    When it is time depends on the step alone, so a resumed run logs what an uninterrupted one does.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        log = trainer.recipe.log
+        epochs = log.signals_every_epochs
+        self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
+        self._source: Source | None = None
+
+    @property
+    def note(self) -> str | None:
+        """What it costs, for the log."""
+        if self.every is None:
+            return None
+        recipe = self.trainer.recipe
+        encoded = recipe.log.signals_samples * (1 + VIEWS)
+        share = encoded / (self.every * recipe.train.global_batch)
+        return (
+            f"signals: every {self.every} steps {encoded} views are encoded, {share:.1%} of the "
+            f"samples trained on in between"
+        )
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Columns for the line of ``step``; empty where it is not time."""
+        trainer = self.trainer
+        if self.every is None or not self._due(step):
+            return {}
+        method = trainer.whole_method()
+        if not trainer.peers.first:
+            return {}
+        recipe = trainer.recipe
+        if self._source is None:  # its own: files that loader workers hold open are theirs
+            self._source = open_training_set(recipe)
+        batch = min(recipe.eval.batch, recipe.train.micro_batch or recipe.train.global_batch)
+        samples, device = recipe.log.signals_samples, trainer.device
+        drawn = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(drawn), evaluating(method), trainer.precision.autocast():
+            return measure(method, self._source, recipe, samples, batch, device)
+
+    def _due(self, step: int) -> bool:
+        """At the first line of the log behind each multiple of ``every``, and at the end."""
+        assert self.every is not None
+        lines = self.trainer.recipe.log.every_steps
+        before = (step - 1) // lines * lines  # the line before this one
+        return step == self.trainer.total_steps or step // self.every > before // self.every
