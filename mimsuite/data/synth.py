@@ -64,7 +64,8 @@ def synthesise(
     """Write files to ``out/{train,test}/CLASS/``; the same arguments give the same bytes.
 
     Args:
-        modality: a key of :data:`MAKERS`.
+        modality: a key of :data:`MAKERS`, or ``scenes``: rendered rooms with the class and the
+            distance of every pixel; see :mod:`mimsuite.data.made.rendered_scenes`.
         count: samples; every fifth of a class is for testing.
         size: None: the modality's default.
         photos: a source of images that clips are cut from; None: the embedded drawings.
@@ -75,12 +76,19 @@ def synthesise(
         samples by split.
 
     Raises:
-        UserError: ``out`` exists and is not empty, an unknown modality, too small a size, or photos
-            that are no use.
+        UserError: ``out`` exists and is not empty or cannot be written, an unknown modality, too
+            small a size, or photos that are no use.
         DataError: a photo cannot be read.
     """
+    if modality == "scenes":
+        if photos is not None or parts:
+            raise UserError("--photos is for video, --parts for points and grids; this is scenes")
+        from mimsuite.data.made.rendered_scenes import SIZE, render_scenes
+
+        return render_scenes(out, count=count, size=size or SIZE, seed=seed, progress=progress)
     if modality not in MAKERS:
-        raise UserError(f"no samples of '{modality}' can be made; there are: {', '.join(MAKERS)}")
+        known = ", ".join([*MAKERS, "scenes"])
+        raise UserError(f"no samples of '{modality}' can be made; there are: {known}")
     if parts and modality not in PARTED:
         raise UserError(f"--parts is for points and grids; this is {modality}")
     maker = PARTED[modality] if parts else MAKERS[modality]
@@ -96,8 +104,11 @@ def synthesise(
         split = "test" if number // len(maker.classes) % _TEST_EVERY == 0 else "train"
         content = make(name, split, size, keyed_rng(seed, "synth", number))
         folder = out / split / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:06d}.{maker.extension}").write_bytes(content)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number:06d}.{maker.extension}").write_bytes(content)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
         written[split] += 1
         progress(number + 1, count)
     return written

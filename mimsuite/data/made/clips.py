@@ -55,7 +55,8 @@ def make(
 def _frames(name: str, ground: Image.Image, size: int, rng: np.random.Generator) -> Iterator[Any]:
     from av import VideoFrame
 
-    middle = ground.width / 2 + rng.uniform(-16, 16, 2)
+    # Any place of a tile: where the mosaic's seams are in the first frame tells nothing.
+    middle = ground.width / 2 + rng.uniform(-_TILE / 2, _TILE / 2, 2)
     scale = rng.uniform(1.2, 1.8) * _TILE / size  # of the ground's pixels in a pixel
     angle = rng.uniform(-0.3, 0.3)
     times = np.linspace(-1, 1, FRAMES)

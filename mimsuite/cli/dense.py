@@ -1,0 +1,66 @@
+"""`mimsuite dense-probe`: what frozen patch features tell of each pixel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mimsuite.cli import probes
+from mimsuite.cli.options import JsonOption, SmokeOption
+from mimsuite.cluster import require_single_process
+from mimsuite.errors import UserError
+
+WordsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE] [KEY=VALUE ...]",
+        help="The probe's recipe, else that of the data's layout; and keys to change.",
+        show_default=False,
+    ),
+]
+
+
+def dense_probe(
+    model: probes.ModelArgument,
+    words: WordsArgument = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FOLDER", help="Images with masks or depth; see docs."),
+    ] = None,
+    baselines: probes.BaselinesOption = False,
+    seed: probes.SeedOption = None,
+    device: probes.DeviceOption = "auto",
+    smoke: SmokeOption = False,
+    out: probes.ResultOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Segment images and tell depth by linear heads on frozen patch features.
+
+    Layer and learning rate are chosen on held-out training images; nearest patches need no
+    training. Folders are laid out as ADE20K, Pascal VOC, NYUv2, or as `data synth scenes` writes
+    them: docs/dense.md.
+
+    Example: mimsuite dense-probe runs/first --data ./scenes --baselines
+    """
+    require_single_process()
+    named = [word for word in words or [] if "=" not in word]
+    if len(named) > 1:
+        raise UserError(f"'{named[1]}' is neither a key=value nor the first recipe, '{named[0]}'")
+    from mimsuite import config
+    from mimsuite.evaluate.dense import dense_probe as probe
+    from mimsuite.evaluate.dense_recipe import compose_dense
+    from mimsuite.evaluate.dense_result import show_dense
+    from mimsuite.export import open_model
+
+    overrides = [word for word in words or [] if "=" in word]
+    recipe = compose_dense(
+        open_model(model).resolved, "".join(named), data or "", overrides, smoke=smoke
+    )
+    given: dict[str, Any] = {} if device == "auto" else {"train.device": device}
+    if seed is not None:
+        given["train.seed"] = seed
+    result = probe(model, config.with_overrides(recipe, given), baselines=baselines)
+    show_dense(model, result)
+    probes._write(result, out or probes._beside(model, "dense_probe.json"), as_json)
+    return 0

@@ -1,0 +1,99 @@
+"""Patch features of a whole set with the truth of its pixels, read once and kept on disk.
+
+Letters: N samples, B batch, D width, (h, w) grid of patches, (H, W) label resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.data.dense import DenseViews
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError
+from mimsuite.evaluate.features import normalized_batches
+from mimsuite.tokens import patchify
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+_LARGEST = 6e4  # that float16 holds
+
+Encode = Callable[[Batch], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class DenseTables:
+    """What was read of a split; arrays are files that are mapped into memory.
+
+    Attributes:
+        maps: name -> (N, D, h, w) float16.
+        truth: ``segments`` (N, H, W) uint8 and ``depth`` (N, H, W) float32, those there are.
+        positions: (N,) of the samples in source order; corrupt ones are missing.
+        keys: N sample names.
+    """
+
+    maps: dict[str, np.ndarray]
+    truth: dict[str, np.ndarray]
+    positions: list[int]
+    keys: list[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def extract_dense(
+    encode: Encode, source: Source, resolved: Resolved, device: torch.device, folder: Path
+) -> DenseTables:
+    """Read every sample once.
+
+    Args:
+        encode: a normalised batch -> name -> (B, D, h, w).
+        device: where it computes.
+        folder: new; takes the tables.
+
+    Raises:
+        DataError: nothing could be read.
+    """
+    folder.mkdir(parents=True)
+    tables: dict[str, np.ndarray] = {}
+    positions: list[int] = []
+    keys: list[str] = []
+
+    def put(name: str, rows: Tensor, dtype: type[np.generic]) -> None:
+        if name not in tables:
+            shape = (len(source), *rows.shape[1:])
+            path = folder / f"{len(tables)}.npy"
+            tables[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        tables[name][len(keys) : len(keys) + len(rows)] = rows.numpy()
+
+    views = DenseViews(resolved.recipe)
+    with torch.inference_mode():
+        for batch in normalized_batches(source, resolved, device, views=views):
+            for name, rows in encode(batch).items():
+                put(f"map {name}", rows.float().clamp(-_LARGEST, _LARGEST).cpu(), np.float16)
+            for name, dtype in (("segments", np.uint8), ("depth", np.float32)):
+                if name in batch.views:
+                    put(name, batch.views[name], dtype)
+            positions += batch.index.tolist()
+            keys += batch.keys
+    if not keys:
+        raise DataError(f"{source.name} has no sample in split '{source.split}'")
+    found = {name: table[: len(keys)] for name, table in tables.items()}
+    maps = {name[4:]: table for name, table in found.items() if name.startswith("map ")}
+    truth = {name: table for name, table in found.items() if not name.startswith("map ")}
+    return DenseTables(maps, truth, positions, keys)
+
+
+def patch_pixels(batch: Batch, patch: int) -> dict[str, Tensor]:
+    """``pixels`` (B, p * p * C, h, w): the numbers of each patch as they are."""
+    images = batch.image
+    grid = (images.shape[2] // patch, images.shape[3] // patch)
+    return {"pixels": patchify(images, patch).transpose(1, 2).unflatten(2, grid)}
