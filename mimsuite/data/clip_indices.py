@@ -68,6 +68,11 @@ def segments(total: int, length: int, rng: Draw) -> list[int]:
     return [int(number * part + offset) for number, offset in enumerate(offsets)]
 
 
+def still(total: int, length: int, rng: Draw) -> list[int]:
+    """One frame L times, a random one; without ``rng`` the middle one."""
+    return [total // 2 if rng is None else int(rng.integers(total))] * length
+
+
 def test_frames(total: int, length: int, stride: int) -> list[int]:
     """All frames that dense test clips are cut from: every r-th, the last repeated up to L."""
     ids = list(range(0, total, stride))
@@ -89,3 +94,8 @@ def test_segments(total: int, length: int, clips: int) -> list[list[int]]:
         [int(number * tick / clips + tick * part) for part in range(length)]
         for number in range(clips)
     ]
+
+
+def test_stills(total: int, length: int, clips: int) -> list[list[int]]:
+    """``clips`` stills, of the middle of each of as many parts of the video."""
+    return [[(2 * part + 1) * total // (2 * clips)] * length for part in range(clips)]

@@ -1,21 +1,27 @@
-"""A few labelled samples of each class, drawn from a larger set."""
+"""A few labelled samples of each class, drawn from a larger set by one rule for everything.
+
+`data.per_class` of fine-tuning and the lists of low-shot probes are the same draws: draw d takes
+the first samples of each class in an order keyed by (d, class).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.source import Sample, Source
-from mimsuite.errors import DataError
+from mimsuite.errors import DataError, UserError
 from mimsuite.noise import keyed_rng
 
+# So many samples of each class, or (below 1) such a share of each class.
+Amount = int | float
 
-def few_of_each_class(source: Source, per_class: int, seed: int) -> Source:
-    """The source with at most ``per_class`` samples of each class and none without a label.
 
-    The draw is keyed by (seed, class): it does not depend on the model or on training, and the
-    samples of a smaller draw are among those of a larger one.
+def few_of_each_class(source: Source, per_class: Amount, seed: int) -> Source:
+    """The source with the samples of :func:`draw` only, and none without a label.
 
     Raises:
         DataError: the source has no labels.
@@ -26,11 +32,64 @@ def few_of_each_class(source: Source, per_class: int, seed: int) -> Source:
             f"data.per_class={per_class} draws from labels; {source.name} has none in split "
             f"'{source.split}'"
         )
-    drawn = [
-        keyed_rng(seed, "per class", int(label)).permutation(np.flatnonzero(labels == label))
-        for label in np.unique(labels[labels >= 0])
-    ]
-    return Subset(source, np.sort(np.concatenate([rows[:per_class] for rows in drawn])))
+    return Subset(source, draw(labels, per_class, seed))
+
+
+def draw(labels: np.ndarray, per_class: Amount, number: int) -> np.ndarray:
+    """Positions of a few samples of each class, ascending.
+
+    The draw is keyed by (number, class): it does not depend on the model or on training, and the
+    samples of a smaller draw are among those of a larger one.
+
+    Args:
+        labels: (N,) class ids in source order, -1 = unlabelled.
+        per_class: at most so many of each class; or a share of each, rounded, at least one.
+        number: of the draw, from 0; of fine-tuning ``train.seed``.
+    """
+    drawn = []
+    for label in np.unique(labels[labels >= 0]):
+        rows = np.flatnonzero(labels == label)
+        order = keyed_rng(number, "per class", int(label)).permutation(rows)
+        drawn.append(order[: wanted(per_class, len(rows))])
+    return np.sort(np.concatenate(drawn))
+
+
+def wanted(per_class: Amount, samples: int) -> int:
+    """How many of a class of so many samples."""
+    return per_class if isinstance(per_class, int) else max(1, round(per_class * samples))
+
+
+def lists(
+    labels: np.ndarray, keys: Sequence[str], amounts: Sequence[Amount], numbers: Sequence[int]
+) -> dict[str, list[list[str]]]:
+    """Amount -> the keys of each draw. Those of the embedded sets come with the suite, for other
+    tools, in ``embedded/low_shot.json``."""
+    return {
+        text_of(amount): [
+            [keys[row] for row in draw(labels, amount, number).tolist()] for number in numbers
+        ]
+        for amount in amounts
+    }
+
+
+def text_of(amount: Amount) -> str:
+    """20 -> ``20``; 0.01 -> ``1%``."""
+    return str(amount) if isinstance(amount, int) else f"{100 * amount:g}%"
+
+
+def amount_of(text: str) -> Amount:
+    """``20`` -> 20; ``1%`` -> 0.01.
+
+    Raises:
+        UserError: neither a number of samples nor a share.
+    """
+    try:
+        amount: Amount = float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        amount = 0
+    if amount <= 0 or (isinstance(amount, float) and amount >= 1):
+        raise UserError(f"'{text}': give labels a class as 5, or a share of each class as 10%")
+    return amount
 
 
 class Subset(Source):

@@ -30,6 +30,7 @@ class Modality:
             the keys ``channels`` and ``max_pixels``; None: there is no training on it yet.
         views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: likewise.
         tile: (width, height) in pixels of its pictures on a contact sheet.
+        corruptions: module with ``CORRUPTIONS``; None: there are none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Modality:
     decoder: str | None = None
     views: str | None = None
     tile: tuple[int, int] = (96, 96)
+    corruptions: str | None = None
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -137,6 +139,7 @@ IMAGE = register(
         stored=IMAGE_EXTENSIONS + ARRAY_EXTENSIONS,
         decoder="mimsuite.data.decode:Decoder",
         views="mimsuite.data.image_views:ImageViews",
+        corruptions="mimsuite.data.corrupt_images",
     )
 )
 VIDEO = register(
@@ -147,6 +150,7 @@ VIDEO = register(
         decoder="mimsuite.data.encoded_video:VideoDecoder",
         views="mimsuite.data.video_views:VideoViews",
         tile=(256, 64),
+        corruptions="mimsuite.data.corrupt_clips",
     )
 )
 POINTS = register(
@@ -158,6 +162,7 @@ POINTS = register(
         decoder="mimsuite.data.point_decode:PointDecoder",
         views="mimsuite.data.point_views:PointViews",
         tile=(128, 128),
+        corruptions="mimsuite.data.corrupt_points",
     )
 )
 GRIDS = register(

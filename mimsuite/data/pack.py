@@ -182,8 +182,13 @@ def pack(
     if ready is not None:
         return Packed(modality, ready.shards, place.left_out(), kept=len(ready.shards))
     jobs = [job for source in sources for job in _jobs(source, modality, place, options)]
-    result = _write_all(jobs, modality, place, options.workers, progress)
+    try:
+        result = _write_all(jobs, modality, place, options.workers, progress)
+    except DataError:
+        place.discard_empty()
+        raise
     if not result.shards:
+        place.discard_empty()
         named = (
             "" if options.only is None else f", or none of the {len(options.only)} named is in it"
         )

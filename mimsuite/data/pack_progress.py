@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ class Workplace:
             raise UserError(f"{self.out} holds {what}: name another folder, or use --resume")
         if begun is None and (self._published() or any(self.out.glob("*.tar"))):
             raise UserError(f"{self.out} holds shards already: name another folder, or remove them")
+        if begun is None and self.out.is_dir() and any(self.out.iterdir()):
+            raise UserError(f"{self.out} is there already and not empty: name a new folder")
         if begun is not None and begun != plan:
             raise UserError(
                 f"{self.out} was packed from other input or with other options: repeat those, or "
@@ -118,6 +121,14 @@ class Workplace:
             return Finished(entry, content["extensions"], damaged) if whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def discard_empty(self) -> None:
+        """Leave nothing of a run that wrote no shard: there is nothing to go on from."""
+        if any(self.folder.glob("*.tar")):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # not ours alone
+            self.out.rmdir()
 
     def extensions(self) -> list[str]:
         """All extensions of all finished shards."""

@@ -100,6 +100,8 @@ class VideoViews(Views):
         augment = self.augment
         if augment.sampling == "segments":
             return clip_indices.segments(total, self.frames, rng)
+        if augment.sampling == "still":
+            return clip_indices.still(total, self.frames, rng)
         if augment.sampling == "dense":
             return clip_indices.dense(total, self.frames, augment.stride, rng)
         jitter = augment.temporal_jitter
@@ -109,6 +111,8 @@ class VideoViews(Views):
         augment = self.augment
         if augment.sampling == "segments":
             return clip_indices.test_segments(total, self.frames, augment.test_clips)
+        if augment.sampling == "still":
+            return clip_indices.test_stills(total, self.frames, augment.test_clips)
         return clip_indices.test_clips(total, self.frames, augment.stride, augment.test_clips)
 
 

@@ -5,7 +5,9 @@ from mimsuite.evaluate.features import FeatureSet, extract, save_features
 from mimsuite.evaluate.finetune import compose, finetune, trained_probe
 from mimsuite.evaluate.linear import LinearGrid
 from mimsuite.evaluate.lowshot import low_shot
+from mimsuite.evaluate.lowshot_tuning import low_shot_finetune
 from mimsuite.evaluate.probe import ProbeData, knn, linear_probe, probe_data
+from mimsuite.evaluate.robustness import robustness
 from mimsuite.evaluate.score import classify
 from mimsuite.evaluate.sources import open_labelled
 
@@ -21,9 +23,11 @@ __all__ = [
     "knn",
     "linear_probe",
     "low_shot",
+    "low_shot_finetune",
     "open_labelled",
     "paired_interval",
     "probe_data",
+    "robustness",
     "save_features",
     "trained_probe",
 ]

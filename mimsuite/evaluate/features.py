@@ -124,6 +124,14 @@ def extract(
     return found
 
 
+def feature(method: Method, batch: Batch, name: str) -> Tensor:
+    """(B, D) float32: one pooled layer of a normalised batch, by its name (``mean@9``)."""
+    pool, _, layer = name.partition("@")
+    depth = method.layer_count() - 1
+    wanted = [int(layer)] if int(layer) < depth else []
+    return _tables(method.encode(batch, layers=wanted), [pool], [int(layer)], depth)[name].float()
+
+
 def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
     """The rows of all ranks, in their order, on the first; an empty set on the others."""
     widths = {name: table.shape[1] for name, table in found.features.items()}

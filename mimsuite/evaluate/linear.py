@@ -2,8 +2,8 @@
 
 All heads of a feature set see the same minibatches, so their matrices sit side by side and one
 step of all of them is two matrix products; the gradient of softmax regression is written out.
-Which features, rate and decay are used is decided on held-out training samples; then one head is
-trained on all training samples. Test samples have no part in any of it.
+Held-out training samples tell which features (layer, pooling) know the classes best; test samples
+have no part in it. The figure on those features is that of :mod:`.logistic`.
 
 Letters: N samples, D width, K classes, H heads (learning rate x weight decay), b minibatch.
 """
@@ -91,25 +91,39 @@ def fit_heads(
     mean = features.mean(0)
     deviation = features.std(0, correction=0)
     scale = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, 1 / deviation, 0.0)
-    device = features.device
-    rates, decays = features.new_tensor(settings).T.reshape(2, 1, -1, 1)
-    shape = (features.shape[1] + 1, len(settings), classes)  # the last row is the bias
-    weight, momentum, square = (features.new_zeros(shape) for _ in range(3))
+    heads = len(settings)
+    weight = features.new_zeros(heads, classes, features.shape[1])  # (H, K, D)
+    bias = features.new_zeros(heads, classes)
+    slopes = torch.zeros_like(weight), torch.zeros_like(bias)
+    optimizer = _optimizer(weight, bias, slopes, settings)
+    # What a step writes to is allocated once: fresh memory costs more than the products.
+    logits = features.new_empty(min(grid.batch, len(features)), heads * classes)
     total = grid.steps(len(features))
     for step, rows in enumerate(_minibatches(len(features), grid.batch, total, seed)):
-        rows = rows.to(device)
-        x = (features[rows] - mean) * scale
-        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)  # (b, D + 1)
-        error = _softmax((x @ weight.flatten(1)).unflatten(1, shape[1:]))  # (b, H, K)
+        rows = rows.to(features.device)
+        x = features[rows].sub_(mean).mul_(scale)  # (b, D)
+        found = torch.addmm(bias.flatten(), x, weight.flatten(0, 1).T, out=logits[: len(rows)])
+        error = _softmax_(found.unflatten(1, (heads, classes)))  # (b, H, K)
         error -= F.one_hot(labels[rows], classes).unsqueeze(1)
-        gradient = (x.T @ error.flatten(1) / len(x)).unflatten(1, shape[1:])
-        rate = rates * 0.5 * (1 + math.cos(math.pi * step / total))
-        weight[:-1] *= (1 - rate * decays).clamp_min(0)
-        momentum.lerp_(gradient, 1 - _BETAS[0])
-        square.lerp_(gradient.square_(), 1 - _BETAS[1])
-        slope = (square / (1 - _BETAS[1] ** (step + 1))).sqrt_().add_(_EPS)
-        weight -= rate / (1 - _BETAS[0] ** (step + 1)) * momentum.div(slope)
-    return Heads(weight[:-1], weight[-1], mean, scale)
+        error /= len(x)
+        torch.mm(error.flatten(1).T, x, out=slopes[0].flatten(0, 1))
+        torch.sum(error, 0, out=slopes[1])
+        for group, (rate, _) in zip(optimizer.param_groups, settings + settings, strict=True):
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / total))
+        optimizer.step()
+    return Heads(weight.permute(2, 0, 1), bias, mean, scale)
+
+
+def _optimizer(
+    weight: Tensor, bias: Tensor, slopes: tuple[Tensor, Tensor], settings: list[tuple[float, float]]
+) -> torch.optim.AdamW:
+    """AdamW of every head's weights, then of their biases, with ``slopes`` as gradients."""
+    groups = []
+    for table, slope, decayed in ((weight, slopes[0], True), (bias, slopes[1], False)):
+        for own, gradient, (rate, decay) in zip(table, slope, settings, strict=True):
+            own.grad = gradient
+            groups.append({"params": [own], "lr": rate, "weight_decay": decay if decayed else 0.0})
+    return torch.optim.AdamW(groups, betas=_BETAS, eps=_EPS, fused=True)
 
 
 def search(
@@ -142,23 +156,11 @@ def search(
     return best[2]
 
 
-def refit(
-    sets: dict[str, Tensor],
-    labels: Tensor,
-    classes: int,
-    choice: Choice,
-    grid: LinearGrid,
-    seed: int,
-) -> Heads:
-    """The chosen head, trained on all training samples."""
-    setting = [(choice.learning_rate, choice.weight_decay)]
-    return fit_heads(sets[choice.features], labels, classes, setting, grid, seed)
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    """Over the last axis; torch's own is seven times slower where that axis is as short as 10."""
-    exponential = (logits - logits.amax(-1, keepdim=True)).exp_()
-    return exponential.div_(exponential.sum(-1, keepdim=True))
+def _softmax_(logits: Tensor) -> Tensor:
+    """In place, over the last axis; torch's own is seven times slower where that is as short as
+    10."""
+    logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(-1, keepdim=True))
 
 
 def _measure(heads: Heads, features: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:

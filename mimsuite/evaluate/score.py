@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
     from mimsuite.train.preempt import StopFlag
 
+_DIRECTION = "direction_accuracy"  # its name in results
+
 
 class Judged(NamedTuple):
     """How a sample was classified.
@@ -39,17 +42,19 @@ class Judged(NamedTuple):
     Attributes:
         predicted, label: the class it was taken for, and its own.
         rank: how many classes came before its own; see :func:`~mimsuite.evaluate.metrics.ranks`.
+        ahead: 1 if its own class scored above the opposite one, else 0; -1: it has no opposite.
     """
 
     predicted: int
     label: int
     rank: int
+    ahead: int = -1
 
 
 def classify(
     method: Method, source: Source, resolved: Resolved, stop: StopFlag | None = None
 ) -> list[Judged]:
-    """How each labelled sample was classified.
+    """How each labelled sample was classified; opposite classes are those of ``eval.opposites``.
 
     Args:
         method: one with ``logits(images)``, or of what else the modality's main view is; on the
@@ -58,7 +63,8 @@ def classify(
 
     Raises:
         Preempted: a stop signal came; whoever trained the method has saved it.
-        UserError: the method has no classification head.
+        UserError: the method has no classification head, or an opposite class is none of the
+            source's.
         DataError: no sample has a label.
     """
     logits_of = getattr(method, "logits", None)
@@ -68,6 +74,7 @@ def classify(
             f"probe it with mimsuite linear-probe"
         )
     views = views_of(resolved.recipe).test()
+    opposite = opposite_classes(source, resolved.recipe.eval.opposites)
     judged: list[Judged] = []
     was_training = method.training
     method.eval()
@@ -81,7 +88,7 @@ def classify(
                     scores_of = merged(logits_of(batch.views[views.main]), views.rows)
                     label = batch.label[: len(scores_of)]
                     known = label >= 0
-                    judged += judged_by(scores_of[known], label[known])
+                    judged += judged_by(scores_of[known], label[known], opposite)
     finally:
         method.train(was_training)
     if not judged:
@@ -89,10 +96,33 @@ def classify(
     return judged
 
 
-def judged_by(table: Tensor, labels: Tensor) -> list[Judged]:
+def judged_by(
+    table: Tensor, labels: Tensor, opposite: Mapping[int, int] = MappingProxyType({})
+) -> list[Judged]:
     """Of (N, K) scores and (N,) true classes."""
     columns = torch.stack([table.argmax(1), labels, ranks(table, labels)], dim=1)
-    return [Judged(*row) for row in columns.tolist()]
+    judged = [Judged(*row) for row in columns.tolist()]
+    if not opposite:
+        return judged
+    return [
+        one._replace(ahead=int(row[one.label] > row[opposite[one.label]]))
+        if one.label in opposite
+        else one
+        for one, row in zip(judged, table.tolist(), strict=True)
+    ]
+
+
+def opposite_classes(source: Source, named: Sequence[tuple[str, str]]) -> dict[int, int]:
+    """Number of each class -> number of its opposite, from pairs of names."""
+    found: dict[int, int] = {}
+    classes = source.classes or []
+    for pair in named:
+        for name in pair:
+            if name not in classes:
+                raise UserError(f"eval.opposites: {source.name} has no class '{name}'")
+        one, other = (classes.index(name) for name in pair)
+        found |= {one: other, other: one}
+    return found
 
 
 def merged(logits: Tensor, rows: int) -> Tensor:
@@ -138,6 +168,9 @@ class ClassScorer(Scorer):
         self.top5 = has_top5(getattr(self.recipe.target, "classes", None))
         if self.top5:
             self.figures = (*self.figures, Figure(TOP5, "top-5"))
+        self.opposites = bool(self.recipe.eval.opposites)
+        if self.opposites:
+            self.figures = (*self.figures, Figure(_DIRECTION, "direction"))
 
     def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Judged]:
         return classify(method, source, self.resolved, stop)
@@ -147,7 +180,11 @@ class ClassScorer(Scorer):
 
     def measure(self, judged: Sequence[Judged]) -> dict[str, float]:
         found = scores(*columns(judged))
-        return found | {TOP5: top5_accuracy(_ranks(judged))} if self.top5 else found
+        if self.top5:
+            found[TOP5] = top5_accuracy(_ranks(judged))
+        if len(ahead := _ahead(judged)):
+            found[_DIRECTION] = float(ahead.double().mean())
+        return found
 
     def told_by(self, train: Source) -> dict[str, Any]:
         return {"target.classes": class_count(train)}
@@ -165,17 +202,25 @@ class ClassScorer(Scorer):
         if self.top5:
             near = (in_top5(_ranks(judged)) for judged in (ours, theirs))
             found[TOP5] = paired_interval(*near).as_dict()
+        if self.opposites:
+            ahead = (_ahead(judged) for judged in (ours, theirs))
+            found[_DIRECTION] = paired_interval(*ahead).as_dict()
         return found
 
     def details(self, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
-        """Which test samples each method had right, ``labels`` of the same, ``classes``."""
+        """Which test samples each method had right, ``labels`` of the same, ``classes``; of those
+        with an opposite class, in the same order, where the right one of the two was ahead."""
         pairs = {name: columns(one) for name, one in judged.items()}
         labels = next(iter(pairs.values()))[1]
-        return {
+        found = {
             "right": {name: right_or_wrong(*pair) for name, pair in pairs.items()},
             "labels": labels.tolist(),
             "classes": self.recipe.target.classes,
         }
+        if self.opposites:
+            yes = torch.tensor(1)
+            found["ahead"] = {n: right_or_wrong(_ahead(one), yes) for n, one in judged.items()}
+        return found
 
     def report(self, judged: Sequence[Judged], source: Source) -> dict[str, Any]:
         return self.measure(judged) | report(*columns(judged), source.classes)
@@ -183,9 +228,14 @@ class ClassScorer(Scorer):
 
 def columns(judged: Sequence[Judged]) -> tuple[Tensor, Tensor]:
     """(N,) predicted and (N,) true classes."""
-    predicted, labels, _ = torch.tensor(judged, dtype=torch.int64).unbind(1)
+    predicted, labels, *_ = torch.tensor(judged, dtype=torch.int64).unbind(1)
     return predicted, labels
 
 
 def _ranks(judged: Sequence[Judged]) -> Tensor:
     return torch.tensor([one.rank for one in judged])
+
+
+def _ahead(judged: Sequence[Judged]) -> Tensor:
+    """(M,) of the samples whose class has an opposite: 1 where it scored higher."""
+    return torch.tensor([one.ahead for one in judged if one.ahead >= 0])

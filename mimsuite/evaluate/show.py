@@ -43,9 +43,9 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
         columns.append("chosen on validation")
         for variant, cells in rows.items():
             cells.append(_chosen(result["chosen"].get(variant)))
-    table = _table(title, ["", *columns])
+    table = result_table(title, ["", *columns])
     for variant, cells in rows.items():
-        table.add_row(_WORDS.get(variant, variant), *cells)
+        table.add_row(row_title(variant), *cells)
     stderr().print(table)
     classes = f"{result['classes']} classes, " if "classes" in result else ""
     say(
@@ -66,7 +66,7 @@ def show_report(title: str, result: Mapping[str, Any]) -> None:
     if "per_class" in result and "accuracy" in result:
         show_classes(title, result)
         return
-    table = _table(title, ["", *(figure["title"] for figure in _figures_of(result))])
+    table = result_table(title, ["", *(figure["title"] for figure in _figures_of(result))])
     table.add_row("", *(_text(result[figure["name"]], figure) for figure in _figures_of(result)))
     stderr().print(table)
     say(f"{result['n_test']} test samples")
@@ -74,7 +74,7 @@ def show_report(title: str, result: Mapping[str, Any]) -> None:
 
 def show_classes(title: str, result: Mapping[str, Any]) -> None:
     """Accuracy of a classifier, in all and by class, the worst classes first."""
-    table = _table(title, ["class", "samples", "accuracy"])
+    table = result_table(title, ["class", "samples", "accuracy"])
     by_class = sorted(result["per_class"].items(), key=lambda item: item[1]["accuracy"])
     for name, figures in by_class[:_MOST_CLASSES]:
         found = percent(figures["accuracy"])
@@ -89,7 +89,7 @@ def show_classes(title: str, result: Mapping[str, Any]) -> None:
     )
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def result_table(title: str, columns: Sequence[str]) -> Table:
     """An empty table that stays within 80 columns; figures to the right."""
     table = Table(
         box=SIMPLE_HEAD,
@@ -102,6 +102,11 @@ def _table(title: str, columns: Sequence[str]) -> Table:
         figures = column not in ("", "class", "chosen on validation")
         table.add_column(column, justify="right" if figures else "left")
     return table
+
+
+def row_title(variant: str) -> str:
+    """What people read for the key of a variant."""
+    return _WORDS.get(variant, variant)
 
 
 def percent(fraction: float) -> str:
@@ -138,7 +143,7 @@ def _chosen(choice: Mapping[str, Any] | None) -> str:
     if choice is None:
         return ""
     words = [str(choice["features"])] if "features" in choice else []
-    for key, word in (("learning_rate", "lr"), ("weight_decay", "wd")):
+    for key, word in (("C", "C"), ("learning_rate", "lr")):
         if key in choice:
             words.append(f"{word} {choice[key]:g}")
     return ", ".join(words)

@@ -21,8 +21,10 @@ def places_of(spec: str) -> list[Path] | list[Url]:
     """What a source names: itself where it is there, whatever its name looks like, else expanded.
 
     Raises:
-        UserError: as :func:`expand`.
+        UserError: an empty name, or as :func:`expand`.
     """
+    if not spec:
+        raise UserError("the name of the source is empty: give a folder, a list, shards or a set")
     return [Path(spec)] if Path(spec).exists() else expand(spec)
 
 

@@ -1,0 +1,114 @@
+"""`mimsuite robustness`: a probe of clean samples on corrupted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mimsuite.cli import probes
+from mimsuite.cli.options import DataOption, JsonOption, OverridesArgument
+from mimsuite.cluster import require_single_process
+from mimsuite.errors import UserError
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+    from mimsuite.data import Source
+
+_FIGURE = "balanced_accuracy"
+
+
+def robustness(
+    model: probes.ModelArgument,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    shifted: Annotated[
+        str | None,
+        typer.Option("--shifted", metavar="SRC", help="The same classes in another style."),
+    ] = None,
+    baselines: probes.BaselinesOption = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Key of corruptions and splits.")] = 0,
+    device: probes.DeviceOption = "auto",
+    out: probes.ResultOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a linear probe on clean samples and test it on corrupted ones.
+
+    Images: noise, blur, contrast, pixelation, translation. Points: jitter, rotation, dropped
+    points. Video: shuffled frames. Three severities each. With --shifted SRC the same probe is
+    tested on another set, whose classes have the same names.
+
+    Example: mimsuite robustness runs/first --data ./photos --baselines
+    """
+    require_single_process()
+    from mimsuite import evaluate
+
+    opened = probes._open(model, overrides, data, device)
+    train, test = evaluate.open_labelled(opened.resolved)
+    if test is None:
+        raise UserError(
+            f"{train.name} has no split '{opened.resolved.recipe.eval.split}' to corrupt: add one, "
+            f"or cut the set with data.folds=5"
+        )
+    result = evaluate.robustness(
+        opened.method,
+        opened.resolved,
+        train,
+        test,
+        shifted=_open_shifted(opened.resolved, shifted) if shifted else None,
+        baselines=baselines,
+        seed=seed,
+    )
+    _show(f"robustness, {test.name}", result)
+    probes._write(result, out or probes._beside(model, "robustness.json"), as_json)
+
+
+def _open_shifted(resolved: Resolved, source: str) -> Source:
+    """Its test split where it has one, else all of it."""
+    from mimsuite import config
+    from mimsuite.data import open_split, source_splits
+    from mimsuite.evaluate.sources import require_labels
+
+    recipe = config.with_overrides(resolved, {"data.source": source}, "--shifted").recipe
+    existing = source_splits(source, channels=recipe.data.channels)
+    wanted = (recipe.eval.split, "test", "val", "train")
+    opened = open_split(recipe, next((name for name in wanted if name in existing), existing[0]))
+    require_labels(opened)
+    return opened
+
+
+def _show(title: str, result: Mapping[str, Any]) -> None:
+    """A row a level: every variant, and the gain over a random encoder."""
+    from mimsuite.evaluate.show import result_table, row_title
+    from mimsuite.report.console import say, stderr, warn
+
+    variants = list(result["clean"][_FIGURE])
+    gain = ["over random init"] if "random_init" in variants else []
+    table = result_table(
+        f"{title}: linear probe, balanced accuracy in %",
+        ["", "strength", *map(row_title, variants), *gain],
+    )
+    rows = [("clean", "", result["clean"])]
+    for name, one in result["corruptions"].items():
+        for number, level in enumerate(one["severities"], 1):
+            rows.append((f"{name} {number}", f"{level['strength']:g}", level))
+    rows.append(("mean of corrupted", "", result["corrupted"]))
+    if "shifted" in result:
+        rows.append((f"shifted: {result['shifted']['source']}", "", result["shifted"]))
+    for name, strength, found in rows:
+        cells = [f"{100 * found[_FIGURE][variant]:.1f}" for variant in variants]
+        table.add_row(name, strength, *cells, *(_gain(found) for _ in gain))
+    stderr().print(table)
+    for name, one in result["corruptions"].items():
+        say(f"{name}: {one['unit']}")
+    say(f"{result['n_train']} training and {result['n_test']} test samples")
+    say(result["protocol"])
+    for note in result["notes"]:
+        warn(note)
+
+
+def _gain(found: Mapping[str, Any]) -> str:
+    interval = found["intervals"]["random_init"][_FIGURE]
+    value, low, high = (100 * interval[key] for key in ("difference", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
