@@ -63,9 +63,11 @@ def find(recipe: str | Path, beside: Path | None = None) -> RecipeFile:
         beside: the folder that a relative path starts from; ``None`` = the working directory.
 
     Raises:
-        UserError: neither a catalog name nor a file.
+        UserError: neither a catalog name nor a file, or no name at all.
     """
     text = str(recipe)
+    if not text:
+        raise UserError("the recipe's name is empty. `mimsuite recipes list` shows all.")
     if text in names():
         return _of_catalog(text)
     path = (beside or Path()) / Path(text).expanduser()

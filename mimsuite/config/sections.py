@@ -31,7 +31,9 @@ class About(Section):
     """`recipe:` what this file is; shown by `recipes list`."""
 
     title: str = ""
-    task: Literal["pretrain", "finetune", "linear-probe", "attentive-probe"] = "pretrain"
+    task: Literal["pretrain", "finetune", "linear-probe", "attentive-probe", "dense-probe"] = (
+        "pretrain"
+    )
     modality: Literal["image", "video", "points", "grids"] = "image"
     paper: str = ""
     published: str = ""  # the figure the paper or its code reports, with its conditions
@@ -66,7 +68,8 @@ class DataSection(Section):
     split: str = "train"
     folds: Annotated[int, Field(ge=2)] | None = None  # cut the split into so many, class by class
     fold: Annotated[int, Field(ge=0)] = 0  # the one left out of training, to be tested on instead
-    per_class: Positive | None = None  # so many labelled samples a class, drawn by train.seed
+    # So many labelled samples of each class, drawn by train.seed; 0.1: a tenth of each class
+    per_class: Positive | Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
     limit: Positive | None = None  # train on so many samples, spread over the set
     workers: Annotated[int, Field(ge=0)] = 2
@@ -186,12 +189,16 @@ class EvalSection(Section):
     """`eval:` probes of frozen features."""
 
     split: str = "test"
-    # Of the tokens of a sample; cls_max: class token and maximum side by side; auto: by validation
-    pool: Literal["auto", "cls", "mean", "max", "cls_max"] = "auto"
+    # Of the tokens of a sample; cls_max: class token and maximum side by side, mean_max likewise;
+    # auto: by validation
+    pool: Literal["auto", "cls", "mean", "max", "cls_max", "mean_max"] = "auto"
     layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
     neighbours: Positive = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
     batch: Positive = 256
+    # Classes that are each other's reverse: of those, how often the right one of the two scores
+    # higher is a figure of its own (a trained classifier's `direction_accuracy`).
+    opposites: tuple[tuple[str, str], ...] = ()
 
 
 class LogSection(Section):
@@ -199,6 +206,9 @@ class LogSection(Section):
 
     every_steps: Positive = 20
     pictures_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
+    signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    signals_samples: Annotated[int, Field(ge=2)] = 256  # of the training set, the same each time
 
 
 class CheckpointSection(Section):

@@ -117,8 +117,9 @@ class ClipAugmentSection(AugmentSection):
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
     hflip: Fraction = 0.0
     # clip: `stride` frames apart from a random start; dense: evenly over as long a stretch, as in
-    # fine-tuning; segments: one frame of each of `frames` equal parts of the whole video.
-    sampling: Literal["clip", "dense", "segments"] = "clip"
+    # fine-tuning; segments: one frame of each of `frames` equal parts of the whole video; still:
+    # one frame, held, which shows no motion.
+    sampling: Literal["clip", "dense", "segments", "still"] = "clip"
     stride: Positive = 4  # frames from one to the next
     temporal_jitter: bool = False  # of each frame within its stride
     repeats: Positive = 1  # views cut from the frames of one decoding (repeated augmentation)

@@ -2,7 +2,8 @@
 
 The tokens are averaged and normalised by a fresh ``fc_norm``; the encoder's own last norm is
 dropped, positions stay fixed. Mixup and cutmix treat a clip as one image of all its frames'
-channels. Everything else is :mod:`mimsuite.methods.classify`.
+channels. Everything else is :mod:`mimsuite.methods.classify`, the attentive probe of a frozen
+encoder (``pool: attentive``) too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class VideoClassifierSection(ClassifierSection):
     """`model:` an encoder of tubelets and a linear head."""
 
     encoder: VideoViTSection = VideoViTSection()  # type: ignore[assignment]
-    pool: Literal["mean"] = "mean"  # of the tokens, then a fresh norm
+    # mean: of the tokens, then a fresh norm; attentive: by a learnt query, then a batch norm
+    pool: Literal["mean", "attentive"] = "mean"  # type: ignore[assignment]
     head_dropout: Fraction = 0.0  # of what the head reads, while training
     # JSON file, a list: of each class, its number in the head of the weights that training starts
     # from, or null for a fresh row. Null here: that head is taken if it has as many classes.
