@@ -65,6 +65,8 @@ def inspect(
 
     kind = _channels(channels)
     wanted = _modality(modality)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise UserError(f"--sheet {sheet}: the name must end in .png")
     with progress_of("looking") as progress:
         figures = inspection.inspect(source, modality=wanted, channels=kind, progress=progress)
     if sheet is not None:
@@ -93,26 +95,29 @@ def pack(
             "--resize",
             "--short-side",
             min=2,
-            help="Images, video: shrink larger ones to this short side, pixels.",
+            metavar="N",
+            help="Images, video: shrink to this short side, pixels.",
         ),
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="Images: encode all as JPEG of this quality."),
+        typer.Option(min=1, max=100, metavar="N", help="Images: JPEG quality of all."),
     ] = None,
     gop: Annotated[
         int | None,
-        typer.Option(min=1, help="Video: encode as H.264 with a key frame every so many."),
+        typer.Option(min=1, metavar="N", help="Video: as H.264, a key frame every N."),
     ] = None,
     points: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Points: draw so many from larger clouds and meshes (of those, 8192)."
+            min=1,
+            metavar="N",
+            help="Points: draw N from larger clouds and meshes (of those, 8192).",
         ),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Points: normals or colors beside the coordinates; default: none."),
+        typer.Option(help="Points: normals or colors, too; default: none."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
     only: Annotated[
@@ -247,7 +252,7 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
 @app.command()
 def synth(
     modality: Annotated[
-        str, typer.Argument(metavar="MODALITY", help="image, video, points or grids.")
+        str, typer.Argument(metavar="MODALITY", help="image, video, points, grids or scenes.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, new.")],
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 600,
@@ -255,7 +260,8 @@ def synth(
         int | None,
         typer.Option(
             min=8,
-            help="Pixels a side (64), points (1024), or voxels along the longest side (40).",
+            help="Pixels a side (64; scenes 96), points (1024), or voxels along the longest side "
+            "(40).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
@@ -270,7 +276,8 @@ def synth(
 ) -> None:
     """Make labelled samples to try things out with.
 
-    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms.
+    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms; scenes:
+    rendered rooms with the class and the distance of every pixel, for dense-probe.
 
     Example: mimsuite data synth image ./shapes --count 600
 
@@ -294,6 +301,11 @@ def synth(
         output.print_json({"out": str(out), "modality": name, "samples": written})
         return
     output.say(f"{written['train']} train and {written['test']} test {name} samples in {out}")
+    if name == "scenes":
+        output.say(f"synthetic, see {out / 'scenes.json'}; next:")
+        output.say(f"      mimsuite pretrain image/mae-scenes --data {out / 'images'}")
+        output.say(f"      mimsuite dense-probe RUN --data {out}")
+        return
     output.say(f"next: mimsuite data pack {out} SHARDS")
 
 

@@ -83,7 +83,14 @@ def _resolved(recipe: str, overrides: list[str] | None, data: str | None, smoke:
     from mimsuite import config
 
     resolved = config.load(recipe, overrides or [], smoke=smoke)
-    return resolved if data is None else config.with_overrides(resolved, {"data.source": data})
+    if data is None:
+        return resolved
+    resolved = config.with_overrides(resolved, {"data.source": data})
+    if not data.startswith(_REMOTE):  # a store is looked at, and reported, like the machine
+        from mimsuite.data import open_training_set
+
+        open_training_set(resolved.recipe)
+    return resolved
 
 
 def _plan(

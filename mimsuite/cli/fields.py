@@ -42,8 +42,7 @@ def nerf_grid(
 ) -> None:
     """Sample a radiance field on a grid that NeRF-MAE trains on.
 
-    MODULE:FUNCTION is called without arguments and returns density(points) -> (N,) and
-    rgb(points, directions) -> (N, 3); see `mimsuite.fields.export_grid`.
+    Returns density(points) -> (N,) and rgb(points, directions) -> (N, 3), and takes no arguments.
 
     Example: mimsuite data nerf-grid my_field:load --cameras scene/transforms.json --out scene.npz
     """

@@ -44,11 +44,16 @@ COMMANDS = {
     "attentive-probe": Command(
         "attentive:attentive_probe", "Attentive probe of a frozen encoder.", _LOOK
     ),
+    "dense-probe": Command("dense:dense_probe", "Segments and depth of frozen patches.", _LOOK),
     "knn": Command("probes:knn", "Nearest-neighbour probe of frozen features.", _LOOK),
+    "low-shot": Command("lowshot:low_shot", "Probes with few labels of each class.", _LOOK),
+    "robustness": Command("robustness:robustness", "A probe on corrupted samples.", _LOOK),
     "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
     "features": Command("probes:features", "Write frozen features to a file.", _LOOK),
     "score": Command("score:score", "Which samples a model finds hard or strange.", _LOOK),
     "reconstruct": Command("reconstruct:reconstruct", "Before, masked, after: pictures.", _LOOK),
+    "pictures": Command("pictures:pictures", "Features and attention as pictures.", _LOOK),
+    "card": Command("card:card", "Was it worth it? A run on one page.", _LOOK),
     "recipes": Command("recipes:app", "List, show, copy, check and compare recipes.", _FILES),
     "data": Command("data:app", "Pack, inspect, verify and make data.", _FILES),
     "export": Command("convert:export", "Write a model for timm, HF, ONNX and others.", _FILES),
@@ -81,6 +86,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, *rest = args
         if name not in COMMANDS:
+            if ctx.resilient_parsing:  # the shell asks for completions, not for an error
+                return None, None, []
             hint = did_you_mean(name, COMMANDS) or " `mimsuite --help` lists the commands."
             raise UserError(f"no command '{name}'.{hint}")
         return name, load_command(name), rest
@@ -129,7 +136,7 @@ def _print_version(value: bool) -> None:
 
 app = typer.Typer(
     cls=LazyGroup,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     help="Masked modeling of images, video, point clouds and radiance fields.",
 )

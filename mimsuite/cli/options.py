@@ -61,8 +61,22 @@ DebugOption = Annotated[
 
 # --- of commands ---------------------------------------------------------------------------------
 
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of the catalogue for the shell; where none fits, the shell offers files."""
+    from mimsuite.config import catalog
+
+    return [name for name in catalog.names() if name.startswith(incomplete)]
+
+
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Recipe name or YAML file.",
+        show_default=False,
+        autocompletion=complete_recipe,
+    ),
 ]
 OverridesArgument = Annotated[
     list[str] | None,

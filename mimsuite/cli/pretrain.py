@@ -63,8 +63,11 @@ def pretrain(
     given = {key: value for key, value in changes.items() if value is not None}
     resolved = config.with_overrides(resolved, given)
     if dry_run:
+        from mimsuite.data import open_training_set
         from mimsuite.train.dry_run import dry_run as show
 
+        if data is not None:  # what is named must be there; a recipe's own need not be yet
+            open_training_set(resolved.recipe)
         show(resolved)
         return 0
     from mimsuite.cluster import find_place

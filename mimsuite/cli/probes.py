@@ -17,6 +17,7 @@ from mimsuite.cli.options import (
     OverridesArgument,
     ProcsOption,
     SmokeOption,
+    complete_recipe,
     start_processes,
 )
 from mimsuite.cluster import find_place, require_single_process
@@ -38,7 +39,12 @@ ModelArgument = Annotated[
 ]
 TuningOption = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="NAME", help="Train by this recipe instead of the default."),
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Train by this recipe instead of the default.",
+        autocompletion=complete_recipe,
+    ),
 ]
 BaselinesOption = Annotated[
     bool, typer.Option("--baselines", help="Measure what the figure must beat, too.")
@@ -277,7 +283,10 @@ def features(
             peers=peers,
         )
     if peers.first:
-        written = save_features(found, out)
+        try:
+            written = save_features(found, out)
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror or error}") from error
         name, table = next(iter(found.features.items()))
         say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
     return 0

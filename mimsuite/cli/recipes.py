@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mimsuite.cli.options import JsonOption, OverridesArgument, RecipeArgument, SmokeOption
+from mimsuite.cli.options import (
+    JsonOption,
+    OverridesArgument,
+    RecipeArgument,
+    SmokeOption,
+    complete_recipe,
+)
 from mimsuite.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy, check and compare recipes.")
@@ -170,8 +176,18 @@ def validate(
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="Recipe name or YAML file.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Recipe name or YAML file.")],
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="Recipe name or YAML file.", autocompletion=complete_recipe
+        ),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="Recipe name or YAML file.", autocompletion=complete_recipe
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Print the keys in which two recipes differ, once resolved.

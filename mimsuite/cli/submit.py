@@ -23,7 +23,7 @@ from mimsuite.errors import UserError
 if TYPE_CHECKING:
     from mimsuite.cluster.submission import Submission
 
-_JOB, _AGAIN, _MANY = "The job", "Stopping and going on", "Several runs"
+_JOB = "The job"
 
 
 def submit(
@@ -74,44 +74,40 @@ def submit(
     signal: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=_AGAIN,
-            help="Save so many seconds before the time limit. Default: USR1@120.",
+            rich_help_panel=_JOB,
+            help="Save so many seconds before the limit. Default: USR1@120.",
         ),
     ] = None,
     requeue: Annotated[
         bool | None,
         typer.Option(
             "--requeue/--no-requeue",
-            rich_help_panel=_AGAIN,
-            help="Queue it again after a stop or a lost node. Default: requeue.",
+            rich_help_panel=_JOB,
+            help="Queue again after a stop. Default: requeue.",
         ),
     ] = None,
     max_requeues: Annotated[
-        int | None, typer.Option(rich_help_panel=_AGAIN, help="At most so often. Default: 100.")
+        int | None, typer.Option(rich_help_panel=_JOB, help="At most so often. Default: 100.")
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=A,B,C",
-            rich_help_panel=_MANY,
+            rich_help_panel=_JOB,
             help="A run for each value, in one job array; repeat for combinations.",
         ),
     ] = None,
     at_once: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", rich_help_panel=_MANY, help="At most N runs at a time."),
+        typer.Option(min=1, metavar="N", rich_help_panel=_JOB, help="At most N runs at a time."),
     ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Pretrain as a SLURM job: one process a GPU, queued again until it is done.
 
-    The recipe is checked before anything is queued. The run directory keeps the
-    script, job.sbatch, which can be read, changed and sent again. What a cluster
-    always needs is written once, in ~/.config/mimsuite/slurm.yaml:
-
-      default: {partition: gpu, account: abc, time: 24:00:00}
-
-    docs/slurm.md shows all keys: modules, containers, lines of set-up and more.
+    The recipe is checked before anything is queued. The run directory keeps the script, job.sbatch,
+    which can be read, changed and sent again. What a cluster always needs is written once, in
+    ~/.config/mimsuite/slurm.yaml; docs/slurm.md shows its keys.
 
     Example: mimsuite submit image/mae-vitb16-in1k --nodes 2 --gpus-per-node 8
     """
@@ -151,6 +147,8 @@ def submit(
         more=tuple(more),
     )
     ready = submission.prepare(request, options)
+    if init_from is not None and not Path(init_from).expanduser().exists():
+        raise UserError(f"--init-from {init_from}: there is no such run, checkpoint or file")
     if dry_run:
         if as_json:
             print_json({**_described(ready, None), "text": ready.script})

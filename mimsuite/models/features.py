@@ -30,7 +30,7 @@ class Features:
 
     def pool(self, kind: str) -> Tensor:
         """(B, D): ``cls`` (first class token), ``mean`` or ``max`` (over all tokens but class
-        tokens); (B, 2 D): ``cls_max``, both side by side.
+        tokens); (B, 2 D): ``cls_max`` and ``mean_max``, both side by side.
 
         Raises:
             ValueError: another kind, or no class token.
@@ -39,8 +39,10 @@ class Features:
             return self.tokens.mean(dim=1)
         if kind == "max":
             return self.tokens.amax(dim=1)
+        if kind == "mean_max":
+            return torch.cat([self.tokens.mean(dim=1), self.tokens.amax(dim=1)], dim=1)
         if kind not in ("cls", "cls_max"):
-            raise ValueError(f"unknown pooling '{kind}': cls, mean, max or cls_max")
+            raise ValueError(f"unknown pooling '{kind}': cls, mean, max, cls_max or mean_max")
         if self.cls.shape[1] == 0:
             raise ValueError(f"this encoder has no class token: use pool '{self.pools[-1]}'")
         cls = self.cls[:, 0]
