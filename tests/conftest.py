@@ -6,6 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# What must pass before a change lands tries the same examples each time; elsewhere new ones.
+settings.register_profile("repeatable", derandomize=True)
+if os.environ.get("MIMSUITE_REQUIRE"):
+    settings.load_profile("repeatable")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

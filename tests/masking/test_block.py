@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -53,6 +53,7 @@ def test_places_are_masked_as_often_as_published() -> None:
 def test_any_rectangle_gets_equal_counts(
     rows: int, columns: int, part: float, smallest: int, seed: int
 ) -> None:
+    assume(smallest <= (min(rows, columns) - 1) ** 2)  # blocks reach along no side
     count = max(1, int(part * rows * columns))
     sampler = block(count=count, min_block=smallest)
     mask = sampler.sample(Noise(seed, 1, torch.arange(3)), (rows, columns))
@@ -60,6 +61,11 @@ def test_any_rectangle_gets_equal_counts(
     assert torch.equal(mask.visible, mask.visible.sort(1).values)  # raster order
     both = torch.cat([mask.visible, mask.masked], 1).sort(1).values
     assert torch.equal(both, torch.arange(rows * columns).expand(3, -1))
+
+
+def test_blocks_that_are_too_large_for_the_grid_are_refused() -> None:
+    with pytest.raises(UserError, match=r"mask\.min_block 7 patches"):
+        block(count=7, min_block=7).sample(Noise(0, 1, torch.arange(3)), (3, 3))
 
 
 def test_ratio_counts_as_in_random_masking() -> None:
