@@ -49,6 +49,7 @@ soak: dev
 	$(BIN)/python tools/soak.py --kills 20 --ranks 2
 
 bench-check: dev
+	$(BIN)/python tools/bench_cli.py --check
 	$(BIN)/python tools/bench_mae.py --check
 	$(BIN)/python tools/bench_trainer.py --check
 

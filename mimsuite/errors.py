@@ -44,6 +44,11 @@ class DivergedError(MimsuiteError):
 
 
 class Preempted(MimsuiteError):
-    """Stopped by a signal after saving; the same command with ``--resume auto`` goes on."""
+    """Stopped by a signal after saving; the same command with ``--resume auto`` goes on.
+
+    Attributes:
+        resume: that command, where it is known.
+    """
 
     exit_code = 75
+    resume = ""

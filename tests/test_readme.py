@@ -5,6 +5,7 @@ Only sizes are changed: `pretrain` and `finetune` get `--smoke`.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import torch
 from PIL import Image
 
 from mimsuite import config
+from mimsuite.config.sections import Recipe
 from mimsuite.methods import build
 from tests.data.remote_servers import KEY, SECRET, Rclone, need_rclone
 
@@ -97,3 +100,75 @@ def test_the_python_lines_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     exec(code, names)
     assert names["features"].tokens.shape[0] == 2  # type: ignore[attr-defined]
     assert names["pictures"].shape == (2, 1, 28, 28)  # type: ignore[attr-defined]
+
+
+def rows() -> list[list[str]]:
+    """The table of methods: method, paper, modality, status, recipes, published, verified how."""
+    table = README.read_text().partition("## Methods")[2].partition("\n\n*")[0]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[4:]]
+
+
+@pytest.fixture(scope="module")
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name."""
+    return {name: config.load(name).recipe for name in config.recipe_names()}
+
+
+@pytest.fixture(scope="module")
+def pretraining(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Those that pretrain."""
+    return {name: one for name, one in recipes.items() if one.recipe.task == "pretrain"}
+
+
+def test_the_table_of_methods_says_what_the_recipes_say(
+    recipes: dict[str, Recipe], pretraining: dict[str, Recipe]
+) -> None:
+    everything = [recipe.recipe for recipe in recipes.values()]
+    assert len(rows()) >= 14
+    for name, paper, modality, status, patterns, published, proof in rows():
+        found = [
+            recipe
+            for pattern in re.findall(r"`([^`]+)`", patterns)
+            for recipe_name, recipe in pretraining.items()
+            if fnmatch.fnmatch(recipe_name, pattern)
+        ]
+        assert found, name
+        number = re.findall(r"\d{4}\.\d{5}", paper)[0]
+        for recipe in found:
+            about, card = recipe.recipe, recipe.card
+            assert {"grids": "volume"}.get(about.modality, about.modality) == modality, name
+            assert number in about.paper, name
+            assert card.status == status, name
+            if status == "verified":
+                assert ("20 steps" in proof) == ("trajectory" in card.proof), name
+                assert proof.startswith("step"), name
+        known = [about.published for about in everything if number in about.paper]
+        figures = re.findall(r"\d+\.\d+", published)
+        assert set(figures) <= set(re.findall(r"\d+\.\d+", " ".join(known))), name
+
+
+def test_the_table_has_every_method(pretraining: dict[str, Recipe]) -> None:
+    patterns = [pattern for row in rows() for pattern in re.findall(r"`([^`]+)`", row[4])]
+    # A tokenizer that CAE learns from, and a downstream task.
+    others = {"dvae", "point-segment"}
+    for name, recipe in pretraining.items():
+        if recipe.method.name not in others:
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+
+
+def test_the_notice_credits_every_paper_and_set() -> None:
+    top = README.parent
+    notice = (top / "NOTICE").read_text()
+    files = [*(top / "mimsuite").rglob("*.py"), *(top / "recipes").rglob("*.yaml")]
+    found = {n for file in files for n in re.findall(r"arXiv:(\d{4}\.\d{4,5})", file.read_text())}
+    assert len(found) > 30
+    assert sorted(number for number in found if number not in notice) == []
+    embedded = top / "mimsuite" / "data" / "embedded"
+    assert [file.name for file in embedded.glob("*.*") if file.name not in notice] == []
+
+
+def test_the_version_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mimsuite", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"mimsuite {version('mimsuite')}\n")

@@ -15,6 +15,7 @@ from mimsuite.cli.options import (
     OverridesArgument,
     ProcsOption,
     SmokeOption,
+    resumable,
     start_processes,
 )
 
@@ -57,9 +58,10 @@ def attentive_probe(
         model, recipe, "attentive-probe", data, overrides, seed=seed, device=device, smoke=smoke
     )
     folder = out or probes._folder_for(model, "attentive_probe", resume)
-    result = evaluate.trained_probe(
-        model, composed, folder, baselines=baselines, resume=resume, stop=stop
-    )
+    with resumable(ctx, folder):
+        result = evaluate.trained_probe(
+            model, composed, folder, baselines=baselines, resume=resume, stop=stop
+        )
     written = probes._beside(model, "attentive_probe.json") or folder / "attentive_probe.json"
     probes._finish("attentive probe", result, written, as_json)
     return 0

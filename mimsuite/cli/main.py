@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from mimsuite import __version__
 from mimsuite.cli import output
 from mimsuite.cli.options import DebugOption, Invocation, PluginOption
-from mimsuite.config.suggest import did_you_mean
-from mimsuite.errors import MimsuiteError, UserError
+from mimsuite.errors import MimsuiteError, Preempted, UserError
 
 
 class Command(NamedTuple):
@@ -63,6 +62,8 @@ COMMANDS = {
     "bench": Command("bench:app", "How fast a recipe runs here.", _MACHINE),
 }
 
+# Called as they are: typer's parameters take pydantic in, which takes longer than the command.
+_NOTHING_TO_PARSE = {"recipes list": "recipes:list_recipes"}
 
 # As torch says it of a device, and of the host.
 _OUT_OF_MEMORY = re.compile("^OutOfMemoryError|DefaultCPUAllocator: (can't|not enough) ")
@@ -79,15 +80,24 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         command = COMMANDS[cmd_name]
-        stand_in = _click_command(lambda: None, cmd_name)
-        stand_in.help, stand_in.rich_help_panel = command.help, command.panel
-        return stand_in
+        return TyperCommand(cmd_name, help=command.help, rich_help_panel=command.panel)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands, by panel."""
+        widest = max(map(len, COMMANDS))
+        for panel in dict.fromkeys(command.panel for command in COMMANDS.values()):
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [(n.ljust(widest), c.help) for n, c in COMMANDS.items() if c.panel == panel]
+                )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, *rest = args
         if name not in COMMANDS:
             if ctx.resilient_parsing:  # the shell asks for completions, not for an error
                 return None, None, []
+            from mimsuite.config.suggest import did_you_mean
+
             hint = did_you_mean(name, COMMANDS) or " `mimsuite --help` lists the commands."
             raise UserError(f"no command '{name}'.{hint}")
         return name, load_command(name), rest
@@ -95,8 +105,7 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import a command, and let it and what is below it take the global options too."""
-    module, _, attribute = COMMANDS[name].target.partition(":")
-    target = getattr(importlib.import_module(f"mimsuite.cli.{module}"), attribute)
+    target = _import(COMMANDS[name].target)
     command = (
         typer.main.get_group(target)
         if isinstance(target, typer.Typer)
@@ -104,6 +113,11 @@ def load_command(name: str) -> Any:
     )
     _accept_global_options(command)
     return command
+
+
+def _import(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(f"mimsuite.cli.{module}"), attribute)
 
 
 def _click_command(function: Any, name: str) -> Any:
@@ -138,7 +152,9 @@ app = typer.Typer(
     cls=LazyGroup,
     add_completion=True,
     no_args_is_help=True,
+    rich_markup_mode=None,  # here alone: to import typer's rich help takes as long as all else
     help="Masked modeling of images, video, point clouds and radiance fields.",
+    epilog="Example: mimsuite pretrain image/mae-tiny-fashion --out runs/first",
 )
 
 
@@ -177,9 +193,7 @@ def _run(words: list[str]) -> int:
     log.handlers = [output.WarningLog()]
     invocation = Invocation(words)
     try:
-        code = typer.main.get_command(app).main(
-            args=words, prog_name="mimsuite", standalone_mode=False, obj=invocation
-        )
+        code = _call(words, invocation)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
@@ -191,6 +205,16 @@ def _run(words: list[str]) -> int:
         if invocation.debug:
             traceback.print_exc()
         return _report(error)
+
+
+def _call(words: list[str], invocation: Invocation) -> Any:
+    """What the command returns."""
+    target = _NOTHING_TO_PARSE.get(" ".join(words))
+    if target:
+        return _import(target)()
+    return typer.main.get_command(app).main(
+        args=words, prog_name="mimsuite", standalone_mode=False, obj=invocation
+    )
 
 
 def _leave(code: int) -> None:
@@ -209,6 +233,11 @@ def _leave(code: int) -> None:
 
 def _report(error: Exception) -> int:
     """One message for an exception, and its exit code."""
+    if isinstance(error, Preempted):
+        output.say(str(error))
+        if error.resume:
+            output.say(f"next: {error.resume}")
+        return error.exit_code
     if isinstance(error, MimsuiteError):
         if not getattr(error, "told", False):  # else the rank that failed says it
             output.error(str(error))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mimsuite.errors import UserError
+from mimsuite.errors import Preempted, UserError
 
 
 @dataclass
@@ -28,10 +29,11 @@ def _set_debug(ctx: typer.Context, value: bool) -> bool:
 
 
 def _register_plugins(value: list[Path] | None) -> list[Path]:
-    from mimsuite.config import register_plugin
+    if value:
+        from mimsuite.config import register_plugin
 
-    for path in value or []:
-        register_plugin(path)
+        for path in value:
+            register_plugin(path)
     return value or []
 
 
@@ -101,6 +103,20 @@ GpusOption = Annotated[
 ]
 
 
+@contextmanager
+def resumable(ctx: typer.Context, folder: Path) -> Iterator[None]:
+    """A stop signal that ends what is inside names the command that goes on in ``folder``."""
+    try:
+        yield
+    except Preempted as stop:
+        from mimsuite.cluster import find_place
+        from mimsuite.report.commands import resuming
+
+        if find_place().world == 1:  # else whoever started the processes knows
+            stop.resume = resuming(["mimsuite", *ctx.find_root().obj.words], folder)
+        raise
+
+
 def start_processes(
     ctx: typer.Context, procs: int | None, gpus: int | None, more: Sequence[str]
 ) -> int:
@@ -116,4 +132,10 @@ def start_processes(
             skip = not skip
         elif not word.startswith(("--procs=", "--gpus=")):
             words.append(word)
-    return launch([*words, *more], procs or gpus or 1)
+    code = launch([*words, *more], procs or gpus or 1)
+    if code == Preempted.exit_code:
+        from mimsuite.cli.output import say
+        from mimsuite.report.commands import resuming
+
+        say(f"next: {resuming(['mimsuite', *ctx.find_root().obj.words, *more])}")
+    return code

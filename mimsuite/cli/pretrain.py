@@ -15,8 +15,10 @@ from mimsuite.cli.options import (
     ProcsOption,
     RecipeArgument,
     SmokeOption,
+    resumable,
     start_processes,
 )
+from mimsuite.config.suggest import with_article
 from mimsuite.errors import UserError
 
 
@@ -56,7 +58,7 @@ def pretrain(
     resolved = config.load(recipe, overrides or [], smoke=smoke)
     if resolved.recipe.recipe.task != "pretrain":
         raise UserError(
-            f"{resolved.name} is a {resolved.recipe.recipe.task} recipe: use mimsuite "
+            f"{resolved.name} is {with_article(resolved.recipe.recipe.task)} recipe: use mimsuite "
             f"{resolved.recipe.recipe.task} RUN --recipe {resolved.name}"
         )
     changes = {"data.source": data, "train.device": device, "train.seed": seed}
@@ -76,13 +78,15 @@ def pretrain(
     from mimsuite.export import initialise
     from mimsuite.train.run import train
 
-    train(
-        resolved,
-        out or _default_out(resolved.name, new=resume == "never"),
-        resume=resume,
-        initialise=(lambda method: initialise(method, init_from)) if init_from else None,
-        stop=stop,
-    )
+    folder = out or _default_out(resolved.name, new=resume == "never")
+    with resumable(ctx, folder):
+        train(
+            resolved,
+            folder,
+            resume=resume,
+            initialise=(lambda method: initialise(method, init_from)) if init_from else None,
+            stop=stop,
+        )
     return 0
 
 

@@ -18,6 +18,7 @@ from mimsuite.cli.options import (
     ProcsOption,
     SmokeOption,
     complete_recipe,
+    resumable,
     start_processes,
 )
 from mimsuite.cluster import find_place, require_single_process
@@ -105,9 +106,10 @@ def linear_probe(
         )
         folder = out or _folder_for(model, "linear_probe", resume)
         out = _beside(model, "linear_probe.json") or folder / "linear_probe.json"
-        result = evaluate.trained_probe(
-            model, composed, folder, baselines=baselines, resume=resume, stop=stop
-        )
+        with resumable(ctx, folder):
+            result = evaluate.trained_probe(
+                model, composed, folder, baselines=baselines, resume=resume, stop=stop
+            )
     else:
         from mimsuite import evaluate
 
@@ -200,16 +202,17 @@ def finetune(
         model, recipe, "finetune", data, overrides, seed=seed, device=device, smoke=smoke
     )
     folder = out or _folder_for(model, "finetune", resume)
-    result = evaluate.finetune(
-        model,
-        composed,
-        folder,
-        baselines=baselines,
-        compute=equal_compute,
-        rates=_rates(rates),
-        resume=resume,
-        stop=stop,
-    )
+    with resumable(ctx, folder):
+        result = evaluate.finetune(
+            model,
+            composed,
+            folder,
+            baselines=baselines,
+            compute=equal_compute,
+            rates=_rates(rates),
+            resume=resume,
+            stop=stop,
+        )
     written = _beside(model, "finetune.json") or folder / "finetune.json"
     _finish("fine-tuning", result, written, as_json)
     return 0

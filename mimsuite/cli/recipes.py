@@ -29,40 +29,22 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
     Example: mimsuite recipes list
     """
-    from mimsuite import config
-    from mimsuite.cli.output import print_json, print_table, warn
+    from mimsuite.cli.output import print_json, print_list, warn
+    from mimsuite.config.catalog import names
+    from mimsuite.config.summary import summary
 
     entries = []
-    for name in config.recipe_names():
+    for name in names():
         try:
-            entries.append(_entry(name))
+            entries.append(summary(name)._asdict())
         except UserError as error:  # one faulty file must not hide the others
             warn(str(error))
     if as_json:
         print_json(entries)
         return
     columns = ("name", "title", "task", "status", "proof", "published")
-    rows = [[", ".join(e[c]) if isinstance(e[c], list) else e[c] for c in columns] for e in entries]
-    print_table(columns, rows)
-
-
-def _entry(name: str) -> dict[str, Any]:
-    from mimsuite import config
-
-    recipe = config.load(name).recipe
-    about, card = recipe.recipe, recipe.card
-    return {
-        "name": name,
-        "title": about.title,
-        "task": about.task,
-        "modality": about.modality,
-        "method": recipe.method.name,
-        "status": card.status,
-        "proof": list(card.proof),
-        "paper": about.paper or card.paper,
-        "published": about.published,
-        "gpu_hours": about.gpu_hours,
-    }
+    rows = [[", ".join(e[c]) if c == "proof" else e[c] for c in columns] for e in entries]
+    print_list(columns, rows)
 
 
 @app.command()

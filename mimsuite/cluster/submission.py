@@ -14,6 +14,7 @@ from mimsuite.cluster.sbatch import SCRIPT, Element, Job, render
 from mimsuite.cluster.sweep import combinations, name_of
 from mimsuite.config import Resolved, catalog
 from mimsuite.config.sections import Recipe
+from mimsuite.config.suggest import with_article
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
 
@@ -144,7 +145,7 @@ def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
     recipe, world = resolved.recipe, profile.world
     batch, task = recipe.train.global_batch, recipe.recipe.task
     if task != "pretrain":
-        return [f"{resolved.name} is a {task} recipe: mimsuite submit pretrains"]
+        return [f"{resolved.name} is {with_article(task)} recipe: mimsuite submit pretrains"]
     faults = []
     if batch % world:
         faults.append(f"train.global_batch={batch} cannot be shared by {world} processes")

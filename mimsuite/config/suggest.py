@@ -47,5 +47,10 @@ def either(names: Iterable[str]) -> str:
     return f"{', '.join(head)} or {last}" if head else last
 
 
+def with_article(noun: str) -> str:
+    """``a pretrain``, ``an attentive-probe``."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
 def _fold(name: str) -> str:
     return name.lower().replace("_", "-")

@@ -8,6 +8,7 @@ from typing import Any
 
 from mimsuite import config
 from mimsuite.config import Resolved
+from mimsuite.config.suggest import with_article
 from mimsuite.data.dense import layout_of
 from mimsuite.errors import UserError
 
@@ -46,7 +47,8 @@ def compose_dense(
         raise UserError("dense-probe needs --data FOLDER, or a recipe with data.source")
     probe = config.load(recipe or f"image/dense-{layout_of(Path(data))}", smoke=smoke)
     if probe.recipe.recipe.task != TASK:
-        raise UserError(f"{probe.name} is a {probe.recipe.recipe.task} recipe, not a {TASK} recipe")
+        task = with_article(probe.recipe.recipe.task)
+        raise UserError(f"{probe.name} is {task} recipe, not {with_article(TASK)} recipe")
     inherited: dict[str, Any] = {
         f"model.encoder.{key}": value for key, value in section.items() if key not in _FREE
     }

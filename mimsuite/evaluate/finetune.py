@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mimsuite import config
 from mimsuite.config.section import height_width
+from mimsuite.config.suggest import with_article
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS, majority_scores
@@ -77,7 +78,8 @@ def compose(
     tuning = config.load(recipe or named, smoke=smoke)
     if tuning.recipe.recipe.task != task:
         raise UserError(
-            f"{tuning.name} is a {tuning.recipe.recipe.task} recipe, not a {task} recipe"
+            f"{tuning.name} is {with_article(tuning.recipe.recipe.task)} recipe, not "
+            f"{with_article(task)} recipe"
         )
     encoder = {
         f"model.encoder.{key}": value

@@ -98,16 +98,19 @@ class NeRFMAE(Method):
         return valid_voxels(batch.views["size"], batch.views["grid"].shape[-1])
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Views of the volume, looked at from above and cut open: original, masked, rebuilt."""
+        """Views of the volume, looked at from above and cut open: original, masked, rebuilt, and
+        the rebuilt part pasted into the visible one, whose opacity carries no loss."""
         hidden = self._hidden(masks["grid"])
+        masked = voxels_of(hidden, self.patch)
         grid, valid = batch.views["grid"], self.valid(batch)
         rebuilt = self._predict(batch, hidden, ctx).float()
         rebuilt = torch.cat([rebuilt[:, :3].clamp(0, 1), rebuilt[:, 3:].sigmoid()], dim=1)
-        seen = grid.masked_fill(voxels_of(hidden, self.patch), 0.0)
+        seen = grid.masked_fill(masked, 0.0)
         return [
             Panel("original", march(grid)),
             Panel("masked", march(seen)),
             Panel("reconstruction", march(rebuilt * valid)),
+            Panel("reconstruction + visible", march(torch.where(masked, rebuilt, grid) * valid)),
         ]
 
     def _predict(self, batch: Batch, hidden: Tensor, ctx: Context) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from mimsuite.report.run_facts import lookup, read_yaml
 from mimsuite.report.status import status_of
-
-_WITH_VALUE = ("--out", "--resume")  # replaced in the command that resumes
 
 
 def next_steps(run_dir: Path) -> list[tuple[str, str]]:
@@ -40,14 +39,20 @@ def _resume_command(run_dir: Path) -> str | None:
     """The command of the last start, made to resume this directory."""
     try:
         lines = (run_dir / "command.txt").read_text(encoding="utf-8").splitlines()
-        words = shlex.split(lines[-1])
+        return resuming(shlex.split(lines[-1]), run_dir)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def resuming(words: Sequence[str], out: str | Path | None = None) -> str:
+    """A command, given in words, made to go on in ``out``, or in the folder that it names."""
+    replaced = ("--resume",) if out is None else ("--out", "--resume")
     kept: list[str] = []
     skip = False
     for word in words:
-        if skip or word in _WITH_VALUE:
+        if skip or word in replaced:
             skip = not skip
-        elif not word.startswith(tuple(f"{option}=" for option in _WITH_VALUE)):
+        elif not word.startswith(tuple(f"{option}=" for option in replaced)):
             kept.append(word)
-    return shlex.join([*kept, "--out", str(run_dir), "--resume", "auto"])
+    where = [] if out is None else ["--out", str(out)]
+    return shlex.join([*kept, *where, "--resume", "auto"])

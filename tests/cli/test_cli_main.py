@@ -121,7 +121,7 @@ def test_without_arguments_the_help_is_shown(capsys):
     [
         (UserError("wrong [bold]key[/bold]"), 2, "error: wrong [bold]key[/bold]\n"),
         (DataError("bad\x1b[31m file"), 3, "error: bad\\x1b[31m file\n"),
-        (Preempted("saved"), 75, "error: saved\n"),
+        (Preempted("saved"), 75, "saved\n"),
         (UserError("2 faults\n  one\n  two"), 2, "error: 2 faults\n  one\n  two\n"),
         (
             ValueError("a\nb"),

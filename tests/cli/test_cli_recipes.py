@@ -8,6 +8,7 @@ import pytest
 
 from mimsuite import config
 from mimsuite.cli.main import main
+from mimsuite.cli.output import print_list
 from mimsuite.config import catalog
 from mimsuite.config.yaml import parse
 
@@ -45,17 +46,36 @@ def test_list_as_json(mimsuite):
     assert entry["paper"] == "arXiv:2111.06377"
 
 
-def test_a_faulty_recipe_does_not_hide_the_others(mimsuite, monkeypatch, capsys):
-    load = config.load
-
-    def failing(name, *arguments, **options):
-        return load(name, ["mask.ratoi=1"] if name == NAME else (), **options)
-
-    monkeypatch.setattr(config, "load", failing)
-    assert main(["recipes", "list"]) == 0
+def test_a_faulty_recipe_does_not_hide_the_others(capsys, monkeypatch, tmp_path):
+    for name in (NAME, LARGE):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(catalog.find(name).read())
+    (tmp_path / "image/faulty.yaml").write_text("recipe: [")
+    monkeypatch.setattr(catalog, "folder", lambda: tmp_path)
+    catalog.names.cache_clear()
+    try:
+        assert main(["recipes", "list"]) == 0
+    finally:
+        catalog.names.cache_clear()
     shown = capsys.readouterr()
-    assert "warning: mask.ratoi: unknown key" in shown.err
+    assert "warning: recipes/image/faulty.yaml:1: not valid YAML" in shown.err
     assert LARGE in shown.out
+
+
+def test_on_a_terminal_a_recipe_stays_on_one_line(capsys, monkeypatch):
+    rows = [("image/one", "A title that is far longer than the forty-four that fit", "verified")]
+    for columns, line in [
+        (100, "image/one  A title that is far longer than the forty-f…  verified"),
+        (56, "image/one  A title that is far longer than the forty-f…"),
+        (24, "image/one  A title that…"),
+        (20, "image/one"),
+    ]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        print_list(("name", "title", "status"), rows)
+        shown = capsys.readouterr()
+        assert shown.out.splitlines()[1:] == [line]
+        assert ("not shown for want of width" in shown.err) == (columns < 100)
 
 
 def test_show_prints_the_file(mimsuite):
