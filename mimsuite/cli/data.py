@@ -329,7 +329,8 @@ def _features(name: str | None) -> str | None:
     return name
 
 
-_GENERAL = ("samples", "shards", "bytes", "looked_at", "corrupt", "labelled", "classes")
+_CORRUPT_SHOWN = 20  # lines; `data verify` names all
+_GENERAL = ("samples", "shards", "bytes", "looked_at", "corrupt", "unused", "labelled", "classes")
 
 
 def _show_splits(modality: str, splits: dict[str, dict[str, Any]]) -> None:
@@ -357,6 +358,22 @@ def _show_splits(modality: str, splits: dict[str, dict[str, Any]]) -> None:
             ["class", *splits],
             [[n, *(str(split["classes"].get(n, 0)) for split in splits.values())] for n in names],
         )
+    corrupt = [[name, text] for name, split in splits.items() for text in split["corrupt"]]
+    if corrupt:
+        print()
+        output.print_table(["split", "corrupt"], corrupt[:_CORRUPT_SHOWN])
+    unused = [(name, item) for name, split in splits.items() for item in split["unused"]]
+    if unused:
+        print()
+        output.print_table(
+            ["split", "not used", "count", "first"],
+            [[name, item["what"], _share(item), ", ".join(item["first"])] for name, item in unused],
+        )
+
+
+def _share(item: dict[str, Any]) -> str:
+    seen = f" of {item['looked_at']} seen" if "looked_at" in item else ""
+    return f"{item['count']}{seen}"
 
 
 def _figure(found: dict[str, Any] | None) -> str:

@@ -109,6 +109,7 @@ class Subset(Source):
             labelled=source.labelled,
             decoder=source.decoder,
         )
+        self.unused = source.unused
         self._source = source
         self._places = [source.locate(int(position)) for position in positions]
 

@@ -16,9 +16,11 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.strings import StringTable
+from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError, UserError
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
+_LITTER = ("thumbs.db", "desktop.ini")  # of file managers
 _PATH_COLUMNS = ("path", "file", "filename", "image")
 
 
@@ -124,27 +126,47 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     # All splits are listed: ids must mean the same in every split, also where one lacks a class.
     found = {part: sorted(walk(folder, known)) for part, folder in (parts or {split: root}).items()}
     top, paths = parts.get(split, root), found[split]
+    unused = _unused_files(top, known)
     if not paths:
         looked_for = ", ".join(f".{extension}" for extension in known)
         kind = "image " if "jpg" in known else ""
-        raise DataError(f"{name}: no {kind}files below {top} (looked for {looked_for})")
+        there = f"; there are {'; '.join(unused.lines())}" if unused else ""
+        raise DataError(f"{name}: no {kind}files below {top} (looked for {looked_for}){there}")
     labels, classes = [-1] * len(paths), None
     if all("/" in path for path in paths):
         classes = sorted({_first(path) for part in found.values() for path in part if "/" in path})
         ids = {folder: index for index, folder in enumerate(classes)}
         labels = [ids[_first(path)] for path in paths]
     listing = Listing(paths, labels, classes)
-    return FileSource(top, listing, name=name, split=split, decoder=decoder)
+    source = FileSource(top, listing, name=name, split=split, decoder=decoder)
+    source.unused.update(unused)
+    return source
+
+
+def _unused_files(top: Path, known: tuple[str, ...]) -> Unused:
+    """Files below a folder that are no samples, by their ending."""
+    unused = Unused()
+    for path in sorted(walk(top)):
+        ending = ending_of(path)
+        if ending not in known and path.rpartition("/")[2].lower() not in _LITTER:
+            unused.add(f".{ending} files" if ending else "files without an ending", [path])
+    return unused
 
 
 def _first(path: str) -> str:
     return path.split("/", 1)[0]
 
 
-def walk(root: Path, known: tuple[str, ...]) -> Iterator[str]:
-    """Paths below ``root``, with ``/``, of files with a known extension; hidden ones are left out.
+def ending_of(path: str) -> str:
+    """``a/B.JPG`` -> ``jpg``; empty where there is none."""
+    name = path.rpartition("/")[2]
+    return name.rpartition(".")[2].lower() if "." in name else ""
 
-    Follows links to folders, each folder once.
+
+def walk(root: Path, known: tuple[str, ...] | None = None) -> Iterator[str]:
+    """Paths below ``root``, with ``/``, of files with a known extension; None: of all files.
+
+    Hidden files and folders are left out. Follows links to folders, each folder once.
     """
     seen: set[tuple[int, int]] = set()
     pending = [(root, "")]
@@ -157,7 +179,7 @@ def walk(root: Path, known: tuple[str, ...]) -> Iterator[str]:
         for entry in _entries(folder):
             if entry.is_dir():
                 pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
-            elif entry.name.rpartition(".")[2].lower() in known and "." in entry.name:
+            elif known is None or ending_of(entry.name) in known:
                 yield prefix + entry.name
 
 

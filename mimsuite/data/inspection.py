@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
 from mimsuite.data.source import Source
 from mimsuite.data.stored import modalities_in, open_stored, stored_splits
+from mimsuite.data.unused import Unused, noticing
 from mimsuite.errors import UserError
 
 _WIDTH, _HEIGHT = 768, 660  # pixels of a full sheet
@@ -46,6 +48,23 @@ def inspect(
     found = [modality] if modality else list(modalities_in(spec))
     first, *others = (_of_modality(spec, name, channels, look, progress) for name in found)
     return {"source": spec, **first, **({"others": others} if others else {})}
+
+
+def unused_in(source: Source, look: int = 16) -> Unused:
+    """What a source holds and training does not use.
+
+    Args:
+        look: how many samples, evenly spread, are decoded to learn what is dropped of each.
+    """
+    unused = Unused()
+    unused.update(source.unused)
+    for position in _spread(len(source), look):
+        # A corrupt sample is reported when training meets it.
+        with suppress(CorruptSample), noticing() as noticed:
+            sample = source.read(*source.locate(position))
+            source.decode(sample)
+            unused.looked(sample.key, noticed)
+    return unused
 
 
 def contact_sheet(source: Source, path: Path, modality: str = "image") -> Path:
@@ -100,12 +119,16 @@ def _figures(source: Source, modality: str, look: int | None, progress: Progress
     coder = codec(modality, SAMPLE_SECONDS)
     facts: list[Facts] = []
     corrupt = []
+    unused = Unused()
+    unused.update(source.unused)
     chosen = _spread(len(source), look)
     for number, position in enumerate(chosen):
         progress(number, len(chosen))
         address = source.locate(position)
         try:
-            facts.append(coder.facts(source, source.read(*address)))
+            with noticing() as noticed:
+                facts.append(coder.facts(source, source.read(*address)))
+            unused.looked(source.key(*address), noticed)
         except CorruptSample as fault:
             corrupt.append(str(source.damage(*address, fault)))
     addresses = (source.locate(position) for position in range(len(source)))
@@ -116,6 +139,7 @@ def _figures(source: Source, modality: str, look: int | None, progress: Progress
         "looked_at": len(facts) + len(corrupt),
         **_summary(facts),
         "corrupt": corrupt,
+        "unused": unused.as_json(),
         **_labels(source),
     }
 

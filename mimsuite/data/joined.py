@@ -28,6 +28,8 @@ class Joined(Source):
             labelled=agree and all(source.labelled for source in sources),
             decoder=first.decoder,
         )
+        for source in sources:
+            self.unused.update(source.unused)
         self.sources = sources
         self._first = np.cumsum([0, *(len(source.counts) for source in sources)])
 

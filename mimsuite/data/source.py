@@ -11,6 +11,7 @@ import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.decode import Decoder
+from mimsuite.data.unused import Unused
 
 MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
 
@@ -43,6 +44,9 @@ class Source(ABC):
             is a shard of one sample, so permuting shards shuffles fully.
         labelled: whether samples have labels (some may still lack one).
         decoder: turns a payload into pixels.
+
+    Attributes:
+        unused: what lies there and is no sample, or is passed over in all of them.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Source(ABC):
     ) -> None:
         self.name, self.split, self.classes = name, split, classes
         self.counts, self.labelled, self.decoder = counts, labelled, decoder
+        self.unused = Unused()
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mimsuite.config.layers import COMMAND_LINE
 from mimsuite.data import open_fold, open_split, open_training_set, source_splits
 from mimsuite.data.source import Source
-from mimsuite.errors import DataError
+from mimsuite.data.splits import split_of
+from mimsuite.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
@@ -21,29 +24,43 @@ def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source |
     """(training split, test split or None where the source has none).
 
     Tested is on ``data.fold`` where the set is cut into folds, else on ``eval.split``; a source
-    without that split is tested on its ``test``, else ``val``.
+    without that split is tested on its ``test``, else ``val``, unless the command line named it.
 
     Args:
         labelled: whether they must have class labels.
 
     Raises:
         DataError: the source has no labels.
-        UserError: no such source or no training split.
+        UserError: no such source, no training split, or not the test split that was asked for.
     """
     recipe = resolved.recipe
     train = open_training_set(recipe)
     if labelled:
         require_labels(train)
+    train.unused.warn(train.name)
     if (held := open_fold(recipe)) is not None:
         return train, held
     existing = source_splits(recipe.data.source, decoder=train.decoder)
-    for split in (recipe.eval.split, "test", "val"):
+    wanted = split_of(recipe.eval.split) or recipe.eval.split
+    if resolved.origins.get("eval.split") == COMMAND_LINE:
+        _require_split(wanted, existing, train)
+    for split in (wanted, "test", "val"):
         if split in existing and split != recipe.data.split:
             test = open_split(recipe, split)
             if labelled:
                 require_labels(test)
+            test.unused.warn(f"{test.name} {split}")
             return train, test
     return train, None
+
+
+def _require_split(wanted: str, existing: Sequence[str], train: Source) -> None:
+    if wanted not in existing:
+        raise UserError(
+            f"eval.split: {train.name} has no split '{wanted}'; it has: {', '.join(existing)}"
+        )
+    if wanted == train.split:
+        raise UserError(f"eval.split: '{wanted}' is the split that is trained on (data.split)")
 
 
 def require_labels(source: Source) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mimsuite.data.unused import notice, noticing
 from mimsuite.errors import CorruptSample, DataError, UserError
 
 _PATIENCE = 4  # times the limit may pass on the clock, for a decoder that waits instead of working
@@ -74,6 +75,8 @@ class Isolated:
             raise CorruptSample(*answer["corrupt"])
         if "wrong" in answer:
             raise UserError(answer["wrong"])
+        for what in answer["noticed"]:
+            notice(what)
         return answer["figures"], content
 
     def close(self) -> None:
@@ -152,7 +155,8 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
     try:
         function: Callable[..., Any] = getattr(import_module(module), name)
         _limit(request["seconds"])
-        result = function(data, **request["options"])
+        with noticing() as noticed:
+            result = function(data, **request["options"])
     except CorruptSample as fault:
         return {"corrupt": [fault.kind, str(fault)]}, b""
     except UserError as fault:
@@ -160,11 +164,12 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
     except Exception as fault:  # decoders raise anything on damaged input
         text = f"{type(fault).__name__}: {' '.join(str(fault).split())[:160]}"
         return {"corrupt": ["decode", text]}, b""
+    figures, content = result, b""
     if isinstance(result, np.ndarray):
-        return {"figures": {"shape": result.shape}}, np.ascontiguousarray(result).tobytes()
-    if isinstance(result, tuple):
-        return {"figures": {"extension": result[0]}}, result[1]
-    return {"figures": result}, b""
+        figures, content = {"shape": result.shape}, np.ascontiguousarray(result).tobytes()
+    elif isinstance(result, tuple):
+        figures, content = {"extension": result[0]}, result[1]
+    return {"figures": figures, "noticed": noticed}, content
 
 
 def _limit(seconds: float) -> None:

@@ -60,6 +60,8 @@ def banner(
     start: int,
     parameters: int,
     trained: int,
+    samples: int,
+    unused: Sequence[str] = (),
     samples_dropped: int = 0,
     samples_repeated: int = 0,
     device: str = "",
@@ -75,6 +77,8 @@ def banner(
         devices: how many there are; ``device`` is the name of this process's one.
         steps: optimizer steps in all; ``start`` of them are done (> 0 on resume).
         parameters: of the method, ``trained`` of them by gradients.
+        samples: in the training set.
+        unused: what the source holds and training does not use, a line each.
         samples_dropped: samples that an epoch leaves out, since they fill no whole batch.
         samples_repeated: samples that an epoch reads twice, to fill its last batch.
         notes: further lines, e.g. which weights training started from.
@@ -90,7 +94,8 @@ def banner(
     done = f", resumed after {start}" if start else ""
     lines = [
         *_changes(resolved),
-        ("data", recipe.data.shown),
+        ("data", f"{recipe.data.shown}: {samples:,} samples"),
+        *(("not used", line) for line in unused),
         ("batch", batch_line(recipe.train.global_batch, devices, accumulation)),
         ("lr", lr_line(recipe)),
         ("steps", f"{steps} ({epochs_line(recipe)}{tail}){done}"),

@@ -21,6 +21,9 @@ from mimsuite.cluster.peers import Peers, join
 from mimsuite.config import Resolved
 from mimsuite.config.sections import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
+from mimsuite.data.inspection import unused_in
+from mimsuite.data.source import Source
+from mimsuite.data.unused import Unused
 from mimsuite.data.views import Views
 from mimsuite.errors import MimsuiteError, Preempted, UserError
 from mimsuite.methods import Method, build
@@ -113,8 +116,9 @@ def _train(
         seed_generators(key_of(recipe.train.seed, "rank", peers.rank))
     method.to(device)
     views = views_of(recipe)
+    source = open_training_set(recipe)
     loader = train_loader(
-        open_training_set(recipe),
+        source,
         recipe,
         views,
         start_step=start.step if start else 0,
@@ -142,11 +146,16 @@ def _train(
         run.cut_back(trainer.step)
         if start is not None:
             run.event("resume", trainer.step)
-        run.event("start", trainer.step, **trainer.facts())
+        unused = Unused()
+        if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
+            unused = unused_in(source)
+            if unused:
+                run.event("unused", trainer.step, unused=unused.as_json())
+        run.event("start", trainer.step, samples=len(source), **trainer.facts())
         for note in notes:
             run.log(note)
         if not quiet:
-            _banner(trainer, run, loader, notes)
+            _banner(trainer, run, loader, source, unused, notes)
         if (warning := trainer.precision.warning) is not None and peers.first:
             report.warn(warning)
             run.log(f"warning: {warning}")
@@ -246,10 +255,19 @@ def _verdict(run: RunDirectory, trainer: Trainer, samples: int) -> Iterator[None
         raise
 
 
-def _banner(trainer: Trainer, run: RunDirectory, loader: TrainLoader, notes: list[str]) -> None:
+def _banner(
+    trainer: Trainer,
+    run: RunDirectory,
+    loader: TrainLoader,
+    source: Source,
+    unused: Unused,
+    notes: list[str],
+) -> None:
     report.banner(
         trainer.resolved,
         run_dir=run.path,
+        samples=len(source),
+        unused=unused.lines(),
         accumulation=loader.accumulation,
         devices=trainer.peers.world,
         steps=trainer.total_steps,

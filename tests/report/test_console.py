@@ -66,7 +66,8 @@ def test_banner_says_what_runs(resolved, tmp_path, capsys):
     logged = []
     banner(
         resolved, run_dir=tmp_path, accumulation=4, devices=2, steps=1000, start=20,
-        parameters=111_907_840, trained=111_000_000, samples_dropped=7, device="cuda:0",
+        parameters=111_907_840, trained=111_000_000, samples=5_000, samples_dropped=7,
+        unused=[".heic files (4): a.heic ..."], device="cuda:0",
         precision="bf16", notes=["weights from x"], log=logged.append,
     )  # fmt: skip
     printed = capsys.readouterr()
@@ -79,6 +80,8 @@ def test_banner_says_what_runs(resolved, tmp_path, capsys):
         "111.9 M parameters, 111.0 M trained; bf16 on cuda:0",
         str(tmp_path),
         "weights from x",
+        ": 5,000 samples",
+        ".heic files (4): a.heic ...",
     ):
         assert text in printed.err
     assert printed.out == ""

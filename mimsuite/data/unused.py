@@ -1,0 +1,125 @@
+"""What a source or a file holds and is not used: counted and named, never left out in silence.
+
+Readers of folders, lists and shards report to ``Source.unused`` what they pass over; decoders
+report by :func:`notice` what they drop from one sample. `data inspect`, the start of a run, its log
+and ``--json`` show both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+_LOG = logging.getLogger(__name__)
+_NAMED = 3  # names that are kept of each kind
+
+_noticed: ContextVar[list[str] | None] = ContextVar("noticed", default=None)
+
+
+@dataclass
+class _Kind:
+    count: int = 0
+    sampled: bool = False  # counted among the samples that were looked at
+    names: list[str] = field(default_factory=list)
+
+
+class Unused:
+    """Counts of what is not used, by what it is, with the first names of each.
+
+    Example:
+        >>> unused = Unused()
+        >>> unused.add(".heic files, which are not read", ["IMG_1.HEIC", "IMG_2.HEIC"])
+        >>> unused.lines()
+        ['.heic files, which are not read (2): IMG_1.HEIC, IMG_2.HEIC']
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, _Kind] = {}
+        self._looked_at = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def add(self, what: str, names: Iterable[str] = (), *, count: int | None = None) -> None:
+        """Count some more.
+
+        Args:
+            what: is not used, in the plural: ``samples without an image``.
+            names: of files, keys or columns.
+            count: how many; None: as many as there are names.
+        """
+        listed = list(names)
+        more = len(listed) if count is None else count
+        if more:
+            self._count(_Kind(more, names=listed), what)
+
+    def looked(self, key: str, noticed: Iterable[str]) -> None:
+        """Count a sample that was decoded, and what its decoder noticed."""
+        self._looked_at += 1
+        for what in noticed:
+            self._count(_Kind(1, sampled=True, names=[key]), what)
+
+    def update(self, other: Unused) -> None:
+        """Count what another counted, too."""
+        self._looked_at += other._looked_at
+        for what, kind in other._kinds.items():
+            self._count(kind, what)
+
+    def lines(self) -> list[str]:
+        """A line for each kind, the most frequent first."""
+        return [self._line(what, kind) for what, kind in self._sorted()]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """``what``, ``count``, the ``first`` names; ``looked_at`` where only samples that were
+        decoded are counted."""
+        return [
+            {
+                "what": what,
+                "count": kind.count,
+                "first": kind.names,
+                **({"looked_at": self._looked_at} if kind.sampled else {}),
+            }
+            for what, kind in self._sorted()
+        ]
+
+    def warn(self, source: str) -> None:
+        """Log a warning for each kind, for commands that keep no run directory."""
+        for line in self.lines():
+            _LOG.warning("%s: not used: %s", source, line)
+
+    def _count(self, more: _Kind, what: str) -> None:
+        kind = self._kinds.setdefault(what, _Kind(sampled=more.sampled))
+        kind.count += more.count
+        kind.names += more.names[: max(0, _NAMED - len(kind.names))]
+
+    def _sorted(self) -> list[tuple[str, _Kind]]:
+        return sorted(self._kinds.items(), key=lambda item: -item[1].count)
+
+    def _line(self, what: str, kind: _Kind) -> str:
+        of = f" of {self._looked_at} samples looked at" if kind.sampled else ""
+        if not kind.names:
+            return f"{what} ({kind.count}{of})"
+        names = ", ".join(kind.names) + (" ..." if kind.count > len(kind.names) else "")
+        return f"{what} ({kind.count}{of}): {names}"
+
+
+def notice(what: str) -> None:
+    """Report from a decoder what is not used of the sample at hand; free when nobody listens."""
+    noticed = _noticed.get()
+    if noticed is not None and what not in noticed:
+        noticed.append(what)
+
+
+@contextmanager
+def noticing() -> Iterator[list[str]]:
+    """What is noticed inside, each once."""
+    found: list[str] = []
+    token = _noticed.set(found)
+    try:
+        yield found
+    finally:
+        _noticed.reset(token)
