@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo demo-seeds test test-slow test-slurm test-slurm-short test-gpu soak bench-check lint type clean
+.PHONY: setup dev demo evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak bench-check lint type clean
 
 setup: .venv/installed
 dev: .venv/installed-dev
@@ -21,8 +21,13 @@ dev: .venv/installed-dev
 demo: setup
 	$(BIN)/python tools/demo.py
 
-demo-seeds: setup
-	$(BIN)/python tools/demo.py --seeds 0 1 2
+# Tables of learning, row by row, at low priority; `make evidence HOURS=2` goes on where it was.
+HOURS ?= 1
+evidence: dev
+	$(BIN)/python tools/evidence.py --hours $(HOURS)
+
+evidence-pages: dev
+	$(BIN)/python tools/evidence.py --pages
 
 # One thread a worker: the tests are many small ones.
 test: dev

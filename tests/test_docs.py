@@ -29,8 +29,6 @@ PAGES = {page.name: page for page in sorted((ROOT / "docs").glob("*.md"))}
 ELSEWHERE = {
     "probes.md": "tests/test_probe_docs.py",
     "dense.md": "tests/cli/test_cli_dense.py",
-    "image-methods.md": "tests/tools/test_compare_methods.py",
-    "point-methods.md": "tests/tools/test_compare_folds.py",
 }
 HERE = [name for name in PAGES if name not in ELSEWHERE]
 

@@ -17,11 +17,17 @@ from mimsuite.config.section import Fraction, Positive, Range, Section, Size
 
 
 class MethodCard(NamedTuple):
-    """What is proven of a method; shown by `recipes list` ."""
+    """What is proven of a method; shown by `recipes list`.
+
+    Attributes:
+        version: goes up when the same recipe would train to other weights, so that evidence of
+            learning is made anew.
+    """
 
     paper: str
     status: Literal["verified", "faithful", "experimental"]
     proof: tuple[Literal["step", "trajectory", "weights", "reproduced"], ...] = ()
+    version: int = 1
 
 
 # --- what a recipe is ---------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -18,7 +17,8 @@ import pytest
 
 from mimsuite.cli.main import main
 from mimsuite.data.dense import DenseSource
-from mimsuite.evaluate.dense_result import counts_of
+from mimsuite.errors import UserError
+from mimsuite.evaluate.dense_result import counts_of, gains_over_seeds
 from mimsuite.evaluate.dense_tasks import Segments
 from tests import needs
 from tests.data import dense_folders as folders
@@ -166,28 +166,21 @@ def test_wrong_commands_are_refused(run: Path, scenes: Path, tmp_path: Path, cap
     assert "dense-probe RUN" in capsys.readouterr().err
 
 
-def test_seeds_become_one_table(run: Path, scenes: Path, tmp_path: Path, capsys) -> None:
+def test_seeds_are_compared_on_the_same_images(
+    run: Path, scenes: Path, tmp_path: Path, capsys
+) -> None:
     paths = []
     for seed in (0, 1):
         paths.append(str(tmp_path / f"{seed}.json"))
         words = ["--data", scenes, *QUICK, "--seed", seed, "--baselines", "--out", paths[-1]]
         answer(capsys, run, *words)
-    spec = importlib.util.spec_from_file_location("dense_seeds", TOP / "tools/dense_seeds.py")
-    assert spec is not None
-    assert spec.loader is not None
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    capsys.readouterr()
-    assert table.main(paths) == 0
-    shown = capsys.readouterr().out
-    assert "| mIoU at 32 x 32 | random_init |" in shown
-    assert "synthetic scenes, labels 32 x 32" in shown
-    values = [json.loads(Path(path).read_text())["rmse"]["pretrained"] for path in paths]
-    assert f"{np.mean(values):.2f} m [" in shown
-    one = json.loads(Path(paths[0]).read_text())
-    Path(paths[0]).write_text(json.dumps({**one, "keys": one["keys"][:-1]}))
-    assert table.main(paths) == 2
-    assert "'keys' differs" in capsys.readouterr().err
+    results = [json.loads(Path(path).read_text()) for path in paths]
+    gain = gains_over_seeds(results, "random_init")["miou"]
+    means = {v: np.mean([one["miou"][v] for one in results]) for v in ("pretrained", "random_init")}
+    assert gain.difference == pytest.approx(means["pretrained"] - means["random_init"], abs=1e-6)
+    assert gain.low <= gain.difference <= gain.high
+    with pytest.raises(UserError, match="'keys' differs"):
+        gains_over_seeds([{**results[0], "keys": results[0]["keys"][:-1]}, results[1]], "raw_input")
 
 
 def page_commands() -> list[str]:
@@ -200,7 +193,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch, capsys) -> No
     needs.pybullet()
     monkeypatch.chdir(tmp_path)
     lines = page_commands()
-    assert len(lines) >= 4
+    assert len(lines) == 3
     for line in lines:
         words = shlex.split(line.partition("  #")[0])
         if words[0] == "python":

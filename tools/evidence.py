@@ -1,0 +1,69 @@
+"""Evidence that makes itself: tables of learning, a row at a time.
+
+    python tools/evidence.py --hours 2     make missing rows, at low priority, on one core
+    python tools/evidence.py --pages       write the pages from the rows that exist
+    python tools/evidence.py --list        which rows are there, and which are missing
+
+It may be killed at any moment: a row is written whole or not at all, a training goes on from its
+last checkpoint, and no row is made twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from evidence_pages import write_pages
+from evidence_rows import Failed, Row, make, rows_of, tables
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hours", type=float, help="how long to work at most")
+    parser.add_argument("--tables", nargs="+", metavar="NAME", help="these only")
+    parser.add_argument("--pages", action="store_true", help="write docs/evidence/*.md")
+    parser.add_argument("--list", action="store_true", help="count rows of each table")
+    options = parser.parse_args()
+    plan = [one for one in tables() if not options.tables or one.name in options.tables]
+    if options.list:
+        for table in plan:
+            rows = list(rows_of(table))
+            print(f"{table.name}: {sum(row.done for row in rows)} of {len(rows)} rows")
+    if options.hours is not None:
+        work(plan, options.hours)
+    if options.pages:
+        write_pages(tables())
+    return 0
+
+
+def work(plan: list, hours: float) -> None:
+    """Make rows in the order of the plan until the time is over."""
+    end = time.monotonic() + 3600 * hours
+    given_up: set[str] = set()
+    for table in plan:
+        for need in table.missing_needs():
+            print(f"{table.name} is left out: it needs {need}", flush=True)
+    waiting = [row for t in plan if not t.missing_needs() for row in rows_of(t)]
+    while time.monotonic() < end:
+        row = next((r for r in waiting if _ready(r) and r.key not in given_up), None)
+        if row is None:
+            break
+        name = f"{row.table.name}: {' '.join(row.command())}"
+        print(name, flush=True)
+        try:
+            done = make(row, seconds=min(600.0, max(1.0, end - time.monotonic())))
+            print("  done" if done else "  goes on later", flush=True)
+            if not done and row.measure:  # it has nothing to go on from: too long for a turn
+                given_up.add(row.key)
+        except Failed as fault:
+            print(f"  failed: {fault}", flush=True)
+            given_up.add(row.key)
+
+
+def _ready(row: Row) -> bool:
+    return not row.done and all(one.done for one in row.requires())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Pages of evidence: tables with intervals from the rows that exist, and what is missing.
+
+Figures are balanced accuracies in % on the test split: the mean over seeds with the lowest and the
+highest, and the gain over each baseline with its 95 % interval, paired by seed and sample. Where a
+set is cut into folds, the folds of a seed make one figure of the whole set. Verdicts follow from
+the intervals alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from evidence_rows import PLAN, TOP, Encoder, Row, Table, rows_of
+
+from mimsuite.evaluate.bootstrap import Interval, balancing_weights, paired_interval
+from mimsuite.evaluate.dense_result import gains_over_seeds
+
+PAGES = PLAN.parent
+LEARNING = TOP / "recipes/learning.json"  # read by `recipes list`
+BASELINES = {
+    "random_init": "random encoder",
+    "raw_input": "raw input",
+    "from_scratch": "scratch, equal steps",
+    "from_scratch_equal_compute": "scratch, equal compute",
+}
+HELPS, NOT_YET, RAW_WINS, MISSING = "helps", "not yet", "raw input wins", "rows are missing"
+
+
+class Seeds:
+    """One measure of one encoder over the seeds that are complete: balanced accuracy.
+
+    Attributes:
+        variants: the pretrained encoder and its baselines.
+    """
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self.parts, self.count = parts, len(parts)
+        self.variants = list(parts[0]["right"])
+        self._weights = balancing_weights(torch.tensor(parts[0]["labels"]))
+
+    def figures(self, variant: str) -> list[float]:
+        """In %, a seed each."""
+        found: list[float] = (100 * (self._right(variant).double() @ self._weights)).tolist()
+        return found
+
+    def gain(self, baseline: str) -> Interval:
+        """Of the pretrained over a baseline."""
+        ours, theirs = self._right("pretrained"), self._right(baseline)
+        return paired_interval(ours, theirs, weights=self._weights)
+
+    def gain_over(self, other: Seeds) -> Interval:
+        """Of the pretrained over another encoder's."""
+        ours, theirs = self._right("pretrained"), other._right("pretrained")
+        return paired_interval(ours, theirs, weights=self._weights)
+
+    def _right(self, variant: str) -> torch.Tensor:
+        """(seeds, samples) whether each was right."""
+        return torch.tensor([[int(c) for c in part["right"][variant]] for part in self.parts])
+
+
+class DenseSeeds(Seeds):
+    """The same of a dense probe: its main figure, mean IoU or delta1."""
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self.parts, self.count = parts, len(parts)
+        self.variants = list(parts[0]["per_image"])
+
+    def figures(self, variant: str) -> list[float]:
+        return [100 * part[part["main"]][variant] for part in self.parts]
+
+    def gain(self, baseline: str) -> Interval:
+        return gains_over_seeds(self.parts, baseline)[self.parts[0]["main"]]
+
+
+def write_pages(plan: Iterable[Table]) -> None:
+    """A page for each table, the list of them, and what `recipes list` shows."""
+    plan = list(plan)
+    learning: dict[str, Any] = {"learning": {}, "ablations": {}}
+    for table in plan:
+        (PAGES / f"{table.name}.md").write_text(page_of(table), encoding="utf-8")
+        for encoder in table.encoders:
+            if not encoder.keys:
+                found = learning["learning"].setdefault(encoder.recipe, {})
+                found[table.name] = verdict_of(table, encoder)
+        for ours, theirs in table.pairs:
+            recipe = next(one.recipe for one in table.encoders if one.name == ours)
+            learning["ablations"].setdefault(recipe, []).append(pair_verdict(table, ours, theirs))
+    (PAGES / "index.md").write_text(index_of(plan), encoding="utf-8")
+    LEARNING.write_text(json.dumps(learning, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def index_of(plan: list[Table]) -> str:
+    """The list of tables."""
+    lines = ["# Evidence of learning", "", __doc__.partition("\n\n")[2].strip(), ""]
+    lines += ["Made row by row in the background:", "", "```", "make evidence HOURS=2"]
+    lines += ["make evidence-pages", "```", ""]
+    cells = []
+    for table in plan:
+        rows = list(rows_of(table))
+        verdicts = ", ".join(f"{one.name}: {verdict_of(table, one)}" for one in table.encoders)
+        done = f"{sum(row.done for row in rows)} of {len(rows)}"
+        cells.append((f"[{table.title}]({table.name}.md)", done, verdicts))
+    return "\n".join([*lines, *markdown(("table", "rows", "verdicts"), cells)])
+
+
+def page_of(table: Table) -> str:
+    """One table's page."""
+    rows = list(rows_of(table))
+    missing = [row for row in rows if not row.done]
+    lines = [f"# {table.title}", "", table.about.strip(), "", "| encoder | recipe | changed keys |"]
+    lines += ["| --- | --- | --- |"]
+    for one in table.encoders:
+        lines.append(f"| {one.name} | {one.recipe} | {' '.join(one.keys) or '-'} |")
+    folds = f", {table.folds} folds" if table.folds else ""
+    lines += [
+        "",
+        f"Seeds {', '.join(map(str, table.seeds))}{folds}. {len(rows) - len(missing)} of ",
+    ]
+    lines[-1] += f"{len(rows)} rows are made."
+    for need in table.missing_needs():
+        lines.append(f"Rows need {need}.")
+    lines.append("")
+    for measure in table.measures:
+        lines += section_of(table, measure)
+    if missing:
+        lines += ["## Rows that are missing", ""]
+        lines += [f"- `mimsuite {' '.join(row.command())}`" for row in missing[:12]]
+        lines += [f"- and {len(missing) - 12} more"] if len(missing) > 12 else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def section_of(table: Table, measure: str) -> list[str]:
+    """A measure's table; nothing where no seed is complete."""
+    found = {one.name: seeds_of(table, one, measure) for one in table.encoders}
+    known = {name: seeds for name, seeds in found.items() if seeds is not None}
+    if not known:
+        return []
+    shown = [b for b in BASELINES if any(b in seeds.variants for seeds in known.values())]
+    cells = [
+        (
+            name,
+            str(seeds.count),
+            spread(seeds.figures("pretrained")),
+            *(versus(seeds, b) for b in shown),
+        )
+        for name, seeds in known.items()
+    ]
+    columns = (f"{BASELINES[baseline]}: its, gain over it" for baseline in shown)
+    head = ("encoder", "seeds", "pretrained", *columns)
+    lines = [f"## `{measure}`", "", *markdown(head, cells)]
+    pairs = [(a, b) for a, b in table.pairs if a in known and b in known]
+    if pairs:
+        gains = [(a, b, text_of(known[a].gain_over(known[b]))) for a, b in pairs]
+        lines += [*markdown(("encoder", "against", "gain"), gains)]
+    return lines
+
+
+def versus(seeds: Seeds, baseline: str) -> str:
+    """The baseline's figure, and the gain over it."""
+    if baseline not in seeds.variants:
+        return ""
+    return f"{spread(seeds.figures(baseline))}, {text_of(seeds.gain(baseline))}"
+
+
+def spread(figures: list[float]) -> str:
+    """Mean (lowest to highest)."""
+    mean = f"{sum(figures) / len(figures):.1f}"
+    return mean if len(figures) == 1 else f"{mean} ({min(figures):.1f} to {max(figures):.1f})"
+
+
+def seeds_of(table: Table, encoder: Encoder, measure: str) -> Seeds | None:
+    """The results of all complete seeds; None: there is none."""
+    parts = [one for seed in table.seeds if (one := whole(table, encoder, seed, measure))]
+    if not parts:
+        return None
+    return DenseSeeds(parts) if "per_image" in parts[0] else Seeds(parts)
+
+
+def whole(table: Table, encoder: Encoder, seed: int, measure: str) -> dict[str, Any] | None:
+    """One seed's answers; folds one after the other. None: some are missing."""
+    folds = [None] if table.folds is None else list(range(table.folds))
+    rows = [Row(table, encoder, seed, fold, measure) for fold in folds]
+    if not all(row.done for row in rows):
+        return None
+    parts = [row.read() for row in rows]
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        "labels": [label for part in parts for label in part["labels"]],
+        "right": {
+            variant: "".join(part["right"][variant] for part in parts)
+            for variant in parts[0]["right"]
+        },
+    }
+
+
+def verdict_of(table: Table, encoder: Encoder) -> str:
+    """Of an encoder, by the table's deciding measure."""
+    seeds = seeds_of(table, encoder, table.verdict)
+    if seeds is None or seeds.count < len(table.seeds):
+        return MISSING
+    gains = {name: seeds.gain(name) for name in BASELINES if name in seeds.variants}
+    if (raw := gains.pop("raw_input", None)) is not None and raw.high < 0:
+        return RAW_WINS
+    return HELPS if gains and all(gain.low > 0 for gain in gains.values()) else NOT_YET
+
+
+def pair_verdict(table: Table, ours: str, theirs: str) -> str:
+    """Whether one encoder of an ablation beats the other."""
+    one, other = (
+        seeds_of(table, next(e for e in table.encoders if e.name == name), table.verdict)
+        for name in (ours, theirs)
+    )
+    if one is None or other is None or min(one.count, other.count) < len(table.seeds):
+        return MISSING
+    return HELPS if one.gain_over(other).low > 0 else NOT_YET
+
+
+def text_of(interval: Interval) -> str:
+    """``+5.1 [+0.2, +9.8]``, in points."""
+    ends = f"{100 * interval.low:+.1f}, {100 * interval.high:+.1f}"
+    return f"{100 * interval.difference:+.1f} [{ends}]"
+
+
+def markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """A table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]

@@ -1,0 +1,320 @@
+"""The rows of evidence: what the plan lists, what each is keyed by, and how one is made.
+
+A row is one command of the suite on one run: its pretraining, or a probe of it. Its key is the hash
+of the resolved recipe, the method's version and the command, so a row is never made twice, and a
+changed recipe or method makes it anew. Rows are JSON files; runs, which are large, stay outside.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TOP = Path(__file__).resolve().parents[1]
+PLAN = TOP / "docs/evidence/plan.yaml"
+ROWS = TOP / "docs/evidence/rows"
+RUNS = TOP / "runs/evidence"
+ROW_SECONDS = 600  # after which a command is stopped, and goes on in a later turn
+SAVED = 75  # exit code: stopped after saving
+_RUN_OF = re.compile(r"\{run:([^}]+)\}")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A recipe with its changes, under the name that tables show."""
+
+    name: str
+    recipe: str
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One page: encoders x seeds (x folds), each measured in the same ways.
+
+    Attributes:
+        measures: commands without their run, as ``linear-probe`` or ``finetune data.per_class=5``.
+        verdict: the measure by which an encoder is judged; default: the first.
+        pairs: (ours, theirs): encoders that are compared with each other, as in an ablation.
+        needs: a file without which no row can be made, and the package that brings it.
+        prepare: a folder that rows use, and the command of the suite that makes it.
+    """
+
+    name: str
+    title: str
+    about: str
+    encoders: tuple[Encoder, ...]
+    measures: tuple[str, ...]
+    verdict: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    folds: int | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
+    needs: dict[str, str] = field(default_factory=dict)
+    prepare: dict[str, str] = field(default_factory=dict)
+
+    def missing_needs(self) -> list[str]:
+        """What has to be installed before rows can be made."""
+        return [f"{what}" for path, what in self.needs.items() if not Path(path).exists()]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one run; ``measure`` is empty for the pretraining itself."""
+
+    table: Table
+    encoder: Encoder
+    seed: int
+    fold: int | None
+    measure: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Changes to the recipe; ``{run:NAME}`` stands for another encoder's run."""
+        keys = (*self.encoder.keys, f"train.seed={self.seed}")
+        if self.fold is None:
+            return keys
+        return (*keys, f"data.folds={self.table.folds}", f"data.fold={self.fold}")
+
+    @property
+    def key(self) -> str:
+        """What identifies the row's content."""
+        plain = (_RUN_OF.sub(lambda found: self._other(found[1]).key, key) for key in self.keys)
+        return _key(self.encoder.recipe, tuple(plain), self.measure)
+
+    @property
+    def path(self) -> Path:
+        return ROWS / f"{self.key}.json"
+
+    @property
+    def done(self) -> bool:
+        return self.path.exists()
+
+    def read(self) -> dict[str, Any]:
+        """The result of its command."""
+        return json.loads(self.path.read_text(encoding="utf-8"))["result"]
+
+    @property
+    def pretraining(self) -> Row:
+        return Row(self.table, self.encoder, self.seed, self.fold)
+
+    @property
+    def run(self) -> Path:
+        """The run directory of its pretraining."""
+        return RUNS / self.pretraining.key
+
+    def requires(self) -> list[Row]:
+        """Rows that come first: the pretraining, runs of others, the seed that chose the rates."""
+        if not self.measure:
+            return [self._other(name) for key in self.encoder.keys for name in _RUN_OF.findall(key)]
+        first = self._first_seed()
+        return [self.pretraining, *([first] if first else [])]
+
+    def command(self) -> list[str]:
+        """Its words after ``mimsuite``, without places of this machine."""
+        if not self.measure:
+            return ["pretrain", self.encoder.recipe, *self.keys]
+        return [self.measure.split()[0], "RUN", *self._options()]
+
+    def words(self) -> list[str]:
+        """Its words after ``mimsuite``, to be run."""
+        if not self.measure:
+            keys = [_RUN_OF.sub(lambda found: str(self._other(found[1]).run), k) for k in self.keys]
+            plain = ("train.threads=1", "log.pictures_every_epochs=null")
+            return [
+                "pretrain",
+                self.encoder.recipe,
+                *keys,
+                *plain,
+                "--out",
+                str(self.run),
+                "--resume",
+                "auto",
+            ]
+        verb = self.measure.split()[0]
+        words = [verb, str(self.run), *self._options()]
+        first = self._first_seed()
+        if first is not None:
+            place = RUNS / f"{self.key}.rates.json"
+            _write(place, first.read())
+            words[words.index("--rates") + 1] = str(place)
+        if verb in ("finetune", "attentive-probe"):
+            words += ["--out", str(RUNS / f"{self.key}.tuned"), "--resume", "auto"]
+        return words
+
+    def _options(self) -> list[str]:
+        return [*self.measure.split()[1:], "--baselines", "--seed", str(self.seed), "--json"]
+
+    def _first_seed(self) -> Row | None:
+        """Rates are chosen at the first seed."""
+        first = self.table.seeds[0]
+        if "--rates" not in self.measure.split() or self.seed == first:
+            return None
+        return Row(self.table, self.encoder, first, self.fold, self.measure)
+
+    def _other(self, name: str) -> Row:
+        encoder = next(one for one in self.table.encoders if one.name == name)
+        return Row(self.table, encoder, self.seed, self.fold)
+
+
+@cache
+def _key(recipe: str, keys: tuple[str, ...], measure: str) -> str:
+    from mimsuite import config
+
+    resolved = config.load(recipe, list(keys))
+    content = [resolved.document, resolved.recipe.card.version, measure]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]
+
+
+def tables(path: Path = PLAN) -> list[Table]:
+    """The plan, in its order."""
+    return [_table(entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["tables"]]
+
+
+def _table(entry: dict[str, Any]) -> Table:
+    encoders = tuple(
+        Encoder(one["name"], one["recipe"], tuple(one.get("keys", ()))) for one in entry["encoders"]
+    )
+    measures = tuple(entry["measures"])
+    return Table(
+        name=entry["name"],
+        title=entry["title"],
+        about=entry["about"],
+        encoders=encoders,
+        measures=measures,
+        verdict=entry.get("verdict", measures[0]),
+        seeds=tuple(entry.get("seeds", (0, 1, 2))),
+        folds=entry.get("folds"),
+        pairs=tuple(tuple(pair) for pair in entry.get("pairs", ())),
+        needs=entry.get("needs", {}),
+        prepare=entry.get("prepare", {}),
+    )
+
+
+def rows_of(table: Table) -> Iterator[Row]:
+    """All rows of a table, seed by seed: a complete seed is a figure already."""
+    folds = [None] if table.folds is None else list(range(table.folds))
+    for seed in table.seeds:
+        for measure in ("", *table.measures):
+            for encoder in table.encoders:
+                for fold in folds:
+                    yield Row(table, encoder, seed, fold, measure)
+
+
+# --- making rows ---------------------------------------------------------------------------------
+
+
+class Failed(Exception):
+    """A row's command ended with an error."""
+
+
+def prepare(table: Table) -> None:
+    """Make the data that a table's rows use, where it is not there yet."""
+    for folder, command in table.prepare.items():
+        if not (TOP / folder).exists():
+            code, _, said = _run([*command.split(), folder], 3600)
+            if code:
+                raise Failed(f"mimsuite {command} {folder}: {said.strip().splitlines()[-1:]}")
+
+
+def make(row: Row, seconds: float = ROW_SECONDS) -> bool:
+    """Run a row's command for a while, at the lowest priority and on one core.
+
+    Returns:
+        whether the row is done; otherwise it goes on from what was saved when called again.
+
+    Raises:
+        Failed: the command ended with an error.
+    """
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with _locked(RUNS / f"{row.key}.lock") as mine:
+        if not mine or row.done:
+            return row.done
+        prepare(row.table)
+        begun = time.monotonic()
+        code, out, said = _run(row.words(), seconds)
+        if code == SAVED:
+            return False
+        if code:
+            raise Failed(f"mimsuite {' '.join(row.command())}: {said.strip().splitlines()[-1:]}")
+        result = {"run": "done"} if not row.measure else json.loads(out)
+        _write(
+            row.path,
+            {
+                "command": ["mimsuite", *row.command()],
+                "recipe": row.encoder.recipe,
+                "seed": row.seed,
+                "fold": row.fold,
+                "last_turn_seconds": round(time.monotonic() - begun, 1),
+                "result": {k: v for k, v in result.items() if k not in ("run", "out", "written")},
+            },
+        )
+    return True
+
+
+def _run(words: list[str], seconds: float) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command of the suite."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mimsuite", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        preexec_fn=_be_modest,
+        cwd=TOP,
+    )
+    try:
+        out, said = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        out, said = process.communicate()
+        if process.returncode == -signal.SIGTERM:  # a probe, which has nothing to save
+            return SAVED, out, said
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process.returncode, out, said
+
+
+def _be_modest() -> None:
+    os.nice(19)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether this process, and no other, works on a row; the kernel ends it with the process."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    draft.replace(path)
