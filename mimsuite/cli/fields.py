@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mimsuite.cli.options import JsonOption
-from mimsuite.errors import UserError
+from mimsuite.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from mimsuite.fields import Grid
@@ -25,7 +25,7 @@ def nerf_grid(
         ),
     ],
     cameras: Annotated[
-        Path, typer.Option("--cameras", metavar="FILE", help="transforms.json of its pictures.")
+        Path, typer.Option("--cameras", metavar="FILE", help="transforms.json, or its folder.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .npz file, new.")],
     bbox: Annotated[
@@ -51,10 +51,12 @@ def nerf_grid(
     _require(dirs, ("cameras", "frustum", "fixed18"), "--dirs")
     _require(store, ("log", "linear", "alpha"), "--store")
     density, rgb = _callables(field)
+    seen_by = read_cameras(cameras)
+    seen_by.unused.warn(str(cameras))
     grid = export_grid(
         density,
         rgb,
-        read_cameras(cameras),
+        seen_by,
         bbox=None if bbox is None else box_of(bbox),
         margin=margin,
         max_res=max_res,
@@ -77,12 +79,16 @@ def fit_nerf(
     radius: Annotated[float, typer.Option(help="Of what is seen, around the origin.")] = 1.0,
     steps: Annotated[int, typer.Option(min=1, help="Of 1,024 rays each.")] = 400,
     max_res: MaxResOption = 64,
+    background: Annotated[
+        str, typer.Option(help="white or black: behind transparent pixels and the scene.")
+    ] = "white",
     seed: Annotated[int, typer.Option(min=0, help="Of rays and samples.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a small radiance field to pictures with known cameras, and sample it on a grid.
 
-    Runs on a CPU in under a minute a scene. Every eighth picture is held out to measure it.
+    Runs on a CPU in under a minute a scene. Every eighth picture is held out to measure it. A fit
+    that shows those no better than a blank picture is an error, and nothing is written.
 
     Example: mimsuite data fit-nerf scene/transforms.json --out scene.npz
     """
@@ -93,8 +99,16 @@ def fit_nerf(
     from mimsuite.fields.posed import read_posed
     from mimsuite.fields.sample import export_grid
 
-    given = read_posed(posed, scene)
+    _require(background, ("white", "black"), "--background")
+    given = read_posed(posed, scene, 1.0 if background == "white" else 0.0)
+    given.unused.warn(str(posed))
     fitted = fit(given, side=side, radius=radius, steps=steps, seed=seed)
+    if not fitted.learnt:
+        raise DataError(
+            f"{posed}: nothing was learnt: {fitted.psnr:.1f} dB on held-out pictures, "
+            f"{fitted.blank:.1f} dB for a blank one. Check the cameras, that the scene lies within "
+            f"--radius {radius:g} of the origin, --background, and --steps {steps}"
+        )
     cameras = Cameras([Camera(pose.double().numpy()) for pose in given.poses])
     grid = export_grid(
         fitted.field.density,
@@ -106,7 +120,12 @@ def fit_nerf(
         delta=2 * radius / (max_res - 1),  # a voxel
     )
     grid.facts["source"] = "mimsuite data fit-nerf"
-    facts = {"psnr_held_out": round(fitted.psnr, 2), "psnr_blank": round(fitted.blank, 2)}
+    facts: dict[str, Any] = {
+        "psnr_held_out": round(fitted.psnr, 2),
+        "psnr_blank": round(fitted.blank, 2),
+    }
+    if fitted.doubtful:
+        facts["warning"] = "hardly better than a blank picture: are the cameras right?"
     write_grid(grid, out, facts, as_json)
 
 

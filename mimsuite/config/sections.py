@@ -84,6 +84,7 @@ class DataSection(Section):
     tail: Literal["drop", "repeat"] = "drop"  # of an epoch: what fills no whole batch
     verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
     max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
+    max_bytes: Positive = 1 << 28  # refuse larger files; videos on disk are read in place, any size
     cache: str | None = None  # folder to which remote shards are downloaded; null: parts only
     cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; the oldest shards make room
 

@@ -18,8 +18,9 @@ from mimsuite.data.augment import EvalTransform, unit
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.encode import encode, extension_of, shrink
 from mimsuite.data.modalities import IMAGE, Modality
-from mimsuite.data.source import Sample, Source
+from mimsuite.data.source import MAX_SAMPLE_BYTES, Sample, Source
 from mimsuite.formats.isolated import shared
+from mimsuite.formats.local_file import LocalFile
 
 SAMPLE_SECONDS = 120.0  # of processor time that one sample may take
 Facts = dict[str, int | float | str]
@@ -94,7 +95,16 @@ class IsolatedCodec:
         return self._call("facts", sample)[0]
 
     def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> tuple[str, bytes]:
+        whole = len(sample.payload) if isinstance(sample.payload, LocalFile) else 0
+        if whole > MAX_SAMPLE_BYTES and not any(options.values()):
+            raise CorruptSample(
+                "too-large",
+                f"{whole} bytes, and a shard takes {MAX_SAMPLE_BYTES} a sample: leave it a file, "
+                "or shrink it by --short-side or --gop",
+            )
         figures, content = self._call("store", sample, **options)
+        if len(content) > MAX_SAMPLE_BYTES:
+            raise CorruptSample("too-large", f"{len(content)} bytes when packed: too many")
         return figures["extension"], content
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
@@ -102,7 +112,7 @@ class IsolatedCodec:
         return Image.fromarray(np.frombuffer(content, np.uint8).reshape(figures["shape"]))
 
     def _call(self, name: str, sample: Sample, **options: Any) -> tuple[dict[str, Any], bytes]:
-        if not isinstance(sample.payload, bytes):
+        if isinstance(sample.payload, np.ndarray):
             raise CorruptSample("decode", f"an array is no {self.modality.name} file")
         function = f"{self.modality.formats}:{name}"
         return shared().call(function, sample.payload, seconds=self.seconds, **options)

@@ -1,4 +1,4 @@
-"""What a stored video is until its frames are chosen: its bytes, still encoded."""
+"""What a stored video is until its frames are chosen: its bytes or its file, still encoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder
 from mimsuite.data.modalities import get
 from mimsuite.data.readers import read_video
+from mimsuite.data.source import Payload
 from mimsuite.errors import UserError
+from mimsuite.formats.local_file import Stored
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,11 @@ class EncodedVideo:
     """A video file; frames are read from it in the process that cuts its views.
 
     Attributes:
-        data: the whole file.
+        data: the whole file, or where it is.
         max_pixels: of a frame; see ``data.max_pixels``.
     """
 
-    data: bytes
+    data: Stored
     max_pixels: int
 
     def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
@@ -43,6 +45,7 @@ class VideoDecoder(Decoder):
     """Hands over what is stored; see :class:`EncodedVideo`. Frames are RGB."""
 
     sequences = True
+    in_place = True
 
     def __init__(self, channels: str = "rgb", max_pixels: int = 64_000_000) -> None:
         if channels != "rgb":
@@ -53,7 +56,7 @@ class VideoDecoder(Decoder):
     def extensions(self) -> tuple[str, ...]:
         return get("video").stored
 
-    def __call__(self, payload: bytes | np.ndarray) -> EncodedVideo:  # type: ignore[override]
-        if not isinstance(payload, bytes):
+    def __call__(self, payload: Payload) -> EncodedVideo:  # type: ignore[override]
+        if isinstance(payload, np.ndarray):
             raise CorruptSample("decode", "an array is no video file")
         return EncodedVideo(payload, self.max_pixels)

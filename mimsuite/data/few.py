@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mimsuite.data.damage import CorruptSample, Damage
-from mimsuite.data.source import Sample, Source
+from mimsuite.data.source import Payload, Sample, Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import keyed_rng
 
@@ -122,7 +122,7 @@ class Subset(Source):
     def label(self, shard: int, offset: int) -> int | None:
         return self._source.label(*self._places[shard])
 
-    def payload(self, shard: int, offset: int) -> bytes | np.ndarray:
+    def payload(self, shard: int, offset: int) -> Payload:
         return self._source.payload(*self._places[shard])
 
     def sample_bytes(self, shard: int, offset: int) -> int:

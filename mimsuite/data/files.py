@@ -14,10 +14,11 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder
-from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
+from mimsuite.data.source import MAX_SAMPLE_BYTES, Payload, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError, UserError
+from mimsuite.formats.local_file import LocalFile
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers
@@ -40,7 +41,13 @@ class Listing:
 
 
 class FileSource(Source):
-    """Each file is a shard of one sample; its key is its path below the root."""
+    """Each file is a shard of one sample; its key is its path below the root.
+
+    Attributes:
+        max_bytes: of a file that is loaded whole.
+    """
+
+    max_bytes = MAX_SAMPLE_BYTES
 
     def __init__(
         self, root: Path, listing: Listing, *, name: str, split: str, decoder: Decoder
@@ -66,14 +73,19 @@ class FileSource(Source):
         label = int(self._labels[shard])
         return None if label < 0 else label
 
-    def payload(self, shard: int, offset: int) -> bytes:
+    def payload(self, shard: int, offset: int) -> Payload:
+        if self.decoder.in_place:
+            path = self.root / self._paths[shard]
+            _check_file(path)
+            return LocalFile(os.path.abspath(path))
+        return self.load(shard)
+
+    def load(self, shard: int) -> bytes:
+        """All of a file; raises CorruptSample."""
         try:
             with open(self.root / self._paths[shard], "rb", opener=_open_at_once) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise CorruptSample("missing", "it is a device, pipe or folder, and no file")
-                if status.st_size > MAX_SAMPLE_BYTES:
-                    raise CorruptSample("too-large", f"more than {MAX_SAMPLE_BYTES} bytes")
+                if _check_file(file.fileno()) > self.max_bytes:
+                    raise CorruptSample("too-large", f"more than data.max_bytes={self.max_bytes}")
                 return file.read()
         except OSError as fault:
             raise CorruptSample("missing", fault.strerror or str(fault)) from None
@@ -86,6 +98,17 @@ class FileSource(Source):
 
     def labels(self) -> np.ndarray:
         return self._labels.copy()
+
+
+def _check_file(file: Path | int) -> int:
+    """The size of a regular file; raises CorruptSample."""
+    try:
+        status = os.stat(file)
+    except OSError as fault:
+        raise CorruptSample("missing", fault.strerror or str(fault)) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptSample("missing", "it is a device, pipe or folder, and no file")
+    return status.st_size
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -1,4 +1,7 @@
-"""Videos stored as folders of pictures, one a frame: ``CLASS/VIDEO/00001.jpg`` or ``VIDEO/...``."""
+"""Videos stored as folders of pictures, one a frame: ``CLASS/VIDEO/00001.jpg`` or ``VIDEO/...``.
+
+Frames follow each other in the order of the numbers in their names, with or without leading zeros.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import IMAGE_EXTENSIONS, Decoder
 from mimsuite.data.files import FileSource, Listing, folder_splits, walk
+from mimsuite.data.natural_order import natural_key
 from mimsuite.data.source import Sample
 
 
@@ -64,7 +68,8 @@ class FrameSource(FileSource):
         """The names of its frames, a line each."""
         folder = self.root / self._paths[shard]
         try:
-            found = sorted(entry.name for entry in folder.iterdir() if _is_frame(entry.name))
+            names = (entry.name for entry in folder.iterdir() if _is_frame(entry.name))
+            found = sorted(names, key=natural_key)
         except OSError as fault:
             raise CorruptSample("missing", fault.strerror or str(fault)) from None
         if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
-from mimsuite.data.source import Source
+from mimsuite.data.source import Payload, Source
 
 
 class Joined(Source):
@@ -49,7 +49,7 @@ class Joined(Source):
         source, shard = self._of(shard)
         return source.label(shard, offset) if self.labelled else None
 
-    def payload(self, shard: int, offset: int) -> bytes | np.ndarray:
+    def payload(self, shard: int, offset: int) -> Payload:
         source, shard = self._of(shard)
         return source.payload(shard, offset)
 

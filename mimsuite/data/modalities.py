@@ -14,6 +14,7 @@ from torch import Tensor
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.data.decode import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS, Channels, Decoder
 from mimsuite.errors import UserError
+from mimsuite.formats.containers import EXTENSIONS as VIDEO_EXTENSIONS
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Modality:
         views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: likewise.
         tile: (width, height) in pixels of its pictures on a contact sheet.
         corruptions: module with ``CORRUPTIONS``; None: there are none.
+        in_place: whether local files are read by seeking; else they are loaded whole.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Modality:
     views: str | None = None
     tile: tuple[int, int] = (96, 96)
     corruptions: str | None = None
+    in_place: bool = False
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ class Undecoded(Decoder):
 
     def __init__(self, modality: Modality) -> None:
         super().__init__("native")
-        self.modality = modality
+        self.modality, self.in_place = modality, modality.in_place
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -145,11 +148,12 @@ IMAGE = register(
 VIDEO = register(
     Modality(
         "video",
-        stored=("mp4", "webm", "mkv", "avi", "mov", "m4v"),
+        stored=VIDEO_EXTENSIONS,
         formats="mimsuite.formats.video",
         decoder="mimsuite.data.encoded_video:VideoDecoder",
         views="mimsuite.data.video_views:VideoViews",
         tile=(256, 64),
+        in_place=True,
         corruptions="mimsuite.data.corrupt_clips",
     )
 )

@@ -10,6 +10,7 @@ from mimsuite.data import embedded_sets
 from mimsuite.data.decode import IMAGE_EXTENSIONS, Channels, Decoder, extensions
 from mimsuite.data.files import (
     LIST_EXTENSIONS,
+    FileSource,
     folder_splits,
     list_splits,
     open_folder,
@@ -19,7 +20,7 @@ from mimsuite.data.frame_folders import open_frames
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
 from mimsuite.data.shards.names import places_of
-from mimsuite.data.source import Source
+from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.stores import ShardCache, Url
 from mimsuite.errors import DataError, UserError
 
@@ -36,6 +37,7 @@ def open_source(
     channels: Channels = "rgb",
     verify: str = "crc",
     max_pixels: int = 64_000_000,
+    max_bytes: int = MAX_SAMPLE_BYTES,
     decoder: Decoder | None = None,
     cache: ShardCache | None = None,
 ) -> Source:
@@ -49,6 +51,7 @@ def open_source(
         channels: see :class:`Decoder`.
         verify: ``crc``: a flipped bit in a shard makes a sample corrupt; ``size``: not looked for.
         max_pixels: larger images are not decoded.
+        max_bytes: larger files are not loaded; videos are not loaded, but read in place.
         modality: what the samples are; see :mod:`mimsuite.data.modalities`.
         decoder: another than the modality's own; it says which files are read.
         cache: where whole remote shards are kept; None: only what is in use is fetched.
@@ -73,6 +76,8 @@ def open_source(
         source = open_list(path, split, decoder, spec)
     else:
         source = open_shards(str(path), split, decoder, verify, spec)
+    if isinstance(source, FileSource):
+        source.max_bytes = max_bytes
     return source
 
 

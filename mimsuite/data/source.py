@@ -12,8 +12,10 @@ import numpy as np
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.decode import Decoder
 from mimsuite.data.unused import Unused
+from mimsuite.formats.local_file import LocalFile
 
 MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
+Payload = bytes | np.ndarray | LocalFile
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,14 @@ class Sample:
         key: its name, unique in the source (in foreign shards: in the shard).
         shard_name: the file or set that holds it.
         label: class id, None = unlabelled.
-        payload: an encoded file, or an array (H, W) or (H, W, C).
+        payload: an encoded file, or an array (H, W) or (H, W, C); of a decoder that reads
+            ``in_place``, where the file is.
     """
 
     key: str
     shard_name: str
     label: int | None
-    payload: bytes | np.ndarray
+    payload: Payload
 
 
 class Source(ABC):
@@ -91,7 +94,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def payload(self, shard: int, offset: int) -> bytes | np.ndarray:
+    def payload(self, shard: int, offset: int) -> Payload:
         """What is stored.
 
         Raises:
@@ -115,7 +118,7 @@ class Source(ABC):
         """What the modality's views are cut from. Of images (C, H, W) uint8, or float32 for more
         than 8 bits; see :class:`Decoder`.
         """
-        return self.decoder(sample.payload)
+        return self.decoder(sample.payload)  # type: ignore[arg-type]  # its own kind
 
     def labels(self) -> np.ndarray:
         """(len,) int64 class ids in source order, -1 = unlabelled, or not to be read."""

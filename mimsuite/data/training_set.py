@@ -74,5 +74,6 @@ def _open(recipe: Recipe, spec: str, split: str) -> Source:
         channels=data.channels,
         verify=data.verify,
         max_pixels=data.max_pixels,
+        max_bytes=data.max_bytes,
         cache=ShardCache(Path(data.cache).expanduser(), data.cache_gib) if data.cache else None,
     )

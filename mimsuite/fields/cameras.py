@@ -1,4 +1,4 @@
-"""Cameras of a scene, as ``transforms.json`` of instant-ngp and nerfstudio has them.
+"""Cameras of a scene, as ``transforms.json`` of instant-ngp, nerfstudio and Blender has them.
 
 Poses are camera-to-world in the OpenGL convention: the camera looks along its -z axis, y is up.
 """
@@ -7,16 +7,34 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mimsuite.data.decode import FORMATS, IMAGE_EXTENSIONS
+from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
+from mimsuite.fields.lens import Lens
 
 _MOST_BYTES = 1 << 27  # of a transforms.json
+_FILES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")
+_ENDINGS = (".png", *(f".{name}" for name in IMAGE_EXTENSIONS if name != "png"))
+_STRAIGHT = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
+_FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
+_BENT = ("k5", "k6", "s1", "s2", "s3", "s4", "sx1", "sx2", "sy1", "sy2", "shear", "skew",
+         "rolling_shutter", "distortion_params", "latlong", "equirectangular", "orthographic",
+         *(f"ftheta_p{i}" for i in range(5)))  # fmt: skip
+_FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov")
+_TERMS = ("k1", "k2", "k3", "k4", "p1", "p2")
+_LENS = ("w", "h", "cx", "cy", "camera_model", "is_fisheye", *_FOCAL, *_TERMS, *_BENT)
+_MODELS = ("PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
+_ORIENTATION, _SIDEWAYS = 0x112, 5  # of EXIF; from 5 on, width and height change places
+_OF_FILE = {"frames", "room_bbox", "bounding_boxes", *_LENS}
+_OF_FRAME = {"file_path", "transform_matrix", "time", *_LENS}
 
 
 @dataclass(frozen=True)
@@ -25,16 +43,13 @@ class Camera:
 
     Attributes:
         pose: (3, 4) float64, camera to world.
-        size: (height, width) in pixels; None where not said.
-        focal: (x, y) focal lengths in pixels; None likewise.
-        centre: (x, y) of the optical axis in pixels.
+        lens: for pictures of the size that the file says, else of the picture itself; None where
+            neither says a size, or no focal length is known.
         image: path of the picture; None where there is none.
     """
 
     pose: np.ndarray
-    size: tuple[int, int] | None = None
-    focal: tuple[float, float] | None = None
-    centre: tuple[float, float] | None = None
+    lens: Lens | None = None
     image: Path | None = None
 
     @property
@@ -50,10 +65,12 @@ class Cameras:
 
     Attributes:
         box: (2, 3) lower and upper corner of the room or of its objects; None where not said.
+        unused: keys of the file that say more than is read.
     """
 
     cameras: list[Camera]
     box: np.ndarray | None = None
+    unused: Unused = field(default_factory=Unused)
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -71,12 +88,29 @@ class Cameras:
         return [self.cameras[i] for i in at]
 
 
-def read_cameras(path: Path) -> Cameras:
-    """Read a ``transforms.json``.
+def cameras_file(path: Path, unused: Unused) -> Path:
+    """The file itself, or that of a folder: ``transforms.json``, else the training part.
 
     Raises:
-        DataError: no such file, or not of that form; names the frame.
+        DataError: the folder has none.
     """
+    if not path.is_dir():
+        return path
+    found = [path / name for name in _FILES if (path / name).is_file()]
+    if not found:
+        raise DataError(f"{path}: no {_FILES[0]} or {_FILES[1]} in it")
+    unused.add("other files of cameras", [file.name for file in found[1:]])
+    return found[0]
+
+
+def read_cameras(path: Path) -> Cameras:
+    """Read a ``transforms.json``, or the one in a folder; see :func:`cameras_file`.
+
+    Raises:
+        DataError: no such file, not of that form, or a lens that is not known; names the frame.
+    """
+    unused = Unused()
+    path = cameras_file(path, unused)
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise DataError(f"{path}: larger than {_MOST_BYTES >> 20} MiB")
@@ -89,7 +123,19 @@ def read_cameras(path: Path) -> Cameras:
     if not isinstance(frames, list) or not frames:
         raise DataError(f"{path}: no list 'frames' with cameras in it")
     cameras = [_camera(path, number, frame, document) for number, frame in enumerate(frames)]
-    return Cameras(cameras, _box(path, document))
+    if len({str(frame.get("time")) for frame in frames}) > 1:
+        raise DataError(f"{path}: the scene moves ('time' differs from frame to frame)")
+    _count_unused(document, frames, unused)
+    return Cameras(cameras, _box(path, document), unused)
+
+
+def _count_unused(document: dict[str, Any], frames: list[dict[str, Any]], unused: Unused) -> None:
+    """Keys that are not read: none of them moves a camera or bends a ray."""
+    keys = sorted(set(document) - _OF_FILE)
+    unused.add(f"keys of the cameras' file: {', '.join(keys)}", count=len(keys))
+    counted = Counter(key for frame in frames for key in frame if key not in _OF_FRAME)
+    for key, count in sorted(counted.items()):
+        unused.add(f"{key} of frames", count=count)
 
 
 def _camera(path: Path, number: int, frame: Any, document: dict[str, Any]) -> Camera:
@@ -97,27 +143,111 @@ def _camera(path: Path, number: int, frame: Any, document: dict[str, Any]) -> Ca
         pose = np.asarray(frame["transform_matrix"], dtype=np.float64)
         if pose.shape not in ((4, 4), (3, 4)) or not np.isfinite(pose).all():
             raise ValueError
-        known = {**document, **frame}
-        size = (int(known["h"]), int(known["w"])) if {"h", "w"} <= known.keys() else None
-        image = path.parent / str(frame["file_path"]) if "file_path" in frame else None
-        return Camera(pose[:3], size, _focal(known, size), _centre(known, size), image)
+        image = (
+            _picture_file(path.parent, str(frame["file_path"])) if "file_path" in frame else None
+        )
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: frame {number} has no usable transform_matrix or size") from None
+        raise DataError(f"{path}: frame {number} has no usable transform_matrix") from None
+    try:
+        return Camera(pose[:3], _lens(_known(document, frame), image), image)
+    except (TypeError, ValueError, ZeroDivisionError) as fault:
+        raise DataError(f"{path}: frame {number}: {fault}") from None
 
 
-def _focal(known: dict[str, Any], size: tuple[int, int] | None) -> tuple[float, float] | None:
-    if "fl_x" in known:
-        return float(known["fl_x"]), float(known.get("fl_y", known["fl_x"]))
-    if "camera_angle_x" in known and size is not None:
-        focal = size[1] / 2 / math.tan(float(known["camera_angle_x"]) / 2)
-        return focal, focal
-    return None
+def _picture_file(folder: Path, name: str) -> Path:
+    """The picture of a frame; Blender's names have no ending and mean ``.png``."""
+    file = folder / name.replace("\\", "/")
+    if file.suffix.lower() in _ENDINGS or file.is_file():
+        return file
+    named = [file.with_name(file.name + ending) for ending in _ENDINGS]
+    return next((candidate for candidate in named if candidate.is_file()), named[0])
 
 
-def _centre(known: dict[str, Any], size: tuple[int, int] | None) -> tuple[float, float] | None:
-    if "cx" in known and "cy" in known:
-        return float(known["cx"]), float(known["cy"])
-    return (size[1] / 2, size[0] / 2) if size is not None else None
+def _known(document: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a frame, and those of the file that it does not replace, null ones left out."""
+    whole = document
+    if any(frame.get(key) is not None for key in _FOCAL):  # in whichever form
+        whole = {key: value for key, value in document.items() if key not in _FOCAL}
+    return {key: value for key, value in {**whole, **frame}.items() if value is not None}
+
+
+def _lens(known: dict[str, Any], image: Path | None) -> Lens | None:
+    """The lens that the keys of a frame describe; ValueError names what is wrong with them."""
+    fisheye, terms = _distortion(known)
+    size = (_number(known, "h"), _number(known, "w")) if {"h", "w"} <= known.keys() else None
+    size = _size_of(image) if size is None else size
+    focal = None if size is None else _focal(known, size, fisheye)
+    if size is None or focal is None:
+        return None
+    if min(*size, *focal) <= 0:
+        raise ValueError("sizes and focal lengths must be above 0")
+    centre = _number(known, "cx", size[1] / 2), _number(known, "cy", size[0] / 2)
+    k1, k2, k3, k4, p1, p2 = terms
+    whole = (round(size[0]), round(size[1]))
+    return Lens(whole, focal, centre, (k1, k2, k3, k4), (p1, p2), fisheye)
+
+
+def _distortion(known: dict[str, Any]) -> tuple[bool, list[float]]:
+    """Whether it is a fisheye lens, and k1, k2, k3, k4, p1, p2."""
+    model = str(
+        known.get("camera_model", "OPENCV_FISHEYE" if known.get("is_fisheye") else "OPENCV")
+    )
+    if model.upper() not in _STRAIGHT + _FISHEYE:
+        raise ValueError(f"camera_model {model} is not read; known are {', '.join(_MODELS)}")
+    fisheye = model.upper() in _FISHEYE
+    not_read = [*_BENT, *(("p1", "p2") if fisheye else ("k4",))]
+    wrong = [key for key in not_read if _is_set(known.get(key))]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not read; undistort the pictures first")
+    return fisheye, [_number(known, key, 0.0) for key in _TERMS]
+
+
+def _is_set(value: Any) -> bool:
+    return any(map(_is_set, value)) if isinstance(value, list) else bool(value)
+
+
+def _focal(
+    known: dict[str, Any], size: tuple[float, float], fisheye: bool
+) -> tuple[float, float] | None:
+    """(x, y) in pixels, from lengths, or angles of view; None where there are neither."""
+    if "fl_x" in known or "fl_y" in known:
+        first = _number(known, "fl_x" if "fl_x" in known else "fl_y")
+        return first, _number(known, "fl_y", first)
+    found: list[float | None] = []
+    for side, angle, degrees in (
+        (size[1], "camera_angle_x", "x_fov"),
+        (size[0], "camera_angle_y", "y_fov"),
+    ):
+        given = _number(known, angle, math.radians(_number(known, degrees, 0.0)))
+        found.append(side / 2 / math.tan(given / 2) if given else None)
+    x, y = found
+    if x is None and y is None:
+        return None
+    if fisheye:
+        raise ValueError("a fisheye lens needs fl_x")
+    return (x or y, y or x)  # type: ignore[return-value]
+
+
+def _number(known: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = known.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{key} is {str(value)[:40]!r}, and no number")
+    return float(value)
+
+
+def _size_of(image: Path | None) -> tuple[float, float] | None:
+    """(height, width) of a picture, upright; None where there is none that can be read."""
+    if image is None:
+        return None
+    from PIL import Image
+
+    try:
+        with Image.open(image, formats=FORMATS) as picture:
+            turned = picture.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
+            width, height = picture.size
+    except Exception:  # whoever reads the picture says what is wrong with it
+        return None
+    return (width, height) if turned else (height, width)
 
 
 def _box(path: Path, document: dict[str, Any]) -> np.ndarray | None:

@@ -21,6 +21,7 @@ from mimsuite.fields.posed import Posed
 from mimsuite.noise import key_of
 
 _START = -2.0  # raw density of empty space
+_BETTER, _CLEARLY = 1.0, 3.0  # dB over a blank picture; fits of small scenes reach 10 and more
 _HELD = 8  # every so many pictures one is not trained on
 
 
@@ -50,11 +51,19 @@ class GridNeRF(nn.Module):
         colour: Tensor = self(points)[1]
         return colour
 
-    def render(self, origins: Tensor, directions: Tensor, samples: int, jitter: Tensor) -> Tensor:
-        """(R, 3) colours on white.
+    def render(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        samples: int,
+        jitter: Tensor,
+        background: float = 1.0,
+    ) -> Tensor:
+        """(R, 3) colours.
 
         Args:
             jitter: (R, S) in [0, 1): where in its part of the ray each sample is.
+            background: grey level behind the field.
         """
         reach = self.radius * math.sqrt(3)
         middle = -(origins * directions).sum(-1, keepdim=True)  # nearest to the origin
@@ -65,7 +74,8 @@ class GridNeRF(nn.Module):
         alpha = 1 - (-density.view_as(depth) * step).exp()
         light = torch.cat([torch.ones_like(alpha[:, :1]), (1 - alpha + 1e-10).cumprod(1)], dim=1)
         weight = light[:, :-1] * alpha  # (R, S)
-        return (weight[..., None] * colour.view(*depth.shape, 3)).sum(1) + light[:, -1:]
+        behind = background * light[:, -1:]
+        return (weight[..., None] * colour.view(*depth.shape, 3)).sum(1) + behind
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,22 @@ class Fitted:
     """A field, and how well it shows pictures that it was not fitted to.
 
     Attributes:
-        psnr: dB, mean over the held-out pictures; ``blank`` of white pictures instead.
+        psnr: dB, mean over the held-out pictures; ``blank`` of pictures of the background instead.
     """
 
     field: GridNeRF
     psnr: float
     blank: float
+
+    @property
+    def learnt(self) -> bool:
+        """Whether it shows more than a blank picture does."""
+        return self.psnr >= self.blank + _BETTER
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what it shows may come of wrong cameras, too."""
+        return self.psnr < self.blank + _CLEARLY
 
 
 def fit(
@@ -101,14 +121,14 @@ def fit(
     """
     held = [view for view in range(len(posed.rgb)) if view % _HELD == _HELD - 1]
     kept = [view for view in range(len(posed.rgb)) if view not in held]
-    origins, directions, colours = Posed(posed.rgb[kept], posed.poses[kept], posed.focal).rays()
+    origins, directions, colours = posed.part(kept).rays()
     generator = torch.Generator().manual_seed(key_of(seed, "fit-nerf") % 2**63)
     field = GridNeRF(side, radius)
     optimizer = torch.optim.Adam(field.parameters(), lr=lr)
     for step in range(steps):
         rows = torch.randint(len(origins), (rays,), generator=generator)
         jitter = torch.rand(rays, samples, generator=generator)
-        seen = field.render(origins[rows], directions[rows], samples, jitter)
+        seen = field.render(origins[rows], directions[rows], samples, jitter, posed.background)
         loss = (seen - colours[rows]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -116,15 +136,16 @@ def fit(
         progress(step + 1, steps)
     views = held or kept[-1:]
     errors = [(_show(field, posed, view, samples) - posed.rgb[view]).square() for view in views]
-    white = [(1 - posed.rgb[view]).square() for view in views]
-    return Fitted(field, _psnr(errors), _psnr(white))
+    blank = [(posed.background - posed.rgb[view]).square() for view in views]
+    return Fitted(field, _psnr(errors), _psnr(blank))
 
 
 @torch.no_grad()
 def _show(field: GridNeRF, posed: Posed, view: int, samples: int) -> Tensor:
     origins, directions, _ = posed.rays(view)
     middle = torch.full((len(origins), samples), 0.5)
-    return field.render(origins, directions, samples, middle).view(posed.rgb[view].shape)
+    shown = field.render(origins, directions, samples, middle, posed.background)
+    return shown.view(posed.rgb[view].shape)
 
 
 def _psnr(errors: list[Tensor]) -> float:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from mimsuite.data.decode import Decoder
+from mimsuite.data.unused import Unused
 from mimsuite.errors import CorruptSample, DataError
-from mimsuite.fields.cameras import read_cameras
+from mimsuite.fields.cameras import Camera, read_cameras
+from mimsuite.fields.lens import Lens
 from mimsuite.formats.arrays import npz_names, read_npz
 
 _MOST_BYTES = 1 << 29
@@ -26,45 +29,57 @@ _FOV = 45.0  # degrees, of .npz files that name none
 
 @dataclass(frozen=True)
 class Posed:
-    """Pictures on white, and their cameras.
+    """Pictures on a plain background, and their cameras.
 
     Attributes:
         rgb: (V, H, W, 3) float32 in [0, 1].
         poses: (V, 3, 4) float32, camera to world, OpenGL convention.
-        focal: in pixels, of square pixels with the axis in the middle.
+        lenses: (V,) for pictures of this size.
+        background: grey level of what is empty: 1 white, 0 black.
+        unused: what the files hold and is not used.
     """
 
     rgb: Tensor
     poses: Tensor
-    focal: float
+    lenses: Sequence[Lens]
+    background: float = 1.0
+    unused: Unused = field(default_factory=Unused)
+
+    def part(self, views: Sequence[int]) -> Posed:
+        """Some of the pictures."""
+        rows = list(views)
+        lenses = [self.lenses[view] for view in rows]
+        return replace(self, rgb=self.rgb[rows], poses=self.poses[rows], lenses=lenses)
 
     def rays(self, view: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """((R, 3) origins, (R, 3) unit directions, (R, 3) colours) of all pixels or of a view's."""
-        chosen = slice(None) if view is None else slice(view, view + 1)
-        rgb, poses = self.rgb[chosen], self.poses[chosen]
-        _, height, width, _ = rgb.shape
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        across = (x + 0.5 - width / 2) / self.focal
-        down = (y + 0.5 - height / 2) / self.focal
-        axes = torch.stack([across, -down, -torch.ones_like(across)], dim=-1).view(1, -1, 3)
-        directions = torch.nn.functional.normalize(axes @ poses[:, :, :3].transpose(1, 2), dim=-1)
-        origins = poses[:, None, :, 3].expand_as(directions)
-        return origins.reshape(-1, 3), directions.reshape(-1, 3), rgb.reshape(-1, 3)
+        if view is not None:
+            return self.part([view]).rays()
+        # Of equal lenses, once.
+        known = {lens: lens.directions().view(1, -1, 3) for lens in dict.fromkeys(self.lenses)}
+        axes = torch.cat([known[lens] for lens in self.lenses])  # (V, H W, 3)
+        directions = axes @ self.poses[:, :, :3].transpose(1, 2)
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+        origins = self.poses[:, None, :, 3].expand_as(directions)
+        return origins.reshape(-1, 3), directions.reshape(-1, 3), self.rgb.reshape(-1, 3)
 
 
-def read_posed(path: Path, name: str | None = None) -> Posed:
+def read_posed(path: Path, name: str | None = None, background: float = 1.0) -> Posed:
     """Read posed pictures.
 
     Args:
-        path: ``transforms.json`` beside its pictures, or an ``.npz`` with ``rgb`` (V, H, W, 3)
-            uint8, ``c2w`` (V, 4, 4) and, where given, ``fov_deg`` and ``mask``; several
-            scenes in one file have ``NAME/`` before these.
+        path: ``transforms.json`` beside its pictures, its folder, or an ``.npz`` with ``rgb``
+            (V, H, W, 3) uint8, ``c2w`` (V, 4, 4) and, where given, ``fov_deg``; several scenes in
+            one file have ``NAME/`` before these.
         name: which scene of such a file; None: its only one.
+        background: grey level that transparent pixels are laid on, and that empty space shows.
 
     Raises:
         DataError: nothing usable there; names the culprit.
     """
-    return _of_npz(path, name) if path.suffix == ".npz" else _of_transforms(path)
+    if path.suffix == ".npz":
+        return _of_npz(path, name, background)
+    return _of_transforms(path, background)
 
 
 def scenes_in(path: Path) -> list[str]:
@@ -80,7 +95,7 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _of_npz(path: Path, name: str | None) -> Posed:
+def _of_npz(path: Path, name: str | None, background: float) -> Posed:
     scenes = scenes_in(path)
     if name is None and len(scenes) == 1:
         name = scenes[0]
@@ -98,45 +113,67 @@ def _of_npz(path: Path, name: str | None) -> Posed:
         raise DataError(f"{path}: rgb {rgb.shape} and c2w {poses.shape} do not fit together")
     fov = next((arrays[n] for n in (f"{start}fov_deg", "fov_deg") if n in arrays), np.float64(_FOV))
     pixels = torch.from_numpy(rgb).float() / (255 if rgb.dtype == np.uint8 else 1)
-    focal = rgb.shape[2] / 2 / math.tan(math.radians(float(np.ravel(fov)[0])) / 2)
-    return Posed(pixels, torch.from_numpy(poses[:, :3].astype(np.float32)), focal)
+    height, width = rgb.shape[1:3]
+    focal = width / 2 / math.tan(math.radians(float(np.ravel(fov)[0])) / 2)
+    lens = Lens((height, width), (focal, focal), (width / 2, height / 2))
+    matrices = torch.from_numpy(poses[:, :3].astype(np.float32))
+    unused = Unused()
+    others = {_last(key) for key in arrays if key.startswith(start)} - {"rgb", "c2w", "fov_deg"}
+    unused.add("arrays of the file", sorted(others))
+    return Posed(pixels, matrices, [lens] * len(rgb), background, unused)
 
 
 def _shapes(count: int) -> tuple[tuple[int, ...], ...]:
     return (count, 4, 4), (count, 3, 4)
 
 
-def _of_transforms(path: Path) -> Posed:
-    if path.is_dir():
-        path = path / "transforms.json"
+def _of_transforms(path: Path, background: float) -> Posed:
     cameras = read_cameras(path)
-    decode, pictures = Decoder("rgb"), []
+    decode, pictures = Decoder("rgba"), []
     for camera in cameras:
         if camera.image is None:
             raise DataError(f"{path}: a frame has no file_path")
-        pictures.append(_picture(camera.image, decode))
+        pictures.append(_picture(camera.image, decode, background))
     sizes = {tuple(picture.shape) for picture in pictures}
     if len(sizes) > 1:
         raise DataError(f"{path}: pictures of several sizes; resize them to one")
-    rgb = torch.stack(pictures).permute(0, 2, 3, 1).float() / 255
-    first = next(iter(cameras))
-    if first.focal is None:
-        raise DataError(f"{path}: neither fl_x nor camera_angle_x with w and h")
-    width = first.size[1] if first.size else rgb.shape[2]
+    rgb = torch.stack(pictures).permute(0, 2, 3, 1)
+    lenses = [_fitting(path, camera, rgb.shape[1:3]) for camera in cameras]
     poses = np.stack([camera.pose for camera in cameras]).astype(np.float32)
-    return Posed(rgb, torch.from_numpy(poses), first.focal[0] * rgb.shape[2] / width)
+    return Posed(rgb, torch.from_numpy(poses), lenses, background, cameras.unused)
 
 
-def _picture(path: Path, decode: Decoder) -> Tensor:
-    """(3, H, W) uint8 on white; names without an ending are PNG, as in Blender's scenes."""
-    if not path.suffix:
-        path = path.with_suffix(".png")
+def _fitting(path: Path, camera: Camera, size: Sequence[int]) -> Lens:
+    """The lens for pictures of (height, width), checked."""
+    if camera.lens is None:
+        raise DataError(f"{path}: no focal length (fl_x or camera_angle_x)")
+    height, width = size
     try:
-        return decode(path.read_bytes())
+        lens = camera.lens.resized((height, width))
+    except ValueError:
+        there = f"{camera.lens.size[1]} x {camera.lens.size[0]}"
+        raise DataError(
+            f"{camera.image}: {width} x {height} pixels, but its camera has w x h of {there}"
+        ) from None
+    try:
+        lens.directions()
+    except ValueError:
+        raise DataError(
+            f"{path}: the distortion of {camera.image} cannot be undone for all of the picture; "
+            "undistort or crop the pictures first"
+        ) from None
+    return lens
+
+
+def _picture(path: Path, decode: Decoder, background: float) -> Tensor:
+    """(3, H, W) float32 in [0, 1], transparent pixels laid on the background."""
+    try:
+        pixels = decode(path.read_bytes()).float() / 255
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except CorruptSample as error:
         raise DataError(f"{path}: {error}") from None
+    return pixels[:3] * pixels[3:] + background * (1 - pixels[3:])
 
 
 def png(pixels: Tensor) -> bytes:

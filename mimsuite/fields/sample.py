@@ -181,16 +181,13 @@ def in_picture(points: Tensor, camera: Camera) -> Tensor:
     Raises:
         UserError: the cameras have no focal length or size.
     """
-    if camera.size is None or camera.focal is None or camera.centre is None:
-        raise UserError("--dirs frustum needs the cameras' fl_x (or camera_angle_x), w and h")
+    if camera.lens is None:
+        raise UserError(
+            "--dirs frustum needs the cameras' fl_x (or camera_angle_x), and w and h or pictures"
+        )
     pose = torch.from_numpy(camera.pose).float()
-    at = (points - pose[:, 3]) @ pose[:, :3]  # in the camera's axes
-    depth = -at[:, 2]
-    safe = depth.clamp_min(1e-9)
-    x = at[:, 0] / safe * camera.focal[0] + camera.centre[0]
-    y = -at[:, 1] / safe * camera.focal[1] + camera.centre[1]
-    height, width = camera.size
-    return (depth > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    shown: Tensor = camera.lens.pixels((points - pose[:, 3]) @ pose[:, :3])[1]
+    return shown
 
 
 def _directions(

@@ -23,6 +23,7 @@ import numpy as np
 
 from mimsuite.data.unused import notice, noticing
 from mimsuite.errors import CorruptSample, DataError, UserError
+from mimsuite.formats.local_file import LocalFile, Stored
 
 _PATIENCE = 4  # times the limit may pass on the clock, for a decoder that waits instead of working
 _START_SECONDS = 60  # for the imports of a fresh child, on a busy machine
@@ -41,12 +42,13 @@ class Isolated:
         Finalize(self, self.close, exitpriority=10)
 
     def call(
-        self, function: str, data: bytes, *, seconds: float, **options: Any
+        self, function: str, data: Stored, *, seconds: float, **options: Any
     ) -> tuple[dict[str, Any], bytes]:
         """``module:function(data, **options)`` in the child.
 
         Args:
             function: returns figures by name, (extension, bytes), or an array.
+            data: a file is opened by the child, and not sent to it.
             seconds: of processor time.
             options: JSON-able.
 
@@ -61,6 +63,8 @@ class Isolated:
         if self._process is None:
             self._start()
         request = {"function": function, "seconds": seconds, "options": options}
+        if isinstance(data, LocalFile):
+            request["file"], data = data.path, b""
         try:
             self._to.send_bytes(json.dumps(request).encode())
             self._to.send_bytes(data)
@@ -156,7 +160,8 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         function: Callable[..., Any] = getattr(import_module(module), name)
         _limit(request["seconds"])
         with noticing() as noticed:
-            result = function(data, **request["options"])
+            stored = LocalFile(request["file"]) if "file" in request else data
+            result = function(stored, **request["options"])
     except CorruptSample as fault:
         return {"corrupt": [fault.kind, str(fault)]}, b""
     except UserError as fault:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mimsuite.errors import CorruptSample, UserError
 from mimsuite.formats.containers import Container, container_of
+from mimsuite.formats.local_file import Stored, opened
 
 MOST_PIXELS = 40_000_000  # of a frame: 8K has 35 million
 MOST_FRAMES = 1_000_000
@@ -24,24 +25,29 @@ _SHOWN = (1 / 6, 1 / 2, 5 / 6)  # of the duration
 _TILE = (85, 64)  # width and height of a frame on a contact sheet
 
 
-def facts(data: bytes) -> dict[str, int | float | str]:
-    """Frames, size, frames a second, codec; every frame is decoded."""
+def facts(data: Stored) -> dict[str, int | float | str]:
+    """Frames, size as shown, frames a second, codec; every frame is decoded."""
     container = container_of(data)
     with _Clip(data, container) as clip:
-        frames = sum(1 for _ in clip.frames())
+        frames, quarters = 0, 0
+        for frame in clip.frames():
+            quarters = quarters if frames else _quarters(frame)
+            frames += 1
         if not frames:
             raise CorruptSample("decode", "no frame can be decoded")
+        sides = (clip.height, clip.width)
+        height, width = sides[::-1] if quarters % 2 else sides
         return {
             "frames": frames,
-            "height": clip.height,
-            "width": clip.width,
+            "height": height,
+            "width": width,
             "fps": round(float(clip.rate), 2),
             "codec": f"{clip.codec} in {container.extension}",
         }
 
 
 def store(
-    data: bytes, *, short_side: int | None = None, gop: int | None = None
+    data: Stored, *, short_side: int | None = None, gop: int | None = None
 ) -> tuple[str, bytes]:
     """The file as it is once every frame was decoded, or H.264 in mp4 where asked for.
 
@@ -52,7 +58,7 @@ def store(
     """
     if short_side is None and gop is None:
         facts(data)
-        return container_of(data).extension, data
+        return container_of(data).extension, bytes(data)
     with _Clip(data, container_of(data)) as clip:
         return "mp4", encode(_upright(clip, short_side), clip.rate, gop or 12)
 
@@ -91,7 +97,7 @@ def encode(frames: Iterator[Any], rate: Fraction, gop: int) -> bytes:
     return out.getvalue()
 
 
-def picture(data: bytes) -> np.ndarray:
+def picture(data: Stored) -> np.ndarray:
     """(64, 255, 3) uint8: an early, the middle and a late frame, side by side."""
     from PIL import Image
 
@@ -116,10 +122,10 @@ def picture(data: bytes) -> np.ndarray:
 class _Clip:
     """An open file; decodes on one thread and refuses frames that are too large."""
 
-    def __init__(self, data: bytes, container: Container) -> None:
+    def __init__(self, data: Stored, container: Container) -> None:
         self._av = _av()
         try:
-            self._file = self._av.open(io.BytesIO(data), format=container.demuxer)
+            self._file = self._av.open(opened(data), format=container.demuxer)
             self._stream = self._file.streams.video[0]
         except (self._av.FFmpegError, IndexError) as fault:
             raise CorruptSample("decode", f"no video in it ({_reason(fault)})") from None
@@ -167,11 +173,15 @@ def _upright(clip: _Clip, short_side: int | None) -> Iterator[Any]:
 
 def turned(frame: Any) -> Any:
     """A frame as the file says that it is to be shown, turned by quarters."""
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
+    quarters = _quarters(frame)
     if not quarters:
         return frame
     pixels = np.rot90(frame.to_ndarray(format="rgb24"), quarters)
     return type(frame).from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+
+
+def _quarters(frame: Any) -> int:
+    return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
 def _size(width: int, height: int, short_side: int | None) -> tuple[int, int]:

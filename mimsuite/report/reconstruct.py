@@ -130,6 +130,7 @@ def _open(inputs: Sequence[str], recipe: Recipe, split: str | None) -> Source:
         channels=data.channels,
         verify=data.verify,
         max_pixels=data.max_pixels,
+        max_bytes=data.max_bytes,
     )
 
 

@@ -108,9 +108,8 @@ def test_a_mixed_folder_wants_a_choice(tmp_path: Path, make_folder) -> None:
     assert inspect(str(folder))["others"][0]["splits"]["train"]["samples"] == 1
     images, clips = verify(str(folder))
     assert images.problems == []
-    assert clips.problems == [
-        "clip.mp4: decode: no video file; known are mp4, m4v, mov, webm, mkv, avi"
-    ]
+    (problem,) = clips.problems
+    assert problem.startswith("clip.mp4: decode: no video file; known are mp4, ")
     pack(str(folder), tmp_path / "out", PackOptions(modality="image"))
     assert len(open_source(str(tmp_path / "out"))) == 3
 

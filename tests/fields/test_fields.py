@@ -16,6 +16,7 @@ from mimsuite.cli.main import main
 from mimsuite.errors import DataError, UserError
 from mimsuite.fields import Camera, Cameras, export_grid, read_cameras
 from mimsuite.fields.grid_nerf import fit
+from mimsuite.fields.lens import Lens
 from mimsuite.fields.posed import Posed, read_posed
 from mimsuite.fields.sample import in_picture, region, sides_of
 from mimsuite.formats import grids
@@ -37,10 +38,11 @@ def ring(count: int, radius: float = 3.0) -> list[np.ndarray]:
 
 def ball(size: int = 24, views: int = 16) -> Posed:
     """Pictures of a red ball, drawn exactly."""
+    focal = size / 2 / math.tan(math.radians(45) / 2)
     posed = Posed(
         torch.ones(views, size, size, 3),
         torch.from_numpy(np.stack(ring(views))).float(),
-        size / 2 / math.tan(math.radians(45) / 2),
+        [Lens((size, size), (focal, focal), (size / 2, size / 2))] * views,
     )
     for view in range(views):
         origins, directions, _ = posed.rays(view)
@@ -84,7 +86,8 @@ def test_box_and_resolution_rules() -> None:
 
 
 def test_colour_is_the_mean_over_cameras_and_only_where_there_is_matter() -> None:
-    cameras = Cameras([Camera(pose, (20, 20), (24.0, 24.0), (10.0, 10.0)) for pose in ring(5)])
+    lens = Lens((20, 20), (24.0, 24.0), (10.0, 10.0))
+    cameras = Cameras([Camera(pose, lens) for pose in ring(5)])
     box = np.array([[-1.0] * 3, [1.0] * 3])
 
     def density(points: torch.Tensor) -> torch.Tensor:
@@ -135,7 +138,7 @@ def test_posed_pictures_come_from_transforms_and_npz(tmp_path: Path) -> None:
     found = read_posed(path)
     assert torch.equal(found.rgb, expected.rgb)
     assert torch.allclose(found.poses, expected.poses)
-    assert found.focal == pytest.approx(expected.focal)
+    assert found.lenses[0].focal == pytest.approx(expected.lenses[0].focal)
     pixels = (expected.rgb * 255).byte().numpy()
     np.savez(tmp_path / "s.npz", **{"a/rgb": pixels, "a/c2w": expected.poses.numpy()})
     assert torch.equal(read_posed(tmp_path / "s.npz").rgb, expected.rgb)

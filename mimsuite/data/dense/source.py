@@ -56,14 +56,14 @@ class DenseSource(FileSource):
             shard_name=self.shard_name(shard),
             label=None,
             payload=self.payload(shard, offset),
-            mask=self._masks.payload(shard, offset) if self._masks else None,
-            depth=self._depths.payload(shard, offset) if self._depths else None,
+            mask=self._masks.load(shard) if self._masks else None,
+            depth=self._depths.load(shard) if self._depths else None,
         )
 
     def decode(self, sample: Sample) -> DenseSample:
         """Image and truth, of one size; raises ``CorruptSample``."""
         assert isinstance(sample, StoredDense)
-        image = self.decoder(sample.payload)
+        image = self.decoder(sample.payload)  # type: ignore[arg-type]  # bytes
         found = DenseSample(image, *self._truth(sample.mask, sample.depth))
         for name, truth in (("mask", found.segments), ("depth", found.depth)):
             if truth is not None and truth.shape != image.shape[-2:]:
@@ -77,9 +77,9 @@ class DenseSource(FileSource):
 
     def truth(self, position: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Segments and depth of a sample as they are stored, by its place in source order."""
-        shard, offset = self.locate(position)
-        mask = self._masks.payload(shard, offset) if self._masks else None
-        depth = self._depths.payload(shard, offset) if self._depths else None
+        shard, _ = self.locate(position)
+        mask = self._masks.load(shard) if self._masks else None
+        depth = self._depths.load(shard) if self._depths else None
         return self._truth(mask, depth)
 
     def _truth(

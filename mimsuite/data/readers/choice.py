@@ -12,6 +12,7 @@ import numpy as np
 from mimsuite.data.readers.base import VideoDecodeError, VideoReader
 from mimsuite.errors import UserError
 from mimsuite.formats.containers import container_of
+from mimsuite.formats.local_file import Stored
 
 # In the order in which `auto` tries them.
 READERS = {
@@ -29,8 +30,8 @@ _TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # files, at which a warning tells t
 _others = 0  # files of this process that the first library could not read, and another could
 
 
-def open_video(data: bytes, reader: str) -> VideoReader:
-    """Open an encoded video, in the process that reads it.
+def open_video(data: Stored, reader: str) -> VideoReader:
+    """Open an encoded video, or its file, in the process that reads it.
 
     The container is told by its first bytes: FFmpeg never gets a file of another kind, as a
     playlist that would open further addresses.
@@ -52,7 +53,9 @@ def open_video(data: bytes, reader: str) -> VideoReader:
     return made(data)
 
 
-def read_video(data: bytes, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
+def read_video(
+    data: Stored, choose: Callable[[int], list[int]], reader: str = "auto"
+) -> np.ndarray:
     """(n, H, W, 3) uint8 RGB: an encoded video is opened, read once and closed.
 
     Args:
@@ -82,7 +85,7 @@ def read_video(data: bytes, choose: Callable[[int], list[int]], reader: str = "a
     raise first
 
 
-def _class_of(reader: str) -> Callable[[bytes], VideoReader] | None:
+def _class_of(reader: str) -> Callable[[Stored], VideoReader] | None:
     """``None`` where its library cannot be imported."""
     if reader not in _loaded:
         module, _, name = READERS[reader].partition(":")
@@ -95,7 +98,7 @@ def _class_of(reader: str) -> Callable[[bytes], VideoReader] | None:
 
 
 _LIBRARY = {"decord": "decord", "torchcodec": "torchcodec", "pyav": "av"}
-_loaded: dict[str, Callable[[bytes], VideoReader] | None] = {}
+_loaded: dict[str, Callable[[Stored], VideoReader] | None] = {}
 
 
 def _tell(fault: VideoDecodeError, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Frames by decord, which brings its own FFmpeg: exact, and the fastest; no AV1."""
+"""Frames by decord, with its own FFmpeg: exact, and the fastest; no AV1 and no MPEG streams."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from mimsuite.data.readers.base import VideoDecodeError, VideoReader
+from mimsuite.formats.containers import container_of
+from mimsuite.formats.local_file import Stored
 
 _RETRIES = "64"  # at the end of a damaged file; its default takes seconds
 
@@ -19,13 +21,20 @@ class DecordReader(VideoReader):
 
     name = "decord"
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Stored) -> None:
+        container = container_of(data)
+        if not container.indexed:  # it would show other frames, without a word
+            raise VideoDecodeError(
+                self.name, f"does not find frames in .{container.extension} files by their numbers"
+            )
         os.environ.setdefault("DECORD_EOF_RETRY_MAX", _RETRIES)
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
         try:
-            self._reader: Any = decord.VideoReader(io.BytesIO(data), num_threads=1)
+            self._reader: Any = decord.VideoReader(
+                io.BytesIO(data) if isinstance(data, bytes) else data.path, num_threads=1
+            )
             self._count = len(self._reader)
         except Exception as fault:  # it raises several kinds
             raise VideoDecodeError(self.name, fault) from None

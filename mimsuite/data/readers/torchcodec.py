@@ -9,6 +9,7 @@ import numpy as np
 import torchcodec
 
 from mimsuite.data.readers.base import VideoDecodeError, VideoReader
+from mimsuite.formats.local_file import Stored
 
 if torchcodec.ffmpeg_major_version is None:
     raise ImportError("torchcodec finds no FFmpeg libraries")
@@ -19,12 +20,15 @@ class TorchcodecReader(VideoReader):
 
     name = "torchcodec"
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Stored) -> None:
         from torchcodec.decoders import VideoDecoder
 
         try:
             self._decoder: Any = VideoDecoder(
-                data, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+                data if isinstance(data, bytes) else data.path,
+                dimension_order="NHWC",
+                num_ffmpeg_threads=1,
+                seek_mode="exact",
             )
             self._count = len(self._decoder)
         except (RuntimeError, ValueError, TypeError) as fault:

@@ -11,10 +11,11 @@ import numpy as np
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import IMAGE_EXTENSIONS, Decoder
 from mimsuite.data.frame_folders import stacked
+from mimsuite.data.natural_order import natural_key
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.source import Sample
 
-_NUMBERED = re.compile(rf"(?:.*\D)?(\d{{1,9}})\.(?:{'|'.join(IMAGE_EXTENSIONS)})")
+_NUMBERED = re.compile(rf".*[0-9]\.(?:{'|'.join(IMAGE_EXTENSIONS)})")
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,18 @@ class FrameTarSource(TarSource):
         return TarFrames(load, self._frames(shard, offset), self.decoder.max_pixels)
 
     def _frames(self, shard: int, offset: int) -> tuple[int, ...]:
-        """Members that are frames, by their numbers."""
+        """Members that are frames, in the order of the numbers in their names."""
         opened = self._open(shard)
         row = opened.samples[offset]
         members = range(int(opened.index.first[row]), int(opened.index.first[row + 1]))
         names = [opened.index.extensions[opened.index.members[m]["extension"]] for m in members]
-        numbered = [(frame_number(name), m) for name, m in zip(names, members, strict=True)]
-        return tuple(m for _, m in sorted((n, m) for n, m in numbered if n is not None))
+        frames = [(natural_key(n), m) for n, m in zip(names, members, strict=True) if is_frame(n)]
+        return tuple(member for _, member in sorted(frames))
 
 
-def frame_number(extension: str) -> int | None:
-    """``000017.jpg`` or ``img_17.jpg`` -> 17; None for what is no numbered picture."""
-    match = _NUMBERED.fullmatch(extension)
-    return None if match is None else int(match[1])
+def is_frame(extension: str) -> bool:
+    """Whether a member is a numbered picture, as ``000017.jpg`` or ``img_17.jpg``."""
+    return _NUMBERED.fullmatch(extension) is not None
 
 
 def are_frames(extensions: Iterable[str], videos: tuple[str, ...]) -> bool:
@@ -81,4 +81,4 @@ def are_frames(extensions: Iterable[str], videos: tuple[str, ...]) -> bool:
     found = set(extensions)
     if any(name.rpartition(".")[2] in videos for name in found):
         return False
-    return any(frame_number(name) is not None for name in found)
+    return any(map(is_frame, found))
