@@ -93,14 +93,14 @@ def table() -> str:
         for form in FORMATS.values():
             why = form.refuse(model)
             if why is None or " has no " in why:
-                cells.append("–" if why else "yes")
+                cells.append("no" if why else "yes")
             else:
                 mark = reasons.setdefault(why, ascii_lowercase[len(reasons)])
-                cells.append(f"– ({mark})")
+                cells.append(f"no ({mark})")
         recipes = ", ".join(f"`{name}`" for name in names)
         lines.append(f"| {recipes} | {' | '.join(cells)} |")
     notes = [
-        "- –: there is no such encoder, or no published code of the method.",
+        "- no: there is no such encoder, or no published code of the method.",
         *(f"- ({mark}) {why}." for why, mark in reasons.items()),
     ]
     return "\n".join([*lines, "", *notes, ""])

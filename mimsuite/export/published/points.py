@@ -5,8 +5,8 @@
 * part segmentation, with ``propagation_0.*``
 
 No tensor tells how many points and groups a model was trained with: those of the file's settings
-(``npoints``, ``num_group``, ``group_size``) are taken, else those of the catalog's recipe; weights do
-not depend on them.
+(``npoints``, ``num_group``, ``group_size``) are taken, else those of the catalog's recipe; weights
+do not depend on them.
 """
 
 from __future__ import annotations
