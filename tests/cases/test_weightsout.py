@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mimsuite.cli import main
+from mimsuite.cli.main import main
 from mimsuite.export import open_model
 
 
