@@ -11,12 +11,12 @@ from pathlib import Path
 
 from mimsuite.errors import UserError
 from mimsuite.export.opened import Opened
-from mimsuite.export.to_files import write_reference, write_safetensors
+from mimsuite.export.to_files import refuse_reference, write_reference, write_safetensors
 from mimsuite.export.to_huggingface import FILES as HUGGINGFACE_FILES
-from mimsuite.export.to_huggingface import write_huggingface
-from mimsuite.export.to_onnx import write_onnx
-from mimsuite.export.to_timm import write_timm
-from mimsuite.export.vitdet import write_vitdet
+from mimsuite.export.to_huggingface import refuse_huggingface, write_huggingface
+from mimsuite.export.to_onnx import refuse_onnx, write_onnx
+from mimsuite.export.to_timm import refuse_timm, write_timm
+from mimsuite.export.vitdet import refuse_vitdet, write_vitdet
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,34 @@ class Format:
     Attributes:
         write: writes into a fresh place and returns lines on how to use the result, in which PATH
             stands for it.
+        refuse: says why a model has no such form, ``None`` where it has.
         suffixes: that its file may have; empty for a folder.
         files: what its folder holds.
     """
 
     write: Callable[[Opened, Path], list[str]]
+    refuse: Callable[[Opened], str | None]
     suffixes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
 
+def _never(opened: Opened) -> None:
+    return None
+
+
 FORMATS: dict[str, Format] = {
-    "timm": Format(write_timm, (".safetensors",)),
-    "hf": Format(write_huggingface, files=HUGGINGFACE_FILES),
-    "safetensors": Format(write_safetensors, (".safetensors",)),
-    "onnx": Format(write_onnx, (".onnx",)),
-    "reference": Format(write_reference, (".pth", ".safetensors")),
-    "vitdet": Format(write_vitdet, (".pth", ".safetensors")),
+    "timm": Format(write_timm, refuse_timm, (".safetensors",)),
+    "hf": Format(write_huggingface, refuse_huggingface, files=HUGGINGFACE_FILES),
+    "safetensors": Format(write_safetensors, _never, (".safetensors",)),
+    "onnx": Format(write_onnx, refuse_onnx, (".onnx",)),
+    "reference": Format(write_reference, refuse_reference, (".pth", ".safetensors")),
+    "vitdet": Format(write_vitdet, refuse_vitdet, (".pth", ".safetensors")),
 }
+
+
+def formats_of(opened: Opened) -> list[str]:
+    """The formats that a model can be written in."""
+    return [name for name, form in FORMATS.items() if form.refuse(opened) is None]
 
 
 def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -> list[str]:
@@ -62,10 +73,14 @@ def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -
     Raises:
         UserError: unknown format, wrong suffix, ``out`` exists, cannot be written, or a model that
             the format cannot hold.
+        MimsuiteError: what was written computes something else.
     """
     form = FORMATS.get(name)
     if form is None:
         raise UserError(f"--format {name}: expected one of {', '.join(FORMATS)}")
+    if (why := form.refuse(opened)) is not None:
+        others = formats_of(opened)
+        raise UserError(f"--format {name}: {why}; this model has {', '.join(others)}")
     out = check_out(out, form, name, force=force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

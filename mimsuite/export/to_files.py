@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mimsuite.config.sections import Recipe
-from mimsuite.errors import UserError
+from mimsuite.errors import MimsuiteError, UserError
+from mimsuite.export.check import Outputs, agree
 from mimsuite.export.native import NativeHeader, contiguous, encode_header
-from mimsuite.export.opened import Opened
+from mimsuite.export.opened import Opened, open_model
+from mimsuite.export.published import cae, maskalign, video
 
 
 def write_safetensors(opened: Opened, out: Path) -> list[str]:
@@ -22,27 +25,49 @@ def write_safetensors(opened: Opened, out: Path) -> list[str]:
     return ["mimsuite.load(PATH), or give it to any command in place of a run"]
 
 
+def refuse_reference(opened: Opened) -> str | None:
+    """Why no published code has a layout for a model; ``None``: one has."""
+    try:
+        opened.method.export_reference()
+    except NotImplementedError as error:
+        return str(error)
+    return None
+
+
 def write_reference(opened: Opened, out: Path) -> list[str]:
     """Write the layout of the method's published code: ``{"model": ...}``, or safetensors.
 
-    A ``.pth`` also holds ``args``: what its shapes do not tell.
+    Beside the weights stands ``args``: what their shapes do not tell.
 
     Raises:
-        UserError: the method has no published code.
+        MimsuiteError: the file, read again, is another model.
     """
+    untrained = set() if opened.has_decoder else _addresses(opened.method.state_dict())
+    published = opened.method.export_reference()
+    tensors = contiguous({n: t for n, t in published.items() if t.data_ptr() not in untrained})
+    facts = _facts(opened.resolved.recipe)
+    if out.suffix == ".safetensors":
+        save_file(tensors, out, metadata={"format": "pt", "args": json.dumps(facts)})
+        lines = []
+    else:
+        torch.save({"model": tensors, "args": facts}, out)
+        lines = ["torch.load(PATH, weights_only=True)['model']"]
+    return [*lines, _check(opened, out)]
+
+
+def _addresses(state: dict[str, Tensor]) -> set[int]:
+    """Of the decoder's tensors in memory, which renaming leaves where they are."""
+    return {tensor.data_ptr() for name, tensor in state.items() if name.startswith("decoder.")}
+
+
+def _check(opened: Opened, path: Path) -> str:
     try:
-        published = opened.method.export_reference()
-    except NotImplementedError as error:
-        raise UserError(f"{error}: use --format safetensors") from None
-    kept = set(_trained(opened))
-    ours = opened.method.state_dict()
-    names = zip(ours, published.items(), strict=True)
-    tensors = contiguous({name: tensor for own, (name, tensor) in names if own in kept})
-    if out.name.endswith(".safetensors"):
-        save_file(tensors, out, metadata={"format": "pt"})
-        return []
-    torch.save({"model": tensors, "args": _facts(opened.resolved.recipe)}, out)
-    return ["torch.load(PATH, weights_only=True)['model']"]
+        found = open_model(path)
+    except UserError as error:
+        raise MimsuiteError(f"{error}: the file cannot be read again; not written") from None
+    outputs, again = Outputs(opened.method), Outputs(found.method)
+    sample = outputs.example()
+    return agree("mimsuite import", (again.tokens(sample), outputs.tokens(sample)))
 
 
 def _trained(opened: Opened) -> dict[str, Tensor]:
@@ -54,16 +79,39 @@ def _trained(opened: Opened) -> dict[str, Tensor]:
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
-    """Settings under the names that the published code has for them, where it has."""
-    encoder, decoder = recipe.model.encoder, getattr(recipe.model, "decoder", None)
-    facts: dict[str, Any] = {
-        "num_heads": encoder.heads,
-        "input_size": encoder.image_size,
-        "mean": list(recipe.augment.mean),
-        "std": list(recipe.augment.std),
-    }
-    if decoder is not None:
-        facts["decoder_num_heads"] = decoder.heads
-        facts["mask_ratio"] = recipe.mask.ratio
-        facts["norm_pix_loss"] = recipe.target.normalize
+    """Settings under the names that published code has for them, where it has."""
+    settings: dict[str, Any] = recipe.model_dump(mode="json")
+    facts = {}
+    for name, key in (*_FACTS, *cae.FACTS.items()):
+        value: Any = settings
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            facts[name] = value
+    for name, (key, words) in (*maskalign.FACTS.items(), *video.FACTS.items()):
+        section, _, last = key.partition(".")
+        theirs = {our: word for word, our in words.items()}
+        if (value := settings[section].get(last)) in theirs:
+            facts[name] = theirs[value]
     return facts
+
+
+# Name in published settings, our key; the last key that a recipe has counts.
+_FACTS = (
+    ("num_heads", "model.encoder.heads"),
+    ("input_size", "model.encoder.image_size"),
+    ("num_frames", "model.encoder.frames"),
+    ("npoints", "model.encoder.points"),
+    ("num_group", "model.encoder.groups"),
+    ("group_size", "model.encoder.group_size"),
+    ("taps", "model.taps"),
+    ("parts", "target.parts"),
+    ("decoder_num_heads", "model.regressor.heads"),
+    ("decoder_num_heads", "model.decoder.heads"),
+    ("mask_ratio", "mask.ratio"),
+    ("decoder_mask_ratio", "mask.decoder_ratio"),
+    ("norm_pix_loss", "target.normalize"),
+    ("normlize_target", "target.normalize"),
+    ("mean", "augment.mean"),
+    ("std", "augment.std"),
+)

@@ -1,177 +1,115 @@
 """Hugging Face transformers: a folder that ``from_pretrained`` opens without a network.
 
-* an autoencoder becomes ``ViTMAEForPreTraining`` (its encoder opens as ``ViTMAEModel`` too);
-* an encoder alone, or one of rectangular images, which ViTMAE cannot hold, becomes ``ViTModel``;
-* a classifier on the class token becomes ``ViTForImageClassification``.
+* an autoencoder becomes ``ViTMAEForPreTraining`` or ``VideoMAEForPreTraining`` (their encoders open
+  as ``ViTMAEModel`` and ``VideoMAEModel`` too);
+* an encoder alone, or one of rectangular images, which ViTMAE cannot hold, becomes ``ViTModel``,
+  ``BeitModel`` (CAE) or ``VideoMAEModel``;
+* a classifier becomes ``ViTForImageClassification``, ``BeitForImageClassification`` or
+  ``VideoMAEForVideoClassification``.
 
-Names are those of the checkpoints on the hub, which every transformers 4 and 5 reads.
+What was written is opened and compared before it gets its name, where transformers is installed.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mimsuite.config.section import height_width
 from mimsuite.config.sections import Recipe
-from mimsuite.errors import UserError
+from mimsuite.errors import MimsuiteError
+from mimsuite.export.check import Outputs, agree
+from mimsuite.export.hf_forms import Form, form_of, refuse_huggingface
 from mimsuite.export.native import contiguous
 from mimsuite.export.opened import Opened
-from mimsuite.export.to_timm import linear_head, require_vit
-from mimsuite.methods.mae import MAE
+from mimsuite.export.weights_file import listed
+
+__all__ = ["FILES", "refuse_huggingface", "write_huggingface"]
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
-_BICUBIC = 3  # PIL's number
-
-# Our name below a block -> theirs. The fused qkv is cut in three beforehand.
-_BLOCK = {
-    "norm1": "layernorm_before",
-    "attn.query": "attention.attention.query",
-    "attn.key": "attention.attention.key",
-    "attn.value": "attention.attention.value",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-_ENCODER = {
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj": "embeddings.patch_embeddings.projection",
-    "norm": "layernorm",
-}
-_DECODER = {
-    "embed": "decoder_embed",
-    "mask_token": "mask_token",
-    "pos_embed": "decoder_pos_embed",
-    "norm": "decoder_norm",
-    "pred": "decoder_pred",
-}
+_BILINEAR, _BICUBIC = 2, 3  # PIL's numbers
 
 
 def write_huggingface(opened: Opened, out: Path) -> list[str]:
     """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json`` into ``out``.
 
     Raises:
-        UserError: a model that transformers has no class for.
+        MimsuiteError: transformers computes other tokens.
     """
-    encoder = require_vit(opened.method, "Hugging Face transformers")
-    recipe, state = opened.resolved.recipe, opened.method.state_dict()
-    config = _encoder_config(recipe, encoder.section.norm_eps)
-    rows, columns = height_width(encoder.section.image_size)
-    rebuilds = opened.has_decoder and isinstance(opened.method, MAE)
-    if rebuilds and rows == columns:
-        name, tensors = "ViTMAEForPreTraining", _autoencoder(state)
-        config.update(_decoder_config(recipe), model_type="vit_mae")
-    elif "fc_norm.weight" in state:
-        raise UserError(
-            "Hugging Face ViT cannot norm the mean of the tokens as this classifier does: "
-            "use --format timm"
-        )
-    elif (head := linear_head(opened.method)) is not None:
-        name, tensors = "ViTForImageClassification", _encoder(state, "vit.")
-        tensors.update({"classifier.weight": head[0], "classifier.bias": head[1]})
-        classes = {str(i): f"LABEL_{i}" for i in range(len(head[0]))}
-        config.update(id2label=classes, label2id={v: int(k) for k, v in classes.items()})
-    else:
-        name, tensors = "ViTModel", _encoder(state)
-    config["architectures"] = [name]
-    _write_json(out / "config.json", config)
-    _write_json(out / "preprocessor_config.json", _preprocessor(recipe, rows, columns))
-    save_file(contiguous(tensors), out / "model.safetensors", metadata={"format": "pt"})
-    pooling = ", add_pooling_layer=False" if name == "ViTModel" else ""
-    lines = [
-        f"from transformers import {name}",
-        f"model = {name}.from_pretrained(PATH{pooling})",
+    form = form_of(opened)
+    _write_json(out / "config.json", form.config)
+    _write_json(out / "preprocessor_config.json", _preprocessor(opened.resolved.recipe))
+    save_file(contiguous(form.tensors), out / "model.safetensors", metadata={"format": "pt"})
+    options = "".join(f", {key}={value!r}" for key, value in form.options.items())
+    return [
+        f"from transformers import {form.name}",
+        f"model = {form.name}.from_pretrained(PATH{options})",
+        *(f"# {note}" for note in form.notes),
+        _check(opened, form, out),
     ]
-    if rebuilds and name == "ViTModel":
-        lines.append("# ViTMAE holds square images only: this is the encoder without the decoder")
-    return lines
 
 
-def _encoder(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    part = {n.removeprefix("encoder."): t for n, t in state.items() if n.startswith("encoder.")}
-    return {prefix + n: t for n, t in _renamed(part, _ENCODER, "encoder.layer").items()}
+def _check(opened: Opened, form: Form, folder: Path) -> str:
+    """Nothing missing, nothing left over, the same tokens and class scores."""
+    try:
+        import transformers
+        from transformers.utils import logging
+    except ImportError:
+        return "not checked: transformers is not installed"
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, report = getattr(transformers, form.name).from_pretrained(
+                folder, output_loading_info=True, local_files_only=True, **form.options
+            )
+    finally:
+        logging.set_verbosity(verbosity)
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := report.get(fault):
+            names = listed(sorted(map(str, names)))
+            raise MimsuiteError(f"transformers has {fault.replace('_', ' ')}: {names}; not written")
+    model.eval()
+    outputs = Outputs(opened.method)
+    sample = outputs.example()
+    taken = sample.transpose(1, 2) if outputs.view == "clip" else sample  # frames first
+    with torch.no_grad():
+        pairs = [(_tokens(model, taken), outputs.tokens(sample))]
+        if "classifier.weight" in form.tensors:
+            pairs.append((model(taken).logits, outputs.logits(sample)))
+    return agree("transformers", *pairs)
 
 
-def _autoencoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    part = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
-    decoder = _renamed(part, _DECODER, "decoder_layers")
-    return {**_encoder(state, "vit."), **{f"decoder.{n}": t for n, t in decoder.items()}}
+def _tokens(model: Any, sample: Tensor) -> Tensor:
+    """(B, C + N, D) of the encoder."""
+    encoder = getattr(model, model.base_model_prefix, model)
+    if model.config.model_type != "vit_mae":
+        return encoder(sample).last_hidden_state
+    encoder.config.mask_ratio = 0.0
+    count = encoder.embeddings.position_embeddings.shape[1] - 1
+    return encoder(sample, noise=torch.arange(float(count))[None]).last_hidden_state
 
 
-def _renamed(state: dict[str, Tensor], names: dict[str, str], blocks: str) -> dict[str, Tensor]:
-    """One transformer under the hub's names; ``blocks`` is what they call its list of blocks."""
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in _split_qkv(state).items():
-        block = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
-        if block:
-            renamed[f"{blocks}.{block[1]}.{_BLOCK[block[2]]}.{block[3]}"] = tensor
-            continue
-        stem, dot, kind = name.rpartition(".")
-        if name in names:
-            renamed[names[name]] = tensor
-        else:
-            renamed[names[stem] + dot + kind] = tensor
-    return renamed
-
-
-def _split_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    split: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if ".attn.qkv." not in name:
-            split[name] = tensor
-            continue
-        for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-            split[name.replace(".qkv.", f".{part}.")] = rows
-    return split
-
-
-def _encoder_config(recipe: Recipe, norm_eps: float) -> dict[str, Any]:
-    section = recipe.model.encoder
-    height, width = height_width(section.image_size)
+def _preprocessor(recipe: Recipe) -> dict[str, Any]:
+    height, width = height_width(recipe.model.encoder.image_size)
+    clips = recipe.recipe.modality == "video"
+    size = {"height": height, "width": width}
+    if clips and height == width:
+        cut = {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": size}
+    else:
+        cut = {"size": size, **({"do_center_crop": False} if clips else {})}
     return {
-        "model_type": "vit",
-        "image_size": height if height == width else [height, width],
-        "patch_size": section.patch_size,
-        "num_channels": section.in_channels,
-        "hidden_size": section.width,
-        "num_hidden_layers": section.depth,
-        "num_attention_heads": section.heads,
-        "intermediate_size": int(section.width * section.mlp_ratio),
-        "hidden_act": "gelu",
-        "layer_norm_eps": norm_eps,
-        "qkv_bias": True,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "initializer_range": 0.02,
-    }
-
-
-def _decoder_config(recipe: Recipe) -> dict[str, Any]:
-    section = recipe.model.decoder
-    return {
-        "decoder_hidden_size": section.width,
-        "decoder_num_hidden_layers": section.depth,
-        "decoder_num_attention_heads": section.heads,
-        "decoder_intermediate_size": int(section.width * section.mlp_ratio),
-        "mask_ratio": recipe.mask.ratio,
-        "norm_pix_loss": recipe.target.normalize,
-    }
-
-
-def _preprocessor(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
-    return {
-        "image_processor_type": "ViTImageProcessor",
+        "image_processor_type": "VideoMAEImageProcessor" if clips else "ViTImageProcessor",
         "do_resize": True,
-        "size": {"height": height, "width": width},
-        "resample": _BICUBIC,
+        **cut,
+        "resample": _BILINEAR if clips else _BICUBIC,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

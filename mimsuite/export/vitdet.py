@@ -12,27 +12,25 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mimsuite.errors import UserError
 from mimsuite.export.native import contiguous
 from mimsuite.export.opened import Opened
-from mimsuite.export.to_timm import require_vit
 from mimsuite.methods import Method
+from mimsuite.models import ViT
 
 PREFIX = "backbone.net."
 _LEFT_OUT = ("cls_token", "norm.")
-_BLOCK = frozenset(
-    f"{part}.{kind}"
-    for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-    for kind in ("weight", "bias")
-)
+
+
+def refuse_vitdet(opened: Opened) -> str | None:
+    """Why Detectron2's ViTDet cannot hold a model; ``None``: it can."""
+    encoder = opened.method.encoder
+    if type(encoder) is ViT:
+        return None
+    return f"Detectron2's ViTDet has no {type(encoder).__name__} encoder"
 
 
 def write_vitdet(opened: Opened, out: Path) -> list[str]:
-    """Write the encoder for Detectron2: ``{"model": ...}`` as ``.pth``, or safetensors.
-
-    Raises:
-        UserError: the encoder is no plain ViT.
-    """
+    """Write the encoder for Detectron2: ``{"model": ...}`` as ``.pth``, or safetensors."""
     tensors = vitdet_state(opened.method)
     if out.suffix == ".safetensors":
         save_file(tensors, out, metadata={"format": "pt"})
@@ -53,18 +51,7 @@ def vitdet_state(method: Method) -> dict[str, Tensor]:
 
     ``pos_embed`` keeps the class token's row in front, (1, 1 + N, D): the backbone drops it, by
     ``pretrain_use_cls_token``, and resizes the rest from ``pretrain_img_size``.
-
-    Raises:
-        UserError: the encoder is no plain ViT.
     """
-    encoder = require_vit(method, "Detectron2's ViTDet")
-    state = encoder.state_dict()
-    for name in state:
-        _, _, part = name.removeprefix("blocks.").partition(".")
-        if name.startswith("blocks.") and part not in _BLOCK:
-            raise UserError(
-                f"a {type(encoder).__name__} encoder has no counterpart in Detectron2's ViTDet "
-                f"({name}): use --format safetensors"
-            )
+    state = method.encoder.state_dict()
     kept = {name: t for name, t in state.items() if not name.startswith(_LEFT_OUT)}
     return contiguous({PREFIX + name: tensor for name, tensor in kept.items()})

@@ -9,6 +9,7 @@ else a file asks for is an error, never a question.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import warnings
 import zipfile
@@ -68,7 +69,7 @@ def read_weights_file(path: Path) -> WeightsFile:
     if kind is Kind.SAFETENSORS:
         tensors, metadata = _read_safetensors(path)
         plain, notes = _plain(path, tensors)
-        return WeightsFile(path, plain, metadata=metadata, notes=notes)
+        return WeightsFile(path, plain, _settings(metadata), metadata=metadata, notes=notes)
     found, facts, dropped = _unwrap(path, _read_torch(path, kind))
     plain, notes = _plain(path, found)
     return WeightsFile(path, plain, facts, dropped=dropped, notes=notes)
@@ -86,6 +87,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except Exception as error:  # the reader has an exception for every kind of damage
         raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
+
+
+def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What ``--format reference`` keeps in the header, which has room for text only."""
+    try:
+        found = json.loads(metadata.get("args", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read_torch(path: Path, kind: Kind) -> Any:

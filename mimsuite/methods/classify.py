@@ -199,6 +199,11 @@ class Classifier(Method):
 
     def export_reference(self) -> dict[str, Tensor]:
         names = self.encoder.published
+        kind = type(self.encoder).__name__
+        if self.pool == "attentive" and not any(ours == "pooler." for ours, _ in names.pairs):
+            raise NotImplementedError(f"no published code has an attentive probe of a {kind}")
+        if getattr(self.recipe.model.encoder, "embed", "") == "linear":
+            raise NotImplementedError("published CRATE classifiers norm their patch embedding")
         return {names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod

@@ -124,6 +124,10 @@ class NeRFMAE(Method):
     # --- published checkpoints ---
 
     def export_reference(self) -> dict[str, Tensor]:
+        if self.recipe.model.decoder.kind != "unet":
+            raise NotImplementedError(
+                "published NeRF-MAE has no decoder of model.decoder.kind=light"
+            )
         return {_to_published(name): tensor for name, tensor in self.state_dict().items()}
 
     @classmethod

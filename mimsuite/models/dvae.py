@@ -82,6 +82,10 @@ class CodeEncoder(Encoder):
         tokens = _tokens(x)
         return Features(tokens[:, :0], tokens, found, pools=("mean", "max"))
 
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        rows, columns = (side * self.section.patch_size for side in self.grid)
+        return "image", (self.section.in_channels, rows, columns)
+
     def layer_id(self, name: str) -> int:
         if name.startswith("stem."):
             return 0

@@ -50,6 +50,10 @@ class Encoder(nn.Module):
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
         raise NotImplementedError
 
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        """The view that :meth:`encode` reads, and the shape of one sample in it."""
+        raise NotImplementedError
+
 
 class ImageEncoder(Encoder):
     """Base of encoders of image patches, called as ``encoder(patches, ids)`` with (B, V, P) patch
@@ -81,6 +85,10 @@ class ImageEncoder(Encoder):
         grid = (images.shape[2] // patch, images.shape[3] // patch)
         features: Features = self(self.patches(images), noise=noise, layers=layers, grid=grid)
         return features
+
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        rows, columns = (side * self.section.patch_size for side in self.grid)
+        return "image", (self.section.in_channels, rows, columns)
 
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""

@@ -79,7 +79,7 @@ class PointTransformer(Encoder):
         """
         positions = self.pos_embed(center)
         if cls is not None:
-            batch = len(tokens)
+            batch = tokens.shape[0]
             tokens = torch.cat([cls.cls_token.expand(batch, -1, -1), tokens], dim=1)
             positions = torch.cat([cls.cls_pos.expand(batch, -1, -1), positions], dim=1)
         keep = drop_path(self, self.section.drop_path, self.depth, noise)
@@ -102,6 +102,9 @@ class PointTransformer(Encoder):
         tokens = self.tokenizer(groups.points)
         features: Features = self(tokens, groups.center, cls, noise=noise, layers=layers)
         return features
+
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        return "points", (self.section.points, 3)
 
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""

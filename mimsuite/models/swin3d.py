@@ -149,6 +149,10 @@ class Swin3D(Encoder):
         """The unmasked call of every probe."""
         return self(batch.views["grid"], noise=noise, layers=layers)
 
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        section = self.section
+        return "grid", (section.in_channels, *(side * section.patch_size for side in self.grid))
+
     def layer_id(self, name: str) -> int:
         """0 embeddings, i + 1 block i of all stages, a merging as the block behind it."""
         if not name.startswith("stages."):

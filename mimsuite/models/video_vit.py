@@ -113,6 +113,9 @@ class VideoViT(Encoder):
         features: Features = self(self.tubelets(clips), noise=noise, layers=layers, grid=grid)
         return features
 
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        return "clip", (self.section.in_channels, *self.section.size)
+
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
         if name.startswith("patch_embed"):

@@ -79,17 +79,19 @@ def farthest_points(points: Tensor, count: int, rule: FarthestRule = "pointnet2"
     nearest_picked = points.new_full((batch, total), 1e10)  # squared distance
     if rule == "pointnet2":
         nearest_picked.masked_fill_(x * x + y * y + z * z <= _ORIGIN, -1.0)
-    picked = points.new_zeros((count, batch, 1), dtype=torch.int64)
-    distance, plane = torch.empty_like(x), torch.empty_like(x)
-    for step in range(1, count):
-        last = picked[step - 1]
-        torch.sub(x, x.gather(1, last), out=distance).square_()
-        distance.add_(torch.sub(y, y.gather(1, last), out=plane).square_())
-        distance.add_(torch.sub(z, z.gather(1, last), out=plane).square_())
+    picked = [points.new_zeros((batch, 1), dtype=torch.int64)]
+    # A graph for any number of clouds has no use for buffers, which would fix their number.
+    exporting = torch.compiler.is_exporting()
+    first, second = (None, None) if exporting else (torch.empty_like(x), torch.empty_like(x))
+    for _ in range(1, count):
+        last = picked[-1]
+        distance = torch.sub(x, x.gather(1, last), out=first).square_()
+        distance.add_(torch.sub(y, y.gather(1, last), out=second).square_())
+        distance.add_(torch.sub(z, z.gather(1, last), out=second).square_())
         # What is -1 stays so. Among equal values argmax takes the first.
-        torch.minimum(nearest_picked, distance, out=nearest_picked)
-        torch.argmax(nearest_picked, dim=1, keepdim=True, out=picked[step])
-    return order[picked.squeeze(2).T]  # (B, count)
+        nearest_picked = torch.minimum(nearest_picked, distance)
+        picked.append(torch.argmax(nearest_picked, dim=1, keepdim=True))
+    return order[torch.cat(picked, dim=1)]  # (B, count)
 
 
 def _pick_order(total: int, rule: FarthestRule, device: torch.device) -> Tensor:
@@ -107,7 +109,10 @@ def nearest(points: Tensor, queries: Tensor, count: int) -> Tensor:
 
     Distances are Euclidean and exact, without the matrix-product form that cancels near zero.
     """
-    rows = max(1, _LARGEST_TABLE // (points.shape[0] * points.shape[1]))
+    if torch.compiler.is_exporting():  # a graph for any number of clouds cannot depend on it
+        rows = queries.shape[1]
+    else:
+        rows = max(1, _LARGEST_TABLE // (points.shape[0] * points.shape[1]))
     parts = [
         distances(part, points).topk(count, dim=2, largest=False, sorted=True).indices
         for part in queries.split(rows, dim=1)
@@ -117,6 +122,8 @@ def nearest(points: Tensor, queries: Tensor, count: int) -> Tensor:
 
 def distances(queries: Tensor, points: Tensor) -> Tensor:
     """(B, Q, N) exact Euclidean distances."""
+    if torch.compiler.is_exporting():  # no graph format has cdist
+        return (queries.unsqueeze(2) - points.unsqueeze(1)).square().sum(dim=3).sqrt()
     return torch.cdist(queries, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 

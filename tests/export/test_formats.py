@@ -178,7 +178,9 @@ def test_hugging_face_classifier(tmp_path: Path, classifier: Any) -> None:
 
 
 def test_hugging_face_has_no_mean_pooling(tmp_path: Path, classifier: Any) -> None:
-    with pytest.raises(UserError, match="use --format timm"):
+    with pytest.raises(
+        UserError, match="this model has timm, safetensors, onnx, reference, vitdet"
+    ):
         export(opened_of(classifier(), has_decoder=False), "hf", tmp_path / "hf")
     assert not list(tmp_path.iterdir())
 
@@ -310,7 +312,7 @@ def test_method_without_a_published_layout(tmp_path: Path, mae: Any, monkeypatch
     monkeypatch.setattr(
         type(opened.method), "export_reference", lambda self: Method.export_reference(self)
     )
-    with pytest.raises(UserError, match="no published key layout: use --format safetensors"):
+    with pytest.raises(UserError, match="no published key layout; this model has timm, hf"):
         export(opened, "reference", tmp_path / "m.pth")
 
 

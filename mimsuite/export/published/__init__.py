@@ -11,14 +11,14 @@ from dataclasses import replace
 
 from mimsuite.errors import UserError
 from mimsuite.export.architecture import Hints
-from mimsuite.export.published import cae, convmae, crate, mae, maskalign, points, video
+from mimsuite.export.published import cae, convmae, crate, mae, maskalign, points, video, volume
 from mimsuite.export.published.layout import Published
 from mimsuite.export.weights_file import WeightsFile, listed
 
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, points, cae, convmae, crate, maskalign, mae)
+_FAMILIES = (video, volume, points, cae, convmae, crate, maskalign, mae)
 
 # Checkpoints that are often at hand and are not read, by a part of a name that only they have.
 _OTHERS = (

@@ -32,6 +32,7 @@ from mimsuite.models import BEiT
 from mimsuite.tokens import sincos_2d
 
 _BIAS = "blocks.0.attn.q_bias"  # plain transformers have none
+FACTS = {"ratio_mask_patches": "mask.ratio", "min_mask_patches_per_block": "mask.min_block"}
 _HEADS = {768: 12, 1024: 16}  # width of regressor and decoder -> heads of the released models
 
 
@@ -74,6 +75,9 @@ def _pretrained(file: WeightsFile, hints: Hints) -> Published:
     else:
         method, layout = "caev2", "CAE v2"
         keys["target.teacher.projection"] = outputs
+    for fact, key in FACTS.items():
+        if isinstance(file.facts.get(fact), float | int):
+            keys[key] = file.facts[fact]
     if copied := [name for name in file.tensors if name.startswith(COPIES)]:
         part = copied[0].partition(".")[0]
         notes.append(f"dropped: {part}, its copy of the encoder ({len(copied)} tensors)")

@@ -22,9 +22,9 @@ _TEACHER = "clip_model."
 _HEADS = "distill_heads."
 _HEAD_WIDTH = 64  # of the attention of every published teacher
 # Of the training settings that a checkpoint may hold: name -> our key, and their words for ours.
-_FACTS: dict[str, tuple[str, dict[str, str]]] = {
+FACTS: dict[str, tuple[str, dict[str, str]]] = {
     "mask_type": ("mask.kind", {"attention": "attentive", "random": "random"}),
-    "loss_weights": ("target.levels", {"top5": "top5", "mean": "mean"}),
+    "loss_weights": ("target.levels", {"top5": "top5", "mean": "mean", "last": "last"}),
     "target_norm": (
         "target.normalize",
         {"whiten": "layer-norm", "l2": "unit", "none": "none"},
@@ -48,7 +48,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     notes = list(encoder.assumed)
     if taken_out:
         notes.append(f"dropped: {taken_out} tensors {_TEACHER}*, the frozen teacher")
-    for fact, (key, words) in _FACTS.items():
+    for fact, (key, words) in FACTS.items():
         word = file.facts.get(fact)
         if isinstance(word, str) and word in words:
             keys[key] = words[word]
@@ -56,7 +56,8 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
         keys["mask.ratio"] = ratio
     size = "l" if encoder.keys["encoder.width"] == 1024 else "b"
     layout, recipe = "MaskAlign encoder and heads", f"image/maskalign-{size}-in1k"
-    return published(replace(file, tensors=kept), MaskAlign, layout, recipe, keys, notes)
+    found = published(replace(file, tensors=kept), MaskAlign, layout, recipe, keys, notes)
+    return replace(found, has_decoder=True)  # its heads are what rebuilds
 
 
 def _alignment(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -4,8 +4,9 @@
 * classifier: fine-tuned and linear checkpoints, with ``cls_head_finetune.*``
 * part segmentation, with ``propagation_0.*``
 
-No tensor tells how many points and groups a model was trained with: those of the catalog's recipe
-are taken, and weights do not depend on them.
+No tensor tells how many points and groups a model was trained with: those of the file's settings
+(``npoints``, ``num_group``, ``group_size``) are taken, else those of the catalog's recipe; weights
+do not depend on them.
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ def _segmenter(file: WeightsFile, keys: dict[str, Any], notes: list[str]) -> Pub
     sizes = [len(tensors[f"propagation_0.mlp_convs.{n}.weight"]) for n in range(convs)]
     keys["model.propagation"] = sizes
     parts, objects = len(tensors["convs3.weight"]), tensors["label_conv.0.weight"].shape[1]
-    if (parts, objects) == (sum(_PARTS), len(_PARTS)):
+    if isinstance(taps := file.facts.get("taps"), list):
+        keys["model.taps"] = taps
+    if isinstance(of_objects := file.facts.get("parts"), list):
+        keys["target.parts"] = of_objects
+    elif (parts, objects) == (sum(_PARTS), len(_PARTS)):
         keys["target.parts"] = list(_PARTS)
     layout = f"Point-MAE part segmentation, {parts} parts"
     return published(file, PointSegmenter, layout, "points/segment-shapenetpart", keys, notes)
@@ -107,4 +112,7 @@ def _encoder(
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
     }
+    for fact, key in (("npoints", "points"), ("num_group", "groups"), ("group_size", "group_size")):
+        if isinstance(hints.facts.get(fact), int):
+            keys[key] = hints.facts[fact]
     return {f"model.encoder.{key}": value for key, value in keys.items()}, assumed

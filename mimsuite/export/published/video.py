@@ -28,6 +28,8 @@ _PREFIXES = ("encoder.", "backbone.")
 # Width -> heads, and the letter of the released size.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 _DECODER_HEADS = {192: 3, 384: 6, 512: 8}
+# Of the training settings that a file may hold: name -> our key, and their words for ours.
+FACTS = {"mask_type": ("mask.kind", {"tube": "tube", "random": "spacetime"})}
 _LETTERS = {384: "s16", 1024: "l16", 1280: "h16", 1408: "g14"}
 
 
@@ -130,4 +132,7 @@ def _decoder(tensors: Mapping[str, Tensor], hints: Hints, notes: list[str]) -> d
         keys["mask.decoder_ratio"] = decoder_ratio
     if isinstance(normalize, bool):
         keys["target.normalize"] = normalize
+    for fact, (key, words) in FACTS.items():
+        if (word := hints.facts.get(fact)) in words:
+            keys[key] = words[word]
     return keys

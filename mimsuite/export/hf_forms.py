@@ -1,0 +1,283 @@
+"""What a model is in Hugging Face transformers: the class, its config and its tensors' names.
+
+Names are those of the checkpoints on the hub, which every transformers 4 and 5 reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from mimsuite.config.section import height_width
+from mimsuite.export.opened import Opened
+from mimsuite.export.to_timm import linear_head
+from mimsuite.methods.classify import Classifier
+from mimsuite.methods.mae import MAE
+from mimsuite.methods.video_mae import VideoMAE
+from mimsuite.models import BEiT, VideoViT, ViT
+
+# Our name below a block -> theirs. The fused qkv is cut in three beforehand.
+_BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.query": "attention.attention.query",
+    "attn.key": "attention.attention.key",
+    "attn.value": "attention.attention.value",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+_BEIT_BLOCK = {
+    **_BLOCK,
+    "attn.q_bias": "attention.attention.query.bias",
+    "attn.v_bias": "attention.attention.value.bias",
+    "attn.relative_position_bias_table": (
+        "attention.attention.relative_position_bias.relative_position_bias_table"
+    ),
+    "gamma_1": "lambda_1",
+    "gamma_2": "lambda_2",
+}
+_VIDEO_BLOCK = {
+    **_BLOCK,
+    "attn.q_bias": "attention.attention.q_bias",
+    "attn.v_bias": "attention.attention.v_bias",
+}
+_ENCODER = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "norm": "layernorm",
+}
+_DECODER = {
+    "embed": "decoder_embed",
+    "mask_token": "mask_token",
+    "pos_embed": "decoder_pos_embed",
+    "norm": "decoder_norm",
+    "pred": "decoder_pred",
+}
+_VIDEO_DECODER = {
+    "embed": "encoder_to_decoder",
+    "mask_token": "mask_token",
+    "norm": "decoder.norm",
+    "head": "decoder.head",
+}
+
+
+@dataclass
+class Form:
+    """A model in transformers.
+
+    Attributes:
+        name: of the class.
+        config: what ``config.json`` holds.
+        tensors: name -> tensor.
+        options: further arguments of ``from_pretrained``, as they are written.
+        notes: lines for people.
+    """
+
+    name: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def refuse_huggingface(opened: Opened) -> str | None:
+    """Why transformers cannot hold a model; ``None``: it can."""
+    method, encoder = opened.method, opened.method.encoder
+    section = encoder.section
+    if isinstance(encoder, VideoViT):
+        if section.layer_scale or section.cosine_attention:
+            return "transformers' VideoMAE has neither layer scale nor cosine attention"
+        if section.trained_size not in (None, section.size):
+            return "transformers' VideoMAE does not resize positions of model.encoder.trained_size"
+        return None
+    if not isinstance(encoder, ViT):
+        return f"transformers has no {type(encoder).__name__} encoder"
+    rows, columns = height_width(section.image_size)
+    if isinstance(encoder, BEiT):
+        return None if rows == columns else "transformers' BEiT holds square images only"
+    if isinstance(method, Classifier) and method.pool == "mean":
+        return "transformers' ViT cannot norm the mean of the tokens as this classifier does"
+    return None
+
+
+def form_of(opened: Opened) -> Form:
+    """What is written of a model that is not refused."""
+    encoder = opened.method.encoder
+    if isinstance(encoder, VideoViT):
+        form = _video(opened)
+    else:
+        form = _beit(opened) if isinstance(encoder, BEiT) else _vit(opened)
+    if isinstance(opened.method, Classifier) and linear_head(opened.method) is None:
+        form.notes.append("its head pools by attention, for which there is no class: encoder alone")
+    form.config["architectures"] = [form.name]
+    return form
+
+
+def _vit(opened: Opened) -> Form:
+    """``ViTMAEForPreTraining``, for square images; ``ViTForImageClassification``; ``ViTModel``."""
+    recipe, state = opened.resolved.recipe, opened.method.state_dict()
+    config = {"model_type": "vit", **_image_config(opened)}
+    rows, columns = height_width(opened.method.encoder.section.image_size)
+    method = opened.method
+    rebuilds = opened.has_decoder and isinstance(method, MAE)
+    fused = bool(getattr(method, "fusion", ()))  # blocks that the decoder reads too
+    if rebuilds and rows == columns and not fused:
+        decoder = _renamed(_below(state, "decoder."), _DECODER, "decoder_layers", _BLOCK)
+        tensors = _encoder(state, _BLOCK, "vit.")
+        tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
+        config |= _decoder_config(opened, ratio=recipe.mask.ratio) | {"model_type": "vit_mae"}
+        return Form("ViTMAEForPreTraining", config, tensors)
+    form = _classifier(opened, "ViTForImageClassification", config, _BLOCK, "vit.")
+    if form is None:
+        tensors = _encoder(state, _BLOCK)
+        form = Form("ViTModel", config, tensors, {"add_pooling_layer": False})
+    if rebuilds:
+        why = "reads one block only" if fused else "holds square images only"
+        form.notes.append(f"ViTMAE {why}: this is the encoder without the decoder")
+    return form
+
+
+def _beit(opened: Opened) -> Form:
+    """``BeitForImageClassification`` or ``BeitModel``."""
+    section = opened.method.encoder.section
+    config = {
+        "model_type": "beit",
+        **_image_config(opened),
+        "use_absolute_position_embeddings": True,
+        "use_relative_position_bias": section.relative_positions,
+        "layer_scale_init_value": section.layer_scale,
+        "use_mean_pooling": hasattr(opened.method, "fc_norm"),
+        "use_mask_token": False,
+        "drop_path_rate": 0.0,
+    }
+    form = _classifier(opened, "BeitForImageClassification", config, _BEIT_BLOCK, "beit.")
+    if form is None:
+        tensors = _encoder(opened.method.state_dict(), _BEIT_BLOCK)
+        return Form("BeitModel", config, tensors, {"add_pooling_layer": False})
+    norm = _below(opened.method.state_dict(), "fc_norm.")
+    form.tensors |= {f"beit.pooler.layernorm.{name}": tensor for name, tensor in norm.items()}
+    return form
+
+
+def _video(opened: Opened) -> Form:
+    """``VideoMAEForPreTraining``, ``VideoMAEForVideoClassification`` or ``VideoMAEModel``."""
+    state, section = opened.method.state_dict(), opened.method.encoder.section
+    norm = _below(state, "fc_norm.")
+    config = {
+        "model_type": "videomae",
+        **_image_config(opened),
+        "num_frames": section.frames,
+        "tubelet_size": section.tubelet,
+        "use_mean_pooling": bool(norm),
+    }
+    if opened.has_decoder and isinstance(opened.method, VideoMAE):
+        tensors = _encoder(state, _VIDEO_BLOCK, "videomae.")
+        part = _below(state, "decoder.")
+        tensors |= _renamed(part, _VIDEO_DECODER, "decoder.decoder_layers", _VIDEO_BLOCK)
+        config |= _decoder_config(opened)
+        return Form("VideoMAEForPreTraining", config, tensors)
+    name = "VideoMAEForVideoClassification"
+    form = _classifier(opened, name, config, _VIDEO_BLOCK, "videomae.")
+    if form is None:
+        return Form("VideoMAEModel", config, _encoder(state, _VIDEO_BLOCK))
+    form.tensors |= {f"fc_norm.{name}": tensor for name, tensor in norm.items()}
+    return form
+
+
+def _classifier(
+    opened: Opened, name: str, config: dict[str, Any], block: Mapping[str, str], prefix: str
+) -> Form | None:
+    """The encoder with a linear head; ``None`` for a model without one."""
+    head = linear_head(opened.method)
+    if head is None:
+        return None
+    tensors = _encoder(opened.method.state_dict(), block, prefix)
+    tensors |= {"classifier.weight": head[0], "classifier.bias": head[1]}
+    classes = {str(i): f"LABEL_{i}" for i in range(len(head[0]))}
+    labels = {"id2label": classes, "label2id": {v: int(k) for k, v in classes.items()}}
+    return Form(name, config | labels, tensors)
+
+
+def _encoder(
+    state: Mapping[str, Tensor], block: Mapping[str, str], prefix: str = ""
+) -> dict[str, Tensor]:
+    renamed = _renamed(_below(state, "encoder."), _ENCODER, "encoder.layer", block)
+    return {prefix + name: tensor for name, tensor in renamed.items()}
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
+def _renamed(
+    state: Mapping[str, Tensor], names: Mapping[str, str], blocks: str, block: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """One transformer under the hub's names; ``blocks`` is what they call its list of blocks."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in _split_qkv(state).items():
+        found = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        if name.endswith(".relative_position_index"):
+            continue  # transformers makes its own
+        if found:
+            renamed[f"{blocks}.{found[1]}.{_new_name(found[2], block)}"] = tensor
+        else:
+            renamed[_new_name(name, names)] = tensor
+    return renamed
+
+
+def _new_name(name: str, names: Mapping[str, str]) -> str:
+    """A name of a table, or one whose last part is kept."""
+    if name in names:
+        return names[name]
+    stem, _, kind = name.rpartition(".")
+    return f"{names[stem]}.{kind}"
+
+
+def _split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    split: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if ".attn.qkv." not in name:
+            split[name] = tensor
+            continue
+        for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            split[name.replace(".qkv.", f".{part}.")] = rows
+    return split
+
+
+def _image_config(opened: Opened) -> dict[str, Any]:
+    section = opened.method.encoder.section
+    height, width = height_width(section.image_size)
+    return {
+        "image_size": height if height == width else [height, width],
+        "patch_size": section.patch_size,
+        "num_channels": section.in_channels,
+        "hidden_size": section.width,
+        "num_hidden_layers": section.depth,
+        "num_attention_heads": section.heads,
+        "intermediate_size": int(section.width * section.mlp_ratio),
+        "hidden_act": "gelu",
+        "layer_norm_eps": section.norm_eps,
+        "qkv_bias": True,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02,
+    }
+
+
+def _decoder_config(opened: Opened, ratio: float | None = None) -> dict[str, Any]:
+    recipe = opened.resolved.recipe
+    section = recipe.model.decoder
+    return {
+        "decoder_hidden_size": section.width,
+        "decoder_num_hidden_layers": section.depth,
+        "decoder_num_attention_heads": section.heads,
+        "decoder_intermediate_size": int(section.width * section.mlp_ratio),
+        "norm_pix_loss": recipe.target.normalize,
+        **({} if ratio is None else {"mask_ratio": ratio}),
+    }
