@@ -12,17 +12,9 @@ from torch import Tensor
 from mimsuite.data import geometry
 from mimsuite.data.augment import resize
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import FORMATS, on_white
+from mimsuite.data.decode import on_white
+from mimsuite.data.image_kinds import kind_of
 
-_EXTENSION = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-}
 _QUALITY = 95  # of images that are JPEG and must be encoded anew
 
 
@@ -30,10 +22,10 @@ def extension_of(data: bytes) -> str:
     """The extension that fits the content, whatever the file was called; ``npy`` for an array."""
     if data.startswith(b"\x93NUMPY"):
         return "npy"
-    try:
-        return _EXTENSION[Image.open(io.BytesIO(data), formats=FORMATS).format or ""]
-    except (OSError, KeyError):
-        raise CorruptSample("decode", "no image of a known format") from None
+    kind = kind_of(data)
+    if kind is None:
+        raise CorruptSample("decode", "no image of a known format")
+    return kind
 
 
 def shrink(image: Tensor, short_side: int) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder
+from mimsuite.data.image_kinds import mend_of
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
@@ -126,7 +127,7 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     # All splits are listed: ids must mean the same in every split, also where one lacks a class.
     found = {part: sorted(walk(folder, known)) for part, folder in (parts or {split: root}).items()}
     top, paths = parts.get(split, root), found[split]
-    unused = _unused_files(top, known)
+    unused = _unused_files(top, decoder)
     if not paths:
         looked_for = ", ".join(f".{extension}" for extension in known)
         kind = "image " if "jpg" in known else ""
@@ -143,13 +144,15 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     return source
 
 
-def _unused_files(top: Path, known: tuple[str, ...]) -> Unused:
+def _unused_files(top: Path, decoder: Decoder) -> Unused:
     """Files below a folder that are no samples, by their ending."""
-    unused = Unused()
+    unused, known = Unused(), decoder.extensions
     for path in sorted(walk(top)):
         ending = ending_of(path)
         if ending not in known and path.rpartition("/")[2].lower() not in _LITTER:
-            unused.add(f".{ending} files" if ending else "files without an ending", [path])
+            mend = mend_of(ending, decoder.channels) if "jpg" in known else ""
+            what = f".{ending} files" if ending else "files without an ending"
+            unused.add(f"{what}, {mend}" if mend else what, [path])
     return unused
 
 
