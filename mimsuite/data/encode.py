@@ -35,25 +35,27 @@ def shrink(image: Tensor, short_side: int) -> Tensor:
         return image
     size = geometry.covering(height, width, (short_side, short_side))
     small = resize(image, geometry.whole(height, width), size, "bicubic")
-    return small if small.dtype == torch.uint8 else small.clamp(0, 1)
+    return small if small.dtype == torch.uint8 else small.clamp(image.min(), image.max())
 
 
 def encode(image: Tensor, *, quality: int | None, jpeg: bool) -> tuple[str, bytes]:
     """(extension, bytes) of a (C, H, W) image.
 
     Args:
-        image: uint8, or float32 in [0, 1], which is stored with 16 bits.
+        image: uint8, or float32, which is stored with 16 bits where all of it is in [0, 1].
         quality: JPEG quality for everything that has 1 to 4 channels of 8 bits (transparent
             pixels are laid on white); None: JPEG only where ``jpeg``, else without loss.
         jpeg: the image came from a JPEG file.
     """
-    if image.dtype != torch.uint8:
+    if image.dtype != torch.uint8 and (image.min() < 0 or image.max() > 1):
+        pixels = image.numpy()
+    elif image.dtype != torch.uint8:
         pixels = (image * 65535).round().to(torch.int32).numpy().astype(np.uint16)
     else:
         pixels = image.numpy()
     pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))  # (H, W, C)
     channels = pixels.shape[2]
-    if channels > 4 or (pixels.dtype == np.uint16 and channels > 1):
+    if channels > 4 or pixels.dtype == np.float32 or (pixels.dtype == np.uint16 and channels > 1):
         stream = io.BytesIO()
         np.save(stream, pixels, allow_pickle=False)
         return "npy", stream.getvalue()

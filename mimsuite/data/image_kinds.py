@@ -88,6 +88,7 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         if not has_avif():
             raise CorruptSample("decode", f"an AVIF image, which {_AVIF_NEEDED}")
         formats = ("AVIF",)
+        _one_avif_thread()
     elif kind == "heic":
         if not has_heif():
             raise CorruptSample("decode", f"a HEIC image, which {_HEIF_NEEDED}")
@@ -112,8 +113,15 @@ def has_heif() -> bool:
 
 
 @cache
+def _one_avif_thread() -> None:
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # loaders have processes of their own
+
+
+@cache
 def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False)
-    pillow_heif.options.DECODE_THREADS = 1  # loaders have processes of their own
+    pillow_heif.options.DECODE_THREADS = 1
