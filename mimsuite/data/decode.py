@@ -34,7 +34,7 @@ Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
 
 _COUNT: dict[str, int | None] = {"rgb": 3, "gray": 1, "rgba": 4, "gray16": 1, "native": None}
 _LOW_BITS = "low bits of images of 16 bits, which data.channels=native keeps"
-_BANDS = "bands of a TIFF after the first three, which data.channels=native keeps"
+_BANDS = "further bands of a TIFF, which data.channels=native keeps"
 _COLOUR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
 _EXIF_ORIENTATION = 0x0112
 
@@ -144,7 +144,9 @@ class Decoder:
                 raise
             return None
         native = self.channels == "native"
-        if tiff.is_turned_dark(image) or (native and not tiff.keeps_all(image)):
+        if tiff.is_turned_dark(image) or tiff.is_no_picture(image):
+            return None
+        if native and not tiff.keeps_all(image):
             return None
         if (stored := tiff.type_of(image)) not in PIXEL_TYPES:
             raise CorruptSample("decode", refused_type(stored))
@@ -193,7 +195,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _notice_dropped(image: Image.Image, channels: Channels) -> None:
     """Notice what is not used of an image that was opened, and not loaded."""
-    deep = png16.is_deep(image) or image.info.get("bit_depth", 8) > 8  # the latter of HEIC
+    if image.info.get("bit_depth", 8) > 8:  # pillow-heif tells it
+        notice("low bits of HEIC images of more than 8 bits")
+    deep = png16.is_deep(image)
     gray16 = image.mode.startswith("I;16")
     if image.format == "TIFF":
         deep = deep or (tiff.type_of(image) == "uint16" and not gray16)

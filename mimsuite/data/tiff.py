@@ -25,8 +25,8 @@ _NO_DATA = 42113  # GDAL's
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 _SMALLER_OR_MASK = 1 | 4
 _UNKNOWN = 0
-_WHITE_IS_ZERO, _RGB = 0, 2
-_INTENSITIES = (_WHITE_IS_ZERO, 1, _RGB)
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_INTENSITIES = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
 _MOST_VALUES = 4  # times max_pixels, of all bands together
 _NO_DATA_NOTICED = "no-data tags (GDAL); such values are read as pixels"
 
@@ -66,6 +66,13 @@ def keeps_all(image: Image.Image) -> bool:
     )
 
 
+def is_no_picture(image: Image.Image) -> bool:
+    """Whether it has bands that are neither gray and alpha nor colour."""
+    return _tags(image).get(_PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and (
+        bands_of(image) > 2
+    )
+
+
 def is_turned_dark(image: Image.Image) -> bool:
     """Whether high numbers are dark and Pillow does not mend it, as it does for 8 bits."""
     return _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO and type_of(image) == "uint16"
@@ -97,8 +104,8 @@ def read_bands(data: bytes, max_pixels: int) -> Bands:
     except ImportError:
         raise CorruptSample(
             "decode",
-            "a TIFF of several bands or of more than 8 bits, which "
-            "`pip install 'mimsuite[geo]'` reads",
+            "a TIFF of several bands or of more than 8 bits; `pip install 'mimsuite[geo]'` "
+            "reads those",
         ) from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it raises, too
     try:
