@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
@@ -25,11 +26,30 @@ def alone(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far training is, for schedules.
+
+    Attributes:
+        step: optimizer steps before this one; 0 is the first.
+        total: optimizer steps of the whole training.
+        epoch_steps: optimizer steps of an epoch.
+        skipped: 0-d float, after the step: 1 where the update was left out since loss or gradient
+            norm was not finite.
+    """
+
+    step: int = 0
+    total: int = 1
+    epoch_steps: int = 1
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+
+@dataclass(frozen=True)
 class Context:
     """What one step computed once, without gradient, for both the mask and the loss.
 
     Attributes:
         noise: keyed noise of this micro-batch.
+        progress: of the training; outside of it that of its first step.
         gather: all-gather over ranks, given by the trainer; identity on one process.
         made: whatever the method's ``prepare`` computed (teacher features, token ids, groups).
     """
@@ -37,6 +57,7 @@ class Context:
     noise: Noise
     gather: Callable[[Tensor], Tensor] = alone
     made: dict[str, Any] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,11 @@ class Method(nn.Module):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """Work without gradient that mask and loss share: teachers, tokenizer ids, groups."""
+        """Work without gradient that mask and loss share: teachers, tokenizer ids, groups.
+
+        Must not change weights: where they are sharded (FSDP) it sees copies put together for this
+        call, and a change would be lost. That is what :meth:`after_step` is for.
+        """
         return Context(noise, gather)
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
@@ -115,6 +140,14 @@ class Method(nn.Module):
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss and prediction."""
         raise NotImplementedError
+
+    def after_step(self, progress: Progress) -> None:
+        """Follow an optimizer step: move a momentum teacher, centre targets ...
+
+        Called without gradient after every step, on the parameters as this rank holds them: whole,
+        or its shards (FSDP). Must do the same on every rank. What it changes has to be parameters
+        or buffers, so that checkpoints hold it.
+        """
 
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
         """Features of the intact sample, as every probe reads them."""

@@ -40,7 +40,8 @@ class DVAESection(MethodSection):
 
     name: Literal["dvae"]
     temperature: tuple[Above, Above] = (1.0, 0.0625)  # of the first step and at the end
-    temperature_steps: Count  # by which the end is reached, along half a cosine
+    # By which the end is reached, along half a cosine; null: all of the training.
+    temperature_steps: Count | None = None
 
 
 class DVAEMaskSection(Section):
@@ -94,7 +95,8 @@ class DVAE(Method):
         scores = self.encoder(batch.image).permute(0, 2, 3, 1)  # (B, h, w, K)
         noise = ctx.noise.rows("gumbel", scores[0].numel()).view(scores.shape)
         step, (first, last) = ctx.noise.step, self.method.temperature
-        temperature = eased(step, self.method.temperature_steps, first, last)
+        steps = self.method.temperature_steps
+        temperature = eased(step, ctx.progress.total if steps is None else steps, first, last)
         rebuilt = self.decoder(relaxed(scores, noise, temperature)).float()
         pixels = _LOSSES[self.target.loss](rebuilt, batch.image.float())
         divergence = kl_to_uniform(scores).flatten(1).sum(1).mean() / batch.image[0].numel()

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mimsuite.train.sharding import local, put
+from mimsuite.cluster.sharding import local, put
+from mimsuite.models.momentum import follow
 
 
 class MovingAverage:
@@ -28,11 +29,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, method: nn.Module, skipped: Tensor) -> None:
         """Follow the method, unless ``skipped`` is 1; that is decided on the device."""
-        weight = (1 - self.decay) * (1 - skipped)
-        averages = [local(average) for average, _ in self._parameters]
-        live = [local(parameter) for _, parameter in self._parameters]
-        # A skipped step leaves the parameters, so they are finite.
-        torch._foreach_lerp_(averages, live, [weight] * len(live))
+        averages, live = zip(*self._parameters, strict=True)
+        follow(averages, live, self.decay, skipped)
         for name in self._buffers:
             average, value = local(self.tensors[name]), local(method.get_buffer(name))
             moved = value

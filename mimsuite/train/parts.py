@@ -18,8 +18,8 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mimsuite.cluster.sharding import local
 from mimsuite.files import write_synced
-from mimsuite.train.sharding import local
 
 INDEX = "parts.json"
 Groups = Mapping[str, Mapping[str, Tensor]]

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mimsuite.cluster.peers import Peers
+from mimsuite.cluster.sharding import full_bytes, whole
 from mimsuite.config.sections import CheckpointSection
 from mimsuite.errors import UserError
 from mimsuite.train import checkpoint, parts, retention
 from mimsuite.train.checkpoint import CheckpointState
-from mimsuite.train.sharding import full_bytes, whole
 from mimsuite.train.step import StepResult
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mimsuite.cluster.sharding import part_like, put
 from mimsuite.errors import UserError
-from mimsuite.train.sharding import part_like, put
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

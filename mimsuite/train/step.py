@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.cluster.replica import Replica
-from mimsuite.methods.base import Method, Output, alone
+from mimsuite.cluster.sharding import local
+from mimsuite.methods.base import Method, Output, Progress, alone
 from mimsuite.noise import Noise
 from mimsuite.train.optim import trained
 from mimsuite.train.precision import Precision
-from mimsuite.train.sharding import local
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def train_step(
     peers: Peers = ALONE,
     replica: Replica | None = None,
     loss_scope: str = "global",
+    progress: Progress = Progress(),  # noqa: B008 - frozen
 ) -> StepResult:
     """Run one optimizer step and leave the gradients of it in place.
 
@@ -67,6 +68,7 @@ def train_step(
         replica: the method's forward pass with gradients averaged over ranks.
         loss_scope: what losses with a ``weight`` are a mean of: ``global`` = all samples of the
             step by their weights, ``rank`` = the losses of the micro-batches, each counting alike.
+        progress: of the training before this step, for the method's schedules.
     """
     replica = replica or Replica(method)
     optimizer.zero_grad(set_to_none=True)
@@ -77,7 +79,7 @@ def train_step(
         rows = noise(batch)
         with nullcontext() if number == accumulation else replica.without_sync():
             with precision.autocast():
-                output = run_method(method, batch, rows, peers.gather, replica)
+                output = run_method(method, batch, rows, peers.gather, replica, progress)
             share = None if output.weight is None else output.weight.detach().float()
             if loss_scope == "rank":
                 share = None
@@ -98,6 +100,8 @@ def train_step(
     grad_norm = _grad_norm(trained(optimizer), clip_grad)
     skipped = (~torch.isfinite(loss + grad_norm)).float()
     precision.step(optimizer, skipped)
+    with torch.no_grad():
+        method.after_step(replace(progress, skipped=skipped))
     return StepResult(loss, dict(zip(names, terms, strict=True)), grad_norm, skipped)
 
 
@@ -107,15 +111,19 @@ def run_method(
     noise: Noise,
     gather: Callable[[Tensor], Tensor] = alone,
     forward: Callable[..., Output] | None = None,
+    progress: Progress | None = None,
 ) -> Output:
     """Prepare and mask without gradient, then forward: the way of a batch through any method.
 
     Args:
         gather: all-gather over ranks for methods that contrast samples.
         forward: stands in for the method's own forward pass.
+        progress: of the training, for the method's schedules.
     """
     with torch.no_grad():
         context = method.prepare(batch, noise, gather)
+        if progress is not None:
+            context = replace(context, progress=progress)
         masks = method.mask(batch, noise, context)
     return (forward or method)(batch, masks, context)
 

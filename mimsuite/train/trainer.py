@@ -11,9 +11,11 @@ import torch
 
 from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
+from mimsuite.cluster.sharding import whole
 from mimsuite.config import Resolved
 from mimsuite.errors import DivergedError, Preempted, UserError
 from mimsuite.methods import Method, build
+from mimsuite.methods.base import Progress
 from mimsuite.noise import Noise
 from mimsuite.report.console import warn
 from mimsuite.train import checkpoint, replay
@@ -28,7 +30,6 @@ from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.saving import Saver
 from mimsuite.train.schedule import beta_at, rate_at
-from mimsuite.train.sharding import whole
 from mimsuite.train.state import (
     generator_tensors,
     load_generators,
@@ -40,7 +41,8 @@ from mimsuite.train.step import StepResult, train_step
 
 if TYPE_CHECKING:
     from mimsuite.data import TrainLoader
-    from mimsuite.report import Progress, RunDirectory
+    from mimsuite.report import Progress as ProgressLine
+    from mimsuite.report import RunDirectory
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Trainer:
         self,
         run: RunDirectory,
         loader: TrainLoader,
-        progress: Progress,
+        progress: ProgressLine,
         watch: Callable[[Batch], None],
         signals: Callable[[int], dict[str, float]] = lambda step: {},
     ) -> None:
@@ -157,6 +159,7 @@ class Trainer:
             peers=self.peers,
             replica=self.replica,
             loss_scope=self.recipe.train.loss_scope,
+            progress=Progress(step, self.total_steps, self.steps_per_epoch),
         )
         if self.average is not None:
             self.average.update(self.method, result.skipped)
@@ -216,7 +219,7 @@ class Trainer:
         warn(text)
         self.run.log(f"warning: {text}")
 
-    def write_log(self, progress: Progress, worker_memory_mb: float | None) -> None:
+    def write_log(self, progress: ProgressLine, worker_memory_mb: float | None) -> None:
         """A line of metrics: the means since the last one."""
         self._damage.collect(self.step)
         means = self.meter.read()

@@ -7,7 +7,6 @@ traceback or leaves a run directory behind.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 
 from mimsuite.cli.main import main
+from tests import needs
 
 RECIPE = "image/mae-tiny-fashion"
 SMALL = ("--smoke", "schedule.epochs=1", "train.global_batch=4", "train.device=cpu")
@@ -168,22 +168,13 @@ def test_an_existing_run_directory_is_left_as_it_was(run, refused):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def can_mount() -> bool:
-    probe = ["unshare", "--map-root-user", "--mount", "true"]
-    return shutil.which("unshare") is not None and subprocess.run(probe).returncode == 0
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a file system of its own")
 @pytest.mark.parametrize(
     ("options", "words"),
     [("ro", ("read-only", "--out")), ("size=300k", ("no space", "--resume auto"))],
     ids=["read-only", "full"],
 )
 def test_a_disk_that_takes_nothing(options, words, tmp_path):
-    if not can_mount():
-        message = "needs a user namespace that may mount (unshare --map-root-user --mount)"
-        assert not os.environ.get("MIMSUITE_REQUIRE"), message
-        pytest.skip(message)
+    needs.mounts()
     disk = tmp_path / "disk"
     disk.mkdir()
     command = [sys.executable, "-m", "mimsuite", "pretrain", RECIPE, "--out", str(disk / "run")]

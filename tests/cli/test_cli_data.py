@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from mimsuite.cli import bar, data
 from mimsuite.cli.main import main
+from tests import needs
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +92,8 @@ def test_faults_are_one_line(
 def test_every_modality_is_made_packed_checked_and_shown(
     modality: str, figure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if modality == "video" and not os.environ.get("MIMSUITE_REQUIRE"):
-        pytest.importorskip("av")
+    if modality == "video":
+        needs.module("av")
     made, out, sheet = (str(tmp_path / name) for name in ("made", "out", "sheet.png"))
     assert main(["data", "synth", modality, made, "--count", "10", "--size", "16"]) == 0
     assert main(["data", "pack", made, out, "--shard-size", "6"]) == 0

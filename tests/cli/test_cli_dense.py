@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -21,6 +20,7 @@ from mimsuite.cli.main import main
 from mimsuite.data.dense import DenseSource
 from mimsuite.evaluate.dense_result import counts_of
 from mimsuite.evaluate.dense_tasks import Segments
+from tests import needs
 from tests.data import dense_folders as folders
 
 TOP = Path(__file__).parents[2]
@@ -197,8 +197,7 @@ def page_commands() -> list[str]:
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch, capsys) -> None:
-    if not (os.environ.get("MIMSUITE_REQUIRE") and sys.version_info < (3, 12)):
-        pytest.importorskip("pybullet")  # which has wheels for no later Python
+    needs.pybullet()
     monkeypatch.chdir(tmp_path)
     lines = page_commands()
     assert len(lines) >= 4

@@ -15,6 +15,7 @@ from mimsuite.cli.main import main
 from mimsuite.cluster.host import cpu_quota, memory_limit
 from mimsuite.doctor import check_disk, check_engine, check_limits, check_packages, check_store
 from mimsuite.doctor.findings import Finding
+from tests import needs
 from tests.data.remote_servers import KEY, SECRET, Rclone, files, need_rclone, serving
 
 RECIPE = "image/mae-vitb16-in1k"
@@ -141,7 +142,7 @@ def test_a_web_server_and_one_that_is_not_there(tmp_path, capfd):
 
 def test_an_s3_store(tmp_path, monkeypatch):
     need_rclone()
-    pytest.importorskip("s3fs")
+    needs.module("s3fs")
     (tmp_path / "bucket").mkdir()
     (tmp_path / "bucket" / "a.tar").write_bytes(bytes(1 << 20))
     server = Rclone(tmp_path)

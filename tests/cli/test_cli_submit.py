@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from mimsuite.cli.main import main
 from mimsuite.cluster.profile import Profile, seconds_of
+from tests import needs
 
 RECIPE = "image/mae-tiny-fashion"
 
@@ -440,9 +440,7 @@ def test_no_torch_is_imported():
 
 
 def test_the_script_is_clean(script, tmp_path):
-    if shutil.which("shellcheck") is None:
-        assert not os.environ.get("MIMSUITE_REQUIRE"), "needs shellcheck"
-        pytest.skip("needs shellcheck")
+    needs.program("shellcheck")
     for words in ((), ("--sweep", "train.seed=0,1")):
         text = script(RECIPE, "--out", tmp_path / "my run", *words)
         done = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True)

@@ -13,8 +13,8 @@ from torch import nn
 
 from mimsuite.cluster import find_place
 from mimsuite.cluster.peers import join
+from mimsuite.cluster.sharding import whole
 from mimsuite.train.precision import Precision
-from mimsuite.train.sharding import whole
 from mimsuite.train.step import _grad_norm
 
 CPU = torch.device("cpu")

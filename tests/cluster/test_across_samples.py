@@ -39,6 +39,19 @@ def test_two_ranks_equal_one_process(train, kind, parallel):
     assert_close(train(kind, 2, parallel), train(kind, 1))
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize(("world", "accumulation"), [(2, 1), (2, 2), (3, 1)])
+def test_a_momentum_teacher_is_the_same_on_any_number_of_ranks(
+    train, parallel, world, accumulation
+):
+    one = train("momentum", 1)
+    moved = [name for name in one if name.startswith("teacher")]
+    assert len(moved) == 5
+    for name in moved:
+        assert not torch.equal(one[name], one[name.replace("teacher.module", "student")]), name
+    assert_close(train("momentum", world, parallel, accumulation), one)
+
+
 def test_a_parameter_that_cannot_be_cut_is_refused(ranks, tmp_path):
     words = ("unsplittable", "fsdp", "1", "global", str(tmp_path / "none"))
     codes, said = ranks.call(TOYS, *words)

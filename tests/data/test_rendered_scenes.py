@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,20 +17,12 @@ from mimsuite.data.made.catalogue_meshes import CLASSES, catalogue
 from mimsuite.data.made.room_plans import draw_plan
 from mimsuite.data.made.tiny_renderer import TinyRenderer
 from mimsuite.noise import keyed_rng
+from tests import needs
 
 
 @pytest.fixture(autouse=True)
 def _needs_pybullet() -> None:
-    try:
-        from importlib.util import find_spec
-
-        found = find_spec("pybullet")
-    except ImportError:
-        found = None
-    if found is None:
-        if sys.version_info < (3, 12):  # there are wheels for no later one
-            assert not os.environ.get("MIMSUITE_REQUIRE"), "needs pybullet"
-        pytest.skip("needs pybullet")
+    needs.pybullet()
 
 
 def synth(out: Path, *words: str) -> None:

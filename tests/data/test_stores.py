@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import ssl
 import subprocess
 import time
@@ -20,6 +19,7 @@ from mimsuite.data.stores.retry import Denied, NotThere
 from mimsuite.data.stores.transfer import Transfer, Version, look, whole
 from mimsuite.data.stores.windows import Windows
 from mimsuite.errors import DataError, UserError
+from tests import needs
 from tests.data.remote_servers import Rclone, Server, files, need_rclone, serving
 
 CONTENT = bytes(range(256)) * 400
@@ -212,10 +212,7 @@ def test_redirects_without_end() -> None:
 def test_https_certificates_and_no_way_back_to_http(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("openssl") is None:
-        message = "needs openssl to make a certificate"
-        assert not os.environ.get("MIMSUITE_REQUIRE"), message
-        pytest.skip(message)
+    needs.program("openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     files_ = ["-keyout", str(key), "-out", str(certificate)]

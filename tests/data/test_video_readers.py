@@ -14,17 +14,16 @@ import pytest
 
 from mimsuite.data.readers import READERS, choice, read_video
 from mimsuite.errors import CorruptSample
+from tests import needs
 from tests.data.numbered_video import FRAMES, SIZE, numbered, numbers
-
-REQUIRED = bool(os.environ.get("MIMSUITE_REQUIRE"))
 
 
 @pytest.fixture(params=[*READERS, "auto"])
 def reader(request: Any) -> str:
     name = request.param
     if name != "auto" and choice._class_of(name) is None:
-        assert not REQUIRED, f"{name} cannot be loaded"
-        pytest.skip(f"{name} is not installed")
+        needs.module("av" if name == "pyav" else name)
+        needs.lacking("FFmpeg's libraries, for torchcodec", "apt-get install ffmpeg")
     return name
 
 

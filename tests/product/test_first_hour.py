@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import needs
 from tests.product.terminal import Terminal, terminal
 
 # Pictures that scikit-image brings, all CC0 or in the public domain.
@@ -22,7 +21,7 @@ TO_FIRST_PICTURE = 180  # seconds
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """A folder of JPEG files, 40 in a folder for each class: pieces of large photographs."""
-    data = pytest.importorskip("skimage.data")
+    data = needs.module("skimage.data")
     rng = np.random.default_rng(0)
     for name in PICTURES:
         whole = Image.fromarray(np.asarray(getattr(data, name)())).convert("RGB")
@@ -38,10 +37,7 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def shell(photos):
-    if shutil.which("tmux") is None:
-        if os.environ.get("MIMSUITE_REQUIRE"):
-            pytest.fail("tmux is not installed")
-        pytest.skip("tmux is not installed")
+    needs.program("tmux")
     with terminal(photos.parent) as opened:
         yield opened
 

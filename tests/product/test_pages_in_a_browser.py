@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mimsuite.cli.main import main
+from tests import needs
 
 PHONE = 390  # CSS pixels
 # Light and dark, by the number that Chromium has for them, and what a page's margin may be.
@@ -39,11 +38,7 @@ addEventListener("load", () => {{
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
     """Run a headless Chromium that reaches no network."""
-    program = shutil.which("chromium")
-    if program is None:
-        if os.environ.get("MIMSUITE_REQUIRE"):
-            pytest.fail("chromium is not installed")
-        pytest.skip("chromium is not installed")
+    program = needs.program("chromium")
     profile = tmp_path_factory.mktemp("profile")
 
     def run(page: Path, *options: str) -> str:

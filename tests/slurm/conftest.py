@@ -12,20 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.slurm.cluster import PATIENCE, Cluster, tool
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Installed where it is missing, taken down whatever happens."""
-    reason = None
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        reason = "a SLURM of our own needs root"
-    elif shutil.which("slurmctld") is None and shutil.which("apt-get") is None:
-        reason = "needs slurmctld, slurmd, sbatch and munged, or apt-get to install them"
-    if reason is not None:
-        assert not os.environ.get("MIMSUITE_REQUIRE"), reason
-        pytest.skip(reason)
+        needs.lacking("root, for a SLURM of its own", "run the tests as root on Debian")
+    if shutil.which("apt-get") is None:
+        needs.program("slurmctld")
     # Not among pytest's own folders, which another session may tidy up.
     with tempfile.TemporaryDirectory(prefix="slurm-") as home:
         folder = Path(home) / "cluster"

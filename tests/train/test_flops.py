@@ -1,10 +1,13 @@
-"""Convolutions are counted by what they compute, depthwise ones too."""
+"""Convolutions and attention are counted by what they compute, whichever kernel does it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimsuite.train.flops import CORRECTED
@@ -37,3 +40,17 @@ def test_each_gradient_costs_what_the_forward_pass_does(layer: nn.Module) -> Non
     forward, both = count(image)
     assert both == 3 * forward
     assert count(image.detach()) == (forward, 2 * forward)  # of the weights alone
+
+
+@pytest.mark.parametrize("kernel", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
+def test_every_kernel_of_the_cpu_counts_the_same(kernel: SDPBackend) -> None:
+    with FakeTensorMode(), sdpa_kernel(kernel):
+        query = torch.empty(2, 3, 5, 16, requires_grad=True)
+        key, value = (torch.empty(2, 3, 7, 16, requires_grad=True) for _ in range(2))
+        with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
+            out = scaled_dot_product_attention(query, key, value)
+            forward = counter.get_total_flops()
+            out.sum().backward()
+    products = 2 * (2 * 3) * 5 * 7 * 16
+    assert forward == 2 * products
+    assert counter.get_total_flops() == 6 * products

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 DRIVER = Path(__file__).with_name("full_disk.py")
 WORDS = (
@@ -24,17 +22,8 @@ WORDS = (
 )
 
 
-def can_mount() -> bool:
-    probe = ["unshare", "--map-root-user", "--mount", "true"]
-    return shutil.which("unshare") is not None and subprocess.run(probe).returncode == 0
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a file system of its own")
 def test_training_goes_on_while_the_disk_is_full(tmp_path: Path) -> None:
-    if not can_mount():
-        message = "needs a user namespace that may mount (unshare --map-root-user --mount)"
-        assert not os.environ.get("MIMSUITE_REQUIRE"), message
-        pytest.skip(message)
+    needs.mounts()
     disk = tmp_path / "disk"
     disk.mkdir()
     script = 'mount -t tmpfs -o size=9m tmpfs "$0" && exec "$@"'

@@ -19,7 +19,11 @@ READERS = {
     "torchcodec": "mimsuite.data.readers.torchcodec:TorchcodecReader",
     "pyav": "mimsuite.data.readers.pyav:PyAVReader",
 }
-_INSTALL = {"decord": "decord", "torchcodec": "torchcodec", "pyav": "mimsuite[video]"}
+_INSTALL = {
+    "decord": "`pip install decord`",
+    "torchcodec": "`pip install torchcodec` and FFmpeg's libraries (on Debian the package ffmpeg)",
+    "pyav": "`pip install 'mimsuite[video]'`",
+}
 _TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # files, at which a warning tells the count
 
 _others = 0  # files of this process that the first library could not read, and another could
@@ -42,8 +46,8 @@ def open_video(data: bytes, reader: str) -> VideoReader:
     made = _class_of(reader)
     if made is None:
         raise UserError(
-            f"data.reader={reader}: it cannot be loaded; install it with "
-            f"`pip install '{_INSTALL[reader]}'`, or use data.reader=auto"
+            f"data.reader={reader} cannot be loaded: it needs {_INSTALL[reader]}; or use "
+            f"data.reader=auto"
         )
     return made(data)
 

@@ -1,0 +1,39 @@
+"""A momentum copy follows its module, after good steps only, and is part of the state."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mimsuite.models.momentum import MomentumCopy
+
+GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
+
+
+def moved(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    return model
+
+
+def test_it_moves_by_one_minus_its_momentum():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
+    teacher = MomentumCopy(model)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    teacher.follow(moved(model), 0.75, BAD)
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    teacher.follow(model, 0.75, GOOD)
+    for name, value in teacher.state_dict().items():
+        torch.testing.assert_close(value, before[name] + 0.25)
+
+
+def test_it_is_never_trained_and_always_in_eval_mode():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
+    owner = nn.ModuleDict({"student": model, "teacher": MomentumCopy(model)}).train()
+    images = torch.ones(2, 3)
+    assert torch.equal(owner["teacher"](images), owner["teacher"](images))
+    assert not owner["teacher"](images).requires_grad
+    trained = {name for name, value in owner.named_parameters() if value.requires_grad}
+    assert trained == {"student.0.weight", "student.0.bias"}
+    assert "teacher.module.0.weight" in owner.state_dict()
