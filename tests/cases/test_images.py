@@ -25,10 +25,7 @@ from mimsuite.data.encode import encode, extension_of, shrink
 from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
 from mimsuite.data.unused import noticing
 from mimsuite.errors import DataError
-
-tifffile = pytest.importorskip("tifffile")
-pytest.importorskip("imagecodecs")
-pytest.importorskip("pillow_heif")
+from tests import needs
 
 HERE = Path(__file__).parent
 PHONE, DEEP, FIVE, NO_DATA = (
@@ -40,8 +37,18 @@ CHANNELS = ("rgb", "gray", "rgba", "gray16", "native")
 
 
 @pytest.fixture(autouse=True)
+def _libraries() -> None:
+    for name in ("tifffile", "imagecodecs", "pillow_heif"):
+        needs.module(name)
+
+
+@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIMSUITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def tifffile() -> Any:
+    return needs.module("tifffile")
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -52,7 +59,7 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
 
 def tif(pixels: np.ndarray, **options: Any) -> bytes:
     stream = io.BytesIO()
-    tifffile.imwrite(stream, pixels, **options)
+    tifffile().imwrite(stream, pixels, **options)
     return stream.getvalue()
 
 
@@ -214,7 +221,7 @@ def test_deep_tiff() -> None:
     assert (image.shape, image.dtype) == ((3, 32, 48), torch.float32)
     assert 0 <= image.min() < image.max() <= 1
     assert len(image.unique()) > 256
-    expected = tifffile.imread(DEEP / "rgb16.tif").astype(np.float32) / np.float32(65535)
+    expected = tifffile().imread(DEEP / "rgb16.tif").astype(np.float32) / np.float32(65535)
     assert (image.permute(1, 2, 0).numpy() == expected).all()
     assert noticed(data, "native") == []
     assert noticed(data, "rgb") == [
@@ -292,7 +299,7 @@ def test_high_is_bright_where_white_is_zero() -> None:
 def test_five_bands() -> None:
     for name in ("s0.tif", "s1.tif"):
         data = (FIVE / name).read_bytes()
-        assert (native(data) == tifffile.imread(FIVE / name)).all()
+        assert (native(data) == tifffile().imread(FIVE / name)).all()
         assert native(data).shape == (32, 32, 5)
         assert Decoder("rgb")(data).shape == (3, 32, 32)
         assert noticed(data, "rgb") == ["further bands of a TIFF, which data.channels=native keeps"]
@@ -407,7 +414,7 @@ def test_further_frames_are_noticed(photo: Image.Image) -> None:
     assert noticed(frames(photo, "TIFF"), "rgb") == ["pages of a TIFF after the first"]
     five = [np.zeros((8, 8, 5), np.uint8)] * 2
     stream = io.BytesIO()
-    with tifffile.TiffWriter(stream) as writer:
+    with tifffile().TiffWriter(stream) as writer:
         for page in five:
             writer.write(page, photometric="rgb", extrasamples=[0, 0])
     assert noticed(stream.getvalue(), "native") == ["pages of a TIFF after the first"]
@@ -417,7 +424,7 @@ def test_smaller_copies_are_no_pages(photo: Image.Image) -> None:
     for count in (3, 5):
         stream, pixels = io.BytesIO(), np.zeros((32, 32, count), np.uint8)
         extra = {"extrasamples": [0, 0]} if count == 5 else {}
-        with tifffile.TiffWriter(stream) as writer:
+        with tifffile().TiffWriter(stream) as writer:
             writer.write(pixels, photometric="rgb", **extra)
             writer.write(pixels[::2, ::2], photometric="rgb", subfiletype=1, **extra)
         assert noticed(stream.getvalue(), "native") == []
