@@ -28,7 +28,8 @@ class CorruptSample(DataError):
     """One sample cannot be used; the loader replaces it and reports a :class:`Damage`.
 
     Args:
-        kind: ``missing``, ``truncated``, ``crc``, ``decode``, ``too-large`` or ``label``.
+        kind: ``missing``, ``truncated``, ``crc``, ``decode``, ``too-large``,
+            ``not-finite`` or ``label``.
         message: what is wrong, without the sample's name.
     """
 

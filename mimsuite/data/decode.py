@@ -8,31 +8,40 @@ one flipped bit.
 
 from __future__ import annotations
 
-import io
 import warnings
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
-from mimsuite.data import jpeg
+from mimsuite.data import jpeg, png16, tiff
 from mimsuite.data.damage import CorruptSample
-from mimsuite.formats.arrays import NPY_MAGIC, npy_header
+from mimsuite.data.image_kinds import (
+    ARRAY_EXTENSIONS,
+    PIXEL_TYPES,
+    kind_of,
+    open_image,
+    readable,
+    refused_type,
+)
+from mimsuite.data.pixels import check_size, from_array, read_npy, reduced, turned
+from mimsuite.data.unused import listening, notice
+from mimsuite.formats.arrays import NPY_MAGIC
 
 Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-ARRAY_EXTENSIONS = ("npy",)
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _COUNT: dict[str, int | None] = {"rgb": 3, "gray": 1, "rgba": 4, "gray16": 1, "native": None}
-_NPY_TYPES = ("uint8", "uint16", "float32")
+_LOW_BITS = "low bits of images of 16 bits, which data.channels=native keeps"
+_BANDS = "further bands of a TIFF, which data.channels=native keeps"
+_COLOUR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
+_EXIF_ORIENTATION = 0x0112
 
 
 def extensions(channels: Channels) -> tuple[str, ...]:
-    """File name extensions, lower case, that are read under a ``data.channels`` key."""
-    return IMAGE_EXTENSIONS + ARRAY_EXTENSIONS if channels == "native" else IMAGE_EXTENSIONS
+    """Extensions, lower case, that the installed libraries read under a ``data.channels`` key."""
+    return readable() + ARRAY_EXTENSIONS * (channels == "native")
 
 
 class Decoder:
@@ -41,9 +50,10 @@ class Decoder:
     Args:
         channels: ``rgb``, ``gray``, ``rgba``: uint8. Colour, gray and palette are converted into
             each other; transparent pixels are laid on white for ``rgb`` and ``gray``; 16 bits are
-            reduced to 8. ``gray16``: float32 in [0, 1], keeping 16 bits. ``native``: the channels
-            as stored, uint8, or float32 in [0, 1] for 16 bits; also ``.npy`` arrays (H, W) or
-            (H, W, C) of uint8, uint16 or float32 (the last as they are).
+            reduced to 8; of a TIFF of more bands the first three are taken, if they are colour.
+            ``gray16``: float32 in [0, 1], keeping 16 bits of gray. ``native``: all channels as
+            stored (CMYK, LAB and YCbCr as RGB), uint8, or float32 in [0, 1] for 16 bits, or
+            float32 as it is; also ``.npy`` arrays (H, W) or (H, W, C) of these three types.
         max_pixels: larger images are refused before they are decoded.
         fast: let simplejpeg decode JPEG, where it is installed and gives the same pixels.
     """
@@ -70,12 +80,12 @@ class Decoder:
         """Decode one image.
 
         Raises:
-            CorruptSample: kind ``too-large`` or ``decode``.
+            CorruptSample: kind ``too-large``, ``not-finite`` or ``decode``.
         """
         if isinstance(payload, bytes) and payload.startswith(NPY_MAGIC):
             if self.channels != "native":
                 raise CorruptSample("decode", "a .npy array needs data.channels=native")
-            payload = _read_npy(payload, self.max_pixels)
+            payload = read_npy(payload, self.max_pixels)
         if isinstance(payload, np.ndarray):
             return self._of_array(payload)
         try:
@@ -89,45 +99,90 @@ class Decoder:
         if self.channels in ("rgb", "gray", "native"):
             header = jpeg.read_header(data)
             if header is not None:
-                _check_size(header.width, header.height, self.max_pixels)
+                check_size(header.width, header.height, self.max_pixels)
                 return jpeg.decode(data, header, self.channels, fast=self.fast)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PIL, about metadata that is not used
-            image = self._open(data)
+            image = self._open_tiff(data) if kind_of(data) == "tif" else self._open(data)
+            if image is None:
+                return self._of_bands(tiff.read_bands(data, self.max_pixels))
+            if self.channels == "native" and png16.is_deep(image):
+                deep = png16.read_deep(lambda: self._open(data))
+                return from_array(turned(deep, image.getexif().get(_EXIF_ORIENTATION, 1)))
             image.load()
-            return self._convert(_upright(image))
+            pixels = self._convert(_upright(image))
+            if listening():
+                with suppress(Exception):  # further frames may be damaged; the first is sound
+                    _notice_dropped(self._open(data), self.channels)
+            return pixels
 
     def _of_array(self, pixels: np.ndarray) -> Tensor:
         if self.channels == "native":
-            return _from_array(pixels)
+            return from_array(pixels)
         if self.channels in ("gray", "rgb") and pixels.ndim == 2 and pixels.dtype == np.uint8:
-            image = _from_array(pixels)
-            return image if self.channels == "gray" else image.expand(3, -1, -1)
+            image = from_array(pixels)
+            return image if self.channels == "gray" else image.repeat(3, 1, 1)
         return self._convert(Image.fromarray(pixels))
 
-    def _open(self, data: bytes) -> Image.Image:
+    def _open(self, data: bytes) -> ImageFile.ImageFile:
         """Read the header only, and refuse what would not fit in memory."""
         if (size := _webp_size(data)) is not None:  # PIL's reader takes the canvas when it opens
-            _check_size(*size, self.max_pixels)
+            check_size(*size, self.max_pixels)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:  # its message is the address of the buffer
-            raise CorruptSample("decode", f"no image of {', '.join(FORMATS)}") from None
+            image = open_image(data)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-        _check_size(*image.size, self.max_pixels)
+        check_size(*image.size, self.max_pixels)
         return image
 
-    def _convert(self, image: Image.Image) -> Tensor:
+    def _open_tiff(self, data: bytes) -> ImageFile.ImageFile | None:
+        """As :meth:`_open`; None where Pillow does not read all that is wanted."""
+        try:
+            image = self._open(data)
+        except CorruptSample as fault:
+            if fault.kind == "too-large":
+                raise
+            return None
+        native = self.channels == "native"
+        if tiff.is_turned_dark(image) or tiff.is_no_picture(image):
+            return None
+        if native and not tiff.keeps_all(image):
+            return None
+        if (stored := tiff.type_of(image)) not in PIXEL_TYPES:
+            raise CorruptSample("decode", refused_type(stored))
+        if stored == "float32" and not native:
+            raise CorruptSample("decode", "float32 pixels, which data.channels=native reads")
+        return image
+
+    def _of_bands(self, found: tiff.Bands) -> Tensor:
+        pixels = turned(found.pixels, found.orientation)
+        count, dtype = pixels.shape[2], pixels.dtype
         if self.channels == "native":
-            return _from_array(np.asarray(_without_palette(image)))
+            return from_array(pixels)
+        if dtype == np.float32 or not (found.colour or count == 1):
+            what = f"a TIFF of {count} bands of {dtype}, which data.channels=native reads"
+            raise CorruptSample("decode", what)
+        if count > 3:
+            notice(_BANDS)
+        if dtype == np.uint16 and (count > 1 or self.channels != "gray16"):
+            notice(_LOW_BITS)
+        if count > 1:
+            pixels = pixels[:, :, :3] if dtype == np.uint8 else reduced(pixels[:, :, :3])
+        pixels = pixels[:, :, 0] if count == 1 else pixels
+        return self._convert(Image.fromarray(np.ascontiguousarray(pixels)))
+
+    def _convert(self, image: Image.Image) -> Tensor:
+        if image.mode in _COLOUR_SPACES:
+            image = image.convert("RGB")
+        if self.channels == "native":
+            return from_array(np.asarray(_without_palette(image)))
         if self.channels == "gray16":
             return _gray16(image)
         image = _to_8_bits(image)
         if self.channels == "rgba":
-            return _from_array(np.asarray(image.convert("RGBA")))
-        return _from_array(
+            return from_array(np.asarray(image.convert("RGBA")))
+        return from_array(
             np.asarray(on_white(image).convert({"rgb": "RGB", "gray": "L"}[self.channels]))
         )
 
@@ -137,6 +192,27 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # unreadable metadata; the pixels are sound
         return image
+
+
+def _notice_dropped(image: Image.Image, channels: Channels) -> None:
+    """Notice what is not used of an image that was opened, and not loaded."""
+    if image.info.get("bit_depth", 8) > 8:  # pillow-heif tells it
+        notice("low bits of HEIC images of more than 8 bits")
+    deep = png16.is_deep(image)
+    gray16 = image.mode.startswith("I;16")
+    if image.format == "TIFF":
+        deep = deep or (tiff.type_of(image) == "uint16" and not gray16)
+        if tiff.bands_of(image) > len(image.getbands()):
+            notice(_BANDS)
+        tiff.notice_tags(image)
+    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # its others are previews
+        notice("frames after the first")
+    if deep or (gray16 and channels not in ("gray16", "native")):
+        notice(_LOW_BITS)
+    if channels in ("rgb", "gray", "gray16") and _has_alpha(image):
+        alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+        if alpha.min() < 255:
+            notice("transparent pixels, laid on white")
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -160,48 +236,15 @@ def _without_palette(image: Image.Image) -> Image.Image:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise CorruptSample("decode", "pixels of 32 bits: convert them to 16 bits or to .npy")
+        return Image.fromarray(reduced(np.asarray(image)))
     return image
 
 
 def _gray16(image: Image.Image) -> Tensor:
     if image.mode.startswith("I;16"):
-        return _from_array(np.asarray(image))
+        return from_array(np.asarray(image))
     pixels = np.asarray(on_white(_to_8_bits(image)).convert("L"))
-    return _from_array(pixels).float() / 255
-
-
-def _from_array(pixels: np.ndarray) -> Tensor:
-    """(H, W) or (H, W, C) -> (C, H, W); uint16 becomes float32 in [0, 1]."""
-    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise CorruptSample("decode", f"an array of shape {pixels.shape} is no image")
-    if pixels.dtype == np.uint16:
-        pixels = pixels.astype(np.float32) / np.float32(65535)
-    if pixels.dtype not in (np.uint8, np.float32):
-        raise CorruptSample("decode", f"{pixels.dtype} pixels; known are {', '.join(_NPY_TYPES)}")
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    # A copy: PIL's and numpy's buffers may be read-only or shared.
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-
-
-def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
-    """An array without objects, whose header is believed only after it was compared to the size."""
-    shape, dtype, start = npy_header(data)
-    if dtype.name not in _NPY_TYPES:
-        raise CorruptSample("decode", f".npy of {dtype}; known are {', '.join(_NPY_TYPES)}")
-    if len(shape) >= 2:
-        _check_size(shape[1], shape[0], max_pixels)
-    expected = dtype.itemsize
-    for length in shape:
-        expected *= length
-    if expected != len(data) - start:
-        raise CorruptSample("decode", f".npy header claims {expected} bytes of data, has others")
-    array = np.load(io.BytesIO(data), allow_pickle=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return from_array(pixels).float() / 255
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
@@ -217,13 +260,6 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     sides = data[26:28], data[28:30]
     return int.from_bytes(sides[0], "little") & 0x3FFF, int.from_bytes(sides[1], "little") & 0x3FFF
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise CorruptSample(
-            "too-large", f"{width} x {height} pixels are more than data.max_pixels={max_pixels}"
-        )
 
 
 def _one_line(fault: BaseException) -> str:

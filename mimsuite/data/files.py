@@ -14,6 +14,7 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder
+from mimsuite.data.image_kinds import kind_of, mend_of
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Payload, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
@@ -147,12 +148,13 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     parts = folder_splits(root, known)
     split = splits.choose(name, split, parts)
     # All splits are listed: ids must mean the same in every split, also where one lacks a class.
-    found = {part: sorted(walk(folder, known)) for part, folder in (parts or {split: root}).items()}
+    tops = parts or {split: root}
+    found = {part: _samples(folder, known) for part, folder in tops.items()}
     top, paths = parts.get(split, root), found[split]
-    unused = _unused_files(top, known)
+    unused = _unused_files(top, decoder, set(paths))
     if not paths:
         looked_for = ", ".join(f".{extension}" for extension in known)
-        kind = "image " if "jpg" in known else ""
+        kind = "image " if _are_images(known) else ""
         there = f"; there are {'; '.join(unused.lines())}" if unused else ""
         raise DataError(f"{name}: no {kind}files below {top} (looked for {looked_for}){there}")
     labels, classes = [-1] * len(paths), None
@@ -166,13 +168,36 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     return source
 
 
-def _unused_files(top: Path, known: tuple[str, ...]) -> Unused:
+def _samples(folder: Path, known: tuple[str, ...]) -> list[str]:
+    """Files with a known ending; where no file has one, those without any that are images."""
+    paths = sorted(walk(folder, known))
+    if paths or not _are_images(known):
+        return paths
+    return [path for path in sorted(walk(folder, ("",))) if _is_image(folder / path)]
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            return kind_of(file.read(64)) is not None
+    except OSError:
+        return False
+
+
+def _are_images(known: tuple[str, ...]) -> bool:
+    return "jpg" in known
+
+
+def _unused_files(top: Path, decoder: Decoder, used: set[str]) -> Unused:
     """Files below a folder that are no samples, by their ending."""
-    unused = Unused()
+    unused, known = Unused(), decoder.extensions
     for path in sorted(walk(top)):
         ending = ending_of(path)
-        if ending not in known and path.rpartition("/")[2].lower() not in _LITTER:
-            unused.add(f".{ending} files" if ending else "files without an ending", [path])
+        litter = path.rpartition("/")[2].lower() in _LITTER
+        if ending not in known and path not in used and not litter:
+            mend = mend_of(ending, decoder.channels) if _are_images(known) else ""
+            what = f".{ending} files" if ending else "files without an ending"
+            unused.add(f"{what}, {mend}" if mend else what, [path])
     return unused
 
 

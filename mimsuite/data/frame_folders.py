@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import IMAGE_EXTENSIONS, Decoder
+from mimsuite.data.decode import Decoder
 from mimsuite.data.files import FileSource, Listing, folder_splits, walk
+from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
 from mimsuite.data.natural_order import natural_key
 from mimsuite.data.source import Sample
 

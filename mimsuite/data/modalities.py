@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from mimsuite.config.suggest import did_you_mean
-from mimsuite.data.decode import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS, Channels, Decoder
+from mimsuite.data.decode import Channels, Decoder
+from mimsuite.data.image_kinds import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
 from mimsuite.errors import UserError
 from mimsuite.formats.containers import EXTENSIONS as VIDEO_EXTENSIONS
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mimsuite.data import embedded_sets
-from mimsuite.data.decode import IMAGE_EXTENSIONS, Channels, Decoder, extensions
+from mimsuite.data.decode import Channels, Decoder, extensions
 from mimsuite.data.files import (
     LIST_EXTENSIONS,
     FileSource,
@@ -17,6 +17,7 @@ from mimsuite.data.files import (
     open_list,
 )
 from mimsuite.data.frame_folders import open_frames
+from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
 from mimsuite.data.shards.names import places_of

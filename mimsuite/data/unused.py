@@ -114,6 +114,11 @@ def notice(what: str) -> None:
         noticed.append(what)
 
 
+def listening() -> bool:
+    """Whether somebody listens to :func:`notice`, and it is worth looking for what is dropped."""
+    return _noticed.get() is not None
+
+
 @contextmanager
 def noticing() -> Iterator[list[str]]:
     """What is noticed inside, each once."""

@@ -86,7 +86,7 @@ def extract(
 
     Raises:
         UserError: a layer or pooling that the encoder does not have.
-        DataError: nothing could be read.
+        DataError: nothing could be read, or features are not finite.
     """
     depth = method.layer_count() - 1
     chosen = wanted_layers(resolved.recipe.eval, depth) if layers is None else list(layers)
@@ -121,7 +121,20 @@ def extract(
         found = gathered(found, peers)
     if peers.first and not found.keys:
         raise DataError(f"{source.name} has no sample in split '{source.split}'")
+    _check_finite(found)
     return found
+
+
+def _check_finite(found: FeatureSet) -> None:
+    """Refuse features that no probe and no other tool could use."""
+    for name, table in found.features.items():
+        odd = (~table.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+        if odd:
+            raise DataError(
+                f"features {name} of {len(odd)} of {len(found)} samples are NaN or infinite, the "
+                f"first is {found.keys[odd[0]]}: the model's weights are damaged, or the sample "
+                "holds numbers too large for it"
+            )
 
 
 def feature(method: Method, batch: Batch, name: str) -> Tensor:

@@ -534,7 +534,7 @@ def test_binary_indexes_that_lie(make_shards, enter):
         (DEEP, body),
         (b"[]", body),
         (b"{}", body),
-        (b'{"version": 1}', body),
+        (b'{"version": 2}', body),
         (with_header(samples=1 << 40), body),
         (with_header(samples=-1), body),
         (with_header(samples="four"), body),

@@ -111,8 +111,9 @@ def test_16_bits() -> None:
     flat = Decoder("rgb")(data)
     assert np.abs(flat.numpy() - values / 257).max() <= 0.5
     floats = encoded(Image.fromarray(values.astype(np.float32)), "TIFF")
-    with pytest.raises(CorruptSample, match="pixels of 32 bits"):
+    with pytest.raises(CorruptSample, match=r"float32 pixels, which data\.channels=native reads"):
         Decoder("rgb")(floats)
+    assert (pixels(Decoder("native")(floats))[..., 0] == values).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", ">u2"])

@@ -41,7 +41,7 @@ def album(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (32, 32), "red").save(path)
-    for name in ("a/4.heic", "b/5.HEIC", "notes", "Thumbs.db", ".DS_Store"):
+    for name in ("a/4.psd", "b/5.PSD", "notes", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).write_bytes(b"x")
     return tmp_path
 
@@ -50,7 +50,7 @@ def test_a_folder_counts_files_by_ending(album):
     source = open_source(str(album))
     assert len(source) == 3
     assert source.unused.lines() == [
-        ".heic files (2): a/4.heic, b/5.HEIC",
+        ".psd files (2): a/4.psd, b/5.PSD",
         "files without an ending (1): notes",
     ]
 
@@ -59,10 +59,10 @@ def test_inspect_says_it(album, capsys):
     assert main(["data", "inspect", str(album), "--json"]) == 0
     (split,) = json.loads(capsys.readouterr().out)["splits"].values()
     assert split["unused"][0] == {
-        "what": ".heic files", "count": 2, "first": ["a/4.heic", "b/5.HEIC"]
+        "what": ".psd files", "count": 2, "first": ["a/4.psd", "b/5.PSD"]
     }  # fmt: skip
     assert main(["data", "inspect", str(album)]) == 0
-    assert ".heic files" in capsys.readouterr().out
+    assert ".psd files" in capsys.readouterr().out
 
 
 def test_pretraining_says_it_at_its_start(album, tmp_path, capsys):
@@ -72,14 +72,14 @@ def test_pretraining_says_it_at_its_start(album, tmp_path, capsys):
     assert main([*words, str(out), *keys]) == 0
     said = capsys.readouterr().err
     assert ": 3 samples" in said
-    assert ".heic files (2): a/4.heic, b/5.HEIC" in said
+    assert ".psd files (2): a/4.psd, b/5.PSD" in said
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     (unused,) = (event for event in events if event["event"] == "unused")
     assert unused["unused"][0]["count"] == 2
-    assert ".heic files" in (out / "train.log").read_text()
+    assert ".psd files" in (out / "train.log").read_text()
 
 
 def test_a_folder_of_none_says_what_is_there(tmp_path, capsys):
-    (tmp_path / "x.heic").write_bytes(b"x")
+    (tmp_path / "x.psd").write_bytes(b"x")
     assert main(["data", "inspect", str(tmp_path)]) == 3
-    assert "there are .heic files (1): x.heic" in capsys.readouterr().err
+    assert "there are .psd files (1): x.psd" in capsys.readouterr().err

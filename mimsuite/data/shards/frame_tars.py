@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import IMAGE_EXTENSIONS, Decoder
+from mimsuite.data.decode import Decoder
 from mimsuite.data.frame_folders import stacked
+from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
 from mimsuite.data.natural_order import natural_key
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.source import Sample

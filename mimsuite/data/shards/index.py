@@ -24,7 +24,7 @@ from mimsuite.errors import DataError
 from mimsuite.noise import key_of
 
 _MAGIC = b"MIMSIDX\0"
-_VERSION = 1
+_VERSION = 2  # 1 knew fewer endings of images, and left their members out
 _PREFIX = struct.Struct("<8sIIQII")
 
 

@@ -118,7 +118,7 @@ def _decoder(tensors: Mapping[str, Tensor], hints: Hints, notes: list[str]) -> d
     hidden = of_rank(tensors, "decoder.blocks.0.mlp.fc1.weight", 2).shape[0]
     heads, assumed = heads_of("decoder", width, hints, _DECODER_HEADS)
     notes += assumed
-    keys = {
+    keys: dict[str, Any] = {
         "model.decoder.width": width,
         "model.decoder.depth": count_blocks(tensors, "decoder.blocks."),
         "model.decoder.heads": heads,
