@@ -1,8 +1,7 @@
-"""Files as samples: a folder of images, with or without class sub-folders, or a list of files."""
+"""Files as samples: a folder of images, with or without class sub-folders."""
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,9 @@ from mimsuite.data.decode import Decoder
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
-from mimsuite.errors import DataError, UserError
+from mimsuite.errors import DataError
 
-LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers
-_PATH_COLUMNS = ("path", "file", "filename", "image")
 
 
 @dataclass(frozen=True)
@@ -192,100 +189,3 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             )
     except OSError as fault:
         raise DataError(f"cannot list {folder}: {fault.strerror}") from None
-
-
-# --- lists ---
-
-
-def list_splits(file: Path) -> set[str]:
-    """Splits that a list's ``split`` column names; empty where it has no such column."""
-    return {row.split for row in _rows(file) if row.split}
-
-
-def open_list(file: Path, split: str, decoder: Decoder, name: str) -> FileSource:
-    """A list file: ``.txt`` with a path a line and maybe a tab and a label, ``.csv`` and ``.tsv``
-    with the columns path and label, or a header naming ``path``, ``label`` and ``split``.
-
-    Paths are relative to the list's folder. Whole numbers are class ids; other labels are names.
-
-    Raises:
-        UserError: no such split.
-        DataError: an empty list, or a path without a file.
-    """
-    rows = _rows(file)
-    split = splits.choose(name, split, {row.split for row in rows if row.split})
-    names, classes = _class_ids(rows)
-    chosen = [row for row in rows if row.split in ("", split)]
-    if not chosen:
-        raise DataError(f"{name}: the list is empty")
-    missing = [row.path for row in chosen if not (file.parent / row.path).is_file()]
-    if missing:
-        raise DataError(
-            f"{name}: {len(missing)} of {len(chosen)} listed files do not exist, the first is "
-            f"{file.parent / missing[0]}"
-        )
-    labels = [names[row.label] if row.label else -1 for row in chosen]
-    listing = Listing([row.path for row in chosen], labels, classes)
-    return FileSource(file.parent, listing, name=name, split=split, decoder=decoder)
-
-
-@dataclass(frozen=True)
-class _Row:
-    path: str
-    label: str = ""
-    split: str = ""
-
-
-def _rows(file: Path) -> list[_Row]:
-    try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as fault:
-        raise DataError(f"cannot read {file}: {fault.strerror}") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if file.suffix == ".txt":
-        cells = [line.split("\t") for line in lines]
-        return [_Row(*(part.strip() for part in line[:2])) for line in cells]
-    return _table_rows(file, list(csv.reader(lines, dialect=_dialect(file))))
-
-
-def _dialect(file: Path) -> type[csv.Dialect]:
-    return csv.excel_tab if file.suffix == ".tsv" else csv.excel
-
-
-def _table_rows(file: Path, cells: list[list[str]]) -> list[_Row]:
-    if not cells:
-        return []
-    header = [cell.strip().lower() for cell in cells[0]]
-    columns = {"path": 0, "label": 1}
-    if header[0] in _PATH_COLUMNS or "path" in header:
-        columns = {("path" if n in _PATH_COLUMNS else n): i for i, n in enumerate(header)}
-        cells = cells[1:]
-
-    def cell(row: list[str], column: str) -> str:
-        index = columns.get(column, len(row))
-        return row[index].strip() if index < len(row) else ""
-
-    rows = [
-        _Row(cell(row, "path"), cell(row, "label"), _canonical(cell(row, "split"))) for row in cells
-    ]
-    empty = next((number for number, row in enumerate(rows) if not row.path), None)
-    if empty is not None:
-        raise DataError(f"{file}: row {empty + 1} names no file")
-    return rows
-
-
-def _canonical(split: str) -> str:
-    return splits.split_of(split) or split
-
-
-def _class_ids(rows: list[_Row]) -> tuple[dict[str, int], list[str] | None]:
-    """Label text -> class id, over all splits, and the names of the ids."""
-    texts = sorted({row.label for row in rows if row.label})
-    if not texts:
-        return {}, None
-    if all(text.isdecimal() for text in texts):
-        ids = {text: int(text) for text in texts}
-        if max(ids.values()) > 1_000_000:
-            raise UserError(f"class id {max(ids.values())} is no id: count classes from 0")
-        return ids, [str(index) for index in range(max(ids.values()) + 1)]
-    return {text: index for index, text in enumerate(texts)}, texts

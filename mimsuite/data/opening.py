@@ -8,14 +8,9 @@ from pathlib import Path
 
 from mimsuite.data import embedded_sets
 from mimsuite.data.decode import IMAGE_EXTENSIONS, Channels, Decoder, extensions
-from mimsuite.data.files import (
-    LIST_EXTENSIONS,
-    folder_splits,
-    list_splits,
-    open_folder,
-    open_list,
-)
+from mimsuite.data.files import folder_splits, open_folder
 from mimsuite.data.frame_folders import open_frames
+from mimsuite.data.lists import LIST_EXTENSIONS, list_splits, open_list
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
 from mimsuite.data.shards.names import places_of

@@ -9,7 +9,8 @@ from pathlib import Path
 from mimsuite.data import embedded_sets, modalities
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
-from mimsuite.data.files import LIST_EXTENSIONS, FileSource, walk
+from mimsuite.data.files import FileSource, walk
+from mimsuite.data.lists import LIST_EXTENSIONS
 from mimsuite.data.modalities import IMAGE, Modality, Undecoded
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
