@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
 
+_RUN_MARKS = frozenset({"metrics.jsonl", "events.jsonl", "checkpoints"})
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers
 
 
@@ -129,24 +130,39 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
         kind = "image " if "jpg" in known else ""
         there = f"; there are {'; '.join(unused.lines())}" if unused else ""
         raise DataError(f"{name}: no {kind}files below {top} (looked for {looked_for}){there}")
-    labels, classes = [-1] * len(paths), None
-    if all("/" in path for path in paths):
-        classes = sorted({_first(path) for part in found.values() for path in part if "/" in path})
-        ids = {folder: index for index, folder in enumerate(classes)}
-        labels = [ids[_first(path)] for path in paths]
-    listing = Listing(paths, labels, classes)
+    listing = class_listing(paths, found.values())
     source = FileSource(top, listing, name=name, split=split, decoder=decoder)
     source.unused.update(unused)
     return source
 
 
+def open_file(path: Path, decoder: Decoder, name: str) -> FileSource:
+    """A single file: one sample without a label."""
+    listing = Listing([path.name], [-1], None)
+    return FileSource(path.parent, listing, name=name, split="train", decoder=decoder)
+
+
+def class_listing(paths: list[str], every: Iterable[list[str]]) -> Listing:
+    """The files of a split, labelled by their first folder unless some lie in none.
+
+    Args:
+        every: paths of all splits: ids must mean the same in each.
+    """
+    if not all("/" in path for path in paths):
+        return Listing(paths, [-1] * len(paths), None)
+    classes = sorted({_first(path) for part in every for path in part if "/" in path})
+    ids = {folder: index for index, folder in enumerate(classes)}
+    return Listing(paths, [ids[_first(path)] for path in paths], classes)
+
+
 def _unused_files(top: Path, known: tuple[str, ...]) -> Unused:
     """Files below a folder that are no samples, by their ending."""
-    unused = Unused()
-    for path in sorted(walk(top)):
+    unused, runs = Unused(), list[str]()
+    for path in sorted(walk(top, runs=runs)):
         ending = ending_of(path)
         if ending not in known and path.rpartition("/")[2].lower() not in _LITTER:
             unused.add(f".{ending} files" if ending else "files without an ending", [path])
+    unused.add("run directories of this suite", runs)
     return unused
 
 
@@ -160,10 +176,26 @@ def ending_of(path: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def walk(root: Path, known: tuple[str, ...] | None = None) -> Iterator[str]:
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or is what file managers leave behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_run(names: set[str]) -> bool:
+    """Whether a folder with these files and folders is a run directory of this suite."""
+    return "config.yaml" in names and not _RUN_MARKS.isdisjoint(names)
+
+
+def walk(
+    root: Path, known: tuple[str, ...] | None = None, runs: list[str] | None = None
+) -> Iterator[str]:
     """Paths below ``root``, with ``/``, of files with a known extension; None: of all files.
 
-    Hidden files and folders are left out. Follows links to folders, each folder once.
+    Hidden files and folders, and run directories below ``root``, are left out. Follows links to
+    folders, each folder once.
+
+    Args:
+        runs: gets the paths of the run directories.
     """
     seen: set[tuple[int, int]] = set()
     pending = [(root, "")]
@@ -173,7 +205,12 @@ def walk(root: Path, known: tuple[str, ...] | None = None) -> Iterator[str]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        for entry in _entries(folder):
+        entries = _entries(folder)
+        if prefix and _is_run({entry.name for entry in entries}):
+            if runs is not None:
+                runs.append(prefix)
+            continue
+        for entry in entries:
             if entry.is_dir():
                 pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
             elif known is None or ending_of(entry.name) in known:
@@ -184,7 +221,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(
-                (entry for entry in found if not entry.name.startswith(".")),
+                (entry for entry in found if not is_litter(entry.name)),
                 key=lambda entry: entry.name,
             )
     except OSError as fault:
