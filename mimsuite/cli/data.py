@@ -201,6 +201,7 @@ def verify(
 
     Example: mimsuite data verify ./shards --workers 4
     """
+    from mimsuite.data.unused import Unused
     from mimsuite.data.verify import verify as check
 
     with progress_of("verifying") as progress:
@@ -218,6 +219,10 @@ def verify(
     else:
         rows = [[r.name, str(r.samples), str(len(r.problems) or "-")] for r in reports]
         output.print_table(["shard", "samples", "problems"], rows)
+        unused = Unused()
+        for report in reports:
+            unused.add_json(report.unused)
+        unused.warn(source)
         if bad:
             print()
             broken = [[report.name, text] for report in bad for text in report.problems]

@@ -1,11 +1,10 @@
-"""Files as samples: a folder of images, with or without class sub-folders, or a list of files."""
+"""Files as samples: a folder of images, with or without class sub-folders."""
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,11 @@ from mimsuite.data.image_kinds import kind_of, mend_of
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Payload, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
-from mimsuite.errors import DataError, UserError
+from mimsuite.errors import DataError
 from mimsuite.formats.local_file import LocalFile
 
-LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
+_RUN_MARKS = frozenset({"metrics.jsonl", "events.jsonl", "checkpoints"})
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers
-_PATH_COLUMNS = ("path", "file", "filename", "image")
 
 
 @dataclass(frozen=True)
@@ -157,12 +155,7 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
         kind = "image " if _are_images(known) else ""
         there = f"; there are {'; '.join(unused.lines())}" if unused else ""
         raise DataError(f"{name}: no {kind}files below {top} (looked for {looked_for}){there}")
-    labels, classes = [-1] * len(paths), None
-    if all("/" in path for path in paths):
-        classes = sorted({_first(path) for part in found.values() for path in part if "/" in path})
-        ids = {folder: index for index, folder in enumerate(classes)}
-        labels = [ids[_first(path)] for path in paths]
-    listing = Listing(paths, labels, classes)
+    listing = class_listing(paths, found.values())
     source = FileSource(top, listing, name=name, split=split, decoder=decoder)
     source.unused.update(unused)
     return source
@@ -188,16 +181,36 @@ def _are_images(known: tuple[str, ...]) -> bool:
     return "jpg" in known
 
 
+def open_file(path: Path, decoder: Decoder, name: str) -> FileSource:
+    """A single file: one sample without a label."""
+    listing = Listing([path.name], [-1], None)
+    return FileSource(path.parent, listing, name=name, split="train", decoder=decoder)
+
+
+def class_listing(paths: list[str], every: Iterable[list[str]]) -> Listing:
+    """The files of a split, labelled by their first folder unless some lie in none.
+
+    Args:
+        every: paths of all splits: ids must mean the same in each.
+    """
+    if not all("/" in path for path in paths):
+        return Listing(paths, [-1] * len(paths), None)
+    classes = sorted({_first(path) for part in every for path in part if "/" in path})
+    ids = {folder: index for index, folder in enumerate(classes)}
+    return Listing(paths, [ids[_first(path)] for path in paths], classes)
+
+
 def _unused_files(top: Path, decoder: Decoder, used: set[str]) -> Unused:
     """Files below a folder that are no samples, by their ending."""
-    unused, known = Unused(), decoder.extensions
-    for path in sorted(walk(top)):
+    unused, runs, known = Unused(), list[str](), decoder.extensions
+    for path in sorted(walk(top, runs=runs)):
         ending = ending_of(path)
         litter = path.rpartition("/")[2].lower() in _LITTER
         if ending not in known and path not in used and not litter:
             mend = mend_of(ending, decoder.channels) if _are_images(known) else ""
             what = f".{ending} files" if ending else "files without an ending"
             unused.add(f"{what}, {mend}" if mend else what, [path])
+    unused.add("run directories of this suite", runs)
     return unused
 
 
@@ -211,10 +224,26 @@ def ending_of(path: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def walk(root: Path, known: tuple[str, ...] | None = None) -> Iterator[str]:
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or is what file managers leave behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_run(names: set[str]) -> bool:
+    """Whether a folder with these files and folders is a run directory of this suite."""
+    return "config.yaml" in names and not _RUN_MARKS.isdisjoint(names)
+
+
+def walk(
+    root: Path, known: tuple[str, ...] | None = None, runs: list[str] | None = None
+) -> Iterator[str]:
     """Paths below ``root``, with ``/``, of files with a known extension; None: of all files.
 
-    Hidden files and folders are left out. Follows links to folders, each folder once.
+    Hidden files and folders, and run directories below ``root``, are left out. Follows links to
+    folders, each folder once.
+
+    Args:
+        runs: gets the paths of the run directories.
     """
     seen: set[tuple[int, int]] = set()
     pending = [(root, "")]
@@ -224,7 +253,12 @@ def walk(root: Path, known: tuple[str, ...] | None = None) -> Iterator[str]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        for entry in _entries(folder):
+        entries = _entries(folder)
+        if prefix and _is_run({entry.name for entry in entries}):
+            if runs is not None:
+                runs.append(prefix)
+            continue
+        for entry in entries:
             if entry.is_dir():
                 pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
             elif known is None or ending_of(entry.name) in known:
@@ -235,105 +269,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(
-                (entry for entry in found if not entry.name.startswith(".")),
+                (entry for entry in found if not is_litter(entry.name)),
                 key=lambda entry: entry.name,
             )
     except OSError as fault:
         raise DataError(f"cannot list {folder}: {fault.strerror}") from None
-
-
-# --- lists ---
-
-
-def list_splits(file: Path) -> set[str]:
-    """Splits that a list's ``split`` column names; empty where it has no such column."""
-    return {row.split for row in _rows(file) if row.split}
-
-
-def open_list(file: Path, split: str, decoder: Decoder, name: str) -> FileSource:
-    """A list file: ``.txt`` with a path a line and maybe a tab and a label, ``.csv`` and ``.tsv``
-    with the columns path and label, or a header naming ``path``, ``label`` and ``split``.
-
-    Paths are relative to the list's folder. Whole numbers are class ids; other labels are names.
-
-    Raises:
-        UserError: no such split.
-        DataError: an empty list, or a path without a file.
-    """
-    rows = _rows(file)
-    split = splits.choose(name, split, {row.split for row in rows if row.split})
-    names, classes = _class_ids(rows)
-    chosen = [row for row in rows if row.split in ("", split)]
-    if not chosen:
-        raise DataError(f"{name}: the list is empty")
-    missing = [row.path for row in chosen if not (file.parent / row.path).is_file()]
-    if missing:
-        raise DataError(
-            f"{name}: {len(missing)} of {len(chosen)} listed files do not exist, the first is "
-            f"{file.parent / missing[0]}"
-        )
-    labels = [names[row.label] if row.label else -1 for row in chosen]
-    listing = Listing([row.path for row in chosen], labels, classes)
-    return FileSource(file.parent, listing, name=name, split=split, decoder=decoder)
-
-
-@dataclass(frozen=True)
-class _Row:
-    path: str
-    label: str = ""
-    split: str = ""
-
-
-def _rows(file: Path) -> list[_Row]:
-    try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as fault:
-        raise DataError(f"cannot read {file}: {fault.strerror}") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if file.suffix == ".txt":
-        cells = [line.split("\t") for line in lines]
-        return [_Row(*(part.strip() for part in line[:2])) for line in cells]
-    return _table_rows(file, list(csv.reader(lines, dialect=_dialect(file))))
-
-
-def _dialect(file: Path) -> type[csv.Dialect]:
-    return csv.excel_tab if file.suffix == ".tsv" else csv.excel
-
-
-def _table_rows(file: Path, cells: list[list[str]]) -> list[_Row]:
-    if not cells:
-        return []
-    header = [cell.strip().lower() for cell in cells[0]]
-    columns = {"path": 0, "label": 1}
-    if header[0] in _PATH_COLUMNS or "path" in header:
-        columns = {("path" if n in _PATH_COLUMNS else n): i for i, n in enumerate(header)}
-        cells = cells[1:]
-
-    def cell(row: list[str], column: str) -> str:
-        index = columns.get(column, len(row))
-        return row[index].strip() if index < len(row) else ""
-
-    rows = [
-        _Row(cell(row, "path"), cell(row, "label"), _canonical(cell(row, "split"))) for row in cells
-    ]
-    empty = next((number for number, row in enumerate(rows) if not row.path), None)
-    if empty is not None:
-        raise DataError(f"{file}: row {empty + 1} names no file")
-    return rows
-
-
-def _canonical(split: str) -> str:
-    return splits.split_of(split) or split
-
-
-def _class_ids(rows: list[_Row]) -> tuple[dict[str, int], list[str] | None]:
-    """Label text -> class id, over all splits, and the names of the ids."""
-    texts = sorted({row.label for row in rows if row.label})
-    if not texts:
-        return {}, None
-    if all(text.isdecimal() for text in texts):
-        ids = {text: int(text) for text in texts}
-        if max(ids.values()) > 1_000_000:
-            raise UserError(f"class id {max(ids.values())} is no id: count classes from 0")
-        return ids, [str(index) for index in range(max(ids.values()) + 1)]
-    return {text: index for index, text in enumerate(texts)}, texts

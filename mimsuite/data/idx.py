@@ -66,6 +66,8 @@ class IdxSource(Source):
 def idx_splits(folder: Path) -> dict[str, dict[str, Path]]:
     """Split -> its ``images`` and maybe ``labels`` file; empty where the folder holds no IDX."""
     found: dict[str, dict[str, Path]] = {}
+    if not folder.is_dir():
+        return {}
     for path in sorted(folder.iterdir()):
         if name := _NAME.fullmatch(path.name):
             stem = name["split"]

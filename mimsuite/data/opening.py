@@ -6,24 +6,21 @@ import glob
 import os
 from pathlib import Path
 
-from mimsuite.data import embedded_sets
+from mimsuite.data import embedded_sets, splits
 from mimsuite.data.decode import Channels, Decoder, extensions
-from mimsuite.data.files import (
-    LIST_EXTENSIONS,
-    FileSource,
-    folder_splits,
-    list_splits,
-    open_folder,
-    open_list,
-)
+from mimsuite.data.files import FileSource, ending_of, folder_splits, open_file, open_folder
 from mimsuite.data.frame_folders import open_frames
+from mimsuite.data.idx import idx_splits, open_idx
 from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
+from mimsuite.data.lists import LIST_EXTENSIONS, list_splits, open_list
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
-from mimsuite.data.shards.names import places_of
+from mimsuite.data.shards.names import places_of, refuse_compressed
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.stores import ShardCache, Url
-from mimsuite.errors import DataError, UserError
+from mimsuite.data.tables import open_tables, table_files
+from mimsuite.data.zipped import open_zip, zip_splits
+from mimsuite.errors import UserError
 
 _EMBEDDED = "embedded:"
 # By this variable webdataset turns addresses into others, also into commands that it runs.
@@ -46,8 +43,10 @@ def open_source(
 
     Args:
         spec: a folder of images, with or without class or split sub-folders; a list file (.txt,
-            .csv, .tsv); tar shards (a folder of them, one .tar, or a brace pattern), local or at
-            an ``s3:``, ``https:`` or ``http:`` address; or ``embedded:NAME``.
+            .csv, .tsv); a .zip file; Parquet files or a folder saved by `datasets`; a folder of
+            MNIST's IDX files; one file; tar shards (a folder of them, one .tar, or a brace
+            pattern), local or at an ``s3:``, ``https:`` or ``http:`` address; or
+            ``embedded:NAME``.
         split: a part of the set; a set without splits is all ``train``.
         channels: see :class:`Decoder`.
         verify: ``crc``: a flipped bit in a shard makes a sample corrupt; ``size``: not looked for.
@@ -70,11 +69,21 @@ def open_source(
     path = _existing(spec)
     if path is None:
         return open_shards(spec, split, decoder, verify, spec, cache=cache)
-    if path.is_dir() and not holds_shards(path):
+    if table_files(path):
+        source: Source = open_tables(path, split, decoder, spec)
+    elif idx_splits(path):
+        source = open_idx(path, split, decoder, spec)
+    elif path.is_dir() and not holds_shards(path):
         frames = open_frames(path, split, decoder, spec) if decoder.sequences else None
-        source: Source = frames or open_folder(path, split, decoder, spec)
+        source = frames or open_folder(path, split, decoder, spec)
     elif path.suffix in LIST_EXTENSIONS:
         source = open_list(path, split, decoder, spec)
+    elif path.suffix == ".zip":
+        source = open_zip(path, split, decoder, spec)
+    elif path.is_file() and path.suffix != ".tar":
+        _refuse_unread(path, decoder.extensions)
+        splits.choose(spec, split, ())
+        source = open_file(path, decoder, spec)
     else:
         source = open_shards(str(path), split, decoder, verify, spec)
     if isinstance(source, FileSource):
@@ -98,12 +107,21 @@ def source_splits(
     path = _existing(spec)
     if path is None:
         found = shard_splits(spec)
+    elif tables := table_files(path):
+        found = set(tables)
+    elif idx_files := idx_splits(path):
+        found = set(idx_files)
     elif path.is_dir() and not holds_shards(path):
         known = decoder.extensions if decoder else extensions(channels)
         pictures = decoder is not None and decoder.sequences
         found = set(folder_splits(path, (*known, *IMAGE_EXTENSIONS) if pictures else known))
     elif path.suffix in LIST_EXTENSIONS:
         found = list_splits(path)
+    elif path.suffix == ".zip":
+        found = zip_splits(path, decoder.extensions if decoder else extensions(channels))
+    elif path.is_file() and path.suffix != ".tar":
+        _refuse_unread(path, decoder.extensions if decoder else extensions(channels))
+        found = set()
     else:
         found = shard_splits(str(path))
     return sorted(found or {"train"})
@@ -141,10 +159,15 @@ def _existing(spec: str) -> Path | None:
             raise UserError(f"{spec}: wildcards are not expanded; name the folder, or a {{0..9}}")
         kind = "shard" if path.suffix == ".tar" else "folder or file"
         raise UserError(f"{spec}: there is no such {kind}")
-    if path.is_file() and path.suffix not in (*LIST_EXTENSIONS, ".tar"):
-        if path.name.endswith((".tar.gz", ".tgz")):
-            raise DataError(f"{spec} is compressed: unpack it to a plain .tar")
-        raise UserError(
-            f"{spec}: a source is a folder, a list ({', '.join(LIST_EXTENSIONS)}) or .tar shards"
-        )
+    refuse_compressed(path)
     return path
+
+
+def _refuse_unread(path: Path, known: tuple[str, ...]) -> None:
+    """Raise a ``UserError`` for a single file that is no sample."""
+    if ending_of(path.name) not in known:
+        endings = ", ".join(f".{extension}" for extension in known)
+        raise UserError(
+            f"{path}: a source is a folder, a list ({', '.join(LIST_EXTENSIONS)}), .tar shards, a "
+            f".zip or .parquet file, or one file of {endings}"
+        )

@@ -177,6 +177,8 @@ def pack(
     options.check(modality)
     names = [options.split] if options.split else stored_splits(spec, modality)
     sources = [open_stored(spec, name, modality) for name in names]
+    for source in sources:
+        source.unused.warn(spec)
     place = Workplace(out)
     ready = place.begin(plan_of(sources, modality, _result_options(options)), resume=resume)
     if ready is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ class Source(ABC):
 
     Attributes:
         unused: what lies there and is no sample, or is passed over in all of them.
+        targets: (len,) label texts in source order where they are no classes, such as numbers
+            with a fraction or several labels; "" = none. None where labels are classes.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Source(ABC):
         self.name, self.split, self.classes = name, split, classes
         self.counts, self.labelled, self.decoder = counts, labelled, decoder
         self.unused = Unused()
+        self.targets: Sequence[str] | None = None
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -86,6 +86,11 @@ class Unused:
             for what, kind in self._sorted()
         ]
 
+    def add_json(self, kinds: Iterable[dict[str, Any]]) -> None:
+        """Count what :meth:`as_json` of another said, without what only decoders noticed."""
+        for kind in kinds:
+            self._count(_Kind(kind["count"], names=list(kind["first"])), kind["what"])
+
     def warn(self, source: str) -> None:
         """Log a warning for each kind, for commands that keep no run directory."""
         for line in self.lines():

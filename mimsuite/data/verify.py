@@ -19,6 +19,7 @@ from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.manifest import FILE_NAME, sha256_of
 from mimsuite.data.shards.names import expand
 from mimsuite.data.shards.scan import Scan, scan
+from mimsuite.data.shards.sets import kind_of
 from mimsuite.data.source import Source
 from mimsuite.data.stored import (
     is_remote,
@@ -41,11 +42,13 @@ class Report:
         name: of the shard.
         samples: found in it.
         problems: what is wrong, one line each; empty: sound.
+        unused: what is there and is no sample, as :meth:`Unused.as_json` has it.
     """
 
     name: str
     samples: int = 0
     problems: list[str] = field(default_factory=list)
+    unused: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "sound": not self.problems}
@@ -165,34 +168,37 @@ class _Shard:
         try:
             report.problems += _compare(path, len(found.keys))
             for how in self.hows:
-                report.problems += self._decode(path, how, self._positions(found, how))
+                report.problems += self._decode(path, how, found, report)
         except DataError as fault:  # of the shard as a whole: its samples are not where they were
             report.problems.append(str(fault))
             advance(_expected(path))
         return report
 
-    def _positions(self, found: Scan, how: _How) -> np.ndarray:
+    def _positions(self, source: TarSource, found: Scan, how: _How) -> np.ndarray:
         """Samples that hold something of a modality; where there is only one, all should."""
-        if len(self.hows) == 1:
-            return np.arange(len(found.keys))
+        if len(self.hows) == 1 or len(source) != len(found.keys):
+            return np.arange(len(source))
         known = modalities.get(how.modality).extensions
         wanted = [n for n, name in enumerate(found.extensions) if name.rpartition(".")[2] in known]
         return np.unique(found.members["sample"][np.isin(found.members["extension"], wanted)])
 
-    def _decode(self, path: Path, how: _How, positions: np.ndarray) -> list[str]:
+    def _decode(self, path: Path, how: _How, found: Scan, report: Report) -> list[str]:
         header = open_index(path)
         manifest = _manifest(path)
-        source = TarSource(
+        decoder = how.decoder()
+        source = kind_of([header], decoder)(
             [LocalShard(path)],
             [header],
             name=path.name,
             split="train",
             key_split=None,
             classes=(manifest and manifest.classes) or header.classes or header.label_names,
-            decoder=how.decoder(),
+            decoder=decoder,
             verify="crc",
         )
-        return _decode_all(source, how, positions)
+        report.samples = max(report.samples, len(source))
+        report.unused = source.unused.as_json()
+        return _decode_all(source, how, self._positions(source, found, how))
 
 
 def _compare(path: Path, samples: int) -> list[str]:
@@ -245,7 +251,7 @@ def _files(
     reports = []
     for split in stored_splits(spec, how.modality, channels=how.channels):
         source = open_stored(spec, split, how.modality, channels=how.channels)
-        report = Report(f"{spec} {split}", len(source))
+        report = Report(f"{spec} {split}", len(source), unused=source.unused.as_json())
         pieces = np.array_split(np.arange(len(source)), -(-len(source) // _PIECE))
         done = 0
 

@@ -82,9 +82,9 @@ def test_faults_of_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no image files below .*looked for \.jpg, \.jpeg, \.png"):
         open_source(str(tmp_path / "empty"))
-    (tmp_path / "thing.zip").write_bytes(b"x")
+    (tmp_path / "thing.doc").write_bytes(b"x")
     with pytest.raises(UserError, match="a source is a folder, a list"):
-        open_source(str(tmp_path / "thing.zip"))
+        open_source(str(tmp_path / "thing.doc"))
     with pytest.raises(UserError, match="wildcards are not expanded"):
         open_source(str(tmp_path / "*.png"))
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from mimsuite.data.cache import cache_folder, write_first_possible
-from mimsuite.data.shards.scan import LABEL_EXTENSION, MEMBER, Scan, is_payload, scan
+from mimsuite.data.shards.scan import LABEL_EXTENSIONS, MEMBER, Scan, is_payload, scan
 from mimsuite.data.source import MAX_SAMPLE_BYTES
 from mimsuite.data.strings import StringTable
 from mimsuite.errors import DataError
@@ -28,9 +29,20 @@ _VERSION = 2  # 1 knew fewer endings of images, and left their members out
 _PREFIX = struct.Struct("<8sIIQII")
 
 
+class _UnusedKind(TypedDict):
+    what: str
+    count: int
+    first: list[str]
+
+
 @dataclass(frozen=True)
 class IndexHeader:
-    """What is known of a shard without mapping its tables."""
+    """What is known of a shard without mapping its tables.
+
+    Attributes:
+        counts: members by extension; empty in an index that was written before they were counted.
+        unused: what is in the shard and never read, as :meth:`Unused.as_json` has it.
+    """
 
     path: Path
     shard_bytes: int
@@ -43,6 +55,8 @@ class IndexHeader:
     body_at: int
     body_bytes: int
     body_crc: int
+    counts: dict[str, int] = field(default_factory=dict)
+    unused: list[_UnusedKind] = field(default_factory=list)
 
 
 _HEADER = TypeAdapter(IndexHeader)
@@ -141,6 +155,13 @@ def to_bytes(found: Scan) -> bytes:
             "classes": found.classes,
             "label_names": found.label_names,
             "splits": found.splits,
+            "counts": {
+                name: int(count)
+                for name, count in zip(
+                    found.extensions, np.bincount(found.members["extension"]), strict=True
+                )
+            },
+            "unused": found.unused,
         }
     ).encode()
     header += b" " * (-(len(header) + _PREFIX.size) % 8)
@@ -185,7 +206,7 @@ def _plausible(header: IndexHeader) -> bool:
     return (
         0 < header.samples <= header.members
         and least <= header.body_bytes
-        and all(name == LABEL_EXTENSION or is_payload(name) for name in header.extensions)
+        and all(name in LABEL_EXTENSIONS or is_payload(name) for name in header.extensions)
         and (not header.splits or sum(header.splits.values()) == header.samples)
         and all(count > 0 for count in header.splits.values())
     )

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import tarfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mimsuite.data import splits
+from mimsuite.data.label_texts import is_label
 from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
 from mimsuite.data.source import MAX_SAMPLE_BYTES
 from mimsuite.data.stores import LocalShard, OpenShard, Shard
+from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
 
-LABEL_EXTENSION = "cls"
+LABEL_EXTENSIONS = ("cls", "json")  # the first that is there is read
 CLASSES_FILE = "classes.json"
 
 # A member as the index holds it; sample and extension count into the tables of the shard.
@@ -41,6 +44,9 @@ _BLOCK = 512
 _CHUNK = 1 << 20
 _LONGEST_LABEL = 256  # bytes
 _LONGEST_ID = 9  # digits, and what follows fits in 32 bits
+_LONGEST_JSON = 1 << 20  # bytes of a sample's .json that may hold its label
+_JSON_LABELS = ("label", "cls", "class", "target")  # keys of it
+_FORMATS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _LONGEST_CLASSES = 1 << 22  # bytes of classes.json, which may take twenty times that in memory
 
 
@@ -56,6 +62,7 @@ class Scan:
         classes: content of a ``classes.json`` at the top of the archive.
         label_names: labels that are no numbers, sorted.
         splits: samples by split, where every key begins with one (``train/00001``).
+        unused: what is in it and never read, as :meth:`Unused.as_json` has it.
     """
 
     shard_bytes: int
@@ -65,14 +72,18 @@ class Scan:
     classes: list[str] | None = None
     label_names: list[str] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
+    unused: list[dict[str, Any]] = field(default_factory=list)
 
 
 def scan(shard: Shard | Path) -> Scan:
     """Index a shard; reads all of it, from its beginning to its end.
 
+    A link to a member before it is read as that member. A key without a payload, other links,
+    devices and compressed members are left out and counted.
+
     Raises:
-        DataError: naming the shard and what is wrong: unreadable header, cut member, no end of
-            archive, sample without its payload, duplicate, link, compressed or oversized member.
+        DataError: naming the shard and what is wrong: compressed, unreadable header, cut member,
+            no end of archive, no sample, duplicate or oversized member.
     """
     shard = LocalShard(shard) if isinstance(shard, Path) else shard
     opened = shard.open()
@@ -98,9 +109,26 @@ def is_payload(extension: str) -> bool:
     return extension.rpartition(".")[2] in PAYLOAD_EXTENSIONS
 
 
-def label_text(data: bytes) -> str:
-    """The content of a ``.cls`` member: a class id or a class name."""
-    return data[:_LONGEST_LABEL].decode("utf-8", "replace").strip()
+def label_text(data: bytes, extension: str = "cls") -> str:
+    """The label in a ``.cls`` member, or in a ``.json`` one under a key as ``label``.
+
+    A class id or a class name; several joined by ``;``; empty where there is none.
+    """
+    if extension == "cls":
+        return data[:_LONGEST_LABEL].decode("utf-8", "replace").strip()
+    if len(data) > _LONGEST_JSON:
+        return ""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(content, dict):
+        return ""
+    value = next((content[key] for key in _JSON_LABELS if content.get(key) is not None), "")
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str | int | float) for part in parts):
+        return ""
+    return ";".join(str(part) for part in parts)[:_LONGEST_LABEL].strip()
 
 
 def label_id(text: str) -> int | None:
@@ -116,6 +144,11 @@ class _Kept(NamedTuple):
     crc: int
     key: str
     extension: str
+
+
+class _Place(NamedTuple):
+    offset: int
+    size: int
 
 
 class _Stream(io.RawIOBase):
@@ -163,10 +196,13 @@ class _Scanner:
         self.size = opened.size
         self.found: dict[str, list[str]] = {}  # every extension of every key
         self.kept: list[_Kept] = []
+        self.places: dict[str, _Place] = {}  # of members, for links to them
         self.classes: list[str] | None = None
-        self.label_names: set[str] = set()
+        self.label_names: dict[str, str] = {}  # by key
+        self.unused = Unused()
 
     def run(self) -> Scan:
+        self._refuse_compressed()
         file = _Buffered(_Stream(self.opened), self.size)
         try:
             archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
@@ -182,43 +218,73 @@ class _Scanner:
         shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in what)
         return DataError(f"shard {self.name}: {shown}")
 
+    def _refuse_compressed(self) -> None:
+        head = self.opened.pread(min(self.size, 8), 0)
+        kind = next((name for mark, name in _FORMATS.items() if head.startswith(mark)), None)
+        if kind is not None:
+            raise self._fault(f"it is compressed ({kind}), whatever its name: unpack it to a .tar")
+
     def _take(self, member: tarfile.TarInfo) -> None:
         name = member.name
         if member.isdir():
             return
+        place = self._place(member)
+        if place is None:
+            return
+        if name.lower().endswith(".gz"):
+            self.unused.add("compressed .gz members: pack the plain files", [name])
+            return
+        if name.removeprefix("./") == CLASSES_FILE:
+            if place.size > _LONGEST_CLASSES:
+                raise self._fault(f"{name} claims {place.size} bytes, too many")
+            self.classes = self._class_names(self._read(name, place))
+            return
+        parts = split_name(name)
+        if parts is not None:
+            self._keep(name, place, *parts)
+        elif not posixpath.basename(name).startswith("."):
+            self.unused.add("members that belong to no sample", [name])
+
+    def _place(self, member: tarfile.TarInfo) -> _Place | None:
+        """Where the content of a member is; None for what has none."""
+        name = member.name
+        if member.islnk() or member.issym():
+            folder = posixpath.dirname(name) if member.issym() else ""
+            target = posixpath.normpath(posixpath.join(folder, member.linkname))
+            if target not in self.places:
+                self.unused.add("links to no member before them", [name])
+            return self.places.get(target)
         if not member.isreg() or member.issparse():
-            raise self._fault(f"member '{name}' is a link or special file; only files are read")
+            self.unused.add("devices, pipes and sparse files", [name])
+            return None
         if member.size > MAX_SAMPLE_BYTES:
             raise self._fault(f"member '{name}' claims {member.size} bytes, too many")
         if member.offset_data + member.size > self.size:
             raise self._fault(f"member '{name}' is cut off")
-        if name.lower().endswith(".gz"):
-            raise self._fault(f"member '{name}' is compressed; pack the plain file")
-        if name.removeprefix("./") == CLASSES_FILE:
-            if member.size > _LONGEST_CLASSES:
-                raise self._fault(f"{name} claims {member.size} bytes, too many")
-            self.classes = self._class_names(self._read(member))
-            return
-        parts = split_name(name)
-        if parts is None:
-            return
-        key, extension = parts
+        place = _Place(member.offset_data, member.size)
+        self.places[posixpath.normpath(name)] = place
+        return place
+
+    def _keep(self, name: str, place: _Place, key: str, extension: str) -> None:
         known = self.found.setdefault(key, [])
         if extension in known:
             raise self._fault(f"member '{name}' is there twice")
         known.append(extension)
-        if is_payload(extension) or extension == LABEL_EXTENSION:
-            data = self._read(member)
-            self.kept.append(
-                _Kept(member.offset_data, member.size, zlib.crc32(data), key, extension)
-            )
-            if extension == LABEL_EXTENSION and label_id(text := label_text(data)) is None:
-                self.label_names.add(text)
+        if not is_payload(extension) and extension not in LABEL_EXTENSIONS:
+            return
+        data = self._read(name, place)
+        if extension in LABEL_EXTENSIONS:
+            text = label_text(data, extension)
+            if not is_label(text) and extension != "cls":
+                return
+            if is_label(text) and label_id(text) is None:
+                self.label_names[key] = text
+        self.kept.append(_Kept(*place, zlib.crc32(data), key, extension))
 
-    def _read(self, member: tarfile.TarInfo) -> bytes:
-        data = self.opened.pread(member.size, member.offset_data)
-        if len(data) != member.size:
-            raise self._fault(f"member '{member.name}' is cut off")
+    def _read(self, name: str, place: _Place) -> bytes:
+        data = self.opened.pread(place.size, place.offset)
+        if len(data) != place.size:
+            raise self._fault(f"member '{name}' is cut off")
         return data
 
     def _class_names(self, data: bytes) -> list[str]:
@@ -249,37 +315,59 @@ class _Scanner:
     def _result(self) -> Scan:
         keys = self._complete_keys()
         numbers = {key: number for number, key in enumerate(keys)}
-        extensions = sorted({item.extension for item in self.kept})
+        kept = [item for item in self.kept if item.key in numbers]
+        extensions = sorted({item.extension for item in kept})
         columns = {name: number for number, name in enumerate(extensions)}
-        members = np.zeros(len(self.kept), dtype=MEMBER)
+        members = np.zeros(len(kept), dtype=MEMBER)
         for column in ("offset", "size", "crc"):
-            members[column] = [getattr(item, column) for item in self.kept]
-        members["sample"] = [numbers[item.key] for item in self.kept]
-        members["extension"] = [columns[item.extension] for item in self.kept]
+            members[column] = [getattr(item, column) for item in kept]
+        members["sample"] = [numbers[item.key] for item in kept]
+        members["extension"] = [columns[item.extension] for item in kept]
         members = members[np.argsort(members["sample"], kind="stable")]
         counts: dict[str, int] = {}
         for key in keys:
             split = splits.split_of(key.partition("/")[0]) if "/" in key else None
             counts[split or ""] = counts.get(split or "", 0) + 1
+        self._count_unused(numbers, kept, by_split="" not in counts)
         return Scan(
             shard_bytes=self.size,
             keys=keys,
             extensions=extensions,
             members=members,
             classes=self.classes,
-            label_names=sorted(self.label_names),
+            label_names=sorted({n for key, n in self.label_names.items() if key in numbers}),
             splits={} if "" in counts else counts,
+            unused=self.unused.as_json(),
         )
 
     def _complete_keys(self) -> list[str]:
-        """Keys that have a payload; a key that has only a sample's other members is damage."""
+        """Keys that have a payload. One that has only a sample's other members, as where a
+        download failed, is left out and counted."""
         whole = [key for key, found in self.found.items() if any(map(is_payload, found))]
-        used = {LABEL_EXTENSION, *(extension for key in whole for extension in self.found[key])}
-        for key, found in self.found.items():
-            if not any(map(is_payload, found)) and used.intersection(found):
-                raise self._fault(
-                    f"sample '{key}' is incomplete: it has {', '.join(found)} but no image"
-                )
+        used = {*LABEL_EXTENSIONS, *(extension for key in whole for extension in self.found[key])}
+        bare = [
+            key
+            for key, found in self.found.items()
+            if used.intersection(found) and not any(map(is_payload, found))
+        ]
         if not whole:
-            raise self._fault("no samples with an image in it")
+            there = "; ".join(self.unused.lines())
+            raise self._fault("no samples with an image in it" + (there and f"; there are {there}"))
+        self.unused.add("samples without an image", bare)
+        for key in bare:
+            del self.found[key]
         return whole
+
+    def _count_unused(self, numbers: dict[str, int], kept: list[_Kept], by_split: bool) -> None:
+        """Members beside the payloads and labels, and folders that may be meant as classes."""
+        read = {(item.key, item.extension) for item in kept}
+        for key, found in self.found.items():
+            for extension in found:
+                if (key, extension) not in read:
+                    last = extension.rpartition(".")[2]
+                    self.unused.add(f".{last} members", [f"{key}.{extension}"])
+        folders = sorted({key.partition("/")[0] if "/" in key else "" for key in numbers})
+        labelled = any(item.extension in LABEL_EXTENSIONS for item in kept)
+        if len(folders) > 1 and folders[0] and not labelled and not by_split:
+            what = "folders inside of shards, which are no classes there: unpack them or add .cls"
+            self.unused.add(what, folders)

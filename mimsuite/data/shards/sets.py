@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mimsuite.data import splits
 from mimsuite.data.decode import Decoder
 from mimsuite.data.shards import local_set, remote_set
+from mimsuite.data.shards.dotted_names import DottedTarSource, are_dotted, extension_counts
 from mimsuite.data.shards.frame_tars import FrameTarSource, are_frames
 from mimsuite.data.shards.index import IndexHeader
 from mimsuite.data.shards.names import places_of
+from mimsuite.data.shards.scan import LABEL_EXTENSIONS
 from mimsuite.data.shards.shard_set import ShardSet
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.stores import LocalShard, ShardCache, Url
 from mimsuite.errors import UserError
+
+_WORDNET = re.compile(r"n\d{8}")
 
 
 def open_shards(
@@ -52,18 +57,71 @@ def open_shards(
         for shard, header in zip(shards, headers, strict=True)
         if key_split is None or header.splits.get(key_split)
     ]
-    names = {name for _, header in pairs for name in header.extensions}
-    frames = decoder.sequences and are_frames(names, decoder.extensions)
-    return (FrameTarSource if frames else TarSource)(
-        [shard for shard, _ in pairs],
-        [header for _, header in pairs],
+    chosen = [shard for shard, _ in pairs]
+    headers = [header for _, header in pairs]
+    classes, tar_labels = _classes(headers, found), None
+    if classes is None and (classes := _tar_classes(headers, found)) is not None:
+        tar_labels = [classes.index(class_of(shard.name)) for shard in chosen]
+    source = kind_of(headers, decoder)(
+        chosen,
+        headers,
         name=name,
         split=split,
         key_split=key_split,
-        classes=_classes(headers, found),
+        classes=classes,
         decoder=decoder,
         verify=verify,
+        tar_labels=tar_labels,
     )
+    _count_unread(source)
+    return source
+
+
+def kind_of(headers: list[IndexHeader], decoder: Decoder) -> type[TarSource]:
+    """How members become samples: one of each key, frames of a video, or each file by itself."""
+    names = {name for header in headers for name in header.extensions}
+    if decoder.sequences and are_frames(names, decoder.extensions):
+        return FrameTarSource
+    return DottedTarSource if are_dotted(headers, decoder.extensions) else TarSource
+
+
+def class_of(shard: str) -> str:
+    """The class that a shard's name may give: ``n01440764.tar`` -> ``n01440764``."""
+    return shard.removesuffix(".tar")
+
+
+def _tar_classes(headers: list[IndexHeader], found: ShardSet) -> list[str] | None:
+    """Classes by the names of the tar files, as ImageNet has one of each class.
+
+    Only where no sample has a label, and the names are WordNet ids or have no digits.
+    """
+    if any(name in LABEL_EXTENSIONS for header in headers for name in header.extensions):
+        return None
+    every = {class_of(shard.name) for shards in found.by_split.values() for shard in shards}
+    wordnet = all(map(_WORDNET.fullmatch, every))
+    plain = wordnet or not any(c.isdigit() or c in "-_." for name in every for c in name)
+    return sorted(every) if plain and len(every) > 1 else None
+
+
+def _count_unread(source: TarSource) -> None:
+    """Count members that may be read, and are not by this decoder or beside another one."""
+    if isinstance(source, FrameTarSource):
+        return
+    counts = extension_counts(source.headers)
+    read = {name: n for name, n in counts.items() if _last(name) in source.decoder.extensions}
+    for name, count in counts.items():
+        if name not in read and name not in LABEL_EXTENSIONS:
+            source.unused.add(f".{_last(name)} members", [f"*.{name}"], count=count)
+    if not isinstance(source, DottedTarSource) and source.key_split is None:
+        more = sum(read.values()) - len(source)
+        least = sorted(read, key=lambda name: (name.count("."), -read[name]))[1:]
+        if more > 0:
+            what = "files of a sample beside the one that is read"
+            source.unused.add(what, [f"*.{name}" for name in least], count=more)
+
+
+def _last(extension: str) -> str:
+    return extension.rpartition(".")[2]
 
 
 def shard_splits(spec: str, *, cache: ShardCache | None = None) -> set[str]:

@@ -12,8 +12,9 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Decoder
+from mimsuite.data.label_texts import class_ids, is_label
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
-from mimsuite.data.shards.scan import LABEL_EXTENSION, PAYLOAD_EXTENSIONS, label_id, label_text
+from mimsuite.data.shards.scan import LABEL_EXTENSIONS, PAYLOAD_EXTENSIONS, label_id, label_text
 from mimsuite.data.source import Source
 from mimsuite.data.stores import OpenShard, Shard
 from mimsuite.errors import DataError
@@ -44,7 +45,9 @@ class TarSource(Source):
         shards: that hold samples of the split.
         headers: of their indexes.
         key_split: the key prefix that selects samples; None: all of them.
+        classes: names of the labels; None: labels are ids, or there are none.
         verify: ``crc`` compares every member read with its checksum, ``size`` does not.
+        tar_labels: class id of all samples of each shard that have no label of their own.
     """
 
     def __init__(
@@ -58,18 +61,25 @@ class TarSource(Source):
         classes: list[str] | None,
         decoder: Decoder,
         verify: str,
+        tar_labels: list[int] | None = None,
     ) -> None:
-        samples = [h.samples if key_split is None else h.splits[key_split] for h in headers]
+        other = class_ids(name for header in headers for name in header.label_names).other
+        stored = any(name in LABEL_EXTENSIONS for header in headers for name in header.extensions)
+        self.key_split, self.decoder = key_split, decoder
         super().__init__(
             name=name,
             split=split,
-            classes=classes,
-            counts=np.array(samples, dtype=np.int64),
-            labelled=any(LABEL_EXTENSION in header.extensions for header in headers),
+            classes=None if other else classes,
+            counts=np.array([self._count(header) for header in headers], dtype=np.int64),
+            labelled=tar_labels is not None or (stored and other is None),
             decoder=decoder,
         )
         self.shards, self.headers = shards, headers
-        self.key_split, self.verify = key_split, verify
+        self.verify, self.tar_labels = verify, tar_labels
+        for header in headers:
+            self.unused.add_json(header.unused)  # type: ignore[arg-type]
+        if other:
+            self.unused.add(other, [name for header in headers for name in header.label_names])
         self._ids = {name: number for number, name in enumerate(classes or [])}
         self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
 
@@ -93,9 +103,12 @@ class TarSource(Source):
     def label(self, shard: int, offset: int) -> int | None:
         opened = self._open(shard)
         member = opened.labels[offset]
-        if member < 0:
+        if not self.labelled or member < 0:
+            return None if self.tar_labels is None else self.tar_labels[shard]
+        extension = opened.index.extensions[opened.index.members[member]["extension"]]
+        text = label_text(self._read_member(opened, member), extension)
+        if not is_label(text):
             return None
-        text = label_text(self._read_member(opened, member))
         label = label_id(text)
         if label is None:
             label = self._ids.get(text)
@@ -117,18 +130,27 @@ class TarSource(Source):
         if len(self._shards) >= _OPEN_AT_ONCE:
             self._shards.popitem(last=False)[1].file.close()
         index = load_tables(self.headers[shard])
-        samples = self._rows_of_split(index)
+        samples, payloads = self._samples(index)
         if len(samples) != self.counts[shard]:
             raise DataError(f"the index of shard {self.shards[shard]} counts other samples than it")
         opened = _OpenShard(
             file=self.shards[shard].open(),
             index=index,
             samples=samples,
-            payloads=_payload_members(index, self.decoder.extensions)[samples],
+            payloads=payloads,
             labels=_label_members(index)[samples],
         )
         self._shards[shard] = opened
         return opened
+
+    def _count(self, header: IndexHeader) -> int:
+        """Samples of a shard that belong to the split."""
+        return header.samples if self.key_split is None else header.splits[self.key_split]
+
+    def _samples(self, index: ShardIndex) -> tuple[np.ndarray, np.ndarray]:
+        """(samples,) the row of each sample of the split, and the member that is decoded."""
+        rows = self._rows_of_split(index)
+        return rows, _payload_members(index, self.decoder.extensions)[rows]
 
     def _rows_of_split(self, index: ShardIndex) -> np.ndarray:
         if self.key_split is None:
@@ -163,16 +185,17 @@ def _payload_members(index: ShardIndex, decoded: tuple[str, ...]) -> np.ndarray:
 def _label_members(index: ShardIndex) -> np.ndarray:
     """(samples,) the member of each sample that is its label, -1 where there is none."""
     found = np.full(len(index.keys), -1)
-    if LABEL_EXTENSION in index.extensions:
-        label = index.extensions.index(LABEL_EXTENSION)
-        rows = np.flatnonzero(index.members["extension"] == label)
-        found[index.members["sample"][rows]] = rows
+    for extension in reversed(LABEL_EXTENSIONS):
+        if extension in index.extensions:
+            label = index.extensions.index(extension)
+            rows = np.flatnonzero(index.members["extension"] == label)
+            found[index.members["sample"][rows]] = rows
     return found
 
 
 def _rank(extension: str, decoded: tuple[str, ...]) -> int:
     """What the decoder reads first; ``jpg`` before ``png``, plain ones before ``depth.png``."""
-    if extension == LABEL_EXTENSION:
+    if extension in LABEL_EXTENSIONS:
         return _NO_PAYLOAD
     detail, _, last = extension.rpartition(".")
     known = decoded.index(last) if last in decoded else 2000 + PAYLOAD_EXTENSIONS.index(last)
