@@ -49,6 +49,7 @@ class Decoder:
     """
 
     sequences = False  # whether a folder of images may be one sample, as the frames of a video
+    clouds = False  # whether text and h5 files may be samples: their content tells
 
     def __init__(
         self, channels: Channels = "rgb", max_pixels: int = 64_000_000, *, fast: bool = True
