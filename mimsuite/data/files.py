@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,8 +113,18 @@ def folder_splits(root: Path, known: tuple[str, ...]) -> dict[str, Path]:
     return {splits.split_of(folder.name) or folder.name: folder for folder in full}
 
 
-def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSource:
+def open_folder(
+    root: Path,
+    split: str,
+    decoder: Decoder,
+    name: str,
+    files_in: Callable[[Path], list[str]] | None = None,
+) -> FileSource:
     """A folder of images; a sub-folder is a class unless images lie beside it.
+
+    Args:
+        files_in: the sorted paths of samples below a folder; None: files with the extensions of
+            the decoder.
 
     Raises:
         UserError: no such split.
@@ -124,9 +134,10 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     parts = folder_splits(root, known)
     split = splits.choose(name, split, parts)
     # All splits are listed: ids must mean the same in every split, also where one lacks a class.
-    found = {part: sorted(walk(folder, known)) for part, folder in (parts or {split: root}).items()}
+    files_in = files_in or (lambda folder: sorted(walk(folder, known)))
+    found = {part: files_in(folder) for part, folder in (parts or {split: root}).items()}
     top, paths = parts.get(split, root), found[split]
-    unused = _unused_files(top, known)
+    unused = unused_files(top, set(paths))
     if not paths:
         looked_for = ", ".join(f".{extension}" for extension in known)
         kind = "image " if "jpg" in known else ""
@@ -143,12 +154,12 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     return source
 
 
-def _unused_files(top: Path, known: tuple[str, ...]) -> Unused:
-    """Files below a folder that are no samples, by their ending."""
+def unused_files(top: Path, used: Collection[str]) -> Unused:
+    """Files below a folder that are not used, by their ending."""
     unused = Unused()
     for path in sorted(walk(top)):
         ending = ending_of(path)
-        if ending not in known and path.rpartition("/")[2].lower() not in _LITTER:
+        if path not in used and path.rpartition("/")[2].lower() not in _LITTER:
             unused.add(f".{ending} files" if ending else "files without an ending", [path])
     return unused
 

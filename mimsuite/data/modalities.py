@@ -108,6 +108,7 @@ class Undecoded(Decoder):
     def __init__(self, modality: Modality) -> None:
         super().__init__("native")
         self.modality = modality
+        self.clouds = modality.name == "points"
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -157,7 +158,10 @@ POINTS = register(
     Modality(
         "points",
         stored=("npy",),
-        packable=("npz", "ply", "pcd", "xyz", "obj", "off", "stl"),
+        packable=(
+            *("npz", "ply", "pcd", "xyz", "pts", "asc", "las", "laz"),
+            *("obj", "off", "stl", "glb"),
+        ),
         formats="mimsuite.formats.points",
         decoder="mimsuite.data.point_decode:PointDecoder",
         views="mimsuite.data.point_views:PointViews",

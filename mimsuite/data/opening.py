@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 from mimsuite.data import embedded_sets
+from mimsuite.data.cloud_folders import cloud_splits, open_clouds
+from mimsuite.data.cloud_h5 import H5_EXTENSIONS
 from mimsuite.data.decode import IMAGE_EXTENSIONS, Channels, Decoder, extensions
 from mimsuite.data.files import (
     LIST_EXTENSIONS,
@@ -63,12 +65,14 @@ def open_source(
         decoder = training_decoder(modality, channels, max_pixels)
     if spec.startswith(_EMBEDDED):
         return embedded_sets.open_embedded(spec.removeprefix(_EMBEDDED), split, decoder, verify)
-    path = _existing(spec)
+    path = _existing(spec, decoder.clouds)
     if path is None:
         return open_shards(spec, split, decoder, verify, spec, cache=cache)
-    if path.is_dir() and not holds_shards(path):
+    if decoder.clouds and _holds_cloud_files(path):
+        source: Source = open_clouds(path, split, decoder, spec)
+    elif path.is_dir() and not holds_shards(path):
         frames = open_frames(path, split, decoder, spec) if decoder.sequences else None
-        source: Source = frames or open_folder(path, split, decoder, spec)
+        source = frames or open_folder(path, split, decoder, spec)
     elif path.suffix in LIST_EXTENSIONS:
         source = open_list(path, split, decoder, spec)
     else:
@@ -89,9 +93,11 @@ def source_splits(
     """
     if spec.startswith(_EMBEDDED):
         return sorted(embedded_sets.splits_of(spec.removeprefix(_EMBEDDED)))
-    path = _existing(spec)
+    path = _existing(spec, decoder is not None and decoder.clouds)
     if path is None:
         found = shard_splits(spec)
+    elif decoder is not None and decoder.clouds and _holds_cloud_files(path):
+        found = cloud_splits(path, decoder)
     elif path.is_dir() and not holds_shards(path):
         known = decoder.extensions if decoder else extensions(channels)
         pictures = decoder is not None and decoder.sequences
@@ -120,7 +126,11 @@ def _refuse_other_modality(spec: str, modality: str) -> None:
         raise UserError(f"{spec} holds {manifest.modality} samples, wanted here is {modality}")
 
 
-def _existing(spec: str) -> Path | None:
+def _holds_cloud_files(path: Path) -> bool:
+    return path.suffix in H5_EXTENSIONS or (path.is_dir() and not holds_shards(path))
+
+
+def _existing(spec: str, clouds: bool) -> Path | None:
     """The folder or file that a source names; None for a pattern of shards, or remote ones.
 
     Raises:
@@ -135,7 +145,11 @@ def _existing(spec: str) -> Path | None:
             raise UserError(f"{spec}: wildcards are not expanded; name the folder, or a {{0..9}}")
         kind = "shard" if path.suffix == ".tar" else "folder or file"
         raise UserError(f"{spec}: there is no such {kind}")
-    if path.is_file() and path.suffix not in (*LIST_EXTENSIONS, ".tar"):
+    if path.is_file() and path.suffix not in (
+        *LIST_EXTENSIONS,
+        *(H5_EXTENSIONS if clouds else ()),
+        ".tar",
+    ):
         if path.name.endswith((".tar.gz", ".tgz")):
             raise DataError(f"{spec} is compressed: unpack it to a plain .tar")
         raise UserError(

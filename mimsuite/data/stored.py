@@ -7,10 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from mimsuite.data import embedded_sets, modalities
+from mimsuite.data.cloud_folders import holds_clouds
+from mimsuite.data.cloud_h5 import H5_EXTENSIONS
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
 from mimsuite.data.files import LIST_EXTENSIONS, FileSource, walk
-from mimsuite.data.modalities import IMAGE, Modality, Undecoded
+from mimsuite.data.modalities import IMAGE, POINTS, Modality, Undecoded
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import IndexHeader
@@ -115,7 +117,10 @@ def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
     decoder = Undecoded(_EVERYTHING)
     path = Path(spec)
     if path.is_dir() and not holds_shards(path):
-        return _count(walk(path, decoder.extensions)), None
+        files = _count(walk(path, decoder.extensions))
+        return files, POINTS.name if not files and holds_clouds(path) else None
+    if path.suffix in H5_EXTENSIONS:
+        return {}, POINTS.name
     if not spec.endswith(LIST_EXTENSIONS):
         return _shard_extensions(spec)
     counted: dict[str, int] = {}

@@ -17,7 +17,7 @@ from mimsuite.errors import CorruptSample
 MOST_POINTS = 20_000_000
 NOT_FINITE = "points that are not finite"
 MOVED = "offsets of clouds far from the origin, which are moved to their mean"
-ROUNDED = "digits of coordinates that float32 had rounded before"
+ROUNDED = "digits of coordinates, lost to float32 before"
 _MOST_PARTS = 1 << 11  # numbers that float16 holds exactly
 # Spacing of float32 at the largest coordinate, by the extent of the cloud:
 _FAR = 1e-5  # from here on a cloud is moved

@@ -237,6 +237,6 @@ def _joined(found: dict[str, np.ndarray], features: str) -> np.ndarray:
         raise CorruptSample("decode", f"{' and '.join(names)} are not (N, 3) arrays")
     for name in ("normals", "colors"):
         if name in found and found[name] is not found.get(wanted):
-            notice(f"{name} of clouds (--features {name} of data pack keeps them)")
+            notice(f"{name} of clouds, which data pack --features {name} keeps")
     parts = [found["parts"][:, None]] if "parts" in found else []
     return np.concatenate([*(found[name] for name in names), *parts], axis=1)

@@ -1,11 +1,13 @@
 """Clouds as text: numbers in rows, maybe below a line that names the columns.
 
-Numbers stand between blanks, tabs, commas or semicolons; with the latter they may have decimal
-commas. A header is ``X Y Z R G B Nx Ny Nz``, maybe behind ``//`` or ``#``; a first line of one whole
-number counts the points (``.pts``). Columns without names are told by what is in them: three of
-length 1 are normals, three in 0 ... 1 or whole in 0 ... 255 are colours, and a whole number last,
-behind normals, is a part's, as in ShapeNetPart. Any other column is a measure (intensity, time):
-it is left out and noticed.
+Numbers stand between blanks, tabs, commas or semicolons, maybe with decimal commas. A header is
+``X Y Z R G B Nx Ny Nz``, maybe behind ``//`` or ``#``. A first line of one whole number counts the
+points (``.pts``).
+
+Columns without a name are known by their content: three of length 1 are normals, three in 0 ... 1,
+or whole in 0 ... 255, are colours, and whole numbers in the last column, right behind normals, are
+parts, as in ShapeNetPart. Any other column (intensity, time) is left out and noticed. In particular
+a fourth column is a part only where a header calls it ``part`` or ``label``.
 """
 
 from __future__ import annotations
