@@ -172,6 +172,8 @@ def pack(
     facts = packed.as_json()
     for damage in packed.damaged:
         output.warn(f"left out {damage}")
+    for line in packed.unused.lines():
+        output.warn(f"not used: {line}")
     if json:
         output.print_json(facts)
         return

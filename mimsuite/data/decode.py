@@ -60,6 +60,8 @@ class Decoder:
 
     sequences = False  # whether a folder of images may be one sample, as the frames of a video
     in_place = False  # whether a local file is read by seeking, and not loaded whole
+    # Modules that know further ways in which such samples lie on a disk; see `layouts`.
+    layouts: tuple[str, ...] = ("mimsuite.data.tables", "mimsuite.data.idx")
 
     def __init__(
         self, channels: Channels = "rgb", max_pixels: int = 64_000_000, *, fast: bool = True

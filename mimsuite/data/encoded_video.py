@@ -46,6 +46,7 @@ class VideoDecoder(Decoder):
 
     sequences = True
     in_place = True
+    layouts = ()
 
     def __init__(self, channels: str = "rgb", max_pixels: int = 64_000_000) -> None:
         if channels != "rgb":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,18 @@ def folder_splits(root: Path, known: tuple[str, ...]) -> dict[str, Path]:
     return {splits.split_of(folder.name) or folder.name: folder for folder in full}
 
 
-def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSource:
+def open_folder(
+    root: Path,
+    split: str,
+    decoder: Decoder,
+    name: str,
+    files_in: Callable[[Path], list[str]] | None = None,
+) -> FileSource:
     """A folder of images; a sub-folder is a class unless images lie beside it.
+
+    Args:
+        files_in: the sorted paths of samples below a folder; None: files with the extensions of
+            the decoder.
 
     Raises:
         UserError: no such split.
@@ -147,9 +158,10 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     split = splits.choose(name, split, parts)
     # All splits are listed: ids must mean the same in every split, also where one lacks a class.
     tops = parts or {split: root}
-    found = {part: _samples(folder, known) for part, folder in tops.items()}
+    files_in = files_in or partial(_samples, known)
+    found = {part: files_in(folder) for part, folder in tops.items()}
     top, paths = parts.get(split, root), found[split]
-    unused = _unused_files(top, decoder, set(paths))
+    unused = unused_files(top, set(paths), decoder.channels if _are_images(known) else None)
     if not paths:
         looked_for = ", ".join(f".{extension}" for extension in known)
         kind = "image " if _are_images(known) else ""
@@ -161,7 +173,7 @@ def open_folder(root: Path, split: str, decoder: Decoder, name: str) -> FileSour
     return source
 
 
-def _samples(folder: Path, known: tuple[str, ...]) -> list[str]:
+def _samples(known: tuple[str, ...], folder: Path) -> list[str]:
     """Files with a known ending; where no file has one, those without any that are images."""
     paths = sorted(walk(folder, known))
     if paths or not _are_images(known):
@@ -200,16 +212,20 @@ def class_listing(paths: list[str], every: Iterable[list[str]]) -> Listing:
     return Listing(paths, [ids[_first(path)] for path in paths], classes)
 
 
-def _unused_files(top: Path, decoder: Decoder, used: set[str]) -> Unused:
-    """Files below a folder that are no samples, by their ending."""
-    unused, runs, known = Unused(), list[str](), decoder.extensions
+def unused_files(top: Path, used: Collection[str], channels: str | None = None) -> Unused:
+    """Files below a folder that are not used, by their ending.
+
+    Args:
+        channels: of images, whose lines say what would read them.
+    """
+    unused, runs = Unused(), list[str]()
     for path in sorted(walk(top, runs=runs)):
         ending = ending_of(path)
-        litter = path.rpartition("/")[2].lower() in _LITTER
-        if ending not in known and path not in used and not litter:
-            mend = mend_of(ending, decoder.channels) if _are_images(known) else ""
-            what = f".{ending} files" if ending else "files without an ending"
-            unused.add(f"{what}, {mend}" if mend else what, [path])
+        if path in used or path.rpartition("/")[2].lower() in _LITTER:
+            continue
+        mend = mend_of(ending, channels) if channels else ""
+        what = f".{ending} files" if ending else "files without an ending"
+        unused.add(f"{what}, {mend}" if mend else what, [path])
     unused.add("run directories of this suite", runs)
     return unused
 

@@ -40,6 +40,8 @@ class GridDecoder(Decoder):
         max_pixels: grids of more voxels are refused.
     """
 
+    layouts = ()
+
     def __init__(self, channels: Channels = "native", max_pixels: int = 64_000_000) -> None:
         super().__init__("native", max_pixels)
 

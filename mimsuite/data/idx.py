@@ -10,7 +10,7 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,17 @@ class IdxSource(Source):
         return found if self.labelled else np.full(len(self), -1)
 
 
-def idx_splits(folder: Path) -> dict[str, dict[str, Path]]:
+def speaks_of(path: Path) -> bool:
+    """Whether a folder holds IDX files of images."""
+    return bool(_files(path))
+
+
+def splits_in(path: Path, decoder: Decoder) -> Collection[str] | None:
+    """Its splits; None where it holds no IDX files."""
+    return set(_files(path)) or None
+
+
+def _files(folder: Path) -> dict[str, dict[str, Path]]:
     """Split -> its ``images`` and maybe ``labels`` file; empty where the folder holds no IDX."""
     found: dict[str, dict[str, Path]] = {}
     if not folder.is_dir():
@@ -76,14 +86,14 @@ def idx_splits(folder: Path) -> dict[str, dict[str, Path]]:
     return {split: files for split, files in found.items() if "images" in files}
 
 
-def open_idx(folder: Path, split: str, decoder: Decoder, name: str) -> IdxSource:
+def open_set(folder: Path, split: str, decoder: Decoder, name: str) -> IdxSource:
     """A split of a folder of IDX files.
 
     Raises:
         UserError: no such split.
         DataError: a file is damaged, or images and labels differ in number.
     """
-    known = idx_splits(folder)
+    known = _files(folder)
     split = splits.choose(name, split, known)
     files = known[split]
     images = read_idx(files["images"])

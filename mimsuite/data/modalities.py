@@ -34,6 +34,8 @@ class Modality:
         tile: (width, height) in pixels of its pictures on a contact sheet.
         corruptions: module with ``CORRUPTIONS``; None: there are none.
         in_place: whether local files are read by seeking; else they are loaded whole.
+        layouts: modules that know further ways in which its samples lie on a disk; see
+            :mod:`mimsuite.data.layouts`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Modality:
     tile: tuple[int, int] = (96, 96)
     corruptions: str | None = None
     in_place: bool = False
+    layouts: tuple[str, ...] = ()
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -112,6 +115,7 @@ class Undecoded(Decoder):
     def __init__(self, modality: Modality) -> None:
         super().__init__("native")
         self.modality, self.in_place = modality, modality.in_place
+        self.layouts = modality.layouts
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -144,6 +148,7 @@ IMAGE = register(
         decoder="mimsuite.data.decode:Decoder",
         views="mimsuite.data.image_views:ImageViews",
         corruptions="mimsuite.data.corrupt_images",
+        layouts=Decoder.layouts,
     )
 )
 VIDEO = register(
@@ -162,12 +167,16 @@ POINTS = register(
     Modality(
         "points",
         stored=("npy",),
-        packable=("npz", "ply", "pcd", "xyz", "obj", "off", "stl"),
+        packable=(
+            *("npz", "ply", "pcd", "xyz", "pts", "asc", "las", "laz"),
+            *("obj", "off", "stl", "glb"),
+        ),
         formats="mimsuite.formats.points",
         decoder="mimsuite.data.point_decode:PointDecoder",
         views="mimsuite.data.point_views:PointViews",
         tile=(128, 128),
         corruptions="mimsuite.data.corrupt_points",
+        layouts=("mimsuite.data.cloud_folders",),
     )
 )
 GRIDS = register(

@@ -10,15 +10,14 @@ from mimsuite.data import embedded_sets, splits
 from mimsuite.data.decode import Channels, Decoder, extensions
 from mimsuite.data.files import FileSource, ending_of, folder_splits, open_file, open_folder
 from mimsuite.data.frame_folders import open_frames
-from mimsuite.data.idx import idx_splits, open_idx
 from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
+from mimsuite.data.layouts import layout_of
 from mimsuite.data.lists import LIST_EXTENSIONS, list_splits, open_list
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
 from mimsuite.data.shards.names import places_of, refuse_compressed
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.stores import ShardCache, Url
-from mimsuite.data.tables import open_tables, table_files
 from mimsuite.data.zipped import open_zip, zip_splits
 from mimsuite.errors import UserError
 
@@ -69,10 +68,8 @@ def open_source(
     path = _existing(spec)
     if path is None:
         return open_shards(spec, split, decoder, verify, spec, cache=cache)
-    if table_files(path):
-        source: Source = open_tables(path, split, decoder, spec)
-    elif idx_splits(path):
-        source = open_idx(path, split, decoder, spec)
+    if layout := layout_of(path, decoder):
+        source: Source = layout.open_set(path, split, decoder, spec)
     elif path.is_dir() and not holds_shards(path):
         frames = open_frames(path, split, decoder, spec) if decoder.sequences else None
         source = frames or open_folder(path, split, decoder, spec)
@@ -107,10 +104,8 @@ def source_splits(
     path = _existing(spec)
     if path is None:
         found = shard_splits(spec)
-    elif tables := table_files(path):
-        found = set(tables)
-    elif idx_files := idx_splits(path):
-        found = set(idx_files)
+    elif layout := layout_of(path, decoder or Decoder(channels)):
+        found = set(layout.splits_in(path, decoder or Decoder(channels)) or ())
     elif path.is_dir() and not holds_shards(path):
         known = decoder.extensions if decoder else extensions(channels)
         pictures = decoder is not None and decoder.sequences

@@ -21,6 +21,7 @@ from mimsuite.data.shards import Manifest, build_index
 from mimsuite.data.shards.manifest import ShardEntry, entry_of
 from mimsuite.data.source import Source
 from mimsuite.data.stored import only_modality, open_stored, stored_splits
+from mimsuite.data.unused import Unused, noticing
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import key_of, keyed_rng
 
@@ -96,12 +97,14 @@ class Packed:
         shards: in order.
         damaged: samples left out since they are corrupt.
         kept: shards that an interrupted run had finished.
+        unused: what the source holds, and what was dropped of its samples, but is not stored.
     """
 
     modality: str
     shards: list[ShardEntry] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
     kept: int = 0
+    unused: Unused = field(default_factory=Unused)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -111,6 +114,7 @@ class Packed:
             "bytes": sum(entry.bytes for entry in self.shards),
             "damaged": [vars(item) for item in self.damaged],
             "kept": self.kept,
+            "unused": self.unused.as_json(),
         }
 
 
@@ -189,6 +193,8 @@ def pack(
     except DataError:
         place.discard_empty()
         raise
+    for source in sources:
+        result.unused.update(source.unused)
     if not result.shards:
         place.discard_empty()
         named = (
@@ -241,6 +247,8 @@ def _write_all(
     for job in jobs:
         found = kept.get(job.name) or next(written)
         result.damaged += count.add(found.damaged)
+        for item in found.unused:
+            result.unused.add(item["what"], item["first"], count=item["count"])
         if found.entry is not None:
             result.shards.append(found.entry)
     return result
@@ -283,6 +291,7 @@ def _write(job: _Job) -> Finished:
     from webdataset import TarWriter
 
     damaged: list[Damage] = []
+    unused = Unused()
     extensions: set[str] = set()
     coder = codec(job.modality, job.options.seconds)
     path = job.place.path(job.name)
@@ -294,10 +303,13 @@ def _write(job: _Job) -> Finished:
                 for position, key in zip(job.positions, job.keys, strict=True):
                     address = job.source.locate(int(position))
                     try:
-                        members = _members(job, coder, address)
+                        with noticing() as noticed:
+                            members = _members(job, coder, address)
                     except CorruptSample as fault:
                         damaged.append(job.source.damage(*address, fault))
                     else:
+                        for what in noticed:
+                            unused.add(what, [job.source.key(*address)])
                         tar.write({"__key__": key, **members})
                         extensions.update(members)
                     advance()
@@ -307,7 +319,8 @@ def _write(job: _Job) -> Finished:
         if extensions:
             temporary.replace(path)
             entry = entry_of(path, build_index(path).samples)
-        return job.place.record(job.name, Finished(entry, sorted(extensions), damaged))
+        finished = Finished(entry, sorted(extensions), damaged, unused.as_json())
+        return job.place.record(job.name, finished)
     except OSError as fault:
         raise UserError(f"cannot write {path}: {fault.strerror or fault}") from None
     finally:

@@ -26,16 +26,18 @@ from mimsuite.files import write_atomic
 PACK_FILE = "pack.json"
 _FOLDER = ".pack"
 _PLAN = "plan"
-_VERSION = 1  # of the bytes that a plan gives: a change of the encoders must change it
+_VERSION = 2  # of the bytes that a plan gives: a change of the encoders must change it
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is written; ``entry`` is None where none of its samples could be read."""
+    """A shard that is written; ``entry`` is None where none of its samples could be read, and
+    ``unused`` is what was dropped of its samples, as :meth:`Unused.as_json`."""
 
     entry: ShardEntry | None
     extensions: list[str]
     damaged: list[Damage]
+    unused: list[dict[str, Any]]
 
 
 def plan_of(sources: list[Source], modality: str, options: dict[str, Any]) -> str:
@@ -104,6 +106,7 @@ class Workplace:
             "entry": finished.entry and finished.entry.model_dump(),
             "extensions": finished.extensions,
             "damaged": [vars(item) for item in finished.damaged],
+            "unused": finished.unused,
         }
         write_atomic(self._record(name), json.dumps(content))
         return finished
@@ -118,7 +121,8 @@ class Workplace:
                 and sha256_of(self.path(name)) == entry.sha256
             )
             damaged = [Damage(**item) for item in content["damaged"]]
-            return Finished(entry, content["extensions"], damaged) if whole else None
+            done = Finished(entry, content["extensions"], damaged, content["unused"])
+            return done if whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

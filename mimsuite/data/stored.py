@@ -10,7 +10,7 @@ from mimsuite.data import embedded_sets, modalities
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
 from mimsuite.data.files import FileSource, walk
-from mimsuite.data.idx import idx_splits
+from mimsuite.data.layouts import speaks_of
 from mimsuite.data.modalities import IMAGE, Modality, Undecoded
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
@@ -19,7 +19,6 @@ from mimsuite.data.shards.names import expand, places_of, shard_files
 from mimsuite.data.source import Source
 from mimsuite.data.splits import split_of
 from mimsuite.data.stores import Url
-from mimsuite.data.tables import table_files
 from mimsuite.errors import DataError, UserError
 from mimsuite.formats.arrays import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
 
@@ -116,9 +115,9 @@ def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
     """Files by extension, and the modality that ``index.json`` declares."""
     decoder = Undecoded(_EVERYTHING)
     path = Path(spec)
-    if table_files(path) or idx_splits(path):
-        parts = [open_source(spec, split) for split in source_splits(spec)]
-        return {"jpg": sum(map(len, parts))}, None
+    for name in modalities.names():
+        if speaks_of(path, modalities.get(name).layouts):
+            return {}, name
     if path.is_dir() and not holds_shards(path):
         return _count(walk(path, decoder.extensions)), None
     if path.is_dir() or is_remote(spec) or path.suffix == ".tar" or not path.exists():

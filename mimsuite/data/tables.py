@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
+from mimsuite.data.decode import Decoder
 from mimsuite.data.files import walk
 from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
 from mimsuite.data.label_texts import class_ids, is_label
@@ -116,6 +117,16 @@ class TableSource(Source):
 # --- which files ---
 
 
+def speaks_of(path: Path) -> bool:
+    """Whether a path is a table, or a folder of them."""
+    return bool(table_files(path))
+
+
+def splits_in(path: Path, decoder: Decoder) -> Collection[str] | None:
+    """Its splits; None where it is no set of tables."""
+    return set(table_files(path)) or None
+
+
 def table_files(path: Path) -> dict[str, list[Path]]:
     """Tables by split that a file or folder holds; empty where it is no set of tables."""
     if path.is_file():
@@ -147,7 +158,7 @@ def _saved(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def open_tables(path: Path, split: str, decoder: Decoder, name: str) -> TableSource:
+def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource:
     """The pictures of a split, with the labels of a class column.
 
     Raises:

@@ -6,6 +6,7 @@ the process; its OFF reader takes a file that was cut off.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +15,8 @@ import numpy as np
 from mimsuite.errors import CorruptSample
 
 MOST_CORNERS = 50_000_000  # of all triangles of a mesh
+_OFF = re.compile(rb"(C|N|CN)?OFF(?=\d|$)")
+_LONGEST_COMMENT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class Mesh:
     triangles: np.ndarray
 
 
-def read_obj(data: bytes) -> Mesh:
+Found = Mesh | dict[str, np.ndarray]  # a surface, or ``points`` (V, 3) that no face joins
+
+
+def read_obj(data: bytes) -> Found:
     """The ``v`` and ``f`` lines of an OBJ file; polygons become fans of triangles.
 
     Raises:
@@ -51,17 +57,27 @@ def read_obj(data: bytes) -> Mesh:
     return _checked(vertices, triangles)
 
 
-def read_off(data: bytes) -> Mesh:
-    """An OFF file, also where the counts follow ``OFF`` without a space, as in ModelNet.
+def is_off(data: bytes) -> bool:
+    """Whether the first word of a text, behind comments, is ``OFF`` or a kind of it."""
+    for line in data[:_LONGEST_COMMENT].splitlines():
+        if words := line.split(b"#")[0].split():
+            return bool(_OFF.match(words[0]))
+    return False
+
+
+def read_off(data: bytes) -> Found:
+    """An OFF file, also where the counts follow ``OFF`` without a space, as in ModelNet, and where
+    all stands on one line.
 
     Raises:
         CorruptSample: kind ``decode``, ``truncated`` or ``too-large``.
     """
     lines = [line.split(b"#")[0].split() for line in data.splitlines()]
     rows = [row for row in lines if row]
-    head, keyword, rest = rows[0][0].partition(b"OFF")
-    if not keyword or head not in (b"", b"C", b"N", b"CN"):
+    match = _OFF.match(rows[0][0]) if rows else None
+    if not match:
         raise CorruptSample("decode", "no OFF file")
+    rest = rows[0][0][match.end() :]
     rows[0] = [rest, *rows[0][1:]] if rest else rows[0][1:]
     rows = [row for row in rows if row]
     try:
@@ -69,9 +85,7 @@ def read_off(data: bytes) -> Mesh:
         if min(vertex_count, face_count) < 0:
             raise ValueError
         if 1 + vertex_count + face_count > len(rows):
-            raise CorruptSample(
-                "truncated", f"{len(rows) - 1} of {vertex_count + face_count} rows are there"
-            )
+            rows = _rows_of_one_line(rows, vertex_count, face_count)
         vertices = [[float(word) for word in row[:3]] for row in rows[1 : 1 + vertex_count]]
         triangles: list[tuple[int, int, int]] = []
         for row in rows[1 + vertex_count : 1 + vertex_count + face_count]:
@@ -84,8 +98,23 @@ def read_off(data: bytes) -> Mesh:
     return _checked(vertices, triangles)
 
 
+def _rows_of_one_line(rows: list[list[bytes]], vertices: int, faces: int) -> list[list[bytes]]:
+    """Rows as they should be, of plain OFF numbers that are broken into lines anyhow."""
+    words = [word for row in rows for word in row]
+    found, at = [words[:3]], 3
+    for number in range(vertices + faces):
+        if at >= len(words):
+            raise CorruptSample("truncated", f"{number} of {vertices + faces} rows are there")
+        length = 3 if number < vertices else 1 + int(words[at])
+        found.append(words[at : at + length])
+        at += max(length, 1)
+    if at != len(words):
+        raise CorruptSample("truncated", f"{len(words)} of {at} numbers are there")
+    return found
+
+
 def sample_surface(mesh: Mesh, count: int, seed: int, *, normals: bool = False) -> np.ndarray:
-    """(count, 3) float32 points, uniform by area; (count, 6) with the normals of their triangles.
+    """(count, 3) float64 points, uniform by area; (count, 6) with the normals of their triangles.
 
     Args:
         seed: 31 bits; the same seed gives the same points.
@@ -105,7 +134,7 @@ def sample_surface(mesh: Mesh, count: int, seed: int, *, normals: bool = False) 
     library.utility.random.seed(seed)
     cloud = surface.sample_points_uniformly(count, use_triangle_normal=normals)
     columns = [np.asarray(cloud.points)] + ([np.asarray(cloud.normals)] if normals else [])
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    return np.concatenate(columns, axis=1)
 
 
 def _joined_lines(data: bytes) -> list[bytes]:
@@ -127,16 +156,15 @@ def _fan(corners: list[int]) -> list[tuple[int, int, int]]:
     return [(corners[0], second, third) for second, third in pairwise(corners[1:])]
 
 
-def _checked(vertices: list[list[float]], triangles: list[tuple[int, int, int]]) -> Mesh:
+def _checked(vertices: list[list[float]], triangles: list[tuple[int, int, int]]) -> Found:
     if 3 * len(triangles) > MOST_CORNERS:
         raise CorruptSample("too-large", f"{len(triangles)} triangles")
-    if not triangles:
-        raise CorruptSample("decode", "a mesh without faces")
     try:
-        mesh = Mesh(np.array(vertices, np.float64).reshape(-1, 3), np.array(triangles, np.int64))
+        points = np.array(vertices, np.float64).reshape(-1, 3)
+        corners = np.array(triangles, np.int64)
     except (ValueError, OverflowError):
         raise CorruptSample("decode", "a vertex without three coordinates") from None
-    return check_mesh(mesh)
+    return check_mesh(Mesh(points, corners)) if triangles else {"points": points}
 
 
 def check_mesh(mesh: Mesh) -> Mesh:

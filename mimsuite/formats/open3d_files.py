@@ -1,4 +1,4 @@
-"""PLY, PCD and STL through Open3D.
+"""PLY, PCD, STL and GLB through Open3D.
 
 Its readers answer a file that was cut off with a cloud of zeros or of what was in memory, so the
 counts of the header are compared with the size first, and with what was read after.
@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from mimsuite.data.unused import notice
 from mimsuite.errors import CorruptSample, UserError
+from mimsuite.formats.cloud_rows import MOST_POINTS
 from mimsuite.formats.meshes import MOST_CORNERS, Mesh, check_mesh
 
-MOST_POINTS = 20_000_000
 _LONGEST_HEADER = 1 << 16
+_USED = {
+    *("x", "y", "z", "nx", "ny", "nz", "normal_x", "normal_y", "normal_z"),
+    *("red", "green", "blue", "rgb", "rgba", "_"),
+}
 _BYTES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
     **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
@@ -63,6 +68,7 @@ def read_pcd(data: bytes) -> dict[str, np.ndarray]:
     except ValueError:
         raise CorruptSample("decode", "a damaged PCD header") from None
     _limit(count, MOST_POINTS)
+    _notice_other("fields of PCD points", header.get("FIELDS", "").split())
     if header["DATA"] == "ascii" and (have := len(body.split())) < count * columns:
         raise CorruptSample("truncated", f"{have} of {count * columns} numbers are there")
     return _cloud(data, ".pcd", count)
@@ -78,6 +84,21 @@ def read_stl(data: bytes) -> Mesh:
     if len(data) < 84 + 50 * count:
         raise CorruptSample("truncated", f"{len(data)} of {84 + 50 * count} bytes are there")
     return _mesh(data, ".stl", 0, count)
+
+
+def read_glb(data: bytes) -> Mesh:
+    """A binary glTF file: all of its meshes where its scene puts them; raises as above."""
+    claimed = int.from_bytes(data[8:12], "little")
+    if len(data) < claimed:
+        raise CorruptSample("truncated", f"{len(data)} of {claimed} bytes are there")
+    library = open3d()
+    with _file(data, ".glb") as path:
+        found = library.io.read_triangle_mesh(str(path))
+    mesh = Mesh(np.asarray(found.vertices), np.asarray(found.triangles).astype(np.int64))
+    _limit(3 * len(mesh.triangles), MOST_CORNERS)
+    if not len(mesh.triangles):
+        raise CorruptSample("decode", "no triangles can be read")
+    return check_mesh(mesh)
 
 
 def is_text_stl(data: bytes) -> bool:
@@ -133,6 +154,7 @@ def _ply_counts(data: bytes) -> dict[str, int]:
     counts: dict[str, int] = {}
     shortest: dict[str, int] = {}  # bytes a row, with lists empty
     words_of: dict[str, int] = {}
+    names: list[tuple[str, str]] = []
     text, element = True, ""
     try:
         for line in data[:end].splitlines():
@@ -143,6 +165,7 @@ def _ply_counts(data: bytes) -> dict[str, int]:
                 element, counts[words[1]] = words[1], int(words[2])
                 shortest[element] = words_of[element] = 0
             elif words[:1] == ["property"]:
+                names.append((element, words[-1]))
                 shortest[element] += _BYTES[words[2 if words[1] == "list" else 1]]
                 words_of[element] += 1
     except (ValueError, KeyError, IndexError):
@@ -158,7 +181,14 @@ def _ply_counts(data: bytes) -> dict[str, int]:
         raise CorruptSample(
             "truncated", f"{have} of {need} {'numbers' if text else 'bytes'} are there"
         )
+    _notice_other("properties of PLY points", [name for of, name in names if of == "vertex"])
     return counts
+
+
+def _notice_other(what: str, names: list[str]) -> None:
+    """Name the columns that are neither coordinates, normals nor colours."""
+    if other := [name for name in names if name.lower() not in _USED]:
+        notice(f"{what}: {', '.join(other)}")
 
 
 def _pcd_header(data: bytes) -> tuple[dict[str, str], bytes]:

@@ -159,7 +159,6 @@ def test_clouds_of_numbers(furniture: dict[str, np.ndarray]) -> None:
         b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 4\n",
         b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 0 1 2\n",
         b"v 0 0 0\nv 1 0 0\nv 0 1 nan\nf 1 2 3\n",
-        b"v 0 0 0\nv 1 0 0\nv 0 1 0\n",
         b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n",
         b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n4 0 1 2\n",
         b"OFF\n999999999999 1 0\n0 0 0\n",

@@ -59,7 +59,7 @@ def test_a_modality_is_registered_once() -> None:
     with pytest.raises(UserError, match=r"Did you mean grids\?"):
         modalities.get("grid")
     assert modalities.training_decoder("image", "gray", 99).channel_count == 1
-    assert modalities.training_decoder("points", "native", 99).extensions == ("npy",)
+    assert modalities.training_decoder("points", "native", 99).extensions[0] == "npy"
 
 
 @pytest.mark.parametrize(
