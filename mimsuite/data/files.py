@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.strings import StringTable
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError, UserError
+from mimsuite.paths import expand_path
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers
+_FROM_ELSEWHERE = re.compile(r"~\w*/|\$\{?\w+\}?/", re.ASCII)  # ~/a.jpg, $DATA/a.jpg
 _PATH_COLUMNS = ("path", "file", "filename", "image")
 
 
@@ -234,6 +237,10 @@ class _Row:
     path: str
     label: str = ""
     split: str = ""
+
+    def __post_init__(self) -> None:
+        if _FROM_ELSEWHERE.match(self.path):
+            object.__setattr__(self, "path", expand_path(self.path))
 
 
 def _rows(file: Path) -> list[_Row]:
