@@ -67,6 +67,6 @@ def _refuse_windows(text: str) -> None:
     else:
         there = (
             f"inside WSL it begins with {below}/, and its parts are parted by / (the shell takes "
-            f"backslashes away)"
+            f"backslashes away); a name that begins so is written ./{text}"
         )
     raise UserError(f"{text} is a Windows path; {there}")
