@@ -57,8 +57,8 @@ def passing_signals_on(children: Sequence[subprocess.Popen[Any]]) -> Iterator[Ca
                 # A terminal that has gone is a reason to save and end.
                 child.send_signal(signal.SIGTERM if number == _HANGUP else number)
 
-    # One that is ignored stays so: nohup.
-    numbers = [n for n in _STOPS if signal.getsignal(n) is not signal.SIG_IGN]
+    # nohup: a hang-up that is ignored stays so.
+    numbers = [n for n in _STOPS if n != _HANGUP or signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield lambda: came[0]

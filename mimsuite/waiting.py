@@ -6,14 +6,13 @@ also speaks while the main thread is inside native code. Torch-free.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
 
 _log = logging.getLogger(__name__)
 
@@ -22,46 +21,41 @@ LONGEST_SECONDS = 300.0
 _LOOK_SECONDS = 0.5  # between two looks of the thread
 
 
-@dataclass
-class Wait:
-    """One wait under way.
-
-    Attributes:
-        whom: what is waited for, or a function that says it when it is asked; an empty text: there
-            is nothing to say now.
-        begun: on the monotonic clock.
-        told: seconds after which it is told next.
-        long: called once, by the watching thread, when the wait has lasted for some looks.
-    """
-
-    whom: str | Callable[[], str]
-    long: Callable[[], None] | None = None
-    begun: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=lambda: FIRST_SECONDS)
-
-
-_waits: dict[int, Wait] = {}
-_numbers = itertools.count()
+_waits: set[waiting] = set()
 _watcher: threading.Thread | None = None
 
 
-@contextmanager
-def waiting(
-    whom: str | Callable[[], str], long: Callable[[], None] | None = None
-) -> Iterator[None]:
+class waiting:  # noqa: N801  (used as a statement)
     """While the block lasts, say after a while, and again at growing intervals, whom it waits for.
 
+    A class and not a generator: it stands around every vote of a training step.
+
     Args:
-        whom, long: see :class:`Wait`.
+        whom: what is waited for, or a function that says it when it is asked; an empty text: there
+            is nothing to say now.
+        long: called once, by the watching thread, when the wait has lasted for a look.
     """
-    number = next(_numbers)
-    _waits[number] = Wait(whom, long)
-    if _watcher is None:
-        _start()
-    try:
-        yield
-    finally:
-        _waits.pop(number, None)  # gone already in a fork
+
+    __slots__ = ("begun", "long", "told", "whom")
+
+    def __init__(
+        self, whom: str | Callable[[], str], long: Callable[[], None] | None = None
+    ) -> None:
+        self.whom, self.long = whom, long
+        self.begun, self.told = time.monotonic(), FIRST_SECONDS
+
+    def __enter__(self) -> None:
+        _waits.add(self)
+        if _watcher is None:
+            _start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _waits.discard(self)  # gone already in a fork
 
 
 def _start() -> None:
@@ -74,13 +68,13 @@ def _watch() -> None:
     while True:
         time.sleep(_LOOK_SECONDS)
         now = time.monotonic()
-        for wait in list(_waits.values()):
+        for wait in list(_waits):
             # What cannot be said must not end the thread: the next wait may be another's.
             with suppress(Exception):
                 _look(wait, now - wait.begun)
 
 
-def _look(wait: Wait, seconds: float) -> None:
+def _look(wait: waiting, seconds: float) -> None:
     if wait.long is not None and seconds >= _LOOK_SECONDS:
         ask, wait.long = wait.long, None
         ask()

@@ -39,7 +39,7 @@ def test_a_wait_is_told_again_and_again_until_it_ends(quick, caplog):
 
 
 def test_intervals_grow_up_to_a_limit(caplog):
-    wait = module.Wait("X")
+    wait = module.waiting("X")
     for seconds in range(0, 3000, 5):
         module._look(wait, seconds)
     told = [int(line.split("(")[1].split()[0]) for line in caplog.messages]
@@ -67,7 +67,7 @@ def test_short_waits_are_silent_and_cheap(caplog):
             pass
     assert time.perf_counter() - begun < 1.0  # 0.1 ms each would not be noticed in a step
     assert caplog.messages == []
-    assert module._waits == {}
+    assert module._waits == set()
 
 
 def test_a_fork_watches_its_own_waits(quick):

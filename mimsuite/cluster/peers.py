@@ -128,7 +128,7 @@ class Group(Peers):
             self._patient = _gloo(max(patience, timedelta(seconds=_PATIENCE_SECONDS)))
         _set_timeout(patience)
         self._store = dist.distributed_c10d._get_default_store()
-        self._doing = "start"
+        self._doing, self._round = "start", 0
 
     def replicate(
         self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
@@ -225,19 +225,19 @@ class Group(Peers):
                 raise
             raise PeerError(self._who()) from error
 
-    @contextmanager
-    def _together(self, doing: str) -> Iterator[None]:
+    def _together(self, doing: str) -> waiting:
         """Around what all ranks do at the same point: who keeps the others waiting is named."""
         self._doing = doing
-        number = next(_rounds)
-        with waiting(lambda: self._late(number), lambda: self._waits_in(number)):
-            yield
+        self._round = next(_rounds)
+        return waiting(self._late, self._waits)
 
-    def _waits_in(self, number: int) -> None:
-        self._store.set(f"waits/{self.rank}", str(number))
+    def _waits(self) -> None:
+        """Let the others know that this rank waits, and in which round."""
+        self._store.set(f"waits/{self.rank}", str(self._round))
 
-    def _late(self, number: int) -> str:
+    def _late(self) -> str:
         """The ranks that do not wait in the same round; empty where a lower rank says it."""
+        number = self._round
         here = {self.rank}
         for rank in range(self.world):
             key = f"waits/{rank}"
