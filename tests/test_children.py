@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mimsuite.children import passing_signals_on, start_child
+
 ROOT = Path(__file__).parents[1]
 PRETRAIN = (
     "pretrain", "image/mae-tiny-fashion", "--smoke", "schedule.epochs=900", "data.workers=2",
@@ -73,11 +75,11 @@ def procs(out: Path) -> subprocess.Popen:
     return start("-m", "mimsuite", *PRETRAIN, "--out", str(out), "--procs", "2")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-@pytest.mark.parametrize("begin", [demo, procs])
+@pytest.mark.parametrize(
+    ("begin", "number"),
+    [(demo, signal.SIGTERM), (demo, signal.SIGKILL), (procs, signal.SIGKILL)],
+)
 def test_no_child_is_left(begin, number, tmp_path):
-    if begin is procs and number in (signal.SIGTERM, signal.SIGINT):
-        pytest.skip("tests/cluster stops ranks so")
     out = tmp_path / "run"
     parent = begin(out)
     metrics = out / "metrics.jsonl"
@@ -114,17 +116,26 @@ def test_a_decoding_child_ends_with_a_killed_parent():
             os.kill(pid, signal.SIGKILL)
 
 
-def test_nohup_keeps_a_run_alive(tmp_path):
-    """An ignored SIGHUP stays ignored."""
-    code = """
-        import signal, subprocess, sys, time
-        from mimsuite.children import passing_signals_on, start_child
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        words = [sys.executable, "-c", "import time; time.sleep(1)"]
-        children = []
+@pytest.mark.parametrize(
+    ("number", "ignored", "code"),
+    [
+        (signal.SIGINT, False, -signal.SIGINT),
+        (signal.SIGHUP, False, -signal.SIGTERM),  # a terminal that has gone: save and end
+        (signal.SIGUSR1, False, -signal.SIGUSR1),
+        (signal.SIGHUP, True, 0),  # nohup
+    ],
+)
+def test_signals_are_passed_on(number, ignored, code):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    program = "import signal, time; signal.signal(2, signal.SIG_DFL); print(); time.sleep(1.5)"
+    try:
+        children: list[subprocess.Popen] = []
         with passing_signals_on(children) as signalled:
-            children.append(start_child(words))
-            signal.raise_signal(signal.SIGHUP)
-            sys.exit(children[0].wait() or signalled())
-    """
-    assert start("-c", textwrap.dedent(code)).wait(timeout=30) == 0
+            children.append(start_child([sys.executable, "-c", program], stdout=subprocess.PIPE))
+            assert children[0].stdout is not None
+            children[0].stdout.readline()
+            signal.raise_signal(number)
+            assert children[0].wait(timeout=30) == code
+            assert signalled() == (0 if ignored else number)
+    finally:
+        signal.signal(signal.SIGHUP, before)
