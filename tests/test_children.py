@@ -87,7 +87,10 @@ def test_no_child_is_left(begin, number, tmp_path):
     below = descendants(parent.pid)
     assert len(below) >= 3  # a run and its two loader processes, at least
     parent.send_signal(number)
-    parent.wait(timeout=30)
+    try:
+        parent.wait(timeout=30)
+    finally:
+        parent.kill()  # its children follow
     assert wait_until(lambda: not any(map(is_alive, below)), 15)
     assert (out / "PREEMPTED").exists()  # the run itself was told, and has saved
     if begin is demo and number != signal.SIGKILL:
