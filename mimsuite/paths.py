@@ -59,7 +59,7 @@ def _refuse_windows(text: str) -> None:
     if text.startswith("\\\\"):
         raise UserError(f"{text} is a network path of Windows: mount it, and give its folder here")
     drive = _DRIVE.fullmatch(text)
-    if drive is None or (len(text) > 2 and not re.match(r"[\w\\/.~ ]", drive[3])):
+    if drive is None or (len(text) > 2 and not re.match(r"[\w\\/.~]", drive[3])):
         return
     below = f"/mnt/{drive[1].lower()}"
     if drive[2]:
