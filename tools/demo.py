@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mimsuite.children import passing_signals_on, start_child
+
 RECIPE = "image/mae-tiny-fashion"
 DATA = "embedded:fashion-mnist"
 FEW = 20  # labels a class: what the fine-tuning recipe takes
@@ -125,15 +127,19 @@ def mimsuite(*words: object, capture: bool = False) -> str:
     """Show a command and run it; ends the demo where it fails."""
     command = [str(word) for word in words]
     say(f"\n$ mimsuite {shlex.join(command)}")
-    done = subprocess.run(
-        [sys.executable, "-m", "mimsuite", *command],
-        stdout=subprocess.PIPE if capture else None,
-        text=True,
-    )
-    if done.returncode:
-        say(f"error: that command ended with exit code {done.returncode}")
-        raise SystemExit(done.returncode)
-    return done.stdout or ""
+    children: list[subprocess.Popen[str]] = []
+    with passing_signals_on(children) as signalled:
+        program = [sys.executable, "-m", "mimsuite", *command]
+        stdout = subprocess.PIPE if capture else None
+        children.append(start_child(program, stdout=stdout, text=True))
+        answer, _ = children[0].communicate()
+    code = children[0].returncode
+    if signalled():
+        raise SystemExit(128 + signalled())
+    if code:
+        say(f"error: that command ended with exit code {code}")
+        raise SystemExit(code)
+    return answer or ""
 
 
 def asked(*words: object) -> dict[str, Any]:

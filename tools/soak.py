@@ -29,6 +29,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from safetensors.numpy import load_file
 
+from mimsuite.children import follow_parent
 from mimsuite.cli.main import main as mimsuite
 from mimsuite.cluster.port import free_port
 from mimsuite.train import checkpoint
@@ -135,11 +136,13 @@ def start(out: Path, ranks: int) -> list[int]:
 
 
 def fork(out: Path, rank: int, ranks: int, port: int) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
+        follow_parent(parent, signal.SIGKILL)
         sink = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(sink, 1)
         os.dup2(sink, 2)

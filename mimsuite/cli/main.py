@@ -20,8 +20,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mimsuite import __version__
+from mimsuite.children import follow_parent
 from mimsuite.cli import output
-from mimsuite.cli.options import DebugOption, Invocation, PluginOption
+from mimsuite.cli.options import DebugOption, Invocation, PluginOption, expand_paths
 from mimsuite.errors import MimsuiteError, Preempted, UserError
 
 
@@ -111,7 +112,7 @@ def load_command(name: str) -> Any:
         if isinstance(target, typer.Typer)
         else _click_command(target, name)
     )
-    _accept_global_options(command)
+    _prepare(command)
     return command
 
 
@@ -126,11 +127,13 @@ def _click_command(function: Any, name: str) -> Any:
     return typer.main.get_command(app)
 
 
-def _accept_global_options(command: Any) -> None:
+def _prepare(command: Any) -> None:
+    """What all commands, and those below them, have in common."""
     commands = getattr(command, "commands", {})
     for inner in commands.values():
-        _accept_global_options(inner)
+        _prepare(inner)
     if not commands:
+        expand_paths(command)
         taken = {parameter.name for parameter in command.params}
         for parameter in _click_command(_global_options, "").params:
             if parameter.name not in taken:
@@ -189,6 +192,7 @@ def _run(words: list[str]) -> int:
     # Threads that wait should sleep: spinning ones slow a shared machine down by an order of
     # magnitude, and win nothing on a free one. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    follow_parent()
     log = logging.getLogger("mimsuite")
     log.handlers = [output.WarningLog()]
     invocation = Invocation(words)

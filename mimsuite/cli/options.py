@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mimsuite.errors import Preempted, UserError
+from mimsuite.paths import expand_path
 
 
 @dataclass
@@ -101,6 +104,36 @@ ProcsOption = Annotated[
 GpusOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Run on N CUDA devices of this machine.")
 ]
+
+
+# Words by which the help says that a text is a path, or a source, which may be one.
+_PATH_WORDS = {"SRC", "RUN", "CKPT", "FILE", "FILES", "FOLDER", "DIR", "PATH", "SHARDS"}
+_PATH_NAMES = {"init_from", "resume"}
+
+
+def expand_paths(command: Any) -> None:
+    """Let every parameter of a command that takes a path expand it, also after ``--out=``."""
+    for parameter in command.params:
+        words = set(re.findall("[A-Z]+", parameter.metavar or ""))
+        is_path = bool(words & _PATH_WORDS) or parameter.name in _PATH_NAMES
+        parameter.callback = partial(_expand, parameter.callback, is_path)
+
+
+def _expand(
+    callback: Callable[..., Any] | None, is_path: bool, context: Any, parameter: Any, value: Any
+) -> Any:
+    value = _expanded(value, is_path)
+    return value if callback is None else callback(context, parameter, value)
+
+
+def _expanded(value: Any, is_path: bool) -> Any:
+    if isinstance(value, Path):
+        return Path(expand_path(str(value)))
+    if isinstance(value, str) and is_path:
+        return expand_path(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_expanded(one, is_path) for one in value)
+    return value
 
 
 @contextmanager

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from types import FrameType
 
+from mimsuite.children import passing_signals_on, start_child
+from mimsuite.cluster.place import has_peers
 from mimsuite.cluster.port import free_port
 from mimsuite.errors import UserError
 
 _GRACE = 5.0  # seconds that the others have after one has failed
 _GRACE_SAVED = 60.0  # after one has saved and stopped: they have saved the same, and tidy up
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def launch(words: Sequence[str], count: int) -> int:
@@ -28,7 +28,7 @@ def launch(words: Sequence[str], count: int) -> int:
     Raises:
         UserError: this process is one of several already.
     """
-    if "RANK" in os.environ:
+    if has_peers():
         raise UserError("--procs starts processes by itself: leave it out under torchrun or srun")
     shared = {
         "WORLD_SIZE": str(count),
@@ -40,32 +40,12 @@ def launch(words: Sequence[str], count: int) -> int:
         ),
     }
     ranks: list[subprocess.Popen[bytes]] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in ranks:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    try:
+    with passing_signals_on(ranks):
         for rank in range(count):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # A group of its own: Ctrl-C reaches it through us, once.
-            ranks.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "mimsuite", *words],
-                    env={**os.environ, **shared, **own},
-                    start_new_session=True,
-                )
-            )
+            program = [sys.executable, "-m", "mimsuite", *words]
+            ranks.append(start_child(program, env={**os.environ, **shared, **own}))
         return _wait(ranks)
-    finally:
-        for process in ranks:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:

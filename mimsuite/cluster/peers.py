@@ -7,7 +7,10 @@ or gloo); votes and texts through a gloo group of their own, so that a GPU is ne
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +24,13 @@ from torch.distributed.nn.functional import all_gather, all_reduce
 from mimsuite.cluster.place import Place
 from mimsuite.cluster.replica import Copied, Replica, Sharded
 from mimsuite.errors import MimsuiteError
+from mimsuite.waiting import waiting
 
 _START_SECONDS = 600  # importing and building takes ranks very different times
 _PATIENCE_SECONDS = 3600  # while one rank works for all: a slow disk must not end a run
 _STORE_SECONDS = 5  # for a word with the store, when something is wrong already
+_LOOK_SECONDS = 0.1  # between two looks at who has come
+_rounds = itertools.count(1)  # of what ranks do together, numbered alike on all of them
 
 
 class Peers:
@@ -117,75 +123,77 @@ class Group(Peers):
         self.rank, self.world, self.device = place.rank, place.world, device
         self.seconds = seconds
         patience = timedelta(seconds=seconds)
-        self._control = _gloo(patience)
-        self._patient = _gloo(max(patience, timedelta(seconds=_PATIENCE_SECONDS)))
+        with waiting("the other ranks, to connect with them"):
+            self._control = _gloo(patience)
+            self._patient = _gloo(max(patience, timedelta(seconds=_PATIENCE_SECONDS)))
         _set_timeout(patience)
         self._store = dist.distributed_c10d._get_default_store()
-        self._doing = "start"
+        self._doing, self._round = "start", 0
 
     def replicate(
         self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
     ) -> Replica:
-        if parallel == "fsdp":
-            return Sharded(method, units, self.device)
-        return Copied(method, self.device)
+        with self._together("start of the model"):
+            if parallel == "fsdp":
+                return Sharded(method, units, self.device)
+            return Copied(method, self.device)
 
     def mean(self, values: Tensor) -> Tensor:
-        self._doing = "mean of the loss"
-        dist.all_reduce(values, op=dist.ReduceOp.SUM)
+        with self._together("mean of the loss"):
+            dist.all_reduce(values, op=dist.ReduceOp.SUM)
         return values / self.world
 
     def gather(self, tensor: Tensor) -> Tensor:
-        self._doing = "all-gather"
-        return torch.cat(all_gather(tensor.contiguous()))
+        with self._together("all-gather"):
+            return torch.cat(all_gather(tensor.contiguous()))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        self._doing = "sum"
-        return all_reduce(tensor.contiguous())
+        with self._together("sum"):
+            return all_reduce(tensor.contiguous())
 
     def rows(self, tensor: Tensor) -> Tensor | None:
         counts = [int(text) for text in self.texts(str(len(tensor)))]
-        self._doing = "gathering of rows"
         padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         found = [torch.empty_like(padded) for _ in counts] if self.first else None
-        dist.gather(padded, found, group=self._control)
+        with self._together("gathering of rows"):
+            dist.gather(padded, found, group=self._control)
         if found is None:
             return None
         return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        self._doing = "vote"
         votes = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
+        with self._together("vote"):
+            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
         self._doing = "step"  # what follows a vote, with the reductions of its gradients
         return tuple(bool(vote) for vote in votes)
 
     def texts(self, text: str, *, patient: bool = False) -> list[str]:
         group = self._patient if patient else self._control
-        self._doing = "wait for another rank" if patient else "gathering of texts"
         data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else None
         data = torch.zeros(0, dtype=torch.uint8) if data is None else data
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
-        dist.all_gather(sizes, torch.tensor([len(data)]), group=group)
-        longest = max(int(size) for size in sizes)
-        if longest == 0:
-            return [""] * self.world
-        padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: len(data)] = data
-        found = [torch.zeros_like(padded) for _ in range(self.world)]
-        dist.all_gather(found, padded, group=group)
+        with self._together("wait for another rank" if patient else "gathering of texts"):
+            dist.all_gather(sizes, torch.tensor([len(data)]), group=group)
+            longest = max(int(size) for size in sizes)
+            if longest == 0:
+                return [""] * self.world
+            padded = torch.zeros(longest, dtype=torch.uint8)
+            padded[: len(data)] = data
+            found = [torch.zeros_like(padded) for _ in range(self.world)]
+            dist.all_gather(found, padded, group=group)
         pairs = zip(found, sizes, strict=True)
         return [one[: int(size)].numpy().tobytes().decode() for one, size in pairs]
 
     def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         gathered: list[dict[str, Tensor]] = [{} for _ in range(self.world)]
-        self._doing = "gathering of generator states"
-        for name, tensor in sorted(tensors.items()):
-            found = [torch.empty_like(tensor, device="cpu") for _ in range(self.world)]
-            dist.all_gather(found, tensor.cpu().contiguous(), group=self._control)
-            for rank, one in enumerate(found):
-                gathered[rank][name] = one
+        with self._together("gathering of generator states"):
+            for name, tensor in sorted(tensors.items()):
+                found = [torch.empty_like(tensor, device="cpu") for _ in range(self.world)]
+                dist.all_gather(found, tensor.cpu().contiguous(), group=self._control)
+                for rank, one in enumerate(found):
+                    gathered[rank][name] = one
         return gathered
 
     def on_first(self, work: Callable[[], None]) -> None:
@@ -217,6 +225,33 @@ class Group(Peers):
                 raise
             raise PeerError(self._who()) from error
 
+    def _together(self, doing: str) -> waiting:
+        """Around what all ranks do at the same point: who keeps the others waiting is named."""
+        self._doing = doing
+        self._round = next(_rounds)
+        return waiting(self._late, self._waits)
+
+    def _waits(self) -> None:
+        """Let the others know that this rank waits, and in which round."""
+        self._store.set(f"waits/{self.rank}", str(self._round))
+
+    def _late(self) -> str:
+        """The ranks that do not wait in the same round; empty where a lower rank says it."""
+        number = self._round
+        here = {self.rank}
+        for rank in range(self.world):
+            key = f"waits/{rank}"
+            if (
+                rank != self.rank
+                and self._store.check([key])
+                and (int(self._store.get(key)) == number)
+            ):
+                here.add(rank)
+        if min(here) < self.rank:
+            return ""
+        late = [rank for rank in range(self.world) if rank not in here]
+        return f"{_ranks(late)} in the {self._doing}" if late else f"the network: the {self._doing}"
+
     def _who(self) -> str:
         """Which ranks are furthest behind, by what they last told the store."""
         seen: dict[int, tuple[int, float]] = {}
@@ -241,11 +276,14 @@ class Group(Peers):
         )
 
 
-def join(place: Place, device: torch.device, seconds: float) -> Peers:
+def join(
+    place: Place, device: torch.device, seconds: float, stopped: Callable[[], None] = lambda: None
+) -> Peers:
     """The peers of a run; processes that have met before stay connected.
 
     Args:
         seconds: how long a rank waits for the others in a step.
+        stopped: raises where the process is to end; asked while others are waited for.
 
     Raises:
         PeerError: not all ranks came.
@@ -253,7 +291,7 @@ def join(place: Place, device: torch.device, seconds: float) -> Peers:
     if place.world == 1:
         return ALONE
     if not dist.is_initialized():
-        _meet(place, device)
+        _meet(place, device, stopped)
     return Group(place, device, seconds)
 
 
@@ -262,26 +300,104 @@ def met() -> bool:
     return dist.is_initialized()
 
 
-def _meet(place: Place, device: torch.device) -> None:
+def _meet(place: Place, device: torch.device, stopped: Callable[[], None]) -> None:
     """Connect the processes, once for all that they will train."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group(
-            backend,
-            init_method=f"tcp://{place.address}:{place.port}",
-            rank=place.rank,
-            world_size=place.world,
-            timeout=timedelta(seconds=_START_SECONDS),
-        )
-    except (RuntimeError, ValueError) as error:
+        store = _await_all(place, stopped)
+        with waiting("the other ranks, to connect with them"):
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("group", store),
+                rank=place.rank,
+                world_size=place.world,
+                timeout=timedelta(seconds=_START_SECONDS),
+            )
+    except (RuntimeError, ValueError, OSError) as error:
         first = str(error).splitlines()[0]
         raise PeerError(
             f"rank {place.rank} of {place.world} found no peers at {place.address}:{place.port} "
             f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
         ) from None
     atexit.register(dist.destroy_process_group)
+
+
+def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
+    """The store of the ranks, once all have come to it.
+
+    Waits in Python and not in torch, which would be deaf to signals and could not say who lacks.
+    """
+    until = time.monotonic() + _START_SECONDS
+    # torchrun's agent has a store there already.
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = place.rank == 0 and not agent
+    if not serves:
+        _await_server(place, until, stopped)
+    store: dist.Store = dist.TCPStore(
+        place.address,
+        place.port,
+        place.world,
+        is_master=serves,
+        timeout=timedelta(seconds=_START_SECONDS),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    if agent:  # the store outlives a restart of the ranks
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    store.set(f"here/{place.rank}", "")
+    store.add("here", 1)
+
+    def missing() -> list[int]:
+        return [rank for rank in range(place.world) if not store.check([f"here/{rank}"])]
+
+    with waiting(lambda: "" if place.rank else f"{_ranks(missing())} of {place.world}"):
+        while store.add("here", 0) < place.world:
+            stopped()
+            if time.monotonic() > until:
+                raise RuntimeError(f"{_ranks(missing())} did not come in {_START_SECONDS} s")
+            time.sleep(_LOOK_SECONDS)
+    return store
+
+
+def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> None:
+    """Until somebody listens where rank 0 is to be found.
+
+    Raises:
+        OSError: nobody did.
+    """
+    fault = ""
+    with waiting(lambda: f"rank 0 at {place.address}:{place.port}{fault}"):
+        while True:
+            stopped()
+            try:
+                socket.create_connection((place.address, place.port), timeout=2).close()
+                return
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise
+                fault = f" ({error.strerror or error})"
+            time.sleep(_LOOK_SECONDS)
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    """``rank 2, 3, 5-9``."""
+    spans: list[tuple[int, int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    parts = [
+        f"{first}"
+        if first == last
+        else f"{first}, {last}"
+        if last == first + 1
+        else f"{first}-{last}"
+        for first, last in spans
+    ]
+    return f"rank {', '.join(parts)}"
 
 
 def _gloo(patience: timedelta) -> dist.ProcessGroup:

@@ -1,24 +1,40 @@
 """Where a process stands among its peers, as the launcher's environment says.
 
-Three sources, the first that is there counts, and it counts whole: torchrun's variables, a SLURM
-step, or nothing (a single process). A group of variables that is there only in part is an error:
-guessing the rest would start a run that waits for ever.
+The sources, in this order; the first that is there counts, and it counts whole:
+
+1. ``RANK``, ``WORLD_SIZE`` ...: torchrun, Kubernetes' PyTorchJob, a wrapper of one's own.
+2. An MPI launcher, mpirun or mpiexec: ``OMPI_COMM_WORLD_*``, ``MV2_COMM_WORLD_*``, ``PMI_*``.
+3. A SLURM step, started by srun.
+4. Nothing: a single process.
+
+Variables that are there only in part are an error: guessing the rest would start a run that waits
+for ever, or several runs that overwrite each other.
 
 Torch-free: it is read before torch is imported.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from mimsuite.errors import UserError
+from mimsuite.waiting import waiting
 
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID")
+_log = logging.getLogger(__name__)
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+# Steps that srun did not start: salloc's interactive one, the batch script, logins to a node.
+_INTERACTIVE, _BATCH, _EXTERN = 0xFFFF_FFFA, 0xFFFF_FFFB, 0xFFFF_FFFC
 _FIRST_PORT, _PORTS = 20_000, 20_000  # a job's own port, from its number
 
 
@@ -30,7 +46,9 @@ class Place:
         rank: from 0, of ``world`` processes.
         local_rank: its number on this machine, and so its device.
         address, port: where rank 0 waits for the others; unused by a single process.
-        launcher: ``torchrun`` (or what sets the same variables), ``SLURM``, or "" for none.
+        launcher: ``torchrun`` (or what sets the same variables), ``SLURM``, ``MPI``, or "" for
+            none.
+        rule: by which ``local_rank`` was found, where no variable says it.
     """
 
     rank: int = 0
@@ -39,43 +57,38 @@ class Place:
     address: str = ""
     port: int = 0
     launcher: str = ""
+    rule: str = ""
+
+
+class _Mpi(NamedTuple):
+    """Variables of an MPI launcher."""
+
+    name: str
+    rank: str
+    world: str
+    local_rank: str
+
+
+_MPI = (
+    _Mpi("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    _Mpi("MVAPICH", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+    _Mpi("MPI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),  # MPICH, Intel MPI
+)
 
 
 def find_place(environment: Mapping[str, str] | None = None) -> Place:
-    """The place that the launcher gave this process.
+    """The place that the launcher gave this process, for work that peers share.
 
     Raises:
-        UserError: variables are missing or no numbers, or a SLURM job was not started by srun.
+        UserError: variables are missing or no numbers, or the process is alone in a SLURM job of
+            several tasks or nodes.
     """
     environment = os.environ if environment is None else environment
-    # MASTER_* alone say nothing of peers: users export them once for all.
-    if any(name in environment for name in _TORCHRUN[:3]):
-        _require(environment, _TORCHRUN, "torchrun")
-        return Place(
-            rank=_number(environment, "RANK"),
-            world=_number(environment, "WORLD_SIZE"),
-            local_rank=_number(environment, "LOCAL_RANK"),
-            address=environment["MASTER_ADDR"],
-            port=_number(environment, "MASTER_PORT"),
-            launcher="torchrun",
-        )
-    tasks = _number(environment, "SLURM_NTASKS", 1)
-    if tasks > 1 and "SLURM_STEP_ID" not in environment:
-        raise UserError(
-            f"this SLURM job has {tasks} tasks, but this process is none of them: start it with "
-            f"srun, as in `srun mimsuite pretrain RECIPE`"
-        )
-    if tasks > 1:
-        _require(environment, _SLURM, "SLURM")
-        return Place(
-            rank=_number(environment, "SLURM_PROCID"),
-            world=tasks,
-            local_rank=_number(environment, "SLURM_LOCALID"),
-            address=environment.get("MASTER_ADDR") or _first_host(environment),
-            port=_slurm_port(environment),
-            launcher="SLURM",
-        )
-    return Place()
+    place = _given(environment)
+    if place is not None and place.world > 1:
+        return place
+    _look_for_idle_tasks(environment, started=place is not None)
+    return place or Place()
 
 
 def require_single_process() -> None:
@@ -84,11 +97,203 @@ def require_single_process() -> None:
     Raises:
         UserError: the launcher gave this process peers.
     """
-    place = find_place()
-    if place.world > 1:
+    place = _given(os.environ)
+    if place is not None and place.world > 1:
+        once = f"`srun -N1 -n1 {_command()}`" if place.launcher == "SLURM" else f"`{_command()}`"
         raise UserError(
-            f"started as one of {place.world} processes, but this command runs on one: start one"
+            f"started as one of {place.world} processes by {place.launcher}, but this command is "
+            f"the work of one: start it once, as in {once}"
         )
+
+
+def has_peers() -> bool:
+    """Whether a launcher started this process as one of several."""
+    place = _given(os.environ)
+    return place is not None and (place.world > 1 or "RANK" in os.environ)
+
+
+def _given(environment: Mapping[str, str]) -> Place | None:
+    """The place that a launcher gave this process; None where none started it."""
+    # MASTER_* alone say nothing of peers: users export them once for all.
+    if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
+        return _of_torchrun(environment)
+    return _of_mpi(environment) or _of_slurm(environment)
+
+
+# --- torchrun, and what sets the same variables ---
+
+
+def _of_torchrun(environment: Mapping[str, str]) -> Place:
+    alone = environment.get("RANK") == "0" and environment.get("WORLD_SIZE") == "1"
+    _require(environment, _TORCHRUN[:2] if alone else _TORCHRUN, "torchrun")
+    rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+    if not 0 <= rank < world:
+        raise UserError(f"RANK={rank} is none of WORLD_SIZE={world}, which are numbered from 0")
+    local_rank, rule = _local_rank(environment, rank, world)
+    return Place(
+        rank=rank,
+        world=world,
+        local_rank=local_rank,
+        address=environment.get("MASTER_ADDR", ""),
+        port=_number(environment, "MASTER_PORT"),
+        launcher="torchrun",
+        rule=rule,
+    )
+
+
+def _local_rank(environment: Mapping[str, str], rank: int, world: int) -> tuple[int, str]:
+    """This process's number on its machine, and the rule that says so.
+
+    Raises:
+        UserError: several rules could hold.
+    """
+    if environment.get("LOCAL_RANK"):
+        return _number(environment, "LOCAL_RANK"), ""
+    if world == 1:
+        return 0, "0, the only process"
+    if "1" in (environment.get("LOCAL_WORLD_SIZE"), environment.get("PET_NPROC_PER_NODE")):
+        return 0, "0, one process a machine"
+    for names in _MPI:
+        if environment.get(names.rank) == str(rank) and environment.get(names.local_rank):
+            return _number(environment, names.local_rank), f"{names.local_rank}"
+    if environment.get("SLURM_PROCID") == str(rank) and environment.get("SLURM_LOCALID"):
+        return _number(environment, "SLURM_LOCALID"), "SLURM_LOCALID"
+    if "KUBERNETES_SERVICE_HOST" in environment:
+        return 0, "0, one process a pod, as PyTorchJob starts them"
+    raise UserError(
+        "RANK and WORLD_SIZE are set but not LOCAL_RANK, this process's number on its machine: set "
+        "LOCAL_RANK=0 where each machine runs one process, LOCAL_RANK=$OMPI_COMM_WORLD_LOCAL_RANK "
+        "in a script that mpirun starts"
+    )
+
+
+# --- MPI -----------------------------------------------------------------------------------------
+
+
+def _of_mpi(environment: Mapping[str, str]) -> Place | None:
+    """None: no MPI launcher, or srun, which sets the variables of one for its own tasks."""
+    for names in _MPI:
+        world, rank = environment.get(names.world), environment.get(names.rank)
+        if world is None and rank is None:
+            continue
+        if rank == environment.get("SLURM_PROCID") and world == _step_tasks(environment):
+            return None
+        _require(environment, (names.rank, names.world), names.name)
+        return _of_mpi_rank(environment, names)
+    if environment.get("PMIX_RANK") and not _is_step(environment):
+        raise UserError(
+            "an MPI launcher started this process (PMIX_RANK is set), but does not say of how "
+            "many: set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each process"
+        )
+    return None
+
+
+def _of_mpi_rank(environment: Mapping[str, str], names: _Mpi) -> Place:
+    world = _number(environment, names.world)
+    if world > 1:
+        where = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+        if where:
+            raise UserError(
+                f"{names.name} started this process as one of {world}, but {' and '.join(where)} "
+                f"do not say where they meet: `export MASTER_ADDR=HOST MASTER_PORT=29500` before "
+                f"(Open MPI: also `mpirun -x MASTER_ADDR -x MASTER_PORT`), HOST being the machine "
+                f"of rank 0; on one machine `--procs {world}` needs no mpirun"
+            )
+        _require(environment, (names.rank, names.world, names.local_rank), names.name)
+    return Place(
+        rank=_number(environment, names.rank),
+        world=world,
+        local_rank=_number(environment, names.local_rank),
+        address=environment.get("MASTER_ADDR", ""),
+        port=_number(environment, "MASTER_PORT"),
+        launcher="MPI",
+    )
+
+
+# --- SLURM ---------------------------------------------------------------------------------------
+
+
+def _of_slurm(environment: Mapping[str, str]) -> Place | None:
+    """None: no task of srun's; so are the shells and the scripts of a job."""
+    if not _is_step(environment):
+        return None
+    # The step's own number before the job's: `srun -n1` in a job of four is one process.
+    tasks = int(_step_tasks(environment))
+    if tasks == 1:
+        return Place()
+    _require(environment, _SLURM, "SLURM")
+    rank = _number(environment, "SLURM_PROCID")
+    if not 0 <= rank < tasks:
+        raise UserError(
+            f"SLURM_PROCID={rank} is none of the step's {tasks} tasks: the variables of several "
+            f"shells are mixed; start a new one, or unset those that begin with SLURM_"
+        )
+    return Place(
+        rank=rank,
+        world=tasks,
+        local_rank=_number(environment, "SLURM_LOCALID"),
+        address=environment.get("MASTER_ADDR") or _first_host(environment),
+        port=_slurm_port(environment),
+        launcher="SLURM",
+    )
+
+
+def _is_step(environment: Mapping[str, str]) -> bool:
+    """Whether srun started this process, or one around it."""
+    return bool(environment.get("SLURM_STEP_ID")) and _number(environment, "SLURM_STEP_ID") < (
+        _INTERACTIVE
+    )
+
+
+def _step_tasks(environment: Mapping[str, str]) -> str:
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"):
+        if environment.get(name):
+            return str(_number(environment, name))
+    return "1"
+
+
+def _look_for_idle_tasks(environment: Mapping[str, str], *, started: bool) -> None:
+    """A process that is alone in a job of several tasks or nodes leaves the others idle.
+
+    Where somebody chose that, in a shell of the job, it is a warning.
+
+    Args:
+        started: a launcher started this process, and alone.
+
+    Raises:
+        UserError: in a batch script.
+    """
+    if not environment.get("SLURM_JOB_ID"):  # left over from another shell
+        return
+    tasks = _number(environment, "SLURM_NTASKS", 1)
+    nodes = _number(environment, "SLURM_NNODES", 1)
+    size = f"{tasks} tasks" if tasks > 1 else f"{nodes} nodes"
+    if started:  # by `srun -n1`, which says it; but one task cannot have several nodes
+        if nodes > 1 and _is_step(environment) and tasks == 1:
+            _warn_once(f"this step has {nodes} nodes, but one task: give srun --ntasks-per-node")
+        return
+    if max(tasks, nodes) == 1:
+        return
+    step = _number(environment, "SLURM_STEP_ID", _BATCH)
+    if step in (_INTERACTIVE, _EXTERN):
+        _warn_once(f"this SLURM job has {size}, here runs one process: `srun {_command()}` has all")
+        return
+    per_node = "" if tasks > 1 else "--ntasks-per-node=N "
+    raise UserError(
+        f"this SLURM job has {size}, but this process is none of them: start it with srun, as in "
+        f"`srun {per_node}{_command()}`, or once, `srun -N1 -n1 {_command()}`; if the variables "
+        f"are left over from another shell, `unset SLURM_JOB_ID`"
+    )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _log.warning("%s", text)
+
+
+def _command() -> str:
+    """What the user typed, in words that can be copied."""
+    return shlex.join(["mimsuite", *sys.argv[1:]])
 
 
 def _require(environment: Mapping[str, str], names: tuple[str, ...], launcher: str) -> None:
@@ -123,7 +328,8 @@ def _first_host(environment: Mapping[str, str]) -> str:
         raise UserError("SLURM names no nodes: set MASTER_ADDR to the host of the first task")
     try:
         words = ["scontrol", "show", "hostnames", nodes]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+        with waiting("an answer of scontrol"):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=30)
         if done.returncode == 0 and done.stdout.split():
             return done.stdout.split()[0]
     except (OSError, subprocess.TimeoutExpired):

@@ -21,6 +21,7 @@ from mimsuite.config.layers import COMMAND_LINE, Layer
 from mimsuite.config.sections import Positive, Section
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 DEFAULT = "default"
 
@@ -89,7 +90,7 @@ class Profile(Section):
 def profile_file() -> Path:
     """Where profiles are kept."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "mimsuite" / "slurm.yaml"
+    return Path(expand_path(base)) / "mimsuite" / "slurm.yaml"
 
 
 def load_profile(name: str | None, given: Mapping[str, Any]) -> Profile:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mimsuite.errors import MimsuiteError, UserError
+from mimsuite.waiting import waiting
 
 RECORD = "job.json"  # in each run directory: which job runs it
 GONE = "gone"  # the controller forgets jobs some minutes after their end
@@ -90,13 +91,14 @@ def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
-            words,
-            env=outside_of_jobs(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-        )
+        with waiting(f"an answer of {words[0]}"):
+            return subprocess.run(
+                words,
+                env=outside_of_jobs(os.environ),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+            )
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{words[0]}: no answer in {_PATIENCE} s: is SLURM up?") from None

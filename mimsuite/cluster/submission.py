@@ -17,6 +17,7 @@ from mimsuite.config.sections import Recipe
 from mimsuite.config.suggest import with_article
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
+from mimsuite.paths import expand_path
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
     for source in [one.source for one in recipe.data.mixture or ()] or [recipe.data.source]:
         if not source:
             faults.append("data.source: required, but not set; use --data")
-        elif not set(source) & set(":{}*?[") and not Path(source).expanduser().exists():
+        elif not set(source) & set(":{}*?[") and not Path(expand_path(source)).exists():
             faults.append(f"data.source: there is no {source}")
     return faults
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 _SUFFIXES = (".yaml", ".yml")
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def find(recipe: str | Path, beside: Path | None = None) -> RecipeFile:
         raise UserError("the recipe's name is empty. `mimsuite recipes list` shows all.")
     if text in names():
         return _of_catalog(text)
-    path = (beside or Path()) / Path(text).expanduser()
+    path = (beside or Path()) / expand_path(text)
     if path.is_file():
         return _of_path(path)
     if path.suffix in _SUFFIXES:

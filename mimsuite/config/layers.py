@@ -9,7 +9,7 @@ from typing import Any
 
 from mimsuite.config import catalog
 from mimsuite.config.catalog import RecipeFile
-from mimsuite.config.yaml import Keys, parse
+from mimsuite.config.yaml import Keys, inline, parse
 from mimsuite.errors import UserError
 
 COMMAND_LINE = "command line"
@@ -44,6 +44,18 @@ def leaves(document: Mapping[str, Any], way: Keys = ()) -> Iterator[tuple[Keys, 
             yield from leaves(value, (*way, key))
         else:
             yield (*way, key), value
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Dotted key -> its two values as text, of the keys in which two documents differ.
+
+    A key that one side lacks is ``-`` there, which is not the same as null.
+    """
+    sides = [
+        {".".join(keys): inline(value) for keys, value in leaves(side)} for side in (one, other)
+    ]
+    pairs = {key: (sides[0].get(key, "-"), sides[1].get(key, "-")) for key in sides[0] | sides[1]}
+    return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
 def read_chain(file: RecipeFile) -> Layer:

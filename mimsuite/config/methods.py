@@ -20,6 +20,7 @@ from mimsuite.config.schema import literals, sections_of
 from mimsuite.config.sections import Recipe
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
 _NOT_METHODS = {"__init__", "base", "registry"}
@@ -105,7 +106,7 @@ def register_plugin(path: str | Path) -> list[str]:
     Raises:
         UserError: not a Python file with a recipe class, or a method name that is taken.
     """
-    file = Path(path).expanduser().resolve()
+    file = Path(expand_path(str(path))).resolve()
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"--plugin {path}: expected a Python file that defines a method")
     if file in _plugins:

@@ -48,6 +48,17 @@ class Resolved:
         """The whole document as a recipe file."""
         return f"# {self.name or 'recipe'}, resolved: every key.\n{yaml.dump(self.document)}"
 
+    def changed_since(self, document: Mapping[str, Any]) -> list[str]:
+        """A line for each key that differs from an earlier document of the same run.
+
+        Keys that the earlier version did not have count where somebody set them.
+        """
+        return [
+            f"{key}: was {before}, is now {now}"
+            for key, (before, now) in layers.differing(document, self.document).items()
+            if before != "-" or self.origins.get(key, DEFAULT) != DEFAULT
+        ]
+
     def changed_yaml(self) -> str:
         """What was changed against the recipe file, as sections of a recipe file."""
         if not self.changed:

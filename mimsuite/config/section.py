@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
+
+
+def _expand(text: str) -> str:
+    try:
+        return expand_path(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+PathText = Annotated[str, AfterValidator(_expand)]  # a path, or what is written in place of one
 Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Range, Section, Size
+from mimsuite.config.section import Fraction, PathText, Positive, Range, Section, Size
 
 
 class MethodCard(NamedTuple):
@@ -61,7 +61,7 @@ class MethodSection(Section):
 class MixedSection(Section):
     """One of the sets that `data.mixture` lists."""
 
-    source: str  # as data.source
+    source: PathText  # as data.source
     split: str = "train"
     weight: Annotated[float, Field(gt=0.0)] = 1.0  # its share is weight / sum of weights
 
@@ -69,7 +69,9 @@ class MixedSection(Section):
 class DataSection(Section):
     """`data:` where samples come from and how they are streamed."""
 
-    source: str = ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
+    source: PathText = (
+        ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
+    )
     mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
     split: str = "train"
     folds: Annotated[int, Field(ge=2)] | None = None  # cut the split into so many, class by class
@@ -85,7 +87,7 @@ class DataSection(Section):
     verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
     max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
     max_bytes: Positive = 1 << 28  # refuse larger files; videos on disk are read in place, any size
-    cache: str | None = None  # folder to which remote shards are downloaded; null: parts only
+    cache: PathText | None = None  # folder to which remote shards are downloaded; null: parts only
     cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; the oldest shards make room
 
     @model_validator(mode="after")

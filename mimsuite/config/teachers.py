@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Positive, Section, Size, height_width
+from mimsuite.config.section import PathText, Positive, Section, Size, height_width
 from mimsuite.config.sections import AugmentSection
 
 RANDOM = "random"
@@ -30,7 +30,7 @@ class BaseTeacherSection(Section):
     mean: tuple[float, ...] | None = None  # of its input in [0, 1]; null: as it was trained
     std: tuple[float, ...] | None = None  # likewise
     # Folder where features are kept from epoch to epoch, of views without any random draw only
-    cache: str | None = None
+    cache: PathText | None = None
     cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; what is beyond is not kept
 
     @property
@@ -80,7 +80,7 @@ class BaseTeacherSection(Section):
 class ViTTeacherSection(BaseTeacherSection):
     """A vision transformer; its shape is written here so that recipes are checked without it."""
 
-    weights: str = ""  # its file or run; `random` stands in
+    weights: PathText = ""  # its file or run; `random` stands in
     patch_size: Positive = 16  # pixels
     width: Positive = 768
     depth: Positive = 12

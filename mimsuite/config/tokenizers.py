@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mimsuite.config.dvae import Stride
-from mimsuite.config.section import Positive, Section
+from mimsuite.config.section import PathText, Positive, Section
 
 RANDOM = "random"
 
@@ -33,7 +33,7 @@ class DalleTokenizerSection(Section):
     """
 
     kind: Literal["dalle"]
-    weights: str = ""  # file made by tools/convert_dalle.py; `random` stands in
+    weights: PathText = ""  # file made by tools/convert_dalle.py; `random` stands in
     codes: Positive = 8192
     width: Positive = 256  # channels of its first layer
     depth: Positive = 2  # blocks of each of its four groups
@@ -49,7 +49,7 @@ class DVAETokenizerSection(Section):
     """
 
     kind: Literal["dvae"]
-    weights: str = ""  # its run, checkpoint or export; `random` stands in
+    weights: PathText = ""  # its run, checkpoint or export; `random` stands in
     codes: Positive = 8192
     width: Positive = 256  # channels
     depth: Positive = 2  # residual blocks

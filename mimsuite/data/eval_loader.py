@@ -15,6 +15,7 @@ from mimsuite.data.source import Sample, Source
 from mimsuite.data.views import Views
 from mimsuite.data.workers import one_thread, worker_died
 from mimsuite.errors import DataError, MimsuiteError, UserError
+from mimsuite.waiting import waiting
 
 
 def eval_loader(
@@ -78,7 +79,8 @@ class EvalLoader:
 
     def _next(self, parts: Iterator[Part]) -> Part | None:
         try:
-            return next(parts, None)
+            with waiting("samples of the data loader"):
+                return next(parts, None)
         except RuntimeError as fault:
             if (line := worker_died(fault)) is None:
                 raise

@@ -8,6 +8,7 @@ contain the other characters.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from mimsuite.data.files import FileSource, Listing, ending_of
 from mimsuite.data.frame_folders import FrameSource
 from mimsuite.data.label_texts import ClassIds, class_ids, is_label
 from mimsuite.errors import DataError, UserError
+from mimsuite.paths import expand_path
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
+_FROM_ELSEWHERE = re.compile(r"~\w*/|\$\{?\w+\}?/", re.ASCII)  # ~/a.jpg, $DATA/a.jpg
 _LOOKED_AT = 16  # lines that are tried to find the separator and the folder
 # Names of columns in a header, the preferred first.
 _HEADER = {
@@ -241,6 +244,8 @@ def _best(file: Path, paths: dict[str, list[str]], known: tuple[str, ...]) -> tu
 
 def _found(root: Path, path: str, known: tuple[str, ...]) -> str | None:
     """The path of a file or folder that is there; an id may lack its ending."""
+    if _FROM_ELSEWHERE.match(path):
+        path = expand_path(path)
     candidates = [path]
     if path and ending_of(path) not in known:
         candidates += [f"{path}.{ending}" for ending in known]

@@ -15,6 +15,7 @@ from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
 _TEST_EVERY = 5  # samples, of which one is for testing
+LEAST = 2  # samples: one to train on, one to test
 Progress = Callable[[int, int], None]
 
 
@@ -66,7 +67,8 @@ def synthesise(
     Args:
         modality: a key of :data:`MAKERS`, or ``scenes``: rendered rooms with the class and the
             distance of every pixel; see :mod:`mimsuite.data.made.rendered_scenes`.
-        count: samples; every fifth of a class is for testing.
+        count: samples; every fifth of a class is for testing. Few samples are of few classes, so
+            that each class has some to train on and some to test.
         size: None: the modality's default.
         photos: a source of images that clips are cut from; None: the embedded drawings.
         parts: clouds whose points say which part of the object they are of; furnished rooms with
@@ -77,9 +79,11 @@ def synthesise(
 
     Raises:
         UserError: ``out`` exists and is not empty or cannot be written, an unknown modality, too
-            small a size, or photos that are no use.
+            small a size or count, or photos that are no use.
         DataError: a photo cannot be read.
     """
+    if count < LEAST:
+        raise UserError(f"--count {count} is too few: {LEAST} or more, to train on and to test")
     if modality == "scenes":
         if photos is not None or parts:
             raise UserError("--photos is for video, --parts for points and grids; this is scenes")
@@ -99,9 +103,10 @@ def synthesise(
         raise UserError(f"{out} is there already and not empty: name a new folder")
     make = maker.make if photos is None else _over_photos(modality, photos)
     written = {"train": 0, "test": 0}
+    classes = maker.classes[: count // LEAST]
     for number in range(count):
-        name = maker.classes[number % len(maker.classes)]
-        split = "test" if number // len(maker.classes) % _TEST_EVERY == 0 else "train"
+        name = classes[number % len(classes)]
+        split = "test" if number // len(classes) % _TEST_EVERY == 0 else "train"
         content = make(name, split, size, keyed_rng(seed, "synth", number))
         folder = out / split / name
         try:

@@ -24,6 +24,7 @@ from mimsuite.data.source import Source
 from mimsuite.data.views import Views, views_of
 from mimsuite.data.workers import resident_mb, start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError
+from mimsuite.waiting import waiting
 
 _PREFETCH = 2  # micro-batches that each worker prepares ahead
 _OPEN: weakref.WeakSet[TrainLoader] = weakref.WeakSet()
@@ -162,7 +163,8 @@ class TrainLoader:
     def _next_part(self) -> Part:
         assert self._parts is not None
         try:
-            return next(self._parts)
+            with waiting("samples of the data loader"):
+                return next(self._parts)
         except RuntimeError as fault:
             if (line := worker_died(fault)) is None:
                 raise

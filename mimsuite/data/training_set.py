@@ -14,6 +14,7 @@ from mimsuite.data.opening import open_source
 from mimsuite.data.source import Source
 from mimsuite.data.stores import ShardCache
 from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 
 def open_split(recipe: Recipe, split: str) -> Source:
@@ -75,5 +76,5 @@ def _open(recipe: Recipe, spec: str, split: str) -> Source:
         verify=data.verify,
         max_pixels=data.max_pixels,
         max_bytes=data.max_bytes,
-        cache=ShardCache(Path(data.cache).expanduser(), data.cache_gib) if data.cache else None,
+        cache=ShardCache(Path(expand_path(data.cache)), data.cache_gib) if data.cache else None,
     )

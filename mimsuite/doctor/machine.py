@@ -103,7 +103,8 @@ def _slurm() -> Finding:
     except UserError as error:
         return Finding("SLURM", "note", str(error), "", facts)
     if place.world > 1:
-        value = f"rank {place.rank} of {place.world}, started by {place.launcher}"
+        rule = f"; LOCAL_RANK by the rule: {place.rule}" if place.rule else ""
+        value = f"rank {place.rank} of {place.world}, started by {place.launcher}{rule}"
         return Finding("SLURM", "ok", value, facts=facts)
     if job:
         return Finding("SLURM", "ok", f"in job {job}", facts=facts)

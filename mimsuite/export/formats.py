@@ -17,6 +17,7 @@ from mimsuite.export.to_huggingface import refuse_huggingface, write_huggingface
 from mimsuite.export.to_onnx import refuse_onnx, write_onnx
 from mimsuite.export.to_timm import refuse_timm, write_timm
 from mimsuite.export.vitdet import refuse_vitdet, write_vitdet
+from mimsuite.paths import expand_path
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -
 
 def default_out(model: str | Path, name: str) -> Path:
     """Where a format goes when nobody says: into the run, else into the working directory."""
-    model = Path(model).expanduser().resolve()
+    model = Path(expand_path(str(model))).resolve()
     stem = model.name if model.is_dir() else model.stem
     suffix = FORMATS[name].suffixes[0] if FORMATS[name].suffixes else ""
     folder = model / "export" if (model / "config.yaml").is_file() else Path()
@@ -106,7 +107,7 @@ def check_out(out: str | Path, form: Format, name: str, *, force: bool) -> Path:
     Raises:
         UserError: wrong suffix, something is there already, or a folder that is not an export.
     """
-    out = Path(out).expanduser()
+    out = Path(expand_path(str(out)))
     if form.suffixes and out.is_dir():
         raise UserError(
             f"{out} is a folder: give a file, such as {out / 'model'}{form.suffixes[0]}"

@@ -21,6 +21,7 @@ from mimsuite.export.native import NativeHeader, decode_header
 from mimsuite.export.published import Published, understand
 from mimsuite.export.weights_file import WeightsFile, listed, read_weights_file
 from mimsuite.methods import build
+from mimsuite.paths import expand_path
 from mimsuite.train import checkpoint
 
 _NOT_KNOWN = "is not a run, checkpoint or known weights file"
@@ -63,7 +64,7 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
     Raises:
         UserError: nothing there, nothing usable, damage; one line that says what was found.
     """
-    path = Path(path).expanduser()
+    path = Path(expand_path(str(path)))
     if path.is_dir():
         return _of_checkpoint(path, *_checkpoint_in(path))
     if not path.exists():

@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from mimsuite.children import follow_parent
 from mimsuite.data.unused import notice, noticing
 from mimsuite.errors import CorruptSample, DataError, UserError
 from mimsuite.formats.local_file import LocalFile, Stored
+from mimsuite.waiting import waiting
 
 _PATIENCE = 4  # times the limit may pass on the clock, for a decoder that waits instead of working
 _START_SECONDS = 60  # for the imports of a fresh child, on a busy machine
@@ -95,7 +97,7 @@ class Isolated:
 
     def _start(self) -> None:
         # Not by multiprocessing: it would run the main script anew, which may be anything.
-        code = f"from {__name__} import serve; serve()"
+        code = f"from {__name__} import serve; serve({os.getpid()})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
@@ -110,7 +112,8 @@ class Isolated:
         self._process.stdin.close()
         self._process.stdout.close()
         try:
-            ready = self._from.poll(_START_SECONDS) and self._from.recv_bytes(len(_READY))
+            with waiting("the process that decodes samples, to start"):
+                ready = self._from.poll(_START_SECONDS) and self._from.recv_bytes(len(_READY))
         except (EOFError, OSError):
             ready = b""
         if ready != _READY:
@@ -138,8 +141,9 @@ def shared() -> Isolated:
     return _shared[0]
 
 
-def serve() -> None:
+def serve(parent: int) -> None:
     """What the child does: one request after the other, until the parent closes or dies."""
+    follow_parent(parent, signal.SIGKILL)
     requests = Connection(os.dup(0), writable=False)
     answers = Connection(os.dup(1), readable=False)
     answers.send_bytes(_READY)

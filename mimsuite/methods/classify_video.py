@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.section import Fraction
+from mimsuite.config.section import Fraction, PathText
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.config.video import ClipAugmentSection, ClipDataSection, VideoViTSection
 from mimsuite.methods.classify import Classifier, ClassifierSection, ClassifyRecipe
@@ -37,7 +37,7 @@ class VideoClassifierSection(ClassifierSection):
     head_dropout: Fraction = 0.0  # of what the head reads, while training
     # JSON file, a list: of each class, its number in the head of the weights that training starts
     # from, or null for a fresh row. Null here: that head is taken if it has as many classes.
-    head_rows: str | None = None
+    head_rows: PathText | None = None
 
 
 class VideoClassifyRecipe(ClassifyRecipe):

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 _KEY = "model.head_rows"
 _LONGEST = 1 << 22  # bytes of a label map
@@ -60,7 +61,7 @@ def moved(
 def read(path: str | Path) -> list[int | None]:
     """The rows that a label map names, of each class one or ``None``."""
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with open(expand_path(str(path)), "rb") as file:
             data = file.read(_LONGEST + 1)
     except OSError as fault:
         raise UserError(f"{_KEY}={path}: cannot be read: {fault.strerror}") from None

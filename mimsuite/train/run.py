@@ -85,7 +85,12 @@ def train(
     recipe = resolved.recipe
     place = find_place()
     device = choose_device(recipe.train.device, place.local_rank)
-    peers = join(place, device, recipe.train.timeout_seconds)
+
+    def stopped() -> None:
+        if stop:
+            raise Preempted(f"stopped by {stop.name} before all ranks had come: nothing was done")
+
+    peers = join(place, device, recipe.train.timeout_seconds, stopped)
     with peers.named_faults(), RunLock() as lock:
         return _train(resolved, Path(out), device, peers, lock, resume, initialise, stop, quiet)
 
@@ -138,6 +143,7 @@ def _train(
     )
     if start is not None:
         trainer.load(start)
+        notes += resolved.changed_since(start.document)
     # Everything that a wrong command could upset is behind us: only now is something written.
     run = _open_run(out, resolved, peers, resume, lock)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mimsuite.cluster import place as place_module
+from mimsuite.cluster.launch import launch
 from mimsuite.cluster.place import Place, find_place, first_of, require_single_process
 from mimsuite.errors import UserError
 
@@ -38,15 +40,18 @@ def test_each_launcher_is_understood(monkeypatch):
     assert find_place({"MASTER_ADDR": "h", "MASTER_PORT": "7"}) == Place()
 
 
-@pytest.mark.parametrize("missing", TORCHRUN)
+@pytest.mark.parametrize("missing", ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_part_of_torchruns_variables_is_an_error(missing):
     part = {name: value for name, value in TORCHRUN.items() if name != missing}
     with pytest.raises(UserError, match=f"torchrun set .* but not {missing}: set all of them"):
         find_place(part)
 
 
-def test_what_would_hang_is_refused():
+def test_what_would_hang_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/mimsuite", "features", "RUN"])
     with pytest.raises(UserError, match=r"has 8 tasks, .*: start it with srun"):
+        find_place({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "41"})
+    with pytest.raises(UserError, match=r"`srun -N1 -n1 mimsuite features RUN`"):
         find_place({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "41"})
     with pytest.raises(UserError, match=r"SLURM set .* but not SLURM_LOCALID"):
         find_place({name: value for name, value in SLURM.items() if name != "SLURM_LOCALID"})
@@ -60,6 +65,135 @@ def test_single_process_commands_refuse_peers(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="one of 4 processes"):
         require_single_process()
+
+
+# As `salloc` leaves the shell of a job of four tasks, in its interactive step.
+SALLOC = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_STEP_ID": "4294967290",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_STEP_NODELIST": "localhost",
+}
+SBATCH = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+
+
+def without(environment: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("environment", "warned"),
+    [
+        (SALLOC, "has 4 tasks, here runs one process"),
+        (without(SALLOC, "SLURM_STEP_NUM_TASKS"), "has 4 tasks"),
+        ({**SALLOC, "SLURM_STEP_ID": "4294967292"}, "has 4 tasks"),  # a login to the node
+        ({**SALLOC, "SLURM_NTASKS": "1", "SLURM_NNODES": "2"}, "has 2 nodes, here runs one"),
+        ({**SALLOC, "SLURM_STEP_ID": "3"}, ""),  # srun -n1 in a job of four
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, ""),
+        ({**SBATCH, "SLURM_NTASKS": "1"}, ""),
+        ({**SBATCH, "SLURM_NNODES": "1"}, ""),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, ""),  # of no job: left over
+        (
+            {**SBATCH, "SLURM_STEP_ID": "0", "SLURM_NTASKS": "1", "SLURM_NNODES": "2"},
+            "this step has 2 nodes, but one task: give srun --ntasks-per-node",
+        ),
+    ],
+)
+def test_one_process_of_a_slurm_job(environment, warned, caplog):
+    place_module._warn_once.cache_clear()
+    assert find_place(environment) == Place()
+    assert [warned in line for line in caplog.messages] == [True] * bool(warned)
+
+
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "4294967291"}])
+@pytest.mark.parametrize("size", [{"SLURM_NTASKS": "4"}, {"SLURM_NNODES": "2"}])
+def test_a_batch_script_of_several_tasks_or_nodes_needs_srun(step, size):
+    with pytest.raises(UserError, match=r"none of them: start it with srun, as in `srun "):
+        find_place({**SBATCH, **step, **size})
+
+
+def test_the_steps_own_number_of_tasks_counts():
+    place = find_place({**SLURM, "SLURM_STEP_NUM_TASKS": "6"})
+    assert (place.rank, place.world) == (5, 6)
+    with pytest.raises(UserError, match="SLURM_PROCID=5 is none of the step's 4 tasks"):
+        find_place({**SLURM, "SLURM_STEP_NUM_TASKS": "4"})
+
+
+@pytest.mark.parametrize(
+    ("more", "local_rank", "rule"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "1"}, 0, "the only process"),
+        ({"LOCAL_WORLD_SIZE": "1"}, 0, "one process a machine"),
+        ({"PET_NPROC_PER_NODE": "1", "KUBERNETES_SERVICE_HOST": "h"}, 0, "one process a machine"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, 0, "one process a pod"),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}, 1, "OMPI_COMM_WORLD"),
+        ({"PMI_RANK": "3", "MPI_LOCALRANKID": "2"}, 2, "MPI_LOCALRANKID"),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, 1, "SLURM_LOCALID"),
+    ],
+)
+def test_a_local_rank_that_follows_is_found(more, local_rank, rule):
+    place = find_place({**without(TORCHRUN, "LOCAL_RANK"), **more})
+    assert place.local_rank == local_rank
+    assert rule in place.rule
+
+
+@pytest.mark.parametrize("more", [{}, {"LOCAL_WORLD_SIZE": "2"}, {"OMPI_COMM_WORLD_RANK": "3"}])
+def test_a_local_rank_that_does_not_follow_is_asked_for(more):
+    with pytest.raises(UserError, match=r"not LOCAL_RANK.*: set LOCAL_RANK=0 where each machine"):
+        find_place({**without(TORCHRUN, "LOCAL_RANK"), **more})
+
+
+def test_a_rank_outside_of_the_world_is_refused():
+    with pytest.raises(UserError, match="RANK=4 is none of WORLD_SIZE=4"):
+        find_place({**TORCHRUN, "RANK": "4"})
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "local"),
+    [
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+        ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    ],
+)
+def test_mpi_launchers_are_understood_or_refused_by_name(rank, size, local):
+    mpi = {rank: "2", size: "4", local: "0"}
+    meeting = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+    assert find_place({**mpi, **meeting}) == Place(2, 4, 0, "n1", 29500, "MPI")
+    # Under SLURM, mpirun starts its own helpers by srun: theirs are not the ranks.
+    assert find_place({**SLURM, **mpi, **meeting}).launcher == "MPI"
+    # srun sets such variables for its own tasks, too.
+    assert find_place({**SLURM, rank: "5", size: "8"}).launcher == "SLURM"
+    with pytest.raises(UserError, match=r"one of 4, but MASTER_ADDR and MASTER_PORT .*--procs 4"):
+        find_place(mpi)
+    assert find_place({rank: "0", size: "1"}).world == 1
+
+
+def test_an_mpi_rank_without_a_world_is_refused():
+    with pytest.raises(UserError, match="PMIX_RANK is set"):
+        find_place({"PMIX_RANK": "0"})
+    assert find_place({"PMIX_RANK": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "1"}) == Place()
+
+
+def test_procs_are_refused_where_a_launcher_has_started_peers(monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="leave it out under torchrun or srun"):
+        launch(["doctor"], 2)
+
+
+def test_one_process_work_started_by_srun_names_the_command(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/mimsuite", "evaluate", "my run"])
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"one of 8 .*`srun -N1 -n1 mimsuite evaluate 'my run'`"):
+        require_single_process()
+    monkeypatch.delenv("SLURM_STEP_ID")  # in the batch script it is one process, as it should be
+    require_single_process()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from braceexpand import braceexpand
 
 from mimsuite.data.stores.url import SCHEMES, Url
 from mimsuite.errors import DataError, UserError
+from mimsuite.paths import expand_path
 
 _MOST_SHARDS = 1_000_000
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
@@ -21,10 +22,11 @@ def places_of(spec: str) -> list[Path] | list[Url]:
     """What a source names: itself where it is there, whatever its name looks like, else expanded.
 
     Raises:
-        UserError: an empty name, or as :func:`expand`.
+        UserError: an empty name, or as :func:`expand_path` and :func:`expand`.
     """
     if not spec:
         raise UserError("the name of the source is empty: give a folder, a list, shards or a set")
+    spec = expand_path(spec)
     return [Path(spec)] if Path(spec).exists() else expand(spec)
 
 

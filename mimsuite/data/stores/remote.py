@@ -11,6 +11,7 @@ from mimsuite.data.stores.shard_cache import ShardCache
 from mimsuite.data.stores.transfer import Transfer, Version
 from mimsuite.data.stores.url import Url
 from mimsuite.data.stores.windows import Windows, windows
+from mimsuite.waiting import waiting
 
 _numbers = itertools.count()
 
@@ -70,10 +71,12 @@ class RemoteFile:
         key = (self._number, number)
         data = held.read(key, size, start)
         if data is None:
-            read_ahead().wait(key)
+            with waiting(str(self._transfer.url)):
+                read_ahead().wait(key)
             data = held.read(key, size, start)
         if data is None:
-            held.keep(key, b"".join(self._transfer.chunks(*self._range(held, number))))
+            with waiting(str(self._transfer.url)):
+                held.keep(key, b"".join(self._transfer.chunks(*self._range(held, number))))
             data = held.read(key, size, start)
             assert data is not None
         if number in self._begun:

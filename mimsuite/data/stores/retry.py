@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mimsuite.errors import DataError, UserError
+from mimsuite.waiting import waiting
 
 TRIES = 8  # in a row that bring less than ENOUGH
 ENOUGH = 64 << 10  # bytes
@@ -90,6 +91,7 @@ def retried(what: object, work: Callable[[], Result]) -> Result:
     patience = Patience(what)
     while True:
         try:
-            return work()
+            with waiting(str(what)):
+                return work()
         except Transient as fault:
             patience.failed(fault)

@@ -23,6 +23,7 @@ from mimsuite.data.stores.url import Url
 from mimsuite.errors import DataError, UserError
 from mimsuite.files import write_atomic
 from mimsuite.noise import key_of
+from mimsuite.waiting import waiting
 
 _PIECE = 1 << 20  # bytes
 _log = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ class ShardCache:
                 file.close()
                 return
             self._make_room(version.size, descriptor)
-            found = _download(descriptor, url, version)
+            with waiting(str(url)):
+                found = _download(descriptor, url, version)
             if sha256 not in (None, found):
                 raise DataError(
                     f"{url} has another SHA-256 than index.json says: it was replaced or is "
@@ -176,7 +178,8 @@ def _locked(path: Path) -> Iterator[int]:
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with waiting(f"another process that fetches {path.name}"):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Who held it before may have renamed or removed what was waited for.
         if _is_at(descriptor, path):
             break

@@ -26,6 +26,7 @@ from mimsuite.config.teachers import BaseTeacherSection
 from mimsuite.errors import DataError
 from mimsuite.models.teachers.base import Backbone, Teacher, TeacherFeatures
 from mimsuite.models.teachers.feature_store import FeatureStore
+from mimsuite.paths import expand_path
 
 _VERSION = 1  # of the files and of what they are found by
 _VIEW = "view"  # name of the checksum among a sample's tensors
@@ -57,7 +58,7 @@ class CachedTeacher(Teacher):
     def open(self) -> list[str]:
         lines = super().open()
         assert self.section.cache is not None
-        folder = Path(self.section.cache).expanduser()
+        folder = Path(expand_path(self.section.cache))
         self._store = FeatureStore(folder, self.section.cache_gib, f"{self.key}.cache")
         self._weights = _hash_of(self._opened())
         least = self.grid[0] * self.grid[1] * self.width * 4

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
 
 
 def require(weights: str, key: str, where: str) -> Path:
@@ -24,7 +25,7 @@ def require(weights: str, key: str, where: str) -> Path:
             f"{key}.weights is not set and nothing is downloaded: get {where}, and set "
             f"{key}.weights=FILE"
         )
-    path = Path(weights).expanduser()
+    path = Path(expand_path(weights))
     if not path.exists():
         raise UserError(f"{key}.weights={weights}: no such file; it should be {where}")
     return path

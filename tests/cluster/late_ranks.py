@@ -1,0 +1,55 @@
+"""Ranks of which one is late, for tests of waits; called by :class:`tests.cluster.ranks.Ranks`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+
+
+def _quick() -> None:
+    from mimsuite import waiting
+
+    waiting.FIRST_SECONDS, waiting._LOOK_SECONDS = 1.5, 0.2
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger("mimsuite").handlers = [handler]
+
+
+def meet_late() -> None:
+    """The last two ranks come late to the rendezvous."""
+    import torch
+
+    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.place import find_place
+
+    _quick()
+    place = find_place()
+    if place.rank >= 2:
+        time.sleep(4)
+    peers = join(place, torch.device("cpu"), 60.0)
+    assert peers.texts(str(place.rank)) == [str(rank) for rank in range(place.world)]
+
+
+def serve_late() -> None:
+    """Rank 0, which the others look for, comes late."""
+    if os.environ["RANK"] == "0":
+        time.sleep(4)
+    meet_late()
+
+
+def vote_late() -> None:
+    """One rank comes late to a vote, and the first works for all."""
+    import torch
+
+    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.place import find_place
+
+    _quick()
+    place = find_place()
+    peers = join(place, torch.device("cpu"), 60.0)
+    peers.any(False)
+    if place.rank == 1:
+        time.sleep(4)
+    peers.any(False)
+    peers.on_first(lambda: time.sleep(4))
