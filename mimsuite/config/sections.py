@@ -209,6 +209,9 @@ class LogSection(Section):
     # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
     signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
     signals_samples: Annotated[int, Field(ge=2)] = 256  # of the training set, the same each time
+    # Experiment trackers that get what metrics.jsonl gets, and the pictures
+    writers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    project: str = "mimsuite"  # there
 
 
 class CheckpointSection(Section):

@@ -30,6 +30,7 @@ from mimsuite.methods import Method, build
 from mimsuite.noise import key_of
 from mimsuite.report import RunDirectory
 from mimsuite.report.follower import Follower
+from mimsuite.report.writers import require_packages
 from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
 from mimsuite.train.lock import RunLock
@@ -108,6 +109,7 @@ def _train(
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     _require_one_recipe(resolved, peers)
+    peers.on_first(lambda: require_packages(recipe.log.writers))
     start = _checkpoint_to_resume(out, resume, peers, lock)
     seed_generators(key_of(recipe.train.seed, "weights"))
     method = build(recipe)
