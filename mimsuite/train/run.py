@@ -35,6 +35,7 @@ from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
 from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
+from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
@@ -140,6 +141,7 @@ def _train(
     )
     if start is not None:
         trainer.load(start)
+    probe = OnlineProbe(trainer)
     # Everything that a wrong command could upset is behind us: only now is something written.
     run = _open_run(out, resolved, peers, resume, lock)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
@@ -168,7 +170,8 @@ def _train(
         with report.progress(
             trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
         ) as progress:
-            trainer.fit(run, loader, progress, watch=pictures, signals=signals)
+            measured = lambda step: signals(step) | probe(step)  # noqa: E731
+            trainer.fit(run, loader, progress, watch=pictures, signals=measured)
         pictures.at_end()
         peers.on_first(lambda: _finish(trainer, run))
     if not quiet:
