@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+FirstBlocks = Annotated[int, Field(ge=0)]  # so many blocks from the first one on
 Size = Positive | tuple[Positive, Positive]
 Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
 
