@@ -1,7 +1,6 @@
 """Experiment trackers: one run each however often it is resumed, and never the run's trouble.
 
-TensorBoard is the real one. The others are stand-ins with the same interface (``trackers/``),
-unless ``MIMSUITE_REAL_TRACKERS`` is set and they are installed.
+TensorBoard is the real one. The others are stand-ins with the same interface (``trackers/``).
 """
 
 from __future__ import annotations
