@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Range, Section, Size, height_width
+from mimsuite.config.section import (
+    FirstBlocks,
+    Fraction,
+    Positive,
+    Range,
+    Section,
+    Size,
+    height_width,
+)
 
 
 class PatchEncoderSection(Section):
@@ -152,3 +160,4 @@ class AutoencoderSection(Section):
 
     encoder: ViTSection = ViTSection()
     decoder: DecoderSection = DecoderSection()
+    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Range, Section
+from mimsuite.config.section import FirstBlocks, Fraction, Positive, Range, Section
 
 Stages = tuple[Positive, Positive, Positive, Positive]
 
@@ -74,6 +74,7 @@ class VolumeModelSection(Section):
 
     encoder: Swin3DSection = Swin3DSection()
     decoder: VolumeDecoderSection = VolumeDecoderSection()
+    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
 
 
 class VolumeMaskSection(Section):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mimsuite.config.masks import PointMaskSection
-from mimsuite.config.section import Fraction, Positive, Range, Section
+from mimsuite.config.section import FirstBlocks, Fraction, Positive, Range, Section
 from mimsuite.config.sections import Recipe
 
 Distance = Annotated[float, Field(ge=0.0)]
@@ -57,6 +57,7 @@ class PointAutoencoderSection(Section):
 
     encoder: PointTransformerSection = PointTransformerSection()
     decoder: PointDecoderSection = PointDecoderSection()
+    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
 
     @model_validator(mode="after")
     def _fits(self) -> PointAutoencoderSection:

@@ -11,6 +11,7 @@ from mimsuite.paths import expand_path
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+FirstBlocks = Annotated[int, Field(ge=0)]  # so many blocks from the first one on
 Size = Positive | tuple[Positive, Positive]
 
 

@@ -218,6 +218,13 @@ class LogSection(Section):
     # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
     signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
     signals_samples: Annotated[int, Field(ge=2)] = 256  # of the training set, the same each time
+    # kNN and a linear head on frozen features of a small labelled set; None: not measured
+    probe_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    probe_source: str = ""  # the labelled set; "": the data trained on
+    probe_samples: Annotated[int, Field(ge=2)] = 1000  # to learn from at most, and to score on
+    # Experiment trackers that get what metrics.jsonl gets, and the pictures
+    writers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    project: str = "mimsuite"  # there
 
 
 class CheckpointSection(Section):

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Fraction, Positive, Range, Section, Size, height_width
+from mimsuite.config.section import (
+    FirstBlocks,
+    Fraction,
+    Positive,
+    Range,
+    Section,
+    Size,
+    height_width,
+)
 from mimsuite.config.sections import AugmentSection, DataSection
 
 
@@ -80,6 +88,7 @@ class ClipAutoencoderSection(Section):
 
     encoder: VideoViTSection = VideoViTSection()
     decoder: ClipDecoderSection = ClipDecoderSection()
+    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
 
 
 class ClipTargetSection(Section):

@@ -20,7 +20,7 @@ _PURPOSE = {
     "cloud": "shards at s3: addresses",
     "fast": "a faster JPEG decoder",
     "onnx": "export to ONNX",
-    "tensorboard": "TensorBoard logs",
+    "log": "experiment trackers (log.writers)",
 }
 
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 def equal_steps(recipe: Resolved) -> Resolved:
     """The tuning recipe for fresh weights, with the same steps.
 
-    It takes a rate of its own where ``optim.scratch_lr`` gives one, and no layer decay, which is
-    made for pretrained layers and would only hold fresh ones back.
+    It takes a rate of its own where ``optim.scratch_lr`` gives one, and neither layer decay nor
+    frozen first blocks: those are for pretrained layers and would only hold fresh ones back.
     """
     changes: dict[str, Any] = {"optim.layer_decay": None}
+    if getattr(recipe.recipe.model, "freeze", False):
+        changes["model.freeze"] = False
     if recipe.recipe.optim.scratch_lr is not None:
         changes |= {"optim.lr": recipe.recipe.optim.scratch_lr, "optim.lr_per_256": None}
     return config.with_overrides(recipe, changes, "from scratch")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config import sections
+from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask
 from mimsuite.models import Encoder, Features
 from mimsuite.noise import Noise
@@ -104,6 +105,30 @@ class Method(nn.Module):
     def __init__(self, recipe: sections.Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self._kept: list[nn.Module] = []
+
+    def freeze_first(self, blocks: int) -> None:
+        """Keep the encoder's embeddings and first ``blocks`` blocks as they are: no gradient, and
+        eval mode always, so that running statistics and drop path rest, too.
+
+        Raises:
+            UserError: the encoder has fewer blocks.
+        """
+        depth = self.layer_count() - 1
+        if blocks > depth:
+            raise UserError(f"model.freeze {blocks}: this encoder has {depth} blocks")
+        for name, parameter in self.encoder.named_parameters():
+            if self.encoder.layer_id(name) <= blocks:
+                parameter.requires_grad_(False)
+        self._kept = [part for part in self.encoder.modules() if _is_frozen(part)]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Method:
+        """Frozen blocks stay in eval mode."""
+        super().train(mode)
+        for part in self._kept:
+            part.eval()
+        return self
 
     def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         """Get ready for training, before its first step and again whenever it is resumed: open
@@ -197,3 +222,9 @@ class Method(nn.Module):
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A published state under our key names; keys that are not understood stay as they are."""
         raise NotImplementedError(f"{cls.__name__} has no published key layout")
+
+
+def _is_frozen(part: nn.Module) -> bool:
+    """Whether it has parameters and none of them is trained."""
+    own = [parameter.requires_grad for parameter in part.parameters()]
+    return bool(own) and not any(own)

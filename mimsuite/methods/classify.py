@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.encoders import EncoderSection, ViTSection
-from mimsuite.config.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.section import FirstBlocks, Fraction, Nothing, Positive, Section
 from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
@@ -48,7 +48,9 @@ class ClassifierSection(Section):
     # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm
     pool: Literal["mean", "cls", "attentive"]
     fc_norm: Literal["fresh", "encoder"] = "fresh"  # norm behind the mean: or the encoder's last
-    freeze: bool = False  # linear probe: only the head is trained
+    # all, or true: only the head is trained, as in a linear probe; 3: keep the embeddings and the
+    # first three blocks as they are
+    freeze: Literal["all"] | bool | FirstBlocks = False
     head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
     head_init_std: Annotated[float, Field(gt=0.0)]
 
@@ -103,7 +105,7 @@ class Classifier(Method):
             raise UserError("target.classes is not set and no labelled data source tells it")
         self.classes, self.smoothing = target.classes, target.label_smoothing
         self.mix = PairMix(target.mixup, target.cutmix, target.mixup_switch)
-        self.pool, self.frozen = model.pool, model.freeze
+        self.pool, self.frozen = model.pool, model.freeze == "all" or model.freeze is True
         width, eps = model.encoder.width, model.encoder.norm_eps
         self.encoder = build_encoder(model.encoder)
         linear = nn.Linear(width, self.classes)

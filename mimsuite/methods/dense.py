@@ -67,7 +67,8 @@ class DenseReader(Method):
 
     def train(self, mode: bool = True) -> DenseReader:
         """It stays in eval mode."""
-        return super().train(False)
+        super().train(False)
+        return self
 
     @torch.no_grad()
     def maps(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.points import PointRecipe, PointTransformerSection
-from mimsuite.config.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.section import FirstBlocks, Fraction, Nothing, Positive, Section
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
@@ -42,14 +42,15 @@ class PointClassifierSection(Section):
     head: Literal["mlp3", "linear"] = "mlp3"  # three layers with batch norm, or one
     dropout: Fraction = 0.5  # behind the first two layers of mlp3
     # The published protocols train the head, class token and its position, and leave the rest in
-    # train mode: batch norms still adapt, drop path is on. strict: the head alone is trained
-    freeze: bool = False
+    # train mode: batch norms still adapt, drop path is on. strict: the head alone is trained.
+    # A number: keep the embeddings and so many first blocks as they are
+    freeze: Literal["all"] | bool | FirstBlocks = False
     strict_freeze: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> PointClassifierSection:
-        if self.strict_freeze and not self.freeze:
-            raise ValueError("strict_freeze is a way of freezing: set freeze too")
+        if self.strict_freeze and not (self.freeze == "all" or self.freeze is True):
+            raise ValueError("strict_freeze is a way of freezing: set freeze=all too")
         return self
 
 
@@ -101,7 +102,7 @@ class PointClassifier(Method):
         self.encoder = PointTransformer(model.encoder)
         self.cls = ClassToken(width)
         self.head = PointHead(2 * width, self.classes, model.head, model.dropout)
-        if model.freeze:
+        if model.freeze == "all" or model.freeze is True:
             self.encoder.requires_grad_(False)
         if self.strict:
             self.cls.requires_grad_(False)

@@ -38,11 +38,19 @@ def method_class(recipe: Recipe) -> type[Method]:
 
 
 def build(recipe: Recipe) -> Method:
-    """A freshly initialised method. Weights depend on the caller's torch seed."""
+    """A freshly initialised method. Weights depend on the caller's torch seed.
+
+    Raises:
+        UserError: ``model.freeze`` names more blocks than the encoder has.
+    """
     cls = method_class(recipe)
     if not isinstance(recipe, cls.Recipe):  # the same class, read without torch (config.methods)
         recipe = cls.Recipe.model_validate_json(recipe.model_dump_json(), strict=True)
-    return cls(recipe)
+    method = cls(recipe)
+    blocks = getattr(recipe.model, "freeze", 0)
+    if blocks and isinstance(blocks, int) and blocks is not True:
+        method.freeze_first(blocks)
+    return method
 
 
 def _is_method_of(module: ModuleType, value: object) -> bool:

@@ -24,6 +24,14 @@ DARK |= {"loss": "#60a5fa", "lr": "#fbbf24", "grad_norm": "#34d399"}
 SIGNALS = (("rankme", "RankMe"), ("lidar", "LiDAR"))
 LIGHT |= {"rankme": "#7c3aed", "lidar": "#db2777"}
 DARK |= {"rankme": "#a78bfa", "lidar": "#f472b6"}
+# Measured where `log.probe_every_epochs` asks for them.
+PROBES = (("probe/knn", "kNN"), ("probe/linear", "linear"))
+LIGHT |= {"probe/knn": "#0891b2", "probe/linear": "#be123c"}
+DARK |= {"probe/knn": "#22d3ee", "probe/linear": "#fb7185"}
+_EXTRA = {
+    "signals": (SIGNALS, "feature rank (diagnostic)"),
+    "probes": (PROBES, "probe accuracy while training"),
+}
 FEW = 40  # rows, below which they are drawn as they are, with dots
 SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
 
@@ -54,24 +62,24 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
     from matplotlib.figure import Figure
 
     rows = list(read_lines(run_dir / "metrics.jsonl"))
-    series = {name: points_of(rows, name) for name, _ in (*PANELS, *SIGNALS)}
+    series = {name: points_of(rows, name) for name, _ in (*PANELS, *SIGNALS, *PROBES)}
     if not any(points for points in series.values()):
         return None
     resumes = [row["step"] for row in read_lines(run_dir / "events.jsonl") if _is_resume(row)]
     colours = DARK if dark else LIGHT
     with rc_context(figure_style(colours)):
         figure = Figure(figsize=(6.4, 4.4), dpi=220, layout="constrained")
-        beside = "signals" if any(series[name] for name, _ in SIGNALS) else "loss"
-        axes = figure.subplot_mosaic([["loss", beside], ["lr", "grad_norm"]], height_ratios=[3, 2])
+        extra = [panel for panel in _EXTRA if any(series[name] for name, _ in _EXTRA[panel][0])]
+        axes = figure.subplot_mosaic(_layout(extra), height_ratios=[3, 2])
         for name, title in PANELS:
             _draw(axes[name], series[name], title, colours[name], smooth=name != "lr")
-        if beside == "signals":
-            _draw_signals(axes["signals"], series, colours)
-        for panel in axes.values():
-            panel.set_xlabel("step")
-            panel.margins(x=0.02)
+        for panel in extra:
+            _draw_measured(axes[panel], *_EXTRA[panel], series, colours)
+        for shown in axes.values():
+            shown.set_xlabel("step")
+            shown.margins(x=0.02)
             for step in resumes:
-                panel.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
+                shown.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
         data = io.BytesIO()
         figure.savefig(data, format="png")
     return data.getvalue()
@@ -140,16 +148,26 @@ def _draw(
         axes.set_ylim(bottom=0)
 
 
-def _draw_signals(
-    axes: Axes, series: dict[str, list[tuple[float, float]]], colours: dict[str, str]
+def _layout(extra: list[str]) -> Any:
+    """Two rows of panels: the loss, in all the room that is left, over rate and gradient norm."""
+    top = {0: ["loss", "loss"], 1: ["loss", *extra], 2: ["loss", "loss", *extra]}[len(extra)]
+    return [top, ["lr"] * (len(top) // 2) + ["grad_norm"] * (len(top) // 2)]
+
+
+def _draw_measured(
+    axes: Axes,
+    columns: tuple[tuple[str, str], ...],
+    heading: str,
+    series: dict[str, list[tuple[float, float]]],
+    colours: dict[str, str],
 ) -> None:
-    """RankMe and LiDAR, each measurement a dot."""
-    for name, title in SIGNALS:
+    """What is measured now and then, each measurement a dot."""
+    for name, title in columns:
         if points := series[name]:
             steps, values = zip(*points, strict=True)
             dots = axes.plot(steps, values, color=colours[name], marker="o", markersize=2.5)
             dots[0].set_label(title)
-    axes.set_title("feature rank (diagnostic)", loc="left")
+    axes.set_title(heading, loc="left")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
 

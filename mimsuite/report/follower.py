@@ -24,6 +24,9 @@ class Follower(RunDirectory):
     def metrics(self, step: int, values: dict[str, Any]) -> None:
         pass
 
+    def picture(self, path: Path, step: int) -> None:
+        pass
+
     def event(self, name: str, step: int, **fields: Any) -> None:
         self.log(f"{name} at step {step}")
 

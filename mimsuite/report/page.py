@@ -11,7 +11,7 @@ import mimsuite
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
 from mimsuite.report.console import shown_value, warn
-from mimsuite.report.curves import SIGNALS, draw_curves
+from mimsuite.report.curves import PROBES, SIGNALS, draw_curves
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
 from mimsuite.report.run_facts import RunFacts, read_json
 from mimsuite.report.text import count, duration, memory, number
@@ -105,6 +105,9 @@ def key_figures(run: RunFacts) -> Markup:
     for column, title in SIGNALS:
         if values := run.column(column):
             figures.append((f"{title} (diagnostic)", number(values[-1])))
+    for column, title in PROBES:
+        if values := run.column(column):
+            figures.append((f"{title} probe while training", f"{100 * values[-1]:.2f} %"))
     if rates := run.column("lr"):
         figures.append(("peak lr", f"{max(rates):.2e}"))
     if speeds := run.column("samples_per_second"):

@@ -10,6 +10,7 @@
 ``train.log``         what happened, for people
 ``images/``           first batch, masks, reconstructions, curves
 ``checkpoints/``      written by training
+``writers.json``      run id of experiment trackers (``log.writers``)
 ``logs/``             ``rank-00001.log`` ..., of several processes
 ``job.sbatch`` ...    of a SLURM job: its script, ``job.json`` its id, ``job.log`` starts and ends
 ``DONE`` ...          or ``PREEMPTED``, ``FAILED``: JSON with ``step``, ``time``, ``reason``
@@ -30,10 +31,11 @@ from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
 from mimsuite.report import console
 from mimsuite.report.environment import environment
-from mimsuite.report.files import LineFile, dumps
+from mimsuite.report.files import LineFile, dumps, read_lines
 from mimsuite.report.metrics import MetricsFiles
 from mimsuite.report.status import Status, clear_status
 from mimsuite.report.text import clean, now
+from mimsuite.report.writers import Writers
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
@@ -57,6 +59,7 @@ class RunDirectory:
         self._log = LineFile(path / "train.log", console.warn)
         self._events = LineFile(path / "events.jsonl", console.warn)
         self._metrics = MetricsFiles(path, console.warn)
+        self._writers: Writers | None = None
 
     @classmethod
     def create(cls, path: str | Path, resolved: Resolved, *, resume: bool) -> RunDirectory:
@@ -79,7 +82,9 @@ class RunDirectory:
             _append_command(path / "command.txt")
             _write_environment(path / "env.json")
             clear_status(path)
-            return cls(path)
+            run = cls(path)
+            run._start_writers(resolved)
+            return run
         except OSError as error:
             fault = error.strerror or error
             raise UserError(
@@ -93,6 +98,13 @@ class RunDirectory:
             UserError: the file could not be written three times in a row.
         """
         self._metrics.append(step, values)
+        if self._writers is not None:
+            self._writers.metrics(step, values)
+
+    def picture(self, path: Path, step: int) -> None:
+        """A PNG file was drawn at a step: experiment trackers get it."""
+        if self._writers is not None:
+            self._writers.picture(path, step)
 
     def event(self, name: str, step: int, **fields: Any) -> None:
         """Add an event: ``resume``, ``save``, ``skip``, ``rewind``, ``preempt``, ``bad_sample`` ...
@@ -116,6 +128,8 @@ class RunDirectory:
             self._metrics.cut_back(step)
         except OSError as error:
             raise UserError(f"cannot shorten the metrics in {self.path}: {error}") from error
+        if self._writers is not None:
+            self._writers.go_on(step, read_lines(self.path / "metrics.jsonl"))
 
     def finish(self, status: Status, **fields: Any) -> None:
         """Close the files and leave the one status file: step, time, reason and ``fields``.
@@ -135,8 +149,20 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close the files without a verdict; a run that ended so can be resumed."""
+        if self._writers is not None:
+            self._writers.close()
         for file in (self._log, self._events, self._metrics):
             file.close()
+
+    def _start_writers(self, resolved: Resolved) -> None:
+        log = resolved.recipe.log
+        if log.writers:
+            document = resolved.document
+            self._writers = Writers(self.path, log.writers, log.project, document, self._warn)
+
+    def _warn(self, text: str) -> None:
+        console.warn(text)
+        self.log(f"warning: {text}")
 
 
 def _is_run(path: Path) -> bool:

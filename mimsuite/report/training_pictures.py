@@ -58,6 +58,8 @@ def first_pictures(
             written.append(save_panels(path, panels, *statistics, rows=rows))
     except OSError as error:
         run.log(f"warning: picture not written: {error}")
+    for path in written:
+        run.picture(path, step or 0)
     return written
 
 

@@ -30,10 +30,12 @@ from mimsuite.methods import Method, build
 from mimsuite.noise import key_of
 from mimsuite.report import RunDirectory
 from mimsuite.report.follower import Follower
+from mimsuite.report.writers import require_packages
 from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
 from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
+from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
@@ -113,6 +115,7 @@ def _train(
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     _require_one_recipe(resolved, peers)
+    peers.on_first(lambda: require_packages(recipe.log.writers))
     start = _checkpoint_to_resume(out, resume, peers, lock)
     seed_generators(key_of(recipe.train.seed, "weights"))
     method = build(recipe)
@@ -144,6 +147,7 @@ def _train(
     if start is not None:
         trainer.load(start)
         notes += resolved.changed_since(start.document)
+    probe = OnlineProbe(trainer)
     # Everything that a wrong command could upset is behind us: only now is something written.
     run = _open_run(out, resolved, peers, resume, lock)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
@@ -172,7 +176,8 @@ def _train(
         with report.progress(
             trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
         ) as progress:
-            trainer.fit(run, loader, progress, watch=pictures, signals=signals)
+            measured = lambda step: signals(step) | probe(step)  # noqa: E731
+            trainer.fit(run, loader, progress, watch=pictures, signals=measured)
         pictures.at_end()
         peers.on_first(lambda: _finish(trainer, run))
     if not quiet:

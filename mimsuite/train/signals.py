@@ -44,7 +44,7 @@ class Signals:
     def __call__(self, step: int) -> dict[str, float]:
         """Columns for the line of ``step``; empty where it is not time."""
         trainer = self.trainer
-        if self.every is None or not self._due(step):
+        if self.every is None or not trainer.due_since_last_line(step, self.every):
             return {}
         method = trainer.whole_method()
         if not trainer.peers.first:
@@ -57,10 +57,3 @@ class Signals:
         drawn = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(drawn), evaluating(method), trainer.precision.autocast():
             return measure(method, self._source, recipe, samples, batch, device)
-
-    def _due(self, step: int) -> bool:
-        """At the first line of the log behind each multiple of ``every``, and at the end."""
-        assert self.every is not None
-        lines = self.trainer.recipe.log.every_steps
-        before = (step - 1) // lines * lines  # the line before this one
-        return step == self.trainer.total_steps or step // self.every > before // self.every

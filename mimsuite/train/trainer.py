@@ -295,7 +295,7 @@ class Trainer:
         last = self.step == self.total_steps or self._stopping
         self.saver.save(self.run, self.state(), last=last)
 
-    def whole_method(self, *, averaged: bool = False) -> Method:
+    def whole_method(self, *, averaged: bool = False, copy: bool = False) -> Method:
         """The method with all of its weights in this process; all ranks call it.
 
         Where they are sharded it is a copy, else the trained method itself.
@@ -303,17 +303,25 @@ class Trainer:
         Args:
             averaged: with the moving average's weights, where there is one. Without a copy the
                 trained weights are overwritten.
+            copy: put the average's weights into a copy.
         """
         average = self.average if averaged else None
         if average is None and not self.replica.sharded:
             return self.method
         tensors = whole(self.method.state_dict() if average is None else average.tensors)
         method = self.method
-        if self.replica.sharded:
+        if self.replica.sharded or copy:
             with torch.random.fork_rng(devices=[]):
                 method = build(self.recipe).to(self.device).train(self.method.training)
         load_model(method, tensors)
         return method
+
+    def due_since_last_line(self, step: int, every: int) -> bool:
+        """Whether ``step``'s line of the log is the first behind a multiple of ``every``, or the
+        last one."""
+        lines = self.recipe.log.every_steps
+        before = (step - 1) // lines * lines  # the line before this one
+        return step == self.total_steps or step // every > before // every
 
     def _due(self, every: int | None) -> bool:
         return every is not None and (self.step % every == 0 or self.step == self.total_steps)

@@ -146,6 +146,7 @@ def test_when_it_is_measured_depends_on_the_step_alone(epochs, lines, total, exp
     from types import SimpleNamespace
 
     from mimsuite.train.signals import Signals
+    from mimsuite.train.trainer import Trainer
 
     log = SimpleNamespace(signals_every_epochs=epochs, every_steps=lines)
     trainer = SimpleNamespace(
@@ -153,7 +154,9 @@ def test_when_it_is_measured_depends_on_the_step_alone(epochs, lines, total, exp
     )
     signals = Signals(trainer)
     steps = [step for step in range(1, total + 1) if step % lines == 0 or step == total]
-    assert [step for step in steps if signals._due(step)] == expected
+    assert [
+        step for step in steps if Trainer.due_since_last_line(trainer, step, signals.every)
+    ] == expected
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ COMMAND = [
     *("checkpoint.every_steps=3", "log.every_steps=1"),
     *("model.encoder.drop_path=0.2", "--device", "cpu"),
     *("log.signals_every_epochs=0.5", "log.signals_samples=16"),
+    *("log.probe_every_epochs=0.5", "log.probe_samples=40", "train.ema=0.9"),
 ]
 
 
@@ -42,7 +43,7 @@ def final(run: Path) -> dict[str, bytes]:
 
 
 def losses(run: Path) -> list[tuple[object, ...]]:
-    names = ("step", "loss", "grad_norm", "rankme", "lidar")
+    names = ("step", "loss", "grad_norm", "rankme", "lidar", "probe/knn", "probe/linear")
     return [tuple(map(row.get, names)) for row in lines(run / "metrics.jsonl")]
 
 
