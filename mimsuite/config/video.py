@@ -25,6 +25,7 @@ class VideoViTSection(Section):
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    final_norm: bool = True  # a norm over the output; some weights made elsewhere have none
     layer_scale: Annotated[float, Field(ge=0.0)] = 0.0  # first value of branch scales; 0: none
     cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
     # [frames, height, width] that weights were trained at, where they are others: the fixed

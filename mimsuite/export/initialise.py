@@ -30,7 +30,7 @@ _FREE = {
     *("image_size", "drop_path", "trained_positions", "layer_scale", "relative_positions"),
     "fusion",
     *("points", "groups", "group_size", "sampling"),
-    *("frames", "trained_size"),
+    *("frames", "trained_size", "final_norm"),
 }
 
 # A classifier on the mean of the tokens has a norm of its own instead of the encoder's; relative
