@@ -9,6 +9,12 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from mimsuite.config.section import Fraction, Positive, Range, Section, Size, height_width
 
 
+# How --init-from takes weights of another number of channels: their mean for every channel, or
+# theirs in turn. Either way an image whose channels are all equal gives what it gave before.
+# null: such weights are refused.
+AdaptChannels = Literal["mean", "repeat"] | None
+
+
 class PatchEncoderSection(Section):
     """What all encoders of image patches have."""
 
@@ -16,6 +22,7 @@ class PatchEncoderSection(Section):
     image_size: Size = 224  # pixels, one number or [height, width]
     patch_size: Positive = 16  # pixels
     in_channels: Positive = 3
+    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
     width: Positive = 768
     depth: Positive = 12
     heads: Positive = 12

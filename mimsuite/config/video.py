@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mimsuite.config.encoders import AdaptChannels
 from mimsuite.config.section import Fraction, Positive, Range, Section, Size, height_width
 from mimsuite.config.sections import AugmentSection, DataSection
 
@@ -19,6 +20,7 @@ class VideoViTSection(Section):
     image_size: Size = 224  # pixels, one number or [height, width]
     patch_size: Positive = 16  # pixels
     in_channels: Positive = 3
+    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
     width: Positive = 768
     depth: Positive = 12
     heads: Positive = 12

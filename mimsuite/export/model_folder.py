@@ -7,6 +7,7 @@ Such are the folders of huggingface.co: ``config.json``, perhaps ``preprocessor_
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _NAMES = (
     "pytorch_model.bin",
     f"pytorch_model.bin{_INDEX}",
 )
+_PART = re.compile(r"-\d+-of-\d+\.\w+$")
 _LARGEST = 1 << 26  # bytes of a description; an index of a large model has some hundred KiB
 
 
@@ -73,6 +75,8 @@ def shards(path: Path) -> Shards:
     if path.name == "config.json":
         return shards(path.parent)
     if not path.name.endswith(_INDEX):
+        if _PART.search(path.name) and is_model_folder(path.parent):
+            raise UserError(f"{path} is a part of a model: give its folder, {path.parent}")
         return Shards([path])
     places = _read_json(path).get("weight_map")
     if not isinstance(places, dict) or not places:

@@ -210,10 +210,13 @@ def _facts(
     facts["norm_eps"] = float(facts["norm_eps"])
     if "norm_pix_loss" in facts:
         facts["normlize_target"] = facts["norm_pix_loss"]
+    if not 0 < facts.get("mask_ratio", 0.75) < 1:  # set for a forward pass of all patches
+        facts.pop("mask_ratio")
     notes = [
         f"config.json: {key}={known[key]} is not used"
         for key in known
         if (key in _DROPOUT and known[key])
+        or (key == "mask_ratio" and key not in facts)
         or (key not in _READ and known[key] and not _IDLE.fullmatch(key))
     ]
     labels = known.get("id2label")
