@@ -77,7 +77,10 @@ def export(
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE|FOLDER", help="Checkpoint: .pth, .safetensors, or a Hugging Face folder.")
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="Checkpoint: .pth, .safetensors, or a Hugging Face folder."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What to write; else NAME.safetensors here.")

@@ -8,7 +8,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from mimsuite.config.section import Fraction, Positive, Range, Section, Size, height_width
 
-
 # How --init-from takes weights of another number of channels: their mean for every channel, or
 # theirs in turn. Either way an image whose channels are all equal gives what it gave before.
 # null: such weights are refused.

@@ -108,6 +108,11 @@ def _dictionary(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+def _no_bytes(*_: Any) -> bytes:
+    """Stands in for ``bytes``, by which old protocols write an empty value."""
+    return b""
+
+
 def _none(*_: Any) -> None:
     """Stands in for what is of no use here."""
 
@@ -138,6 +143,7 @@ HARMLESS: list[Any] = [
         for pair in _named(_path, *(f"{module}.{name}" for name in _PATHS))
     ),
     *_named(_dictionary, "collections.defaultdict"),
+    *_named(_no_bytes, "builtins.bytes"),
     *_named(_none, *(f"builtins.{name}" for name in _BUILTINS), "typing.Any"),
     *_named(_none, "datetime.datetime", "datetime.date", "datetime.timedelta"),
     *_named(

@@ -107,9 +107,7 @@ def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
     if missing := sorted(files.names - tensors.keys()):
         raise UserError(f"{path} lacks tensors that its index names: {listed(missing)}")
     state, changes = _plain(path, tensors)
-    return WeightsFile(
-        path, state, facts, beside(path), metadata, dropped, notes + changes, wanted
-    )
+    return WeightsFile(path, state, facts, beside(path), metadata, dropped, notes + changes, wanted)
 
 
 def listed(names: list[str], limit: int = _SHOWN) -> str:
@@ -214,13 +212,12 @@ def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
     if wanted:
         rest = _way(content.get(wanted[0]), wanted[1:])
         return None if rest is None else (wanted[0], *rest)
-    if any(isinstance(value, Tensor | Array) for value in content.values()):
-        return ()
     for name in _CONTAINERS:
         below = _way(content.get(name), ()) if name in content else None
         if below is not None and len(below) < _DEEPEST:
             return (name, *below)
-    return None
+    here = any(isinstance(value, Tensor | Array) for value in content.values())
+    return () if here else None
 
 
 def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:

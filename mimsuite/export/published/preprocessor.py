@@ -63,5 +63,7 @@ def _of_timm(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(own, dict):
         return {}
     return {
-        key: [float(x) for x in own[key]] for key in ("mean", "std") if isinstance(own.get(key), list)
+        key: [float(x) for x in own[key]]
+        for key in ("mean", "std")
+        if isinstance(own.get(key), list)
     }
