@@ -19,6 +19,8 @@ import numpy as np
 # Kinds and sizes of numbers and text; no objects (O) and no records (V), which hold anything.
 _TYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d{1,6})")
 
+_DEEPEST = 20  # settings in settings
+
 
 class NumberType:
     """Stands in for ``numpy.dtype``.
@@ -70,17 +72,19 @@ class Settings:
             self.__dict__.update(state)
 
 
-def plain(value: Any) -> Any:
-    """Settings and the containers in them as dictionaries, lists and values."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """Settings and the containers in them as dictionaries, lists and values; what is deeper than
+    any settings are, or holds itself, is cut off."""
+    if depth > _DEEPEST:
+        return None
     if isinstance(value, argparse.Namespace | Settings):
         content = vars(value)
-        if "_content" in content:  # omegaconf
-            return plain(content["_content"])
-        return plain(content["_val"] if "_val" in content else content)
+        content = content.get("_content", content)  # omegaconf's containers
+        return plain(content.get("_val", content) if isinstance(content, dict) else content, depth)
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+        return [plain(inner, depth + 1) for inner in value]
     return value
 
 

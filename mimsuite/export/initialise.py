@@ -127,7 +127,7 @@ def _require_same_section(
         f"model.{part}.{key}": getattr(theirs, key)
         for key in type(ours).model_fields
         if key not in _FREE and getattr(theirs, key) != getattr(ours, key)
-        if key != "norm_eps" or max(theirs.norm_eps, ours.norm_eps) > _SMALL_EPS
+        if key != "norm_eps" or max(getattr(s, key) for s in (theirs, ours)) > _SMALL_EPS
     }
     if not wanted:
         return

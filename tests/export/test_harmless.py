@@ -77,6 +77,19 @@ def test_settings_are_kept_as_plain_values(save: Any) -> None:
     assert type(facts["num_heads"]) is int
 
 
+def test_settings_that_hold_themselves(save: Any) -> None:
+    args = argparse.Namespace(mask_ratio=0.6, more=[])
+    args.more.append(args.more)
+    assert read_weights_file(save({"model": STATE, "args": args})).facts["mask_ratio"] == 0.6
+
+
+def test_settings_of_omegaconf(save: Any) -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    args = omegaconf.OmegaConf.create({"mask_ratio": 0.6, "more": [1, {"a": "b"}]})
+    facts = read_weights_file(save({"model": STATE, "config": args})).facts
+    assert facts == {"mask_ratio": 0.6, "more": [1, {"a": "b"}]}
+
+
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", "<i8"])
 def test_weights_that_are_arrays(save: Any, kind: str) -> None:
     file = read_weights_file(

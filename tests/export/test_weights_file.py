@@ -116,7 +116,7 @@ def test_a_plain_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
 
 def test_classes_beyond_the_list_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "w.pth", {"model": STATE, "out": Fraction(1, 2)})
-    with pytest.raises(UserError, match="fractions.Fraction"):
+    with pytest.raises(UserError, match=r"fractions\.Fraction"):
         read_weights_file(path)
 
 
