@@ -235,3 +235,25 @@ def test_the_suite_reads_its_own_export(
         tokens(again, "image", inputs), tokens(opened, "image", inputs), **CLOSE
     )
     assert again.resolved.recipe.augment.mean == resolved.recipe.augment.mean
+
+
+def test_features_of_clips_are_theirs(tmp_path: Path) -> None:
+    """A folder in the layout of MCG-NJU/videomae-base; the clips are folders of frames."""
+    sizes = {**CLIP, **DECODER, "use_mean_pooling": False}
+    model = saved(tmp_path / "m", "VideoMAEForPreTraining", sizes)
+    draw = np.random.default_rng(0)
+    clips = draw.integers(0, 255, (2, 4, 32, 32, 3), dtype=np.uint8)
+    for number, clip in enumerate(clips):
+        (tmp_path / "clips" / f"c{number}").mkdir(parents=True)
+        for at, frame in enumerate(clip):
+            Image.fromarray(frame).save(tmp_path / "clips" / f"c{number}" / f"{at}.png")
+    out = tmp_path / "f.safetensors"
+    command = ["features", str(tmp_path / "m"), "--data", str(tmp_path / "clips")]
+    command += ["--out", str(out), "--pool", "mean", "--device", "cpu"]
+    assert main([*command, "augment.sampling=segments"]) == 0
+    frames = torch.tensor(clips).permute(0, 1, 4, 2, 3) / 255  # (B, T, C, H, W)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    frames = (frames - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    with torch.no_grad():
+        expected = model.videomae(frames).last_hidden_state.mean(dim=1)
+    torch.testing.assert_close(load_file(out)["features"], expected, **CLOSE)
