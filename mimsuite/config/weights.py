@@ -118,9 +118,9 @@ def _hugging_face() -> list[Weights]:
     hub = "https://huggingface.co"
     found = [
         Weights(
-            f"facebook/vit-mae-{name} (a folder)",
+            f"facebook/vit-mae-{name}",
             f"{hub}/facebook/vit-mae-{name}",
-            "encoder and decoder, as ViTMAEForPreTraining",
+            "a folder: encoder and decoder, as ViTMAEForPreTraining",
             "Apache-2.0",
             f"image/mae-{size}-in1k",
         )
@@ -128,7 +128,7 @@ def _hugging_face() -> list[Weights]:
     ]
     return found + [
         Weights(
-            f"MCG-NJU/videomae-{name} (a folder)",
+            f"MCG-NJU/videomae-{name}",
             f"{hub}/MCG-NJU/videomae-{name}",
             holds,
             "CC-BY-NC-4.0",
@@ -137,12 +137,12 @@ def _hugging_face() -> list[Weights]:
         for name, holds, recipe in (
             (
                 "base",
-                "encoder and decoder, as VideoMAEForPreTraining",
+                "a folder: encoder and decoder, as VideoMAEForPreTraining",
                 "video/videomae-vitb16-k400",
             ),
             (
                 "base-finetuned-kinetics",
-                "classifier of Kinetics-400, as VideoMAEForVideoClassification",
+                "a folder: classifier of Kinetics-400, as VideoMAEForVideoClassification",
                 "video/videomae-vitb16-finetune-k400",
             ),
         )
@@ -186,7 +186,7 @@ def _teachers() -> list[Weights]:
         ]
         + [
             Weights(
-                f"{model} (timm)",
+                model,
                 f"https://huggingface.co/timm/{model}",
                 f"teacher: {name}, of which model.safetensors is wanted",
                 licence,
