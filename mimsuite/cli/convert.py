@@ -41,6 +41,11 @@ ImageSizeOption = Annotated[
     typer.Option(metavar="H W", help="Image size in pixels, where positions do not tell it."),
 ]
 
+EntryOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which of a checkpoint's networks: student, teacher ..."),
+]
+
 
 def export(
     model: Annotated[
@@ -72,7 +77,10 @@ def export(
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Official checkpoint: .pth or .safetensors.")
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="Checkpoint: .pth, .safetensors, or a Hugging Face folder."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What to write; else NAME.safetensors here.")
@@ -81,6 +89,7 @@ def import_(
     heads: HeadsOption = None,
     decoder_heads: DecoderHeadsOption = None,
     image_size: ImageSizeOption = None,
+    entry: EntryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take in an official checkpoint: say what it is, and write it as one of this suite's files.
@@ -91,18 +100,28 @@ def import_(
     """
     from mimsuite import export as exports
 
-    opened = exports.open_model(file, _hints(heads, decoder_heads, image_size))
-    out = out or Path(f"{file.stem}.safetensors")
+    opened = exports.open_model(file, _hints(heads, decoder_heads, image_size, entry))
+    out = out or Path(f"{_stem(file)}.safetensors")
     usage = exports.export(opened, "safetensors", out, force=force)
     _report(opened, "safetensors", out, usage, as_json)
 
 
+def _stem(file: Path) -> str:
+    """A name that says which model it is, where a file's own is the same for all of them."""
+    if file.name.partition(".")[0] in ("model", "pytorch_model", "config"):
+        return file.resolve().parent.name
+    return file.resolve().name if file.is_dir() else file.stem
+
+
 def _hints(
-    heads: int | None, decoder_heads: int | None, image_size: tuple[int, int] | None
+    heads: int | None,
+    decoder_heads: int | None,
+    image_size: tuple[int, int] | None,
+    entry: str | None = None,
 ) -> Hints:
     from mimsuite.export import Hints
 
-    return Hints(heads=heads, decoder_heads=decoder_heads, image_size=image_size)
+    return Hints(heads=heads, decoder_heads=decoder_heads, image_size=image_size, entry=entry)
 
 
 def _report(opened: Opened, form: str, out: Path, usage: list[str], as_json: bool) -> None:

@@ -16,6 +16,11 @@ from mimsuite.config.section import (
     height_width,
 )
 
+# How --init-from takes weights of another number of channels: their mean for every channel, or
+# theirs in turn. Either way an image whose channels are all equal gives what it gave before.
+# null: such weights are refused.
+AdaptChannels = Literal["mean", "repeat"] | None
+
 
 class PatchEncoderSection(Section):
     """What all encoders of image patches have."""
@@ -24,6 +29,7 @@ class PatchEncoderSection(Section):
     image_size: Size = 224  # pixels, one number or [height, width]
     patch_size: Positive = 16  # pixels
     in_channels: Positive = 3
+    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
     width: Positive = 768
     depth: Positive = 12
     heads: Positive = 12

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mimsuite.config.encoders import AdaptChannels
 from mimsuite.config.section import (
     FirstBlocks,
     Fraction,
@@ -27,12 +28,14 @@ class VideoViTSection(Section):
     image_size: Size = 224  # pixels, one number or [height, width]
     patch_size: Positive = 16  # pixels
     in_channels: Positive = 3
+    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
     width: Positive = 768
     depth: Positive = 12
     heads: Positive = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    final_norm: bool = True  # a norm over the output; some weights made elsewhere have none
     layer_scale: Annotated[float, Field(ge=0.0)] = 0.0  # first value of branch scales; 0: none
     cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
     # [frames, height, width] that weights were trained at, where they are others: the fixed

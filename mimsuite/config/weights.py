@@ -93,6 +93,7 @@ def published_weights() -> list[Weights]:
             "image/mcmae-b-finetune-in1k",
         )
     )
+    found += _hugging_face()
     found += [
         Weights(
             "CAE base and large (a folder)",
@@ -112,36 +113,90 @@ def published_weights() -> list[Weights]:
     return found + _teachers()
 
 
+def _hugging_face() -> list[Weights]:
+    """Folders of huggingface.co: config.json, preprocessor_config.json and the weights."""
+    hub = "https://huggingface.co"
+    found = [
+        Weights(
+            f"facebook/vit-mae-{name}",
+            f"{hub}/facebook/vit-mae-{name}",
+            "a folder: encoder and decoder, as ViTMAEForPreTraining",
+            "Apache-2.0",
+            f"image/mae-{size}-in1k",
+        )
+        for name, size, _, _ in _SIZES
+    ]
+    return found + [
+        Weights(
+            f"MCG-NJU/videomae-{name}",
+            f"{hub}/MCG-NJU/videomae-{name}",
+            holds,
+            "CC-BY-NC-4.0",
+            recipe,
+        )
+        for name, holds, recipe in (
+            (
+                "base",
+                "a folder: encoder and decoder, as VideoMAEForPreTraining",
+                "video/videomae-vitb16-k400",
+            ),
+            (
+                "base-finetuned-kinetics",
+                "a folder: classifier of Kinetics-400, as VideoMAEForVideoClassification",
+                "video/videomae-vitb16-finetune-k400",
+            ),
+        )
+    ]
+
+
 def _teachers() -> list[Weights]:
     """Frozen networks that methods learn from; they go to ``target.teacher.weights``."""
     hugging_face = "https://huggingface.co/openai"
     dino, deit = "dino_vitbase16_pretrain", "deit_base_patch16_224-b5f2ef4d"
     meta = "https://dl.fbaipublicfiles.com"
-    return [
-        Weights(
-            f"clip-vit-{name}",
-            f"{hugging_face}/clip-vit-{name}",
-            "teacher: CLIP, of which pytorch_model.bin or model.safetensors is wanted",
-            "MIT",
-            recipe,
-        )
-        for name, recipe in (
-            ("base-patch16", "image/maskalign-b-in1k"),
-            ("large-patch14", "image/maskalign-l-in1k"),
-        )
-    ] + [
-        Weights(
-            f"{dino}.pth",
-            f"{meta}/dino/{dino}/{dino}.pth",
-            "teacher: DINO ViT-B/16",
-            "Apache-2.0",
-            "image/mr-mae-vitb16-in1k target.teacher.kind=dino",
-        ),
-        Weights(
-            f"{deit}.pth",
-            f"{meta}/deit/{deit}.pth",
-            "teacher: DeiT-B/16, of the features",
-            "Apache-2.0",
-            "image/hybrid-vitb16-in1k",
-        ),
-    ]
+    return (
+        [
+            Weights(
+                f"clip-vit-{name}",
+                f"{hugging_face}/clip-vit-{name}",
+                "teacher: CLIP, of which pytorch_model.bin or model.safetensors is wanted",
+                "MIT",
+                recipe,
+            )
+            for name, recipe in (
+                ("base-patch16", "image/maskalign-b-in1k"),
+                ("large-patch14", "image/maskalign-l-in1k"),
+            )
+        ]
+        + [
+            Weights(
+                f"{dino}.pth",
+                f"{meta}/dino/{dino}/{dino}.pth",
+                "teacher: DINO ViT-B/16",
+                "Apache-2.0",
+                "image/mr-mae-vitb16-in1k target.teacher.kind=dino",
+            ),
+            Weights(
+                f"{deit}.pth",
+                f"{meta}/deit/{deit}.pth",
+                "teacher: DeiT-B/16, of the features",
+                "Apache-2.0",
+                "image/hybrid-vitb16-in1k",
+            ),
+        ]
+        + [
+            Weights(
+                model,
+                f"https://huggingface.co/timm/{model}",
+                f"teacher: {name}, of which model.safetensors is wanted",
+                licence,
+                f"image/mr-mae-vitb16-in1k target.teacher.kind=timm target.teacher.model={model} "
+                f"target.teacher.patch_size={patch}",
+            )
+            for model, name, licence, patch in (
+                ("vit_base_patch14_dinov2.lvd142m", "DINOv2 ViT-B/14", "Apache-2.0", 14),
+                ("vit_base_patch14_reg4_dinov2.lvd142m", "DINOv2 with registers", "Apache-2.0", 14),
+                ("vit_base_patch16_dinov3.lvd1689m", "DINOv3", "LicenseRef-DINOv3", 16),
+            )
+        ]
+    )

@@ -33,6 +33,7 @@ class Hints:
             where neither file nor tables know.
         image_size: (H, W) in pixels, needed for grids that are neither square nor sin-cos.
         facts: the training settings found in the file.
+        entry: of a checkpoint with several networks, the one that is meant.
     """
 
     heads: int | None = None
@@ -41,6 +42,7 @@ class Hints:
     likely_decoder_heads: int | None = None
     image_size: tuple[int, int] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    entry: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "depth": count_blocks(tensors, "blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
+        **norm_eps(hints),
     }
     return Architecture({f"encoder.{key}": value for key, value in keys.items()}, assumed)
 
@@ -90,6 +93,12 @@ def infer_decoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "mlp_ratio": mlp_ratio(hidden, width),
     }
     return Architecture({f"decoder.{key}": value for key, value in keys.items()}, assumed)
+
+
+def norm_eps(hints: Hints) -> dict[str, float]:
+    """The key of the layer norms' epsilon, where the file tells it."""
+    eps = hints.facts.get("norm_eps")
+    return {"norm_eps": eps} if isinstance(eps, float) and eps > 0 else {}
 
 
 def of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:

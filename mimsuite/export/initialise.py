@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mimsuite.config.section import Section
@@ -30,8 +31,11 @@ _FREE = {
     *("image_size", "drop_path", "trained_positions", "layer_scale", "relative_positions"),
     "fusion",
     *("points", "groups", "group_size", "sampling"),
-    *("frames", "trained_size"),
+    *("frames", "trained_size", "final_norm", "adapt_channels"),
 }
+
+# Layer norms compute nearly the same with any epsilon up to this: it is said, not refused.
+_SMALL_EPS = 1e-5
 
 # A classifier on the mean of the tokens has a norm of its own instead of the encoder's; relative
 # position biases come with fine-tuning; a ConvViT's fusion serves pretraining only.
@@ -55,11 +59,12 @@ def initialise(method: Method, path: str | Path) -> list[str]:
     """
     weights = read_weights(path, _hints(method))
     target = method.state_dict()
+    weights, adapted = _with_channels(method, weights, target)
     for part in _STRICT:
         _require_same_section(part, method, weights, target)
     weights, lines = _resized(method, weights)
     state, fitted = method.fitted(weights.state)
-    weights, lines = replace(weights, state=state), lines + fitted
+    weights, lines = replace(weights, state=state), adapted + lines + fitted
     taken: dict[str, Tensor] = {}
     for part in _parts(target):
         tensors, line = _take(part, method, weights, target)
@@ -122,10 +127,13 @@ def _require_same_section(
         f"model.{part}.{key}": getattr(theirs, key)
         for key in type(ours).model_fields
         if key not in _FREE and getattr(theirs, key) != getattr(ours, key)
+        if key != "norm_eps" or max(getattr(s, key) for s in (theirs, ours)) > _SMALL_EPS
     }
     if not wanted:
         return
     change = " ".join(f"{key}={value}" for key, value in wanted.items())
+    if list(wanted) == ["model.encoder.in_channels"]:
+        change += " (or keep it and set model.encoder.adapt_channels=mean)"
     for name, tensor in target.items():  # in the order of the model: its patch embedding first
         if name in given and given[name].shape != tensor.shape:
             raise UserError(
@@ -133,6 +141,72 @@ def _require_same_section(
                 f"{_shape(tensor)}: set {change}, or start from other weights"
             )
     raise UserError(f"{weights.origin} was trained with {change}: set it, or start from others")
+
+
+def _with_channels(
+    method: Method, weights: Weights, target: Mapping[str, Tensor]
+) -> tuple[Weights, list[str]]:
+    """The weights for the method's number of channels, where its recipe asks for that.
+
+    Kernels (D, C, ...) are adapted; a decoder's last layer, which predicts the pixels of all
+    channels, is left out and so stays fresh.
+
+    Raises:
+        UserError: an encoder that embeds its patches in another way.
+    """
+    theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
+    old, new = getattr(theirs, "in_channels", None), getattr(ours, "in_channels", None)
+    way = getattr(ours, "adapt_channels", None)
+    if way is None or old is None or new is None or old == new:
+        return weights, []
+    assert theirs is not None
+    state = dict(weights.state)
+    kernels = [
+        name
+        for name, tensor in state.items()
+        if name.startswith("encoder.") and tensor.ndim >= 4 and tensor.shape[1] == old
+        if name in target and target[name].shape[1:2] == (new,)
+    ]
+    if not kernels:
+        raise UserError(
+            f"model.encoder.adapt_channels: a {_kind(theirs)} encoder has no kernels of channels"
+        )
+    for name in kernels:
+        state[name] = _adapted(state[name], new, way)
+    last = [
+        name
+        for name, tensor in state.items()
+        if name.startswith("decoder.") and name in target
+        if tensor.shape != target[name].shape and len(tensor) * new == len(target[name]) * old
+    ]
+    for name in last:
+        state[name] = target[name]
+    encoder = theirs.model_copy(update={"in_channels": new})
+    recipe: Any = weights.resolved.recipe
+    model = recipe.model.model_copy(update={"encoder": encoder})
+    resolved = replace(weights.resolved, recipe=recipe.model_copy(update={"model": model}))
+    lines = [f"{', '.join(kernels)}: {old} channels adapted to {new} ({way})"]
+    lines += [f"fresh, since it predicts {new} channels: {listed(last)}"] if last else []
+    return replace(weights, state=state, resolved=resolved, normalisation_known=False), lines
+
+
+def _adapted(kernel: Tensor, channels: int, way: str) -> Tensor:
+    """(D, C, ...) -> (D, channels, ...); see ``AdaptChannels``.
+
+    Raises:
+        UserError: ``repeat`` for fewer channels, which would leave some out.
+    """
+    old = kernel.shape[1]
+    if way == "mean":
+        return kernel.sum(dim=1, keepdim=True).expand(-1, channels, *kernel.shape[2:]) / channels
+    if channels < old:
+        raise UserError(
+            f"model.encoder.adapt_channels=repeat would leave out {old - channels} of {old} "
+            f"channels: set mean"
+        )
+    sources = [channel % old for channel in range(channels)]
+    copies = torch.tensor([sources.count(source) for source in sources], dtype=kernel.dtype)
+    return kernel[:, sources] / copies.view(1, -1, *[1] * (kernel.ndim - 2))
 
 
 def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
@@ -226,6 +300,9 @@ def _differences(method: Method, weights: Weights, taken: Mapping[str, Tensor]) 
             f"the weights expect augment.mean={list(theirs.augment.mean)} "
             f"augment.std={list(theirs.augment.std)}; this recipe has others"
         )
+    eps = [getattr(_section(r, "encoder"), "norm_eps", None) for r in (theirs, ours)]
+    if eps[0] != eps[1]:
+        lines.append(f"the weights were computed with model.encoder.norm_eps={eps[0]}")
     normalize = getattr(theirs.target, "normalize", None)
     other = normalize != getattr(ours.target, "normalize", None)
     if other and any(name.startswith("decoder.") for name in taken):

@@ -17,6 +17,7 @@ from torch import Tensor
 from mimsuite.config import Resolved, from_document, load, with_overrides
 from mimsuite.errors import UserError
 from mimsuite.export.architecture import Hints
+from mimsuite.export.model_folder import is_model_folder
 from mimsuite.export.native import NativeHeader, decode_header
 from mimsuite.export.published import Published, understand
 from mimsuite.export.weights_file import WeightsFile, listed, read_weights_file
@@ -58,22 +59,23 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
     Args:
         path: a run directory (its newest sound checkpoint), a checkpoint directory, a file that
             ``mimsuite export --format safetensors`` or ``mimsuite import`` wrote, or a published
-            checkpoint (see :mod:`mimsuite.export.published`).
+            checkpoint, a file or a Hugging Face folder (see :mod:`mimsuite.export.published`).
         hints: what a published file does not tell.
 
     Raises:
         UserError: nothing there, nothing usable, damage; one line that says what was found.
     """
     path = Path(expand_path(str(path)))
-    if path.is_dir():
+    hints = hints or Hints()
+    if path.is_dir() and (_is_ours(path) or not is_model_folder(path)):
         return _of_checkpoint(path, *_checkpoint_in(path))
     if not path.exists():
         raise UserError(f"{path}: no such run, checkpoint or weights file")
     if (path.parent / "MANIFEST.json").is_file():  # a file inside a checkpoint: mean the whole
         return _of_checkpoint(path.parent, path.parent, [])
-    file = read_weights_file(path)
+    file = read_weights_file(path, hints.entry)
     header = decode_header(file.metadata, path)
-    return _of_native(file, header) if header else _of_published(file, hints or Hints())
+    return _of_native(file, header) if header else _of_published(file, hints)
 
 
 def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
@@ -115,6 +117,11 @@ def _count(names: list[str]) -> str:
 # --- runs and checkpoints -----------------------------------------------------------------------
 
 
+def _is_ours(path: Path) -> bool:
+    """A checkpoint, or a run, whatever else was put into its folder."""
+    return (path / "MANIFEST.json").is_file() or (path / "config.yaml").is_file()
+
+
 def _checkpoint_in(path: Path) -> tuple[Path, list[str]]:
     """The checkpoint that a directory is or holds, and notes on those passed over."""
     if (path / "MANIFEST.json").is_file():
@@ -128,8 +135,6 @@ def _checkpoint_in(path: Path) -> tuple[Path, list[str]]:
     if is_run:
         raise UserError(f"run {path} has no checkpoint yet: train it, or resume it, first")
     inside = sorted(entry.name for entry in path.iterdir())
-    if {"config.json", "model.safetensors"} <= set(inside):
-        raise UserError(f"{path} {_NOT_KNOWN}: found a Hugging Face model folder")
     raise UserError(f"{path} {_NOT_KNOWN}: found a folder with {listed(inside) or 'nothing'}")
 
 
@@ -152,9 +157,10 @@ def _of_native(file: WeightsFile, header: NativeHeader) -> Weights:
 
 def _of_published(file: WeightsFile, hints: Hints) -> Weights:
     """A published file, checked against the model that its shapes describe."""
-    found = understand(file, hints)
+    count = len(file.tensors)
+    file, found = understand(file, hints)
     resolved = _recipe_for(file, found)
-    notes = [f"{file.path.name}: {found.layout}, {len(file.tensors)} tensors"]
+    notes = [f"{file.path.name}: {found.layout}, {count} tensors"]
     notes += file.notes + found.notes
     if file.dropped:
         notes.append(f"dropped: {listed(file.dropped, 20)}")
@@ -184,6 +190,10 @@ def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
     }
     if found.keys.get("model.encoder.image_size", 224) != 224:
         keys["augment.eval_resize"] = None  # of the recipe: right for its own image size only
+    if "resize" in file.facts:
+        keys["augment.eval_resize"] = file.facts["resize"]
+    if "interpolation" in file.facts:
+        keys["augment.interpolation"] = file.facts["interpolation"]
     channels = found.keys.get("model.encoder.in_channels", 3)
     if channels != 3:
         keys["data.channels"] = {1: "gray", 4: "rgba"}.get(channels, "native")

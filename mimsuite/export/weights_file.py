@@ -1,14 +1,13 @@
 """Reading a weights file that was made elsewhere, without running anything that is in it.
 
 A ``.pth`` file is a pickle, and a pickle is a program. It goes through torch's restricted
-unpickler, which knows tensors, numbers, text and plain containers; the one class added to its list
-is ``argparse.Namespace``, in which published training checkpoints keep their settings. Whatever
-else a file asks for is an error, never a question.
+unpickler, which knows tensors, numbers, text and plain containers. Stand-ins for what training code
+keeps beside its weights are added to its list (:mod:`mimsuite.export.harmless`). Whatever else a
+file asks for is an error, never a question.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import warnings
@@ -24,11 +23,20 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mimsuite.errors import UserError
+from mimsuite.export.harmless import HARMLESS, Array, plain
+from mimsuite.export.model_folder import Beside, beside, shards
 from mimsuite.export.sniff import Kind, sniff
 from mimsuite.report.text import clean
 
-# In which training code keeps the weights.
-_CONTAINERS = ("model", "state_dict", "module", "base_model")
+# In which training code keeps the weights. Where several are there, the first is taken: a teacher
+# is the average over training that the papers evaluate.
+_CONTAINERS = (
+    *("model", "state_dict", "model_state_dict", "module", "base_model", "network", "net"),
+    *("teacher", "target_encoder", "base_encoder", "encoder", "backbone", "student"),
+    *("model_ema", "ema", "state_dict_ema"),
+)
+_SETTINGS = ("args", "train_args", "hyper_parameters", "config", "cfg")
+_DEEPEST = 3  # containers in containers
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 _SHOWN = 5  # names that a message lists
 _LONGEST_NAME = 100  # characters; those of real models stay below
@@ -39,40 +47,69 @@ class WeightsFile:
     """The content of a weights file.
 
     Attributes:
-        path: where it was read from.
+        path: where it was read from, a file or a folder.
         tensors: name -> strided CPU tensor, floating-point ones as finite float32.
-        facts: the training settings stored beside the weights (``args``), or empty.
+        facts: the training settings stored with the weights (``args``), or empty.
+        beside: what the files next to it say of the model (``config.json``), or empty.
         metadata: text entries of a safetensors header.
         dropped: what else the file held, in words.
         notes: what was changed while reading, in words.
+        wanted: the network that is meant, if the container of the weights does not say it.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
     metadata: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    wanted: str | None = None
 
 
-def read_weights_file(path: Path) -> WeightsFile:
-    """Read ``.safetensors``, and what ``torch.save`` wrote.
+def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
+    """Read ``.safetensors``, what ``torch.save`` wrote, or a Hugging Face folder of either.
 
-    Weights are found at the top of the file or in a ``model``, ``state_dict``, ``module`` or
-    ``base_model`` entry, with or without the prefixes that wrappers add to every name.
+    Weights are found at the top of the file or in an entry such as ``model``, ``state_dict`` or
+    ``teacher``, with or without the prefixes that wrappers add to every name.
+
+    Args:
+        path: a file; a folder; the index of a model in several files.
+        entry: of a checkpoint with several networks, the one that is meant: ``student``,
+            ``state_dict.student``.
 
     Raises:
         UserError: no such file, no weights file, a damaged one, or one that holds more than
             tensors, numbers, text and settings.
     """
-    kind = sniff(path)
-    if kind is Kind.SAFETENSORS:
-        tensors, metadata = _read_safetensors(path)
-        plain, notes = _plain(path, tensors)
-        return WeightsFile(path, plain, _settings(metadata), metadata=metadata, notes=notes)
-    found, facts, dropped = _unwrap(path, _read_torch(path, kind))
-    plain, notes = _plain(path, found)
-    return WeightsFile(path, plain, facts, dropped=dropped, notes=notes)
+    files = shards(path)
+    metadata: dict[str, str] = {}
+    tensors: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    dropped: list[str] = list(files.left)
+    notes: list[str] = []
+    wanted = entry
+    for file in files.paths:
+        kind = sniff(file)
+        if kind is Kind.SAFETENSORS:
+            inside, found = _read_safetensors(file)
+            metadata |= found
+        else:
+            content = _read_torch(file, kind)
+            way = _way_to_tensors(path, content, entry)
+            if entry and way[: len(entry.split("."))] == tuple(entry.split(".")):
+                wanted = None
+            inside, facts, left, taken = _unwrap(content, way)
+            dropped += left
+            notes += taken
+        if twice := sorted(tensors.keys() & inside.keys()):
+            raise UserError(f"{path}: {listed(twice)} is in two of its files")
+        tensors |= inside
+    if missing := sorted(files.names - tensors.keys()):
+        raise UserError(f"{path} lacks tensors that its index names: {listed(missing)}")
+    facts = _settings(metadata) | facts
+    state, changes = _plain(path, tensors)
+    return WeightsFile(path, state, facts, beside(path), metadata, dropped, notes + changes, wanted)
 
 
 def listed(names: list[str], limit: int = _SHOWN) -> str:
@@ -102,7 +139,7 @@ def _read_torch(path: Path, kind: Kind) -> Any:
     if kind is Kind.ZIP:
         _check_archive(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd pickles; what matters is raised
             # Mapped, so that only what is used of a large training checkpoint is ever read.
             return torch.load(
@@ -132,22 +169,66 @@ def _check_archive(path: Path) -> None:
         raise UserError(f"{path} is a compressed archive, which torch.save never writes")
 
 
-def _unwrap(path: Path, content: Any) -> tuple[Mapping[str, Any], dict[str, Any], list[str]]:
-    """The weights in a checkpoint, its settings, and the names of what lies beside them."""
+def _way_to_tensors(path: Path, content: Any, entry: str | None) -> tuple[str, ...]:
+    """Names of the entries of a checkpoint that lead to its weights.
+
+    Raises:
+        UserError: there are none.
+    """
     if isinstance(content, Tensor) or not isinstance(content, Mapping):
         raise UserError(f"{path} holds no weights: found a {type(content).__name__}")
-    for name in _CONTAINERS:
-        inside = content.get(name)
-        if isinstance(inside, Mapping) and any(isinstance(v, Tensor) for v in inside.values()):
-            args = content.get("args")
-            facts = vars(args) if isinstance(args, argparse.Namespace) else args
-            known = dict(facts) if isinstance(facts, Mapping) else {}
-            used = {name, "args"} if known else {name}
-            return inside, known, [str(key) for key in content if key not in used]
-    if not any(isinstance(value, Tensor) for value in content.values()):
+    way = _way(content, tuple(entry.split("."))) if entry else None
+    way = way or _way(content, ())
+    if way is None:
         found = listed([str(key) for key in content]) or "nothing"
         raise UserError(f"{path} holds no weights: found entries {found}")
-    return content, {}, []
+    return way
+
+
+def _unwrap(
+    content: Mapping[Any, Any], way: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any], list[str], list[str]]:
+    """The weights in a checkpoint, its settings, what lies beside them, and which were taken."""
+    facts: dict[str, Any] = {}
+    dropped: list[str] = []
+    others: list[str] = []
+    inside = content
+    for depth, name in enumerate(way):
+        lead = "".join(f"{outer}." for outer in way[:depth])
+        settings = [key for key in _SETTINGS if isinstance(plain(inside.get(key)), dict)]
+        for key in settings:
+            facts = {**plain(inside[key]), **facts}
+        beside_it = [key for key in inside if key != name and key not in settings]
+        dropped += [f"{lead}{key}" for key in beside_it]
+        others += [
+            f"{lead}{key}"
+            for key in beside_it
+            if key in _CONTAINERS and _way(inside[key], ()) is not None
+        ]
+        inside = inside[name]
+    taken = [f"{'.'.join(way)} taken"] if others else []
+    if others:
+        taken[0] += f", not {listed(others)}: to choose, mimsuite import FILE --entry {others[0]}"
+    return dict(inside), facts, dropped, taken
+
+
+def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Names of the entries that lead to tensors: ``()`` = here; ``None`` = there are none.
+
+    Args:
+        wanted: the names to follow first.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    if wanted:
+        rest = _way(content.get(wanted[0]), wanted[1:])
+        return None if rest is None else (wanted[0], *rest)
+    for name in _CONTAINERS:
+        below = _way(content.get(name), ()) if name in content else None
+        if below is not None and len(below) < _DEEPEST:
+            return (name, *below)
+    here = any(isinstance(value, Tensor | Array) for value in content.values())
+    return () if here else None
 
 
 def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
@@ -186,6 +267,10 @@ def _finite(tensor: Tensor) -> bool:
 
 def _checked(path: Path, name: str, value: Any) -> Tensor:
     """A value of a state dict, if it is an ordinary tensor that the file really holds."""
+    if isinstance(value, Array):
+        numbers = value.values()
+        if numbers is not None and numbers.dtype.kind in "biuf":
+            value = torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
     if not isinstance(value, Tensor):
         raise UserError(f"{path}: {name} is not a tensor but of type {type(value).__name__}")
     tensor = value.detach()

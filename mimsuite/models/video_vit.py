@@ -64,7 +64,8 @@ class VideoViT(Encoder):
             )
             for _ in range(section.depth)
         )
-        self.norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        self.norm = norm if section.final_norm else nn.Identity()
         self.apply(init_linear)  # the convolution keeps torch's start, as published
 
     def tubelets(self, clips: Tensor, ids: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mimsuite import config
+from mimsuite.batch import Batch
 from mimsuite.errors import UserError
 from mimsuite.export import Opened, export, initialise
 from mimsuite.methods import Method, build
@@ -205,3 +206,44 @@ def test_another_kind_of_encoder_is_refused(
     monkeypatch.setitem(function.__globals__, "read_weights", read_other)
     with pytest.raises(UserError, match="holds a swin encoder, this recipe has a vit one"):
         initialise(fresh(resolved), run)
+
+
+@pytest.mark.parametrize(
+    ("way", "channels"), [("mean", 1), ("mean", 5), ("repeat", 5), ("mean", 2)]
+)
+def test_channels_are_adapted_on_request(
+    tmp_path: Path, mae: Any, images: Any, way: str, channels: int
+) -> None:
+    """An image whose channels are all equal gives what it gave; nothing of it is silent."""
+    _, rgb = mae()
+    torch.save({"model": rgb.export_reference()}, tmp_path / "w.pth")
+    more = {
+        "model__encoder__in_channels": channels,
+        "data__channels": "gray" if channels == 1 else "native",
+        "augment__mean": [0.5] * channels,
+        "augment__std": [0.5] * channels,
+    }
+    _, refusing = mae(**more)
+    with pytest.raises(UserError, match=r"set model\.encoder\.adapt_channels=mean"):
+        initialise(refusing, tmp_path / "w.pth")
+    _, method = mae(**more, model__encoder__adapt_channels=way)
+    lines = initialise(method, tmp_path / "w.pth")
+    kernel = "encoder.patch_embed.proj.weight"
+    assert f"{kernel}: 3 channels adapted to {channels} ({way})" in lines
+    assert f"fresh, since it predicts {channels} channels: " in "\n".join(lines)
+    gray = images(channels=1)
+    with torch.no_grad():
+        found, expected = (
+            model.encoder.encode(Batch.of_views({"image": gray.expand(-1, n, -1, -1)})).tokens
+            for model, n in ((method, channels), (rgb, 3))
+        )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_channels_are_not_left_out(tmp_path: Path, mae: Any) -> None:
+    _, rgb = mae()
+    torch.save({"model": rgb.export_reference()}, tmp_path / "w.pth")
+    keys = {"augment__mean": [0.5], "augment__std": [0.5], "data__channels": "gray"}
+    _, gray = mae(**keys, model__encoder__in_channels=1, model__encoder__adapt_channels="repeat")
+    with pytest.raises(UserError, match="would leave out 2 of 3 channels: set mean"):
+        initialise(gray, tmp_path / "w.pth")

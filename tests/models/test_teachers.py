@@ -349,3 +349,40 @@ def test_a_run_of_this_suite_teaches_as_it_is_probed(tmp_path: Path) -> None:
     assert not torch.equal(taught.input(images()), images())
     with pytest.raises(UserError, match=r"set target\.teacher\.depth=3"):
         teacher(kind="run", weights=str(tmp_path), **(SMALL | {"depth": 4})).open()
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "prefix"),
+    [
+        ("vit_small_patch14_dinov2.lvd142m", 14, 1),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", 14, 5),
+        ("vit_small_patch16_dinov3.lvd1689m", 16, 5),
+    ],
+)
+def test_dinov2_and_dinov3_by_timm_s_name(
+    tmp_path: Path, name: str, patch: int, prefix: int
+) -> None:
+    """Their grid is the student's; registers are no tokens of it. The file may be in a folder."""
+    import timm
+
+    torch.manual_seed(0)
+    side = 4 * patch
+    model = timm.create_model(name, pretrained=False, img_size=side, num_classes=0).eval()
+    state = {**tensors(model), "mask_token": torch.zeros(1, 384)}
+    save_file(state, tmp_path / "model.safetensors")
+    shape = {"width": 384, "depth": 12, "heads": 6, "patch_size": patch}
+    made = teacher((4, 4), kind="timm", model=name, weights=str(tmp_path), **shape)
+    assert made.open()[1:] == ["teacher: not taken from its file: mask_token"]
+    with torch.no_grad():
+        found = made.features(images(64), hidden=(11,))
+        expected = model.forward_features(made.input(images(64)))
+    torch.testing.assert_close(found.tokens, expected[:, prefix:], **CLOSE)
+    torch.testing.assert_close(found.cls, expected[:, 0], **CLOSE)
+    assert made.input(images(64)).shape[-1] == side
+    if "dinov3" not in name:
+        attention = made.features(images(64), cls_attention=True).cls_attention
+        assert attention is not None
+        assert attention.shape == (2, 6, 16)
+        return
+    with pytest.raises(UserError, match=r"rotary.*mask\.kind=random"):
+        made.features(images(64), cls_attention=True)

@@ -11,14 +11,29 @@ from dataclasses import replace
 
 from mimsuite.errors import UserError
 from mimsuite.export.architecture import Hints
-from mimsuite.export.published import cae, convmae, crate, mae, maskalign, points, video, volume
+from mimsuite.export.published import (
+    cae,
+    convmae,
+    crate,
+    huggingface,
+    mae,
+    maskalign,
+    mmpretrain,
+    points,
+    video,
+    volumes,
+)
 from mimsuite.export.published.layout import Published
+from mimsuite.export.published.preprocessor import input_facts
+from mimsuite.export.published.wrappers import unwrapped
 from mimsuite.export.weights_file import WeightsFile, listed
 
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volume, points, cae, convmae, crate, maskalign, mae)
+_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, mae)
+# Libraries that have names of their own for the same models.
+_LIBRARIES = (huggingface, mmpretrain)
 
 # Checkpoints that are often at hand and are not read, by a part of a name that only they have.
 _OTHERS = (
@@ -30,21 +45,35 @@ _OTHERS = (
 )
 
 
-def understand(file: WeightsFile, hints: Hints) -> Published:
+def understand(file: WeightsFile, hints: Hints) -> tuple[WeightsFile, Published]:
     """Recognise a checkpoint by its names and read its architecture off its shapes.
+
+    Returns:
+        the file as it was understood, without wrappers and under published names, with all facts;
+        what it is.
 
     Raises:
         UserError: none of the layouts that are read; the message says what it looks like.
     """
-    hints = replace(hints, facts=file.facts)
-    for family in _FAMILIES:
-        try:
-            found = family.understand(file, hints)
-        except UserError as error:
-            raise UserError(f"{file.path}: {error}") from None
-        if found is not None:
-            return found
+    try:
+        facts, notes = input_facts(file.beside)
+        file = replace(file, facts={**file.facts, **facts}, notes=[*file.notes, *notes])
+        for inside in unwrapped(file):
+            view = _under_published_names(inside)
+            for family in _FAMILIES:
+                found = family.understand(view, replace(hints, facts=view.facts))
+                if found is not None:
+                    return view, found
+    except UserError as error:
+        raise UserError(f"{file.path}: {error}") from None
     raise UserError(_unknown(file))
+
+
+def _under_published_names(file: WeightsFile) -> WeightsFile:
+    for library in _LIBRARIES:
+        if (translated := library.translate(file)) is not None:
+            return translated
+    return file
 
 
 def _unknown(file: WeightsFile) -> str:

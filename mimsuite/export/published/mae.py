@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mimsuite.export.architecture import Architecture, Hints, infer_decoder, infer_encoder
 from mimsuite.export.published.layout import Published, classifier_keys, model_keys, published
 from mimsuite.export.weights_file import WeightsFile
@@ -26,12 +28,24 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     names = file.tensors.keys()
     if not all(mark in names for mark in MARKS):
         return None
+    file, notes = _without_projector(file)
+    names = file.tensors.keys()
     encoder = infer_encoder(file.tensors, hints)
+    encoder = replace(encoder, assumed=[*encoder.assumed, *notes])
     if any(name.startswith("head.") for name in names):
         return _classifier(file, encoder)
     if any(name == "mask_token" or name.startswith("decoder_") for name in names):
         return _autoencoder(file, encoder, infer_decoder(file.tensors, hints))
     return _encoder_only(file, encoder)
+
+
+def _without_projector(file: WeightsFile) -> tuple[WeightsFile, list[str]]:
+    """The file without the MLP that contrastive methods have in the place of a classifier."""
+    head = [name for name in file.tensors if name.startswith("head.")]
+    if not head or {"head.weight", "head.0.running_mean"} & set(head):
+        return file, []
+    kept = {name: tensor for name, tensor in file.tensors.items() if name not in head}
+    return replace(file, tensors=kept), [f"dropped: head ({len(head)} tensors), a projector"]
 
 
 def _autoencoder(file: WeightsFile, encoder: Architecture, decoder: Architecture) -> Published:

@@ -17,7 +17,14 @@ from typing import Any
 from torch import Tensor
 
 from mimsuite.errors import UserError
-from mimsuite.export.architecture import Hints, count_blocks, heads_of, mlp_ratio, of_rank
+from mimsuite.export.architecture import (
+    Hints,
+    count_blocks,
+    heads_of,
+    mlp_ratio,
+    norm_eps,
+    of_rank,
+)
 from mimsuite.export.published.layout import Published, classifier_keys, published
 from mimsuite.export.weights_file import WeightsFile
 from mimsuite.methods.classify_video import VideoClassifier
@@ -53,6 +60,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
         return published(file, VideoMAE, "VideoMAE encoder and decoder", recipe, keys, notes)
     bare = _without(file, prefix)
     if "head.weight" in bare.tensors:
+        keys.pop("model.encoder.final_norm", None)  # a classifier norms the mean instead
         if "fc_norm.weight" not in bare.tensors:
             raise UserError("its head does not read a norm of the mean token, which is not read")
         keys["target.classes"] = classifier_keys(bare)["target.classes"]
@@ -97,6 +105,8 @@ def _encoder(tensors: Mapping[str, Tensor], hints: Hints) -> tuple[dict[str, Any
         "mlp_ratio": mlp_ratio(hidden, width),
         "layer_scale": 0.1 if "blocks.0.gamma_1" in tensors else 0.0,  # any: it is loaded
         "cosine_attention": "blocks.0.attn.scale" in tensors,
+        **norm_eps(hints),
+        **({} if "norm.weight" in tensors else {"final_norm": False}),
     }
     return {f"model.encoder.{key}": value for key, value in keys.items()}, list(notes)
 

@@ -66,9 +66,11 @@ class Backbone(nn.Module):
 
     Attributes:
         statistics: mean and deviation of its input, where its weights tell.
+        notes: what of its file is not used; lines for people.
     """
 
     statistics: Statistics | None = None
+    notes: Sequence[str] = ()
 
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
         """Features of (B, C, H, W) images of its own size and normalisation."""
@@ -113,11 +115,11 @@ class Teacher:
         Raises:
             UserError: no weights, or weights of another network.
         """
-        self._opened()
+        notes = self._opened().notes
         shown = " x ".join(map(str, self.input_size))
         line = f"teacher: {self.section.kind}, {shown} pixels, {self.width} features a token"
         if not self.section.stands_in:
-            return [line]
+            return [line, *notes]
         return [line, "TEACHER WITH RANDOM WEIGHTS: it only stands in, nothing is learnt from it"]
 
     def features(

@@ -30,6 +30,12 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Ten
     return _joined(result)
 
 
+def without_rule(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> list[str]:
+    """The names that :func:`renamed` leaves out."""
+    patterns = [re.compile(pattern) for pattern, _ in rules]
+    return [name for name in state if not any(p.fullmatch(name) for p in patterns)]
+
+
 def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Separate projections of queries, keys and values as one layer."""
     for name in [name for name in state if re.search(r"\.attn\.q\.\w+$", name)]:

@@ -30,6 +30,11 @@ class TimmViT(Backbone):
         vit = self.vit
         depth, prefix = len(vit.blocks), vit.num_prefix_tokens
         numbers = {*wanted.qkv, *([depth] if wanted.cls_attention else [])}
+        if numbers and getattr(vit, "rope", None) is not None:  # DINOv3, EVA
+            raise UserError(
+                "this timm teacher turns queries and keys by position (rotary): its features are "
+                "read, its attention is not. Take mask.kind=random, or a teacher such as DINOv2"
+            )
         hidden: dict[int, Tensor] = {}
         hooks = [
             vit.blocks[number - 1].register_forward_hook(_keeper(hidden, number))
@@ -85,7 +90,16 @@ def _vit(
         if "pos_embed" in state:
             state["pos_embed"] = _positions(state["pos_embed"], vit.pos_embed, grid)
         _load(vit, state, key)
-    return TimmViT(vit)
+    backbone = TimmViT(vit)
+    backbone.notes = [] if state is None else _unused(vit, state)
+    return backbone
+
+
+def _unused(vit: Any, state: dict[str, Tensor]) -> list[str]:
+    """A line about tensors of the file that the model has no place for."""
+    own = vit.state_dict()
+    left = [name for name in state if name not in own and not name.startswith("blocks.")]
+    return [f"teacher: not taken from its file: {', '.join(left[:20])}"] if left else []
 
 
 def _map(section: TimmTeacherSection, key: str, state: dict[str, Tensor] | None) -> Backbone:
