@@ -39,7 +39,7 @@ def lacking(what: str, mend: str) -> NoReturn:
     message = f"needs {what}: {mend}"
     if REQUIRED:
         pytest.fail(message)
-    pytest.skip(message)
+    pytest.skip(message, allow_module_level=True)
 
 
 def module(name: str) -> Any:

@@ -17,6 +17,7 @@ from mimsuite.errors import UserError
 from mimsuite.export import FORMATS, Opened, export, open_model
 from mimsuite.export.formats import formats_of
 from mimsuite.methods.classify import Classifier
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(Path(__file__).parent)]
@@ -67,7 +68,7 @@ def check_timm(opened: Opened, lines: list[str], out: Path) -> None:
 
 def check_hf(opened: Opened, lines: list[str], out: Path) -> None:
     if os.environ.get("MIMSUITE_REQUIRE") != "1":
-        pytest.importorskip("transformers")
+        needs.module("transformers")
     model, sample = built(lines), sample_of(opened)
     taken = sample.transpose(1, 2) if sample.ndim == 5 else sample
     encoder = getattr(model, model.base_model_prefix, model)

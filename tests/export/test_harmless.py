@@ -18,6 +18,7 @@ import torch
 
 from mimsuite.errors import UserError
 from mimsuite.export.weights_file import read_weights_file
+from tests import needs
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3)}
 
@@ -84,7 +85,7 @@ def test_settings_that_hold_themselves(save: Any) -> None:
 
 
 def test_settings_of_omegaconf(save: Any) -> None:
-    omegaconf = pytest.importorskip("omegaconf")
+    omegaconf = needs.module("omegaconf")
     args = omegaconf.OmegaConf.create({"mask_ratio": 0.6, "more": [1, {"a": "b"}]})
     facts = read_weights_file(save({"model": STATE, "config": args})).facts
     assert facts == {"mask_ratio": 0.6, "more": [1, {"a": "b"}]}

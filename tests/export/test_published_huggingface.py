@@ -18,8 +18,9 @@ from mimsuite.cli.main import main
 from mimsuite.errors import UserError
 from mimsuite.export import Opened, export, open_model
 from mimsuite.export.weights_file import read_weights_file
+from tests import needs
 
-transformers = pytest.importorskip("transformers")
+transformers = needs.module("transformers")
 
 CLOSE = {"atol": 1e-4, "rtol": 0.0}
 SMALL = {
