@@ -100,7 +100,7 @@ def test_no_child_is_left(begin, number, tmp_path):
 def test_a_decoding_child_ends_with_a_killed_parent():
     code = """
         import os, time
-        from mimsuite.formats.isolated import Isolated
+        from mimsuite.data.packing.isolated import Isolated
         child = Isolated()
         child._start()
         os.fork() or time.sleep(60)  # a fork keeps the pipe open: no end of file tells the child

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mimsuite.data.few import lists
-from mimsuite.data.folds import split_fold
-from mimsuite.data.opening import open_source
+from mimsuite.data.sources.few import lists
+from mimsuite.data.sources.folds import split_fold
+from mimsuite.data.sources.opening import open_source
 from mimsuite.evaluate.lowshot import AMOUNTS, DRAWS, draw_numbers
 
 FILE = Path(__file__).parent.parent / "mimsuite" / "data" / "embedded" / "low_shot.json"

@@ -65,7 +65,7 @@ def data(
     Example: mimsuite bench data ./photos
     """
     from mimsuite.cli.bar import progress_of
-    from mimsuite.data.bench import bench_data
+    from mimsuite.train.bench_data import bench_data
 
     with progress_of("rounds") as progress:
         figures = bench_data(
@@ -194,8 +194,8 @@ def everything(
     Example: mimsuite bench all --json > speed.json
     """
     from mimsuite import config
-    from mimsuite.data.bench import bench_data
     from mimsuite.train.bench import bench_gemm, bench_step
+    from mimsuite.train.bench_data import bench_data
 
     resolved = config.load(recipe, overrides or [])
     place, precision = resolved.recipe.train.device, resolved.recipe.train.precision

@@ -60,8 +60,8 @@ def inspect(
 
     Example: mimsuite data inspect embedded:fashion-mnist --sheet fashion.png
     """
-    from mimsuite.data import inspection
-    from mimsuite.data.stored import open_stored
+    from mimsuite.data.packing import inspection
+    from mimsuite.data.sources.stored import open_stored
 
     kind = _channels(channels)
     wanted = _modality(modality)
@@ -146,8 +146,8 @@ def pack(
 
     Example: mimsuite data pack ./meshes ./shards --points 8192
     """
-    from mimsuite.data.pack import PackOptions, listed
-    from mimsuite.data.pack import pack as write
+    from mimsuite.data.packing.pack import PackOptions, listed
+    from mimsuite.data.packing.pack import pack as write
 
     options = PackOptions(
         modality=_modality(modality),
@@ -203,8 +203,8 @@ def verify(
 
     Example: mimsuite data verify ./shards --workers 4
     """
+    from mimsuite.data.packing.verify import verify as check
     from mimsuite.data.unused import Unused
-    from mimsuite.data.verify import verify as check
 
     with progress_of("verifying") as progress:
         reports = check(
@@ -243,7 +243,7 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
 
     Example: mimsuite data index ./shards
     """
-    from mimsuite.data.indexing import index_shards
+    from mimsuite.data.packing.indexing import index_shards
 
     with progress_of("indexing") as progress:
         facts = index_shards(shards, progress)
@@ -290,7 +290,7 @@ def synth(
 
     Example: mimsuite data synth video ./motion --count 160 --photos ./photos
     """
-    from mimsuite.data.synth import synthesise
+    from mimsuite.data.made.synth import synthesise
 
     name = {"images": "image", "videos": "video", "grid": "grids"}.get(modality, modality)
     with progress_of("making") as progress:

@@ -13,7 +13,7 @@ from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 
 if TYPE_CHECKING:
-    from mimsuite.data.few import Amount
+    from mimsuite.data.sources.few import Amount
     from mimsuite.evaluate import ProbeData
 
 
@@ -50,7 +50,7 @@ def low_shot(
     Example: mimsuite low-shot runs/first --data ./photos --labels 1,5,20 --baselines
     """
     require_single_process()
-    from mimsuite.data.few import amount_of
+    from mimsuite.data.sources.few import amount_of
 
     amounts = [amount_of(text.strip()) for text in labels.split(",")]
     from mimsuite.train.preempt import StopFlag
@@ -97,7 +97,7 @@ def _write(folder: Path, result: dict[str, Any], data: ProbeData) -> None:
     """``low_shot.json``, ``curve.png`` and ``lists.json``."""
     import json
 
-    from mimsuite.data.few import amount_of, lists
+    from mimsuite.data.sources.few import amount_of, lists
     from mimsuite.evaluate.lowshot_show import draw_low_shot
     from mimsuite.files import write_atomic
     from mimsuite.report.console import say

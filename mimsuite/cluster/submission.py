@@ -150,7 +150,7 @@ def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
     faults = []
     if batch % world:
         faults.append(f"train.global_batch={batch} cannot be shared by {world} processes")
-    # As mimsuite/data/plan.py chooses them.
+    # As mimsuite/data/order/sample_order.py chooses them.
     lanes = recipe.data.lanes or max(n for n in range(1, 65) if batch % n == 0)
     if not faults and lanes % world:
         faults.append(

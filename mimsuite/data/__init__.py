@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mimsuite.data.damage import CorruptSample, Damage
-from mimsuite.data.eval_loader import EvalLoader, eval_loader
-from mimsuite.data.normalize import Normalize
-from mimsuite.data.opening import open_source, source_splits
+from mimsuite.data.image.normalize import Normalize
+from mimsuite.data.loading.eval_loader import EvalLoader, eval_loader
+from mimsuite.data.loading.train_loader import Loaded, TrainLoader, train_loader
 from mimsuite.data.source import Sample, Source
-from mimsuite.data.train_loader import Loaded, TrainLoader, train_loader
-from mimsuite.data.training_set import open_fold, open_split, open_training_set
+from mimsuite.data.sources.opening import open_source, source_splits
+from mimsuite.data.sources.training_set import open_fold, open_split, open_training_set
 from mimsuite.data.views import Views, views_of
 
 __all__ = [

@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from mimsuite.config.suggest import did_you_mean
-from mimsuite.data.decode import Channels, Decoder
-from mimsuite.data.image_kinds import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
+from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.image.kinds import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
+from mimsuite.data.video.containers import EXTENSIONS as VIDEO_EXTENSIONS
 from mimsuite.errors import UserError
-from mimsuite.formats.containers import EXTENSIONS as VIDEO_EXTENSIONS
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Modality:
         corruptions: module with ``CORRUPTIONS``; None: there are none.
         in_place: whether local files are read by seeking; else they are loaded whole.
         layouts: modules that know further ways in which its samples lie on a disk; see
-            :mod:`mimsuite.data.layouts`.
+            :mod:`mimsuite.data.sources.layouts`.
     """
 
     name: str
@@ -145,9 +145,9 @@ IMAGE = register(
     Modality(
         "image",
         stored=IMAGE_EXTENSIONS + ARRAY_EXTENSIONS,
-        decoder="mimsuite.data.decode:Decoder",
-        views="mimsuite.data.image_views:ImageViews",
-        corruptions="mimsuite.data.corrupt_images",
+        decoder="mimsuite.data.image.decode:Decoder",
+        views="mimsuite.data.image.views:ImageViews",
+        corruptions="mimsuite.data.image.corruptions",
         layouts=Decoder.layouts,
     )
 )
@@ -155,12 +155,12 @@ VIDEO = register(
     Modality(
         "video",
         stored=VIDEO_EXTENSIONS,
-        formats="mimsuite.formats.video",
-        decoder="mimsuite.data.encoded_video:VideoDecoder",
-        views="mimsuite.data.video_views:VideoViews",
+        formats="mimsuite.data.video.files",
+        decoder="mimsuite.data.video.encoded:VideoDecoder",
+        views="mimsuite.data.video.views:VideoViews",
         tile=(256, 64),
         in_place=True,
-        corruptions="mimsuite.data.corrupt_clips",
+        corruptions="mimsuite.data.video.corruptions",
     )
 )
 POINTS = register(
@@ -171,21 +171,21 @@ POINTS = register(
             *("npz", "ply", "pcd", "xyz", "pts", "asc", "las", "laz"),
             *("obj", "off", "stl", "glb"),
         ),
-        formats="mimsuite.formats.points",
-        decoder="mimsuite.data.point_decode:PointDecoder",
-        views="mimsuite.data.point_views:PointViews",
+        formats="mimsuite.data.points.files",
+        decoder="mimsuite.data.points.decode:PointDecoder",
+        views="mimsuite.data.points.views:PointViews",
         tile=(128, 128),
-        corruptions="mimsuite.data.corrupt_points",
-        layouts=("mimsuite.data.cloud_folders",),
+        corruptions="mimsuite.data.points.corruptions",
+        layouts=("mimsuite.data.points.cloud_folders",),
     )
 )
 GRIDS = register(
     Modality(
         "grids",
         stored=("npz",),
-        formats="mimsuite.formats.grids",
-        decoder="mimsuite.data.grid_decode:GridDecoder",
-        views="mimsuite.data.grid_views:GridViews",
+        formats="mimsuite.data.volume.files",
+        decoder="mimsuite.data.volume.decode:GridDecoder",
+        views="mimsuite.data.volume.views:GridViews",
         tile=(192, 96),
     )
 )

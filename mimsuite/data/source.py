@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
-from mimsuite.data.decode import Decoder
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.local_file import LocalFile
 from mimsuite.data.unused import Unused
-from mimsuite.formats.local_file import LocalFile
 
 MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
 Payload = bytes | np.ndarray | LocalFile

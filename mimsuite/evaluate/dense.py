@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mimsuite.data.dense import DenseSource, open_dense
-from mimsuite.data.few import Subset
+from mimsuite.data.sources.few import Subset
 from mimsuite.errors import DataError, UserError
 from mimsuite.evaluate.dense_features import DenseTables, Encode, extract_dense, patch_pixels
 from mimsuite.evaluate.dense_heads import train_heads

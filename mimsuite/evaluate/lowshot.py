@@ -3,7 +3,7 @@
 With one label per class nothing is left to choose hyperparameters on, so both probes are fixed for
 all numbers of labels: nearest neighbours by cosine similarity, and softmax regression on
 standardised features with scikit-learn's default penalty, ``C = 1`` (:mod:`.logistic`). Layer and
-pooling are fixed, too. Which samples are labelled is a rule of :mod:`mimsuite.data.few`, so
+pooling are fixed, too. Which samples are labelled is a rule of :mod:`mimsuite.data.sources.few`, so
 fine-tuning with ``data.per_class`` sees the same.
 
 Letters: N test samples, R draws.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mimsuite import config
-from mimsuite.data.few import Amount, draw, text_of, wanted
+from mimsuite.data.sources.few import Amount, draw, text_of, wanted
 from mimsuite.errors import DataError
 from mimsuite.evaluate import logistic
 from mimsuite.evaluate.baselines import VARIANTS

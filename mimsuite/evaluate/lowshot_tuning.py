@@ -10,7 +10,7 @@ import torch
 
 from mimsuite import config
 from mimsuite.data import open_training_set
-from mimsuite.data.few import Amount, text_of
+from mimsuite.data.sources.few import Amount, text_of
 from mimsuite.errors import UserError
 from mimsuite.evaluate.finetune import finetune
 from mimsuite.evaluate.lowshot import DRAWS, draw_numbers, summary

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.data.augment import stack
 from mimsuite.data.damage import CorruptSample
+from mimsuite.data.image.augment import stack
 from mimsuite.data.source import Source
 from mimsuite.data.views import Views, views_of
 from mimsuite.methods import Method

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mimsuite.data.image_kinds import FORMATS, IMAGE_EXTENSIONS
+from mimsuite.data.image.kinds import FORMATS, IMAGE_EXTENSIONS
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
 from mimsuite.fields.lens import Lens

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mimsuite.data.array_files import read_npy, read_npz
+from mimsuite.data.volume import files as grids
 from mimsuite.errors import CorruptSample, DataError, UserError
 from mimsuite.files import write_atomic
-from mimsuite.formats import grids
-from mimsuite.formats.arrays import read_npy, read_npz
 
 _TO_Z_UP = (2, 0, 1)  # old axes of the new ones: y-up (x, y, z) is (z, x, y) then
 _SPLITS = ("train", "val", "test")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mimsuite.data.array_files import read_npz
+from mimsuite.data.volume import files as grids
 from mimsuite.errors import CorruptSample, DataError, UserError
 from mimsuite.fields.check import facts_of
 from mimsuite.fields.sample import Grid
-from mimsuite.formats import grids
-from mimsuite.formats.arrays import read_npz
 from mimsuite.targets.radiance import opacity
 
 _BINS = 10

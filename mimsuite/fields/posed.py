@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mimsuite.data.decode import Decoder
+from mimsuite.data.array_files import npz_names, read_npz
+from mimsuite.data.image.decode import Decoder
 from mimsuite.data.unused import Unused
 from mimsuite.errors import CorruptSample, DataError
 from mimsuite.fields.cameras import Camera, read_cameras
 from mimsuite.fields.lens import Lens
-from mimsuite.formats.arrays import npz_names, read_npz
 
 _MOST_BYTES = 1 << 29
 _FOV = 45.0  # degrees, of .npz files that name none

@@ -1,7 +1,7 @@
 """How stored files of each modality are read, checked, converted and drawn.
 
 Every module here has the same three functions, and imports its libraries inside them. They run in
-a process of their own (:mod:`mimsuite.formats.isolated`), since files may be damaged or hostile.
+a process of their own (:mod:`mimsuite.data.packing.isolated`), since files may be damaged or hostile.
 
 - ``facts(data)``: decode all of it; figures by name.
 - ``store(data, **options)``: (extension, bytes) as shards hold it.

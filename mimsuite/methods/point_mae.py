@@ -19,12 +19,12 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config.points import PointPretrainRecipe
 from mimsuite.config.sections import MethodCard, MethodSection
-from mimsuite.formats.splats import draw_clouds
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import PointDecoder, PointTransformer
 from mimsuite.models.names import Names
 from mimsuite.noise import Noise
+from mimsuite.pictures.clouds import draw_clouds
 from mimsuite.targets.chamfer import chamfer
 from mimsuite.tokens import Groups
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.errors import UserError
-from mimsuite.formats.splats import splat
 from mimsuite.methods import Method
 from mimsuite.models import Features
+from mimsuite.pictures.clouds import splat
 
 _SLICES = (0.1, 0.3, 0.5, 0.7)  # of a volume's height
 _FEWEST = 4  # tokens along a volume's axis: coarser stages show nothing

@@ -11,10 +11,10 @@ import numpy as np
 
 from mimsuite.config import Resolved, with_overrides
 from mimsuite.data import eval_loader, open_source, source_splits, views_of
-from mimsuite.data.decode import Decoder
-from mimsuite.data.files import FileSource, Listing
+from mimsuite.data.image.decode import Decoder
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.source import Source
+from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method, Panel, build
 from mimsuite.report.animation import moving, save_animation

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.data import views_of
-from mimsuite.data.few import Subset
 from mimsuite.data.source import Source
+from mimsuite.data.sources.few import Subset
 from mimsuite.errors import DataError
 from mimsuite.evaluate import logistic
 from mimsuite.evaluate.features import normalized_batches

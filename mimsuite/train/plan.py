@@ -10,7 +10,7 @@ import torch
 from mimsuite.cluster.host import usable_memory
 from mimsuite.config import Resolved
 from mimsuite.config.sections import Recipe
-from mimsuite.data.plan import default_lanes
+from mimsuite.data.order.sample_order import default_lanes
 from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device
 from mimsuite.train.estimate import Estimate, Memory, estimate, samples_of

@@ -21,7 +21,7 @@ from mimsuite.cluster.peers import Peers, join
 from mimsuite.config import Resolved
 from mimsuite.config.sections import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
-from mimsuite.data.inspection import unused_in
+from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.unused import Unused
 from mimsuite.data.views import Views

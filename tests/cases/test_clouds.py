@@ -14,12 +14,12 @@ from mimsuite.cli.main import main
 from mimsuite.data import open_source
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.modalities import training_decoder
-from mimsuite.data.pack import PackOptions, pack
-from mimsuite.data.stored import modalities_in, open_stored, stored_splits
+from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.points import files as points
+from mimsuite.data.points.cloud_rows import MOVED, NOT_FINITE, ROUNDED
+from mimsuite.data.sources.stored import modalities_in, open_stored, stored_splits
 from mimsuite.data.unused import noticing
 from mimsuite.errors import DataError, UserError
-from mimsuite.formats import points
-from mimsuite.formats.cloud_rows import MOVED, NOT_FINITE, ROUNDED
 from tests.data.stored_files import array_of, npy, require
 
 CASES = Path(__file__).with_name("clouds")

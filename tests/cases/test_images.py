@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 
 from mimsuite.cli.main import main
-from mimsuite.data import image_kinds, open_source
+from mimsuite.data import open_source
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import Decoder
-from mimsuite.data.encode import encode, extension_of, shrink
+from mimsuite.data.image import kinds as image_kinds
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.encode import encode, extension_of, shrink
 from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
 from mimsuite.data.unused import noticing
 from mimsuite.errors import DataError

@@ -78,7 +78,7 @@ def test_a_member_larger_than_the_limit_is_not_unpacked(
     spec = str(tmp_path / "x.zip")
     with zipfile.ZipFile(spec, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(5000))
-    monkeypatch.setattr("mimsuite.data.zipped.MAX_SAMPLE_BYTES", 4999)
+    monkeypatch.setattr("mimsuite.data.sources.zipped.MAX_SAMPLE_BYTES", 4999)
     with pytest.raises(CorruptSample, match="more than 4999 bytes"):
         open_source(spec).read(0, 0)
 

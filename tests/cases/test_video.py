@@ -17,14 +17,15 @@ from PIL import Image
 
 from mimsuite import config
 from mimsuite.data import open_source, open_training_set
-from mimsuite.data.inspection import inspect
-from mimsuite.data.natural_order import natural_key
-from mimsuite.data.pack import PackOptions, pack
-from mimsuite.data.readers import read_video
+from mimsuite.data.local_file import LocalFile
+from mimsuite.data.packing.inspection import inspect
+from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.video import containers
+from mimsuite.data.video import files as video
+from mimsuite.data.video.containers import container_of
+from mimsuite.data.video.natural_order import natural_key
+from mimsuite.data.video.readers import read_video
 from mimsuite.errors import CorruptSample, DataError
-from mimsuite.formats import containers, video
-from mimsuite.formats.containers import container_of
-from mimsuite.formats.local_file import LocalFile
 from tests.data.numbered_video import FRAMES, numbered, numbers
 
 CASES = Path(__file__).parent

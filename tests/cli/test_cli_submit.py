@@ -190,7 +190,7 @@ def test_a_recipe_of_another_task_is_refused(submit):
 
 
 def test_the_lanes_are_those_that_training_chooses():
-    from mimsuite.data.plan import default_lanes
+    from mimsuite.data.order.sample_order import default_lanes
 
     for batch in (1, 7, 128, 4096, 129):
         assert default_lanes(batch) == max(n for n in range(1, 65) if batch % n == 0)

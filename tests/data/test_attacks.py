@@ -234,7 +234,7 @@ def test_arrays_that_claim_terabytes(shape, enter, tmp_path):
 
 def test_webdataset_may_not_run_anything_either(tmp_path, write_tar, picture):
     """The library that writes our shards is loaded in its secure mode."""
-    from mimsuite.data.pack import pack
+    from mimsuite.data.packing.pack import pack
 
     pack(str(write_tar(tmp_path / "s.tar", {"a.png": picture(0)})), tmp_path / "out")
     assert os.environ["WDS_SECURE"] == "1"

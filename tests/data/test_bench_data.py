@@ -13,9 +13,11 @@ from PIL import Image
 
 from mimsuite.cli.main import main
 from mimsuite.config.sections import AugmentSection
-from mimsuite.data import bench, jpeg, open_source
-from mimsuite.data.bench import bench_data
+from mimsuite.data import open_source
+from mimsuite.data.image import jpeg
 from mimsuite.errors import DataError, UserError
+from mimsuite.train import bench_data as bench
+from mimsuite.train.bench_data import bench_data
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from mimsuite.data import jpeg
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import Decoder, _webp_size, extensions
+from mimsuite.data.image import jpeg
+from mimsuite.data.image.decode import Decoder, _webp_size, extensions
 from tests import needs
 
 FORMS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]

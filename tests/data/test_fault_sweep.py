@@ -21,10 +21,10 @@ from mimsuite.cli.main import main
 from mimsuite.config.sections import Recipe
 from mimsuite.data import open_source, train_loader
 from mimsuite.data.damage import Damage
-from mimsuite.data.pack import PackOptions, pack
+from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.packing.verify import verify
 from mimsuite.data.shards.index import load_tables, open_index
 from mimsuite.data.source import Source
-from mimsuite.data.verify import verify
 from mimsuite.errors import DataError
 
 FAULTS = 60

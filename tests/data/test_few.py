@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.data.arrays import ArraySource
-from mimsuite.data.decode import Decoder
-from mimsuite.data.few import few_of_each_class
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.sources.arrays import ArraySource
+from mimsuite.data.sources.few import few_of_each_class
 from mimsuite.errors import DataError
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mimsuite.config.sections import DataSection, Recipe
 from mimsuite.data import open_fold, open_training_set
-from mimsuite.data.folds import fold_numbers
+from mimsuite.data.sources.folds import fold_numbers
 
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=60), st.integers(2, 7))

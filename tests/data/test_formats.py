@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.synth import MAKERS
-from mimsuite.formats import grids, meshes, points
-from mimsuite.formats.containers import container_of
-from mimsuite.formats.isolated import Isolated
+from mimsuite.data.made.synth import MAKERS
+from mimsuite.data.packing.isolated import Isolated
+from mimsuite.data.points import files as points
+from mimsuite.data.points import meshes
+from mimsuite.data.video.containers import container_of
+from mimsuite.data.volume import files as grids
 
 # --- video ---
 from tests import needs
@@ -51,7 +53,7 @@ def encoded(form: str, codec: str, frames: int = 12) -> bytes:
 def test_containers_are_told_apart_and_cuts_are_found(
     form: str, codec: str, extension: str
 ) -> None:
-    from mimsuite.formats import video
+    from mimsuite.data.video import files as video
 
     data = encoded(form, codec)
     assert container_of(data).extension == extension
@@ -63,7 +65,7 @@ def test_containers_are_told_apart_and_cuts_are_found(
 
 
 def test_a_turned_clip_is_stored_upright() -> None:
-    from mimsuite.formats import video
+    from mimsuite.data.video import files as video
 
     av = needs.module("av")
     data = bytearray(encoded("mp4", "libx264"))
@@ -81,7 +83,7 @@ def test_a_turned_clip_is_stored_upright() -> None:
 
 
 def test_odd_and_huge_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mimsuite.formats import video
+    from mimsuite.data.video import files as video
 
     av = needs.module("av")
     assert video._size(321, 241, 120) == (160, 120)

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from mimsuite import config
-from mimsuite.data import clip_indices, open_training_set, train_loader, views_of
+from mimsuite.data import open_training_set, train_loader, views_of
 from mimsuite.data.shards.frame_tars import FrameTarSource, are_frames, is_frame
+from mimsuite.data.video import clip_indices
 from mimsuite.errors import CorruptSample
 
 FRAMES = 20

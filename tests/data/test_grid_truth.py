@@ -13,9 +13,9 @@ import torch
 
 from mimsuite.config.grids import GridAugmentSection
 from mimsuite.config.scenes import BoxTargetSection, FinerTargetSection, VoxelTargetSection
-from mimsuite.data.grid_decode import GridDecoder, RadianceGrid
-from mimsuite.data.grid_views import GridViews
 from mimsuite.data.made import furniture
+from mimsuite.data.volume.decode import GridDecoder, RadianceGrid
+from mimsuite.data.volume.views import GridViews
 from mimsuite.errors import CorruptSample, UserError
 from mimsuite.noise import keyed_rng
 

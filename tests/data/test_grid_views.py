@@ -11,9 +11,9 @@ import torch
 
 from mimsuite.config.grids import GridAugmentSection
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.grid_decode import GridDecoder
-from mimsuite.data.grid_views import GridViews
-from mimsuite.data.synth import synthesise
+from mimsuite.data.made.synth import synthesise
+from mimsuite.data.volume.decode import GridDecoder
+from mimsuite.data.volume.views import GridViews
 from mimsuite.errors import UserError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mimsuite.cli.main import main
 from mimsuite.data import open_source
-from mimsuite.data.idx import read_idx
+from mimsuite.data.sources.idx import read_idx
 from mimsuite.errors import DataError
 
 

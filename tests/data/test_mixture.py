@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mimsuite.config.sections import Recipe
 from mimsuite.data import open_training_set, train_loader
-from mimsuite.data.mixture import Mixture
+from mimsuite.data.order.mixture import Mixture
 from mimsuite.errors import UserError
 from tests.data.test_train_stream import global_batches, same
 

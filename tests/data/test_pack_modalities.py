@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from mimsuite.data import modalities, open_source, source_splits
-from mimsuite.data.inspection import contact_sheet, inspect
-from mimsuite.data.pack import PackOptions, pack
-from mimsuite.data.stored import modalities_in, only_modality, open_stored
-from mimsuite.data.synth import MAKERS, synthesise
-from mimsuite.data.verify import verify
+from mimsuite.data.made.synth import MAKERS, synthesise
+from mimsuite.data.packing.inspection import contact_sheet, inspect
+from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.packing.verify import verify
+from mimsuite.data.sources.stored import modalities_in, only_modality, open_stored
 from mimsuite.errors import DataError, UserError
 from tests import needs
 from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz
@@ -43,7 +43,12 @@ def payloads(spec: Path, modality: str, split: str = "train") -> dict[str, tuple
 def test_listing_imports_no_decoder() -> None:
     code = """
     import sys
-    from mimsuite.data import modalities, stored, pack, verify, inspection, synth
+    from mimsuite.data import modalities
+    from mimsuite.data.sources import stored
+    from mimsuite.data.packing import pack
+    from mimsuite.data.packing import verify
+    from mimsuite.data.packing import inspection
+    from mimsuite.data.made import synth
     assert modalities.names() == ["image", "video", "points", "grids"], modalities.names()
     print(sorted({"av", "open3d", "decord"} & set(sys.modules)))
     """

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.data.plan import BlockId, Plan, default_lanes, share_of
+from mimsuite.data.order.sample_order import BlockId, Plan, default_lanes, share_of
 from mimsuite.errors import UserError
 
 

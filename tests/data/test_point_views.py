@@ -11,8 +11,8 @@ import torch
 
 from mimsuite.config import from_document
 from mimsuite.data import eval_loader, open_source, views_of
-from mimsuite.data.point_decode import PointDecoder
-from mimsuite.data.point_views import PointViews
+from mimsuite.data.points.decode import PointDecoder
+from mimsuite.data.points.views import PointViews
 from mimsuite.errors import CorruptSample, DataError, UserError
 from mimsuite.noise import keyed_rng
 

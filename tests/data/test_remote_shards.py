@@ -16,14 +16,14 @@ import torch
 from mimsuite.cli.main import main
 from mimsuite.config.sections import Recipe
 from mimsuite.data import open_source, source_splits, train_loader
-from mimsuite.data.indexing import index_shards
-from mimsuite.data.inspection import inspect
-from mimsuite.data.pack import PackOptions, pack
+from mimsuite.data.packing.indexing import index_shards
+from mimsuite.data.packing.inspection import inspect
+from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.packing.verify import verify
 from mimsuite.data.shards.index import to_bytes
 from mimsuite.data.shards.scan import scan
 from mimsuite.data.source import Source
 from mimsuite.data.stores import ShardCache, retry, windows
-from mimsuite.data.verify import verify
 from mimsuite.errors import DataError, UserError
 from tests.data.remote_servers import (
     KEY,

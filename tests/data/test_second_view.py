@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.config.sections import AugmentSection
-from mimsuite.data.augment import TrainTransform, resize
+from mimsuite.data.image.augment import TrainTransform, resize
 from mimsuite.data.views import views_of
 from mimsuite.errors import UserError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mimsuite.data import open_source
-from mimsuite.data.pack import PackOptions, pack
+from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.stores import RemoteShard, ShardCache, Url, retry, shard_cache
 from mimsuite.data.stores.transfer import Version
 from mimsuite.errors import DataError, UserError

@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 
 from mimsuite.cli.main import main
-from mimsuite.data import synth
-from mimsuite.data.made import rendered_scenes
+from mimsuite.data.made import rendered_scenes, synth
 
 KINDS = [(kind, False) for kind in synth.MAKERS] + [(kind, True) for kind in synth.PARTED]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mimsuite.data.readers import READERS, choice, read_video
+from mimsuite.data.video.readers import READERS, choice, read_video
 from mimsuite.errors import CorruptSample
 from tests import needs
 from tests.data.numbered_video import FRAMES, SIZE, numbered, numbers

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from mimsuite import config
-from mimsuite.data import clip_geometry, clip_indices, open_training_set, train_loader, views_of
-from mimsuite.data.clip_transform import ClipTransform
+from mimsuite.data import open_training_set, train_loader, views_of
 from mimsuite.data.modalities import training_decoder
-from mimsuite.data.opening import source_splits
+from mimsuite.data.sources.opening import source_splits
+from mimsuite.data.video import clip_geometry, clip_indices
+from mimsuite.data.video.clip_transform import ClipTransform
 from mimsuite.errors import CorruptSample, UserError
 from mimsuite.evaluate.score import merged
 from mimsuite.noise import keyed_rng

@@ -14,9 +14,10 @@ from PIL import Image
 
 from mimsuite.batch import Batch
 from mimsuite.config.sections import AugmentSection
-from mimsuite.data import Normalize, geometry
-from mimsuite.data.augment import EvalTransform, TrainTransform, resize
-from mimsuite.data.erase import erase
+from mimsuite.data import Normalize
+from mimsuite.data.image import geometry
+from mimsuite.data.image.augment import EvalTransform, TrainTransform, resize
+from mimsuite.data.image.erase import erase
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 from tests import needs

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from mimsuite import config, evaluate
 from mimsuite.cli.main import main
 from mimsuite.data import open_training_set
-from mimsuite.data.few import amount_of, draw, text_of
+from mimsuite.data.sources.few import amount_of, draw, text_of
 from mimsuite.errors import DataError, UserError
 from mimsuite.evaluate import ProbeData, logistic, low_shot
 from mimsuite.evaluate.lowshot import draw_numbers, one_table, sizes

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mimsuite import config, evaluate
-from mimsuite.data import clip_indices
-from mimsuite.data.synth import synthesise
+from mimsuite.data.made.synth import synthesise
+from mimsuite.data.video import clip_indices
 from mimsuite.errors import UserError
 from mimsuite.evaluate.finetune import compose
 from mimsuite.evaluate.score import ClassScorer, judged_by, opposite_classes

@@ -12,7 +12,7 @@ import torch
 from mimsuite import config
 from mimsuite.data import open_source, open_split
 from mimsuite.data.made import parted
-from mimsuite.data.synth import synthesise
+from mimsuite.data.made.synth import synthesise
 from mimsuite.errors import CorruptSample, UserError
 from mimsuite.evaluate.parts import miou, own_parts, segment, shape_ious
 from mimsuite.noise import keyed_rng

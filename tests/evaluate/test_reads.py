@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mimsuite.cli.main import main
-from mimsuite.data.files import FileSource
+from mimsuite.data.sources.files import FileSource
 
 Reads = Callable[..., tuple[Counter[str], Counter[str]]]
 

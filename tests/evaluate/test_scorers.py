@@ -13,7 +13,7 @@ from mimsuite import config, evaluate
 from mimsuite.batch import Batch
 from mimsuite.config import Resolved
 from mimsuite.data import open_split
-from mimsuite.data.synth import synthesise
+from mimsuite.data.made.synth import synthesise
 from mimsuite.errors import DataError, UserError
 from mimsuite.evaluate.boxes import Scene, average_precision
 from mimsuite.evaluate.detection import BoxScorer, judge

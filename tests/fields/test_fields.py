@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from mimsuite.cli.main import main
+from mimsuite.data.volume import files as grids
 from mimsuite.errors import DataError, UserError
 from mimsuite.fields import Camera, Cameras, export_grid, read_cameras
 from mimsuite.fields.grid_nerf import fit
 from mimsuite.fields.lens import Lens
 from mimsuite.fields.posed import Posed, read_posed
 from mimsuite.fields.sample import in_picture, region, sides_of
-from mimsuite.formats import grids
 
 BALL = 0.5
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mimsuite.cli.main import main
+from mimsuite.data.volume import files as grids
 from mimsuite.errors import DataError
 from mimsuite.fields.gaussians import read_gaussians, splat_grid
 from mimsuite.fields.sample import grid_points
-from mimsuite.formats import grids
 
 NAMES = ["x", "y", "z", "nx", "f_dc_0", "f_dc_1", "f_dc_2", "f_rest_0", "opacity"]
 NAMES += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]

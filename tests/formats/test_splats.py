@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mimsuite.formats.splats import draw_clouds, splat
+from mimsuite.pictures.clouds import draw_clouds, splat
 
 
 def ink(picture: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from golden import build
 from golden.case import Case, Hparams
 from golden.results import Results
 from mimsuite.batch import Batch
-from mimsuite.data.point_geometry import normalize, rotate_y, scale_translate
+from mimsuite.data.points.geometry import normalize, rotate_y, scale_translate
 from mimsuite.methods import Context, Method, Output
 from mimsuite.noise import FixedNoise
 from mimsuite.targets import chamfer, consistency

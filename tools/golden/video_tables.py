@@ -14,7 +14,7 @@ from golden.tables import table
 from golden.video_groups import layer_decay
 from mimsuite.config.masks import ClipMaskSection
 from mimsuite.config.sections import ScheduleSection
-from mimsuite.data import clip_geometry, clip_indices
+from mimsuite.data.video import clip_geometry, clip_indices
 from mimsuite.masking.running_cell import running_cell
 from mimsuite.tokens import sinusoid_1d
 from mimsuite.train.schedule import rate_at

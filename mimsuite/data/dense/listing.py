@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimsuite.data.files import walk
+from mimsuite.data.sources.files import walk
 from mimsuite.errors import DataError, UserError
 
 

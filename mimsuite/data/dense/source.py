@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mimsuite.data.decode import Decoder
 from mimsuite.data.dense.layouts import LAYOUTS
 from mimsuite.data.dense.listing import DenseListing
 from mimsuite.data.dense.truth import decode_depth, decode_mask
 from mimsuite.data.dense.views import DenseSample
-from mimsuite.data.files import FileSource, Listing
+from mimsuite.data.image.decode import Decoder
 from mimsuite.data.source import Sample
+from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import CorruptSample, UserError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.section import height_width
-from mimsuite.data import geometry
-from mimsuite.data.augment import channels_match, resize
-from mimsuite.data.normalize import Normalize
+from mimsuite.data.image import geometry
+from mimsuite.data.image.augment import channels_match, resize
+from mimsuite.data.image.normalize import Normalize
 from mimsuite.data.views import Views
 
 if TYPE_CHECKING:

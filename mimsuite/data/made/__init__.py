@@ -1,1 +1,1 @@
-"""What :mod:`mimsuite.data.synth` draws: one module a modality."""
+"""What :mod:`mimsuite.data.made.synth` draws: one module a modality."""

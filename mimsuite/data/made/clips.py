@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from mimsuite.data import embedded_sets
-from mimsuite.data.decode import Decoder
+from mimsuite.data.image.decode import Decoder
 from mimsuite.data.source import Source
-from mimsuite.formats import video
+from mimsuite.data.sources import embedded_sets
+from mimsuite.data.video import files as video
 
 CLASSES = (
     "pan-left",

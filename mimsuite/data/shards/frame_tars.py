@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import Decoder
-from mimsuite.data.frame_folders import stacked
-from mimsuite.data.image_kinds import IMAGE_EXTENSIONS
-from mimsuite.data.natural_order import natural_key
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.source import Sample
+from mimsuite.data.sources.frame_folders import stacked
+from mimsuite.data.video.natural_order import natural_key
 
 _NUMBERED = re.compile(rf".*[0-9]\.(?:{'|'.join(IMAGE_EXTENSIONS)})")
 
@@ -34,7 +34,7 @@ class TarFrames:
     max_pixels: int
 
     def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.readers.read_video`."""
+        """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.video.readers.read_video`."""
         decoder = Decoder("rgb", self.max_pixels)
         wanted = choose(len(self.members))
         return stacked(wanted, lambda frame: decoder(self.load(self.members[frame])))

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mimsuite.data import splits
-from mimsuite.data.label_texts import is_label
 from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
 from mimsuite.data.source import MAX_SAMPLE_BYTES
+from mimsuite.data.sources.label_texts import is_label
 from mimsuite.data.stores import LocalShard, OpenShard, Shard
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError

@@ -11,11 +11,11 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decode import Decoder
-from mimsuite.data.label_texts import class_ids, is_label
+from mimsuite.data.image.decode import Decoder
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
 from mimsuite.data.shards.scan import LABEL_EXTENSIONS, PAYLOAD_EXTENSIONS, label_id, label_text
 from mimsuite.data.source import Source
+from mimsuite.data.sources.label_texts import class_ids, is_label
 from mimsuite.data.stores import OpenShard, Shard
 from mimsuite.errors import DataError
 

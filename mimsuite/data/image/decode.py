@@ -1,0 +1,269 @@
+"""From a stored image to pixels: an allow-list of formats, limits before work, one channel layout.
+
+JPEG goes through libjpeg-turbo (:mod:`jpeg`), nearly twice as fast as PIL and with the same colour
+pixels; gray is the luma that the file stores, 0.02 grey levels from PIL's in the mean. Everything
+else goes through PIL. PNG too: torchvision 0.29's PNG decoder ends the whole process on a file with
+one flipped bit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor
+
+from mimsuite.data.array_files import NPY_MAGIC
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.image import jpeg, png16, tiff
+from mimsuite.data.image.kinds import (
+    ARRAY_EXTENSIONS,
+    PIXEL_TYPES,
+    kind_of,
+    open_image,
+    readable,
+    refused_type,
+)
+from mimsuite.data.image.pixels import check_size, from_array, read_npy, reduced, turned
+from mimsuite.data.unused import listening, notice
+
+Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
+
+_COUNT: dict[str, int | None] = {"rgb": 3, "gray": 1, "rgba": 4, "gray16": 1, "native": None}
+_LOW_BITS = "low bits of images of 16 bits, which data.channels=native keeps"
+_BANDS = "further bands of a TIFF, which data.channels=native keeps"
+_COLOUR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
+_EXIF_ORIENTATION = 0x0112
+
+
+def extensions(channels: Channels) -> tuple[str, ...]:
+    """Extensions, lower case, that the installed libraries read under a ``data.channels`` key."""
+    return readable() + ARRAY_EXTENSIONS * (channels == "native")
+
+
+class Decoder:
+    """Encoded file or array -> (C, H, W) tensor; upright by its EXIF orientation.
+
+    Args:
+        channels: ``rgb``, ``gray``, ``rgba``: uint8. Colour, gray and palette are converted into
+            each other; transparent pixels are laid on white for ``rgb`` and ``gray``; 16 bits are
+            reduced to 8; of a TIFF of more bands the first three are taken, if they are colour.
+            ``gray16``: float32 in [0, 1], keeping 16 bits of gray. ``native``: all channels as
+            stored (CMYK, LAB and YCbCr as RGB), uint8, or float32 in [0, 1] for 16 bits, or
+            float32 as it is; also ``.npy`` arrays (H, W) or (H, W, C) of these three types.
+        max_pixels: larger images are refused before they are decoded.
+        fast: let simplejpeg decode JPEG, where it is installed and gives the same pixels.
+    """
+
+    sequences = False  # whether a folder of images may be one sample, as the frames of a video
+    in_place = False  # whether a local file is read by seeking, and not loaded whole
+    # Modules that know further ways in which such samples lie on a disk; see `layouts`.
+    layouts: tuple[str, ...] = ("mimsuite.data.sources.tables", "mimsuite.data.sources.idx")
+
+    def __init__(
+        self, channels: Channels = "rgb", max_pixels: int = 64_000_000, *, fast: bool = True
+    ) -> None:
+        self.channels, self.max_pixels, self.fast = channels, max_pixels, fast
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """File name extensions, lower case, of what it decodes."""
+        return extensions(self.channels)
+
+    @property
+    def channel_count(self) -> int | None:
+        """Channels of every image; None where images say it themselves."""
+        return _COUNT[self.channels]
+
+    def __call__(self, payload: bytes | np.ndarray) -> Tensor:
+        """Decode one image.
+
+        Raises:
+            CorruptSample: kind ``too-large``, ``not-finite`` or ``decode``.
+        """
+        if isinstance(payload, bytes) and payload.startswith(NPY_MAGIC):
+            if self.channels != "native":
+                raise CorruptSample("decode", "a .npy array needs data.channels=native")
+            payload = read_npy(payload, self.max_pixels)
+        if isinstance(payload, np.ndarray):
+            return self._of_array(payload)
+        try:
+            return self._decode(payload)
+        except CorruptSample:
+            raise
+        except Exception as fault:  # decoders raise anything on damaged input
+            raise CorruptSample("decode", _one_line(fault)) from None
+
+    def _decode(self, data: bytes) -> Tensor:
+        if self.channels in ("rgb", "gray", "native"):
+            header = jpeg.read_header(data)
+            if header is not None:
+                check_size(header.width, header.height, self.max_pixels)
+                return jpeg.decode(data, header, self.channels, fast=self.fast)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PIL, about metadata that is not used
+            image = self._open_tiff(data) if kind_of(data) == "tif" else self._open(data)
+            if image is None:
+                return self._of_bands(tiff.read_bands(data, self.max_pixels))
+            if self.channels == "native" and png16.is_deep(image):
+                deep = png16.read_deep(lambda: self._open(data))
+                return from_array(turned(deep, image.getexif().get(_EXIF_ORIENTATION, 1)))
+            image.load()
+            pixels = self._convert(_upright(image))
+            if listening():
+                with suppress(Exception):  # further frames may be damaged; the first is sound
+                    _notice_dropped(self._open(data), self.channels)
+            return pixels
+
+    def _of_array(self, pixels: np.ndarray) -> Tensor:
+        if self.channels == "native":
+            return from_array(pixels)
+        if self.channels in ("gray", "rgb") and pixels.ndim == 2 and pixels.dtype == np.uint8:
+            image = from_array(pixels)
+            return image if self.channels == "gray" else image.repeat(3, 1, 1)
+        return self._convert(Image.fromarray(pixels))
+
+    def _open(self, data: bytes) -> ImageFile.ImageFile:
+        """Read the header only, and refuse what would not fit in memory."""
+        if (size := _webp_size(data)) is not None:  # PIL's reader takes the canvas when it opens
+            check_size(*size, self.max_pixels)
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
+        try:
+            image = open_image(data)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+        check_size(*image.size, self.max_pixels)
+        return image
+
+    def _open_tiff(self, data: bytes) -> ImageFile.ImageFile | None:
+        """As :meth:`_open`; None where Pillow does not read all that is wanted."""
+        try:
+            image = self._open(data)
+        except CorruptSample as fault:
+            if fault.kind == "too-large":
+                raise
+            return None
+        native = self.channels == "native"
+        if tiff.is_turned_dark(image) or tiff.is_no_picture(image):
+            return None
+        if native and not tiff.keeps_all(image):
+            return None
+        if (stored := tiff.type_of(image)) not in PIXEL_TYPES:
+            raise CorruptSample("decode", refused_type(stored))
+        if stored == "float32" and not native:
+            raise CorruptSample("decode", "float32 pixels, which data.channels=native reads")
+        return image
+
+    def _of_bands(self, found: tiff.Bands) -> Tensor:
+        pixels = turned(found.pixels, found.orientation)
+        count, dtype = pixels.shape[2], pixels.dtype
+        if self.channels == "native":
+            return from_array(pixels)
+        if dtype == np.float32 or not (found.colour or count == 1):
+            what = f"a TIFF of {count} bands of {dtype}, which data.channels=native reads"
+            raise CorruptSample("decode", what)
+        if count > 3:
+            notice(_BANDS)
+        if dtype == np.uint16 and (count > 1 or self.channels != "gray16"):
+            notice(_LOW_BITS)
+        if count > 1:
+            pixels = pixels[:, :, :3] if dtype == np.uint8 else reduced(pixels[:, :, :3])
+        pixels = pixels[:, :, 0] if count == 1 else pixels
+        return self._convert(Image.fromarray(np.ascontiguousarray(pixels)))
+
+    def _convert(self, image: Image.Image) -> Tensor:
+        if image.mode in _COLOUR_SPACES:
+            image = image.convert("RGB")
+        if self.channels == "native":
+            return from_array(np.asarray(_without_palette(image)))
+        if self.channels == "gray16":
+            return _gray16(image)
+        image = _to_8_bits(image)
+        if self.channels == "rgba":
+            return from_array(np.asarray(image.convert("RGBA")))
+        return from_array(
+            np.asarray(on_white(image).convert({"rgb": "RGB", "gray": "L"}[self.channels]))
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable metadata; the pixels are sound
+        return image
+
+
+def _notice_dropped(image: Image.Image, channels: Channels) -> None:
+    """Notice what is not used of an image that was opened, and not loaded."""
+    if image.info.get("bit_depth", 8) > 8:  # pillow-heif tells it
+        notice("low bits of HEIC images of more than 8 bits")
+    deep = png16.is_deep(image)
+    gray16 = image.mode.startswith("I;16")
+    if image.format == "TIFF":
+        deep = deep or (tiff.type_of(image) == "uint16" and not gray16)
+        if tiff.bands_of(image) > len(image.getbands()):
+            notice(_BANDS)
+        tiff.notice_tags(image)
+    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # its others are previews
+        notice("frames after the first")
+    if deep or (gray16 and channels not in ("gray16", "native")):
+        notice(_LOW_BITS)
+    if channels in ("rgb", "gray", "gray16") and _has_alpha(image):
+        alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+        if alpha.min() < 255:
+            notice("transparent pixels, laid on white")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Transparent pixels laid on white; images without any stay as they are."""
+    if not _has_alpha(image):
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    """Images whose stored numbers are no intensities, as intensities."""
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if _has_alpha(image) else "RGB")
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(reduced(np.asarray(image)))
+    return image
+
+
+def _gray16(image: Image.Image) -> Tensor:
+    if image.mode.startswith("I;16"):
+        return from_array(np.asarray(image))
+    pixels = np.asarray(on_white(_to_8_bits(image)).convert("L"))
+    return from_array(pixels).float() / 255
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a WebP header claims, by its container specification."""
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    form = data[12:16]
+    if form == b"VP8X":
+        fields = data[24:27], data[27:30]
+        return int.from_bytes(fields[0], "little") + 1, int.from_bytes(fields[1], "little") + 1
+    if form == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    sides = data[26:28], data[28:30]
+    return int.from_bytes(sides[0], "little") & 0x3FFF, int.from_bytes(sides[1], "little") & 0x3FFF
+
+
+def _one_line(fault: BaseException) -> str:
+    text = " ".join(str(fault).split())
+    return f"{type(fault).__name__}: {text[:160]}" if text else type(fault).__name__

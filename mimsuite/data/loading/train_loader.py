@@ -1,0 +1,231 @@
+"""The training stream: micro-batches without end, the same for any number of workers and ranks."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mimsuite.batch import Batch
+from mimsuite.config.sections import Recipe
+from mimsuite.data.damage import Damage, DamageCount
+from mimsuite.data.loading.batch_piece import Part, PartBuilder, damage_in_order, join
+from mimsuite.data.loading.lanes import LaneReader
+from mimsuite.data.order.mixture import Mixture
+from mimsuite.data.order.sample_order import Order, Plan, Share, share_of
+from mimsuite.data.source import Source
+from mimsuite.data.sources.joined import Joined
+from mimsuite.data.views import Views, views_of
+from mimsuite.data.workers import resident_mb, start_worker, worker_died
+from mimsuite.errors import DataError, MimsuiteError
+from mimsuite.waiting import waiting
+
+_PREFETCH = 2  # micro-batches that each worker prepares ahead
+_OPEN: weakref.WeakSet[TrainLoader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Workers are deaf to the signal by which Python ends them at exit, and would be waited for."""
+    for loader in list(_OPEN):
+        loader.close()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A micro-batch on the CPU, images as uint8 (or float32 in [0, 1] for more than 8 bits).
+
+    Attributes:
+        batch: pinned where training runs on CUDA.
+        damage: corrupt samples met in it for the first time; each is reported once.
+    """
+
+    batch: Batch
+    damage: list[Damage]
+
+
+def train_loader(
+    source: Source,
+    recipe: Recipe,
+    views: Views | None = None,
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> TrainLoader:
+    """The stream of a recipe, from any global step on.
+
+    Args:
+        views: of the samples; None: those of the recipe's modality.
+        start_step: optimizer steps that are done; nothing before it is read.
+        rank: of ``world`` processes; each reads its lanes of every global batch.
+
+    Raises:
+        UserError: batch, lanes, processes and the set do not fit together, or the channels of
+            data, model and statistics differ.
+    """
+    plan = _order(source, recipe)
+    share = share_of(plan, rank, world, recipe.train.micro_batch)
+    views = views or views_of(recipe)
+    views.check(source)
+    reader = LaneReader(source, plan, views)
+    wants_cuda = recipe.train.device == "auto" or recipe.train.device.startswith("cuda")
+    return TrainLoader(
+        reader,
+        share,
+        start_step=start_step,
+        workers=recipe.data.workers,
+        pin=wants_cuda and torch.cuda.is_available(),
+    )
+
+
+class TrainLoader:
+    """Iterating yields :class:`Loaded` micro-batches, endless over epochs.
+
+    ``accumulation`` consecutive ones are one optimizer step. A context manager: leaving it ends
+    the workers.
+
+    Attributes:
+        accumulation: micro-batches of a step.
+        micro_batch: samples of each.
+        steps_per_epoch: optimizer steps.
+        dropped: samples that an epoch leaves out, other ones each time.
+        repeated: samples that an epoch reads twice, likewise.
+        damaged: all corrupt samples found so far.
+    """
+
+    def __init__(
+        self, reader: LaneReader, share: Share, *, start_step: int, workers: int, pin: bool
+    ) -> None:
+        plan = reader.plan
+        self.steps_per_epoch = plan.steps_per_epoch
+        self.dropped, self.repeated = plan.dropped, plan.repeated
+        self.accumulation, self.micro_batch = share.accumulation, share.micro_batch
+        self._labelled, self._pin = reader.source.labelled, pin
+        self._count = DamageCount(plan.total)
+        # A worker without a lane would never have anything to do.
+        self._workers = min(workers, len(share.lanes))
+        self._dataset = _Stream(reader, share, start_step)
+        self._parts: Iterator[Part] | None = None
+
+    @property
+    def damaged(self) -> list[Damage]:
+        return list(self._count.found.values())
+
+    def worker_memory_mb(self) -> float | None:
+        """MiB in the memory of the workers; None without workers, or where it is not known."""
+        workers = getattr(self._parts, "_workers", ())  # of torch's iterator
+        return resident_mb(worker.pid for worker in workers)
+
+    def start_at(self, step: int) -> None:
+        """Where the next iteration begins."""
+        self.close()
+        self._dataset.start_step = step
+
+    def __iter__(self) -> Iterator[Loaded]:
+        """Micro-batches from the start step on.
+
+        Raises:
+            DataError: too many corrupt samples, or a worker died.
+            UserError: a sample that the recipe cannot take.
+        """
+        self.close()
+        self._parts = iter(
+            DataLoader(
+                self._dataset,
+                batch_size=None,
+                num_workers=self._workers,
+                prefetch_factor=_PREFETCH if self._workers else None,
+                worker_init_fn=start_worker,
+                generator=torch.Generator(),  # else it would draw from the global one
+            )
+        )
+        _OPEN.add(self)
+        mine = id(self._parts)  # not itself: this frame must not keep the workers
+        try:
+            while self._parts is not None:
+                parts = [self._next_part() for _ in range(max(1, self._workers))]
+                damage = self._count.add(damage_in_order(parts))
+                for part in parts:
+                    if part.fault is not None:
+                        raise part.fault
+                yield Loaded(join(parts, labelled=self._labelled, pin=self._pin), damage)
+        finally:
+            if id(self._parts) == mine:  # else iterating has begun anew in the meantime
+                self.close()
+
+    def _next_part(self) -> Part:
+        assert self._parts is not None
+        try:
+            with waiting("samples of the data loader"):
+                return next(self._parts)
+        except RuntimeError as fault:
+            if (line := worker_died(fault)) is None:
+                raise
+            raise DataError(line) from None
+
+    def close(self) -> None:
+        """End the workers; iterating again starts anew at ``start_step``."""
+        self._parts = None
+
+    def __enter__(self) -> TrainLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Stream(IterableDataset[Part]):
+    """Parts of micro-batches: in each worker those rows whose lanes are its own."""
+
+    def __init__(self, reader: LaneReader, share: Share, start_step: int) -> None:
+        self.reader, self.share, self.start_step = reader, share, start_step
+
+    def __iter__(self) -> Iterator[Part]:
+        worker = get_worker_info()
+        number, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        mine = frozenset(self.share.lanes[number::of])
+        step = self.start_step
+        while True:
+            for micro in range(self.share.accumulation):
+                yield self._part(step, micro, mine)
+            step += 1
+
+    def _part(self, step: int, micro: int, mine: frozenset[int]) -> Part:
+        part = PartBuilder()
+        try:
+            for place, row in enumerate(self.share.rows(micro).tolist()):
+                slot, lane = divmod(row, self.share.all_lanes)
+                if lane in mine:
+                    drawn = self.reader.draw(step, slot, lane)
+                    part.add(place, row, drawn.key, drawn.label, drawn.views)
+                    part.damaged(place, drawn.damage)
+            return part.done()
+        except MimsuiteError as fault:
+            # Raised in the main process: torch would wrap it into a traceback.
+            return part.done(fault)
+
+
+def _order(source: Source, recipe: Recipe) -> Order:
+    keys: dict[str, Any] = {
+        "seed": recipe.train.seed,
+        "global_batch": recipe.train.global_batch,
+        "lanes": recipe.data.lanes,
+        "block": recipe.data.block,
+    }
+    if recipe.data.mixture is None or not isinstance(source, Joined):
+        return Plan(source.counts, tail=recipe.data.tail, name=source.name, **keys)
+    mixed = source.sources
+    weights = [one.weight for one in recipe.data.mixture]
+    return Mixture([one.counts for one in mixed], weights, [one.name for one in mixed], **keys)

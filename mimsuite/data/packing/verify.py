@@ -1,0 +1,266 @@
+"""Look for damage in a whole set: sizes, checksums, counts, and every sample decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimsuite.data import modalities
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.modalities import IMAGE, Undecoded
+from mimsuite.data.packing.codecs import SAMPLE_SECONDS, codec
+from mimsuite.data.parallel import advance, each
+from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
+from mimsuite.data.shards.manifest import FILE_NAME, sha256_of
+from mimsuite.data.shards.names import expand
+from mimsuite.data.shards.scan import Scan, scan
+from mimsuite.data.shards.sets import kind_of
+from mimsuite.data.source import Source
+from mimsuite.data.sources.stored import (
+    is_remote,
+    local_shards,
+    modalities_in,
+    open_stored,
+    stored_splits,
+)
+from mimsuite.data.stores import LocalShard
+from mimsuite.errors import DataError
+
+_PIECE = 256  # samples of a set of files that are looked at together
+
+
+@dataclass
+class Report:
+    """One shard, or the samples of a split of another source.
+
+    Attributes:
+        name: of the shard.
+        samples: found in it.
+        problems: what is wrong, one line each; empty: sound.
+        unused: what is there and is no sample, as :meth:`Unused.as_json` has it.
+    """
+
+    name: str
+    samples: int = 0
+    problems: list[str] = field(default_factory=list)
+    unused: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "sound": not self.problems}
+
+
+@dataclass(frozen=True)
+class _How:
+    """How samples are decoded; sent to processes."""
+
+    modality: str
+    channels: Channels
+    seconds: float
+
+    def decoder(self) -> Decoder:
+        if self.modality == IMAGE.name:
+            return Decoder(self.channels)
+        return Undecoded(modalities.get(self.modality))
+
+
+def verify(
+    spec: str,
+    *,
+    modality: str | None = None,
+    channels: Channels = "native",
+    seconds: float = SAMPLE_SECONDS,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Report]:
+    """Check every shard, or every file of a source that has none.
+
+    Args:
+        modality: of the samples; None: whatever is there.
+        channels: images are decoded as training would with this ``data.channels``.
+        seconds: of processor time for one sample that is no image.
+        progress: called with (samples done, samples in all); 0 in all: not known beforehand.
+
+    Raises:
+        UserError, DataError: there is nothing to verify.
+    """
+    wanted = [modality] if modality else list(modalities_in(spec))
+    hows = [_How(modalities.get(name).name, channels, seconds) for name in wanted]
+    if not _is_shards(spec):
+        return [report for how in hows for report in _files(spec, how, workers, progress)]
+    return _shards(spec, hows, workers, progress)
+
+
+def _is_shards(spec: str) -> bool:
+    path = Path(spec)
+    if path.is_dir():
+        return holds_shards(path)
+    return spec.endswith(".tar") and not is_remote(spec)
+
+
+# --- shards ---
+
+
+def _shards(
+    spec: str, hows: list[_How], workers: int, progress: Callable[[int, int], None]
+) -> list[Report]:
+    present, missing = _listed(spec)
+    total = sum(_expected(path) for path in present)
+    done = 0
+
+    def advanced(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(min(done, total), total)
+
+    return [*each(_Shard(hows), present, workers, advanced), *missing]
+
+
+def _listed(spec: str) -> tuple[list[Path], list[Report]]:
+    """Shards that are there, and reports of those that are not."""
+    present = local_shards(spec)
+    wanted = [] if Path(spec).exists() else [Path(str(place)) for place in expand(spec)]
+    missing = [Report(path.name, 0, ["missing"]) for path in wanted if path not in present]
+    here = {path.name for path in present}
+    if not Path(spec).is_dir():
+        return present, missing
+    for place in sorted({Path(spec), *(path.parent for path in present)}):
+        try:
+            manifest = Manifest.read(place)
+        except DataError as fault:
+            missing.append(Report(FILE_NAME, 0, [str(fault)]))
+            continue
+        for entry in manifest.shards if manifest else ():
+            if entry.name not in here:
+                missing.append(Report(entry.name, 0, [f"missing, though {FILE_NAME} lists it"]))
+    return present, missing
+
+
+def _expected(path: Path) -> int:
+    """Samples that a shard should have, 0 where nothing says."""
+    try:
+        manifest = Manifest.read(path.parent)
+    except DataError:
+        return 0
+    entry = manifest.by_name.get(path.name) if manifest else None
+    return entry.samples if entry else 0
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Checks one shard; an object, so that it can be sent to a process."""
+
+    hows: list[_How]
+
+    def __call__(self, path: Path) -> Report:
+        report = Report(path.name)
+        try:
+            found = scan(path)
+        except DataError as fault:
+            report.problems.append(str(fault))
+            advance(_expected(path))
+            return report
+        report.samples = len(found.keys)
+        try:
+            report.problems += _compare(path, len(found.keys))
+            for how in self.hows:
+                report.problems += self._decode(path, how, found, report)
+        except DataError as fault:  # of the shard as a whole: its samples are not where they were
+            report.problems.append(str(fault))
+            advance(_expected(path))
+        return report
+
+    def _positions(self, source: TarSource, found: Scan, how: _How) -> np.ndarray:
+        """Samples that hold something of a modality; where there is only one, all should."""
+        if len(self.hows) == 1 or len(source) != len(found.keys):
+            return np.arange(len(source))
+        known = modalities.get(how.modality).extensions
+        wanted = [n for n, name in enumerate(found.extensions) if name.rpartition(".")[2] in known]
+        return np.unique(found.members["sample"][np.isin(found.members["extension"], wanted)])
+
+    def _decode(self, path: Path, how: _How, found: Scan, report: Report) -> list[str]:
+        header = open_index(path)
+        manifest = _manifest(path)
+        decoder = how.decoder()
+        source = kind_of([header], decoder)(
+            [LocalShard(path)],
+            [header],
+            name=path.name,
+            split="train",
+            key_split=None,
+            classes=(manifest and manifest.classes) or header.classes or header.label_names,
+            decoder=decoder,
+            verify="crc",
+        )
+        report.samples = max(report.samples, len(source))
+        report.unused = source.unused.as_json()
+        return _decode_all(source, how, self._positions(source, found, how))
+
+
+def _compare(path: Path, samples: int) -> list[str]:
+    manifest = _manifest(path)
+    if manifest is None:
+        return []
+    manifest.check(path, samples=samples)
+    same = sha256_of(path) == manifest.by_name[path.name].sha256
+    return [] if same else [f"SHA-256 is not the one of {FILE_NAME}"]
+
+
+def _manifest(path: Path) -> Manifest | None:
+    """The manifest beside a shard; None where it is damaged, which is reported once."""
+    try:
+        return Manifest.read(path.parent)
+    except DataError:
+        return None
+
+
+# --- samples ---
+
+
+def _decode_all(source: Source, how: _How, positions: np.ndarray) -> list[str]:
+    problems = []
+    coder = codec(how.modality, how.seconds)
+    for position in positions:
+        address = source.locate(int(position))
+        try:
+            coder.facts(source, source.read(*address))
+        except CorruptSample as fault:
+            problems.append(f"{source.key(*address)}: {fault.kind}: {fault}")
+        advance()
+    return problems
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Decodes some samples of a source."""
+
+    source: Source
+    how: _How
+
+    def __call__(self, positions: np.ndarray) -> list[str]:
+        return _decode_all(self.source, self.how, positions)
+
+
+def _files(
+    spec: str, how: _How, workers: int, progress: Callable[[int, int], None]
+) -> list[Report]:
+    reports = []
+    for split in stored_splits(spec, how.modality, channels=how.channels):
+        source = open_stored(spec, split, how.modality, channels=how.channels)
+        report = Report(f"{spec} {split}", len(source), unused=source.unused.as_json())
+        pieces = np.array_split(np.arange(len(source)), -(-len(source) // _PIECE))
+        done = 0
+
+        def advanced(samples: int, total: int = len(source)) -> None:
+            nonlocal done
+            done += samples
+            progress(done, total)
+
+        for problems in each(_Samples(source, how), pieces, workers, advanced):
+            report.problems += problems
+        reports.append(report)
+    return reports

@@ -1,0 +1,313 @@
+"""Lists of files as the field writes them: one file a line, with its label, split or part.
+
+Columns are separated by tabs, commas, semicolons or blanks. The separator, and the folder that
+paths are relative to, are those by which the first lines name files that exist; so a path may
+contain the other characters.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimsuite.data import splits
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.sources.files import FileSource, Listing, ending_of
+from mimsuite.data.sources.frame_folders import FrameSource
+from mimsuite.data.sources.label_texts import ClassIds, class_ids, is_label
+from mimsuite.errors import DataError, UserError
+from mimsuite.paths import expand_path
+
+LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
+_FROM_ELSEWHERE = re.compile(r"~\w*/|\$\{?\w+\}?/", re.ASCII)  # ~/a.jpg, $DATA/a.jpg
+_LOOKED_AT = 16  # lines that are tried to find the separator and the folder
+# Names of columns in a header, the preferred first.
+_HEADER = {
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "file_path"),
+        *("image", "image_path", "img_path", "image_file", "image_name", "img", "img_name"),
+        *("video", "video_path", "video_name", "id", "image_id", "video_id"),
+    ),
+    "label": ("label", "target", "class", "cls", "labels", "class_id", "class_name", "category"),
+    "split": ("split",),
+    "start": ("start",),
+    "length": ("length",),
+}
+_Cells = list[str]
+_Cut = Callable[[str], _Cells]
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: str
+    label: str = ""
+    split: str = ""
+    start: str = ""
+    length: str = ""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A list, taken apart.
+
+    Attributes:
+        rows: one a sample.
+        root: folder that paths are relative to.
+        separator: in words, for messages.
+        unused: columns that are not read: name -> cells that are filled.
+    """
+
+    rows: list[_Row]
+    root: Path
+    separator: str
+    unused: dict[str, int]
+
+
+def list_splits(file: Path) -> set[str]:
+    """Splits that a list's ``split`` column names; empty where it has no such column."""
+    return {row.split for row in _table(file, ()).rows if row.split}
+
+
+def open_list(file: Path, split: str, decoder: Decoder, name: str) -> FileSource:
+    """A list file: a path a line, then maybe a label, or a start and a length of a video.
+
+    A header may name the columns (``path``, ``label``, ``split``, ``start``, ``length``); others
+    are counted as unused. Paths are relative to the list's folder, else to one of the two above it
+    or the current one. Whole numbers are class ids, other labels are names; ``-1``, ``None`` and
+    ``nan`` are none. Labels that are no classes become ``targets`` of the source.
+
+    Raises:
+        UserError: no such split, or a part of a video is asked for.
+        DataError: an empty list, or a path without a file.
+    """
+    table = _table(file, decoder.extensions)
+    split = splits.choose(name, split, {row.split for row in table.rows if row.split})
+    chosen = [row for row in table.rows if row.split in ("", split)]
+    if not chosen:
+        raise DataError(f"{name}: the list is empty")
+    found = [_found(table.root, row.path, decoder.extensions) for row in chosen]
+    _check(name, table, chosen, found, folders=decoder.sequences)
+    known = class_ids(row.label for row in table.rows)
+    listing = Listing(
+        [path or "" for path in found],
+        [known.ids.get(row.label, -1) for row in chosen],
+        known.names,
+    )
+    frames = all((table.root / path).is_dir() for path in listing.paths)
+    source = (FrameSource if frames else FileSource)(
+        table.root, listing, name=name, split=split, decoder=decoder
+    )
+    for column, filled in table.unused.items():
+        source.unused.add(f"cells of {column} of the list", count=filled)
+    _keep_targets(source, known, chosen)
+    return source
+
+
+def _keep_targets(source: FileSource, known: ClassIds, rows: list[_Row]) -> None:
+    if known.other is None:
+        return
+    texts = [row.label if is_label(row.label) else "" for row in rows]
+    source.targets = texts
+    source.unused.add(known.other, [text for text in texts if text])
+
+
+def _check(
+    name: str, table: _Table, rows: list[_Row], found: Sequence[str | None], *, folders: bool
+) -> None:
+    """Refuse paths without a file, folders where they are no samples, and parts of videos."""
+    missing = [row.path for row, path in zip(rows, found, strict=True) if path is None]
+    if missing:
+        header = missing == [rows[0].path] and len(rows) > 1
+        raise DataError(
+            f"{name}: {len(missing)} of {len(rows)} listed files do not exist, the first is "
+            f"{table.root / missing[0]} (columns are read as separated by {table.separator})"
+            + ("; if the first line is a header, call the column of files `path`" if header else "")
+        )
+    for number, (row, path) in enumerate(zip(rows, found, strict=True), 1):
+        place = table.root / (path or "")
+        if not folders and not ending_of(row.path) and place.is_dir():
+            raise UserError(f"{name}: {place} is a folder; only files are read from this list")
+        if not _is_whole(row, place):
+            raise UserError(
+                f"{name}: row {number} asks for a part of {row.path} (start {row.start or 0}, "
+                f"length {row.length or -1}), and only whole files are read: cut it, or list it as "
+                f"`path label`"
+            )
+
+
+def _is_whole(row: _Row, place: Path) -> bool:
+    """Whether start and length mean all of a video; the length of a folder is its frames."""
+    if row.start not in ("", "0") or row.length in ("", "-1"):
+        return row.start in ("", "0")
+    frames = sum(1 for _ in place.iterdir()) if place.is_dir() else None
+    return frames is not None and row.length.isdecimal() and int(row.length) >= frames
+
+
+# --- taking a list apart ---
+
+
+def _table(file: Path, known: tuple[str, ...]) -> _Table:
+    lines = [line for line in _text(file).splitlines() if line.strip()]
+    try:
+        return (
+            _without_header(file, lines, known)
+            if not (header := _header(file, lines))
+            else _with_header(file, lines, header, known)
+        )
+    except csv.Error as fault:
+        raise DataError(f"{file}: no list of files ({fault})") from None
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as fault:
+        raise DataError(f"cannot read {file}: {fault.strerror}") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # spreadsheets and PowerShell write it
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _by(delimiter: str) -> _Cut:
+    return lambda line: [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+
+
+_SEPARATED: dict[str, _Cut] = {
+    "tabs": _by("\t"),
+    "commas": _by(","),
+    "semicolons": _by(";"),
+    "blanks": str.split,
+}
+
+
+def _header(file: Path, lines: list[str]) -> tuple[str, list[str]] | None:
+    """The separator and the column names of a first line that is a header."""
+    for separator, cut in _SEPARATED.items():
+        names = [cell.lower() for cell in cut(lines[0])] if lines else []
+        column = _column(names, "path")
+        if column is not None and not (file.parent / names[column]).is_file():
+            return separator, names
+    return None
+
+
+def _column(names: list[str], role: str) -> int | None:
+    return next((names.index(name) for name in _HEADER[role] if name in names), None)
+
+
+def _with_header(
+    file: Path, lines: list[str], header: tuple[str, list[str]], known: tuple[str, ...]
+) -> _Table:
+    separator, names = header
+    roles = {role: column for role in _HEADER if (column := _column(names, role)) is not None}
+    cut, last = _SEPARATED[separator], len(names) - 1
+    if separator == "blanks":  # which a path may contain
+        cut = (lambda line: line.rsplit(None, last)) if roles["path"] == 0 else cut
+    cells = [cut(line) for line in lines[1:]]
+    labels = {number: name or str(number + 1) for number, name in enumerate(names)}
+    root, _ = _best(file, {separator: [_at(row, roles["path"]) for row in cells]}, known)
+    return _made(file, cells, roles, labels, root, separator)
+
+
+def _without_header(file: Path, lines: list[str], known: tuple[str, ...]) -> _Table:
+    forms = {name: cut for name, cut in _SEPARATED.items() if name != "blanks"}
+    forms["nothing"] = lambda line: [line.strip()]
+    for count in (1, 2, 3):
+        forms["blanks" if count == 1 else f"blanks ({count} after the path)"] = (
+            lambda line, count=count: line.rsplit(None, count)  # type: ignore[misc]
+        )
+    paths = {name: [cut(line)[0] for line in lines[:_LOOKED_AT]] for name, cut in forms.items()}
+    if file.suffix == ".csv":  # what a list is by its name, where no form names a file
+        paths = {name: paths[name] for name in ("commas", *(n for n in paths if n != "commas"))}
+    root, separator = _best(file, paths, known)
+    cells = [forms[separator](line) for line in lines]
+    roles = _roles(cells, separator.startswith("blanks"), root)
+    return _made(file, cells, roles, {}, root, separator.partition(" ")[0])
+
+
+def _best(file: Path, paths: dict[str, list[str]], known: tuple[str, ...]) -> tuple[Path, str]:
+    """The folder and the separator by which most of the first lines name what is there."""
+    here = file.resolve().parent
+    roots = dict.fromkeys([file.parent, here.parent, here.parent.parent, Path()])
+    best, most = (file.parent, next(iter(paths))), 0
+    for root in roots:
+        for separator, names in paths.items():
+            count = sum(_found(root, name, known) is not None for name in names[:_LOOKED_AT])
+            if count > most:
+                best, most = (root, separator), count
+        if most:
+            break
+    return best
+
+
+def _found(root: Path, path: str, known: tuple[str, ...]) -> str | None:
+    """The path of a file or folder that is there; an id may lack its ending."""
+    if _FROM_ELSEWHERE.match(path):
+        path = expand_path(path)
+    candidates = [path]
+    if path and ending_of(path) not in known:
+        candidates += [f"{path}.{ending}" for ending in known]
+    for name in candidates:
+        try:
+            if name and ((root / name).is_file() or (root / name).is_dir()):
+                return name
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    return None
+
+
+def _roles(cells: list[_Cells], blanks: bool, root: Path) -> dict[str, int]:
+    """What the columns of a list without a header are.
+
+    ``path label``; ``path start length`` and ``path start length label``, as published for
+    VideoMAE V2; ``folder frames label`` of frame folders.
+    """
+    width = max((len(row) for row in cells), default=0)
+    first, second = ([_at(row, column) for row in cells] for column in (1, 2))
+    if width < 3 or not all(map(_is_whole_number, (*first, *second))):
+        return {"path": 0, "label": 1}
+    if all(int(frames) > 0 for frames in first) and all((root / row[0]).is_dir() for row in cells):
+        return {"path": 0, "length": 1, "label": 2}
+    if blanks or set(second) == {"-1"}:
+        return {"path": 0, "start": 1, "length": 2, "label": 3}
+    return {"path": 0, "label": 1}
+
+
+def _is_whole_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def _at(row: _Cells, column: int | None) -> str:
+    return row[column].strip() if column is not None and column < len(row) else ""
+
+
+def _made(
+    file: Path,
+    cells: list[_Cells],
+    roles: dict[str, int],
+    names: dict[int, str],
+    root: Path,
+    separator: str,
+) -> _Table:
+    def row_of(row: _Cells) -> _Row:
+        found = {role: _at(row, column) for role, column in roles.items()}
+        split = found.get("split", "")
+        return _Row(**{**found, "split": splits.split_of(split) or split})
+
+    rows = [row_of(row) for row in cells]
+    empty = next((number for number, row in enumerate(rows, 1) if not row.path), None)
+    if empty is not None:
+        raise DataError(f"{file}: row {empty} names no file")
+    width = max((len(row) for row in cells), default=0)
+    filled = {
+        f"column {names.get(column, column + 1)}": _filled(_at(row, column) for row in cells)
+        for column in range(width)
+        if column not in roles.values()
+    }
+    return _Table(rows, root, separator, {name: count for name, count in filled.items() if count})
+
+
+def _filled(texts: Iterable[str]) -> int:
+    return sum(bool(text) for text in texts)

@@ -1,0 +1,191 @@
+"""Samples as they are stored, of any modality: which a source holds, and opening it for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from mimsuite.data import modalities
+from mimsuite.data.array_files import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.image.decode import Channels
+from mimsuite.data.modalities import IMAGE, Modality, Undecoded
+from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
+from mimsuite.data.shards.index import IndexHeader
+from mimsuite.data.shards.names import expand, places_of, shard_files
+from mimsuite.data.source import Source
+from mimsuite.data.sources import embedded_sets
+from mimsuite.data.sources.files import FileSource, walk
+from mimsuite.data.sources.layouts import speaks_of
+from mimsuite.data.sources.opening import open_source, source_splits
+from mimsuite.data.splits import split_of
+from mimsuite.data.stores import Url
+from mimsuite.errors import DataError, UserError
+
+_EVERYTHING = Modality("any", stored=modalities.PAYLOAD_EXTENSIONS)
+_LOOKED_AT = 16  # samples that may be too damaged to tell what they are
+
+
+def open_stored(spec: str, split: str, modality: str, *, channels: Channels = "native") -> Source:
+    """A source of one modality, with all files that ``data pack`` can read.
+
+    Args:
+        channels: of images; see :class:`Decoder`. Other samples are not made tensors.
+
+    Raises:
+        UserError, DataError: as :func:`open_source`.
+    """
+    if modality == IMAGE.name:
+        return open_source(spec, split, channels=channels)
+    return open_source(spec, split, decoder=Undecoded(modalities.get(modality)))
+
+
+def stored_splits(spec: str, modality: str, *, channels: Channels = "native") -> list[str]:
+    """The splits that a source has for a modality; see :func:`source_splits`."""
+    if modality == IMAGE.name:
+        return source_splits(spec, channels=channels)
+    return source_splits(spec, decoder=Undecoded(modalities.get(modality)))
+
+
+def modalities_in(spec: str) -> dict[str, int]:
+    """What a source holds: files (of shards: samples) by modality, the most first.
+
+    ``index.json`` says it, else the extensions of the files do; where those are ambiguous
+    (``npy``, ``npz``) the content of the first readable sample does.
+
+    Raises:
+        UserError, DataError: as :func:`open_source`; nothing that is read is in it.
+    """
+    if spec.startswith("embedded:"):
+        return {embedded_sets.modality_of(spec.removeprefix("embedded:")): 1}
+    counted, declared = _extensions(spec)
+    if declared is not None:
+        return {modalities.get(declared).name: sum(counted.values())}
+    found = modalities.by_extensions(counted)
+    unclear = set(counted) and all(len(_meant(extension)) > 1 for extension in counted)
+    if unclear and len(found) > 1:
+        kind = _first_kind(spec)
+        found = {kind: sum(counted.values())} if kind in found else found
+    return found or {IMAGE.name: 0}
+
+
+def only_modality(spec: str, wanted: str | None) -> str:
+    """The modality to read: the one that is wanted, or the one that is there.
+
+    Raises:
+        UserError: no such modality, or there are several and none was named.
+    """
+    if wanted is not None:
+        return modalities.get(wanted).name
+    found = modalities_in(spec)
+    if len(found) > 1:
+        counts = ", ".join(f"{name} ({count})" for name, count in found.items())
+        raise UserError(f"{spec} holds {counts}: choose one with --modality")
+    return next(iter(found))
+
+
+def is_remote(spec: str) -> bool:
+    """Whether a source lies at an address and not in the file system."""
+    return any(isinstance(place, Url) for place in places_of(spec))
+
+
+def local_shards(spec: str) -> list[Path]:
+    """Shards of a local set that are there, whatever ``index.json`` lists.
+
+    Raises:
+        UserError: no folder or file of that name.
+    """
+    folder = Path(spec)
+    if folder.is_dir():
+        parts = [part for part in folder.iterdir() if part.is_dir() and split_of(part.name)]
+        return [path for place in (folder, *sorted(parts)) for path in shard_files(place)]
+    if folder.exists():
+        return [folder]
+    found = [place for place in expand(spec) if isinstance(place, Path) and place.is_file()]
+    if not found:
+        source_splits(spec, decoder=Undecoded(_EVERYTHING))  # says what is wrong with it
+    return found
+
+
+def _meant(extension: str) -> list[str]:
+    return list(modalities.by_extensions({extension: 1}))
+
+
+def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
+    """Files by extension, and the modality that ``index.json`` declares."""
+    decoder = Undecoded(_EVERYTHING)
+    path = Path(spec)
+    for name in modalities.names():
+        if speaks_of(path, modalities.get(name).layouts):
+            return {}, name
+    if path.is_dir() and not holds_shards(path):
+        return _count(walk(path, decoder.extensions)), None
+    if path.is_dir() or is_remote(spec) or path.suffix == ".tar" or not path.exists():
+        return _shard_extensions(spec)
+    counted: dict[str, int] = {}
+    for split in source_splits(spec, decoder=decoder):
+        source = open_source(spec, split, decoder=decoder)
+        assert isinstance(source, FileSource)
+        keys = [source.key(shard, 0) for shard in range(len(source))]
+        for extension, count in _count(keys).items():
+            counted[extension] = counted.get(extension, 0) + count
+    return counted, None
+
+
+def _count(paths: Iterable[str]) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for path in paths:
+        extension = path.rpartition(".")[2].lower()
+        if extension in modalities.PAYLOAD_EXTENSIONS:
+            counted[extension] = counted.get(extension, 0) + 1
+    return counted
+
+
+def _shard_extensions(spec: str) -> tuple[dict[str, int], str | None]:
+    headers: list[IndexHeader] = []
+    declared: str | None = None
+    if is_remote(spec):
+        decoder = Undecoded(_EVERYTHING)
+        source = open_source(spec, source_splits(spec, decoder=decoder)[0], decoder=decoder)
+        assert isinstance(source, TarSource)
+        headers = source.headers
+    else:
+        for path in local_shards(spec):
+            with suppress(DataError):  # damage is found when its samples are read
+                manifest = Manifest.read(path.parent)
+                declared = manifest.modality if manifest else declared
+                headers.append(open_index(path))
+    counted: dict[str, int] = {}
+    for header in headers:
+        for extension in header.extensions:
+            last = extension.rpartition(".")[2]
+            if last in modalities.PAYLOAD_EXTENSIONS:
+                counted[last] = counted.get(last, 0) + header.samples
+    return counted, declared
+
+
+def _first_kind(spec: str) -> str | None:
+    """What the first sample is that can be told."""
+    decoder = Undecoded(_EVERYTHING)
+    try:
+        source = open_source(spec, source_splits(spec, decoder=decoder)[0], decoder=decoder)
+    except DataError:  # told by whoever reads it
+        return None
+    for position in range(min(len(source), _LOOKED_AT)):
+        with suppress(CorruptSample):
+            payload = source.payload(*source.locate(position))
+            if isinstance(payload, bytes) and (kind := _kind(payload)):
+                return kind
+    return None
+
+
+def _kind(data: bytes) -> str | None:
+    """A cloud is a table of 3 or 6 floats a row, or one more; other arrays are images or grids."""
+    if data.startswith(NPY_MAGIC):
+        shape, dtype, _ = npy_header(data)
+        cloud = len(shape) == 2 and shape[1] in (3, 4, 6, 7) and dtype.kind == "f"
+        return modalities.POINTS.name if cloud else IMAGE.name
+    if data.startswith(ZIP_MAGIC):
+        return (modalities.GRIDS if "rgbsigma" in npz_names(data) else modalities.POINTS).name
+    return None

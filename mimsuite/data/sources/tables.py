@@ -1,0 +1,320 @@
+"""Parquet files, and folders saved by Hugging Face `datasets`: a row a picture.
+
+Each row group, or record batch, is a shard. Needs pyarrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimsuite.data import splits
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
+from mimsuite.data.shards import holds_shards
+from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
+from mimsuite.data.sources.files import walk
+from mimsuite.data.sources.label_texts import class_ids, is_label
+from mimsuite.errors import DataError, UserError
+
+EXTENSIONS = (".parquet", ".arrow")
+_LABELS = ("label", "labels", "target", "class", "cls", "fine_label")
+_OPEN_AT_ONCE = 2  # row groups that a process keeps
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A row group: the number it has in its file, and of its first row."""
+
+    file: Path
+    number: int
+    first: int
+    rows: int
+
+
+class TableSource(Source):
+    """Pictures in a column of tables.
+
+    Args:
+        groups: row groups of the split, one a shard.
+        column: of the pictures: bytes, or a struct with the field ``bytes``.
+        labels: (rows,) class ids, -1 = none.
+    """
+
+    def __init__(
+        self,
+        groups: list[_Group],
+        column: str,
+        labels: np.ndarray,
+        classes: list[str] | None,
+        *,
+        name: str,
+        split: str,
+        decoder: Decoder,
+    ) -> None:
+        super().__init__(
+            name=name,
+            split=split,
+            classes=classes,
+            counts=np.array([group.rows for group in groups], dtype=np.int64),
+            labelled=bool((labels >= 0).any()),
+            decoder=decoder,
+        )
+        self.groups, self.column, self._labels = groups, column, labels
+        self._read: OrderedDict[int, Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": OrderedDict()}
+
+    def key(self, shard: int, offset: int) -> str:
+        group = self.groups[shard]
+        return f"{group.file.stem}/{group.first + offset:08d}"
+
+    def shard_name(self, shard: int) -> str:
+        return self.groups[shard].file.name
+
+    def label(self, shard: int, offset: int) -> int | None:
+        label = int(self._labels[self._ends[shard] - self.counts[shard] + offset])
+        return None if label < 0 else label
+
+    def labels(self) -> np.ndarray:
+        return self._labels.copy()
+
+    def payload(self, shard: int, offset: int) -> bytes:
+        value = self._value(shard, offset).as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise CorruptSample("missing", f"no bytes in column '{self.column}'")
+        if len(data) > MAX_SAMPLE_BYTES:
+            raise CorruptSample("too-large", f"more than {MAX_SAMPLE_BYTES} bytes")
+        return data
+
+    def sample_bytes(self, shard: int, offset: int) -> int:
+        try:
+            return len(self.payload(shard, offset))
+        except CorruptSample:
+            return 0
+
+    def _value(self, shard: int, offset: int) -> Any:
+        if shard not in self._read:
+            while len(self._read) >= _OPEN_AT_ONCE:
+                self._read.popitem(last=False)
+            group = self.groups[shard]
+            try:
+                self._read[shard] = _column(group.file, self.column, group)
+            except DataError as fault:
+                raise CorruptSample("decode", str(fault)) from None
+        return self._read[shard][offset]
+
+
+# --- which files ---
+
+
+def speaks_of(path: Path) -> bool:
+    """Whether a path is a table, or a folder of them."""
+    return bool(table_files(path))
+
+
+def splits_in(path: Path, decoder: Decoder) -> Collection[str] | None:
+    """Its splits; None where it is no set of tables."""
+    return set(table_files(path)) or None
+
+
+def table_files(path: Path) -> dict[str, list[Path]]:
+    """Tables by split that a file or folder holds; empty where it is no set of tables."""
+    if path.is_file():
+        return {"train": [path]} if path.suffix in EXTENSIONS else {}
+    if not path.is_dir():
+        return {}
+    if (path / "dataset_dict.json").is_file():
+        parts = [part for part in sorted(path.iterdir()) if (part / "state.json").is_file()]
+        return {splits.split_of(part.name) or part.name: _saved(part) for part in parts}
+    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
+        return {"train": _saved(path)}
+    found = sorted(file for place in (path, path / "data") for file in place.glob("*.parquet"))
+    # Beside shards or pictures they hold what is known of them.
+    if not found or holds_shards(path) or next(walk(path, IMAGE_EXTENSIONS), None) is not None:
+        return {}
+    named: dict[str, list[Path]] = {}
+    for file in found:
+        named.setdefault(splits.split_in(file.name) or "", []).append(file)
+    return named if "" not in named else {"train": found}
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The tables that ``state.json`` of a saved set names, in their order."""
+    try:
+        listed = json.loads((folder / "state.json").read_bytes())["_data_files"]
+        names = [Path(item["filename"]).name for item in listed]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise DataError(f"{folder / 'state.json'} lists no tables ({fault!r})") from None
+    return [folder / name for name in names]
+
+
+def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource:
+    """The pictures of a split, with the labels of a class column.
+
+    Raises:
+        UserError: no such split, samples other than pictures, or pyarrow is missing.
+        DataError: a table is damaged, or has no column of pictures.
+    """
+    if "jpg" not in decoder.extensions:
+        raise UserError(f"{name}: tables are read as pictures only")
+    found = table_files(path)
+    split = splits.choose(name, split, found)
+    every = {part: [_Table(file) for file in files] for part, files in found.items()}
+    tables = every[split]
+    if not tables or not any(table.groups for table in tables):
+        raise DataError(f"{name}: no rows in split '{split}'")
+    column, label = tables[0].pictures(name), tables[0].label()
+    texts = {part: _texts(some, label) for part, some in every.items()} if label else {}
+    names = tables[0].class_names(label)
+    known = class_ids(text for part in texts.values() for text in part)
+    ids = [known.ids.get(text, -1) for text in texts.get(split, ())]
+    groups = [group for table in tables for group in table.groups]
+    rows = sum(group.rows for group in groups)
+    source = TableSource(
+        groups,
+        column,
+        np.array(ids if label else [-1] * rows, dtype=np.int64),
+        names or known.names,
+        name=name,
+        split=split,
+        decoder=decoder,
+    )
+    others = [field for field in tables[0].fields if field not in (column, label)]
+    source.unused.add("columns of the table", others)
+    if known.other is not None:
+        source.targets = [text if is_label(text) else "" for text in texts[split]]
+        source.unused.add(known.other, [text for text in source.targets if text])
+    return source
+
+
+def _texts(tables: Iterable[_Table], label: str) -> list[str]:
+    return [text for table in tables for text in table.texts(label)]
+
+
+class _Table:
+    """A table's schema and row groups."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.schema, rows = _outline(file)
+        ends = np.cumsum(rows).tolist()
+        self.groups = [
+            _Group(file, number, end - count, count)
+            for number, (count, end) in enumerate(zip(rows, ends, strict=True))
+            if count
+        ]
+        self.fields: list[str] = self.schema.names
+        self.features = _features(self.schema)
+
+    def pictures(self, name: str) -> str:
+        """The column of pictures; raises a ``DataError`` where there is none."""
+        arrow = _pyarrow()
+
+        def holds_bytes(kind: Any) -> bool:
+            if arrow.types.is_struct(kind):
+                return bool(kind.get_field_index("bytes") >= 0)
+            return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+
+        fitting = [field for field in self.fields if holds_bytes(self.schema.field(field).type)]
+        meant = [f for f in fitting if self.features.get(f, {}).get("_type") == "Image"]
+        if not fitting:
+            raise DataError(
+                f"{name}: no column of pictures (bytes) in {self.file.name}; it has: "
+                f"{', '.join(self.fields)}"
+            )
+        return (meant or fitting)[0]
+
+    def label(self) -> str | None:
+        """The column of labels: by its usual name, else the one of classes."""
+        usual = [field for field in _LABELS if field in self.fields]
+        classes = [field for field in self.fields if self.class_names(field)]
+        return next(iter([f for f in usual if f in classes] + classes + usual), None)
+
+    def class_names(self, field: str | None) -> list[str] | None:
+        names = self.features.get(field or "", {}).get("names")
+        return [str(name) for name in names] if isinstance(names, list) else None
+
+    def texts(self, label: str) -> list[str]:
+        values = [v for group in self.groups for v in _column(group.file, label, group).to_pylist()]
+        return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ";".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """What `datasets` notes of the columns."""
+    try:
+        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return {k: v for k, v in noted.items() if isinstance(v, dict)} if noted else {}
+
+
+# --- pyarrow ---
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("tables need pyarrow: pip install 'mimsuite[hf]'") from None
+    return pyarrow
+
+
+def _outline(file: Path) -> tuple[Any, list[int]]:
+    """The schema, and the rows of each group."""
+    arrow = _pyarrow()
+    try:
+        if file.suffix == ".parquet":
+            with arrow.parquet.ParquetFile(file) as table:
+                meta = table.metadata
+                counts = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
+                return table.schema_arrow, counts
+        with arrow.memory_map(str(file)) as mapped, _reader(mapped) as reader:
+            return reader.schema, [batch.num_rows for batch in reader]
+    except (arrow.ArrowException, OSError) as fault:
+        raise DataError(f"cannot read {file}: {' '.join(str(fault).split())[:160]}") from None
+
+
+def _column(file: Path, column: str, group: _Group) -> Any:
+    """One column of a row group."""
+    arrow = _pyarrow()
+    try:
+        if file.suffix == ".parquet":
+            with arrow.parquet.ParquetFile(file) as table:
+                return table.read_row_group(group.number, columns=[column])[column]
+        with arrow.memory_map(str(file)) as mapped, _reader(mapped) as reader:
+            for number, batch in enumerate(reader):
+                if number == group.number:
+                    return batch.column(column)
+    except (arrow.ArrowException, OSError, KeyError) as fault:
+        raise DataError(f"cannot read {file}: {' '.join(str(fault).split())[:160]}") from None
+    raise DataError(f"{file} changed since it was opened")
+
+
+def _reader(mapped: Any) -> Any:
+    """`datasets` writes streams, other programs files too."""
+    arrow = _pyarrow()
+    if mapped.size() >= 6 and mapped.read(6) == b"ARROW1":
+        mapped.seek(0)
+        file = arrow.ipc.open_file(mapped)
+        batches = [file.get_batch(number) for number in range(file.num_record_batches)]
+        return arrow.RecordBatchReader.from_batches(file.schema, batches)
+    mapped.seek(0)
+    return arrow.ipc.open_stream(mapped)

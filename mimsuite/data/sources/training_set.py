@@ -1,0 +1,80 @@
+"""The source that a recipe trains on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mimsuite.config.sections import Recipe
+from mimsuite.data.source import Source
+from mimsuite.data.sources.few import Subset, few_of_each_class
+from mimsuite.data.sources.folds import split_fold
+from mimsuite.data.sources.joined import Joined
+from mimsuite.data.sources.opening import open_source
+from mimsuite.data.stores import ShardCache
+from mimsuite.errors import UserError
+from mimsuite.paths import expand_path
+
+
+def open_split(recipe: Recipe, split: str) -> Source:
+    """A split of ``data.source``, read as the ``data`` section says.
+
+    Raises:
+        UserError: the recipe names no data; and what :func:`open_source` raises.
+    """
+    if not recipe.data.source:
+        raise UserError(
+            "the recipe names no data: give it with --data (a folder, a list file, tar shards, or "
+            "embedded:NAME)"
+        )
+    return _open(recipe, recipe.data.source, split)
+
+
+def open_training_set(recipe: Recipe) -> Source:
+    """The split ``data.split`` without ``data.fold``, cut down by ``data.per_class`` and
+    ``data.limit``; or a mixture.
+
+    Raises:
+        UserError: keys that exclude each other; and what :func:`open_split` raises.
+    """
+    if recipe.data.mixture is not None:
+        return _open_mixture(recipe)
+    source = open_split(recipe, recipe.data.split)
+    if recipe.data.folds is not None:
+        source, _ = split_fold(source, recipe.data.folds, recipe.data.fold)
+    if recipe.data.per_class is not None:
+        source = few_of_each_class(source, recipe.data.per_class, recipe.train.seed)
+    if recipe.data.limit is not None and recipe.data.limit < len(source):
+        spread = np.linspace(0, len(source) - 1, recipe.data.limit).round().astype(np.int64)
+        source = Subset(source, spread)
+    return source
+
+
+def open_fold(recipe: Recipe) -> Source | None:
+    """The part of ``data.split`` that training leaves out; None without ``data.folds``."""
+    if recipe.data.folds is None:
+        return None
+    _, held = split_fold(open_split(recipe, recipe.data.split), recipe.data.folds, recipe.data.fold)
+    return held
+
+
+def _open_mixture(recipe: Recipe) -> Joined:
+    for key in ("source", "folds", "per_class", "limit"):
+        if getattr(recipe.data, key):
+            raise UserError(f"data.mixture and data.{key} exclude each other: set one to null")
+    return Joined([_open(recipe, one.source, one.split) for one in recipe.data.mixture or ()])
+
+
+def _open(recipe: Recipe, spec: str, split: str) -> Source:
+    data = recipe.data
+    return open_source(
+        spec,
+        split,
+        modality=recipe.recipe.modality,
+        channels=data.channels,
+        verify=data.verify,
+        max_pixels=data.max_pixels,
+        max_bytes=data.max_bytes,
+        cache=ShardCache(Path(expand_path(data.cache)), data.cache_gib) if data.cache else None,
+    )

@@ -1,0 +1,63 @@
+"""What a stored video is until its frames are chosen: its bytes or its file, still encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mimsuite.data.damage import CorruptSample
+from mimsuite.data.image.decode import Decoder
+from mimsuite.data.local_file import Stored
+from mimsuite.data.modalities import get
+from mimsuite.data.source import Payload
+from mimsuite.data.video.readers import read_video
+from mimsuite.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """A video file; frames are read from it in the process that cuts its views.
+
+    Attributes:
+        data: the whole file, or where it is.
+        max_pixels: of a frame; see ``data.max_pixels``.
+    """
+
+    data: Stored
+    max_pixels: int
+
+    def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
+        """(n, H, W, 3) uint8; see :func:`~mimsuite.data.video.readers.read_video`."""
+        frames = read_video(self.data, choose, reader)
+        _, height, width, _ = frames.shape
+        if height * width > self.max_pixels:
+            raise CorruptSample(
+                "too-large",
+                f"frames of {width} x {height} pixels are more than data.max_pixels="
+                f"{self.max_pixels}",
+            )
+        return frames
+
+
+class VideoDecoder(Decoder):
+    """Hands over what is stored; see :class:`EncodedVideo`. Frames are RGB."""
+
+    sequences = True
+    in_place = True
+    layouts = ()
+
+    def __init__(self, channels: str = "rgb", max_pixels: int = 64_000_000) -> None:
+        if channels != "rgb":
+            raise UserError(f"data.channels={channels}: video is read as rgb")
+        super().__init__("rgb", max_pixels)
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        return get("video").stored
+
+    def __call__(self, payload: Payload) -> EncodedVideo:  # type: ignore[override]
+        if isinstance(payload, np.ndarray):
+            raise CorruptSample("decode", "an array is no video file")
+        return EncodedVideo(payload, self.max_pixels)

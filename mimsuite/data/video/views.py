@@ -1,0 +1,151 @@
+"""Views of videos: ``clip`` (R, C, T, h, w), as bytes until it is on the device; while training
+also ``clip2``, where ``augment.second_view`` asks for it.
+
+A video is decoded once and R views are cut from its frames (repeated augmentation, Hoffer et al.,
+arXiv:1901.09335). Sources, plans and lanes know of videos only; on its way to the device a batch of
+B videos becomes one of R * B clips, all first views before all second ones. The row of a clip, the
+key of its masks, is ``row of the video * R + r``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool3d
+
+from mimsuite.batch import Batch
+from mimsuite.config.section import height_width
+from mimsuite.config.sections import Recipe
+from mimsuite.config.video import ClipAugmentSection, SecondClipSection, VideoViTSection
+from mimsuite.data.image.normalize import Normalize
+from mimsuite.data.source import Source
+from mimsuite.data.video import clip_indices
+from mimsuite.data.video.clip_transform import ClipTransform
+from mimsuite.data.video.encoded import EncodedVideo
+from mimsuite.data.views import Views
+from mimsuite.errors import UserError
+
+
+class VideoViews(Views):
+    """Views by the recipe's ``augment:``, of the frames and size of ``model.encoder``.
+
+    Args:
+        testing: evaluate on ``test_clips`` x ``test_crops`` views of a video, not on its middle.
+    """
+
+    main = "clip"
+
+    def __init__(self, recipe: Recipe, testing: bool = False) -> None:
+        encoder: VideoViTSection = recipe.model.encoder
+        self.augment: ClipAugmentSection = recipe.augment  # type: ignore[assignment]
+        self.reader: str = recipe.data.reader  # type: ignore[attr-defined]
+        self.frames, self.channels = encoder.frames, encoder.in_channels
+        self.size = height_width(encoder.image_size)
+        self.recipe, self.testing = recipe, testing
+        self._transform = ClipTransform(self.augment, self.size)
+        self._second = _second(self.augment, self.size)
+        if testing:
+            self.rows = self.augment.test_clips * self.augment.test_crops
+
+    def train(self, sample: EncodedVideo, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``repeats`` random views of one random clip, each a view of every name."""
+        frames = sample.read(lambda total: self._indices(total, rng), self.reader)
+        views = [self._transform.train(frames, rng) for _ in range(self.augment.repeats)]
+        found = {"clip": torch.stack(views)}
+        if self._second is not None:
+            others = [self._second.train(frames, rng) for _ in views]
+            found["clip2"] = torch.stack(others)
+        return found
+
+    def evaluate(self, sample: EncodedVideo) -> dict[str, Tensor]:
+        """The clip in the middle, or all test views."""
+        if not self.testing:
+            frames = sample.read(lambda total: self._indices(total, None), self.reader)
+            return {"clip": self._transform.evaluate(frames)[None]}
+        frames = sample.read(lambda total: [*chain(*self._test_clips(total))], self.reader)
+        clips = frames.reshape(-1, self.frames, *frames.shape[1:])
+        crops = self.augment.test_crops
+        return {
+            "clip": torch.stack([v for clip in clips for v in self._transform.test(clip, crops)])
+        }
+
+    def test(self) -> Views:
+        return VideoViews(self.recipe, testing=True)
+
+    def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
+        return ClipNormalize(self.augment, device)
+
+    def raw(self, batch: Batch) -> Tensor:
+        """Clips averaged to 8 x 8 pixels in 8 parts of the time."""
+        clips = batch.views["clip"].float()
+        return adaptive_avg_pool3d(clips, (min(8, clips.shape[2]), 8, 8)).flatten(1)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        names = ["clip"] if self._second is None else ["clip", "clip2"]
+        return {name: (self.channels, self.frames, *self.size) for name in names}
+
+    def check(self, source: Source) -> None:
+        """Channels of model and statistics."""
+        if self.channels != 3:
+            raise UserError(f"model.encoder.in_channels={self.channels}: video is read as rgb")
+        if len(self.augment.mean) not in (1, 3):
+            raise UserError(f"augment.mean has {len(self.augment.mean)} values for rgb video")
+
+    def _indices(self, total: int, rng: np.random.Generator | None) -> list[int]:
+        augment = self.augment
+        if augment.sampling == "segments":
+            return clip_indices.segments(total, self.frames, rng)
+        if augment.sampling == "still":
+            return clip_indices.still(total, self.frames, rng)
+        if augment.sampling == "dense":
+            return clip_indices.dense(total, self.frames, augment.stride, rng)
+        jitter = augment.temporal_jitter
+        return clip_indices.clip(total, self.frames, augment.stride, rng, jitter)
+
+    def _test_clips(self, total: int) -> list[list[int]]:
+        augment = self.augment
+        if augment.sampling == "segments":
+            return clip_indices.test_segments(total, self.frames, augment.test_clips)
+        if augment.sampling == "still":
+            return clip_indices.test_stills(total, self.frames, augment.test_clips)
+        return clip_indices.test_clips(total, self.frames, augment.stride, augment.test_clips)
+
+
+class ClipNormalize(Normalize):
+    """Clips as floats, each view a row of its own; see the head of this file."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        """``clip`` (B, R, C, T, h, w) -> (R * B, C, T, h, w)."""
+        batch = batch.to(self.device)
+        repeats = batch.views["clip"].shape[1]
+        flat = {name: view.transpose(0, 1).flatten(0, 1) for name, view in batch.views.items()}
+        host = batch.host_index
+        return super().__call__(
+            replace(
+                batch,
+                views=flat,
+                index=_repeated(batch.index, repeats),
+                keys=batch.keys * repeats,
+                label=None if batch.label is None else batch.label.repeat(repeats),
+                host_index=None if host is None else _repeated(host, repeats),
+            )
+        )
+
+
+def _second(section: ClipAugmentSection, size: tuple[int, int]) -> ClipTransform | None:
+    """What cuts ``clip2``; statistics and interpolation are those of ``clip``."""
+    if section.second_view is None:
+        return None
+    changed = {name: getattr(section.second_view, name) for name in SecondClipSection.model_fields}
+    return ClipTransform(section.model_copy(update=changed), size)
+
+
+def _repeated(index: Tensor, repeats: int) -> Tensor:
+    """(R * B,) rows of the views of samples in rows (B,)."""
+    numbers = torch.arange(repeats, device=index.device)
+    return (index * repeats + numbers[:, None]).flatten()
