@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config import Resolved, recipe_names
-from mimsuite.config.section import height_width
+from mimsuite.config.keys.section import height_width
 from mimsuite.data import views_of
 from mimsuite.errors import UserError
 from mimsuite.export import Opened, open_model

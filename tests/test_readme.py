@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from mimsuite import config
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.methods import build
 from tests.data.remote_servers import KEY, SECRET, Rclone, need_rclone
 

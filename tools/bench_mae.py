@@ -21,7 +21,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from mimsuite import config
 from mimsuite.config import Resolved
-from mimsuite.config.section import height_width
+from mimsuite.config.keys.section import height_width
 from mimsuite.train.bench import stepper
 
 PROMISED = 0.95

@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has i
 
 import torch
 
-from mimsuite.evaluate.linear import LinearGrid
-from mimsuite.evaluate.probe import fit_linear
+from mimsuite.evaluate.probes.linear import LinearGrid
+from mimsuite.evaluate.probes.probe import fit_linear
 from mimsuite.evaluate.split import stratified_holdout
 from mimsuite.train.device import peak_memory_mb
 

@@ -16,7 +16,7 @@ import torch
 from evidence_rows import PLAN, TOP, Encoder, Row, Table, rows_of
 
 from mimsuite.evaluate.bootstrap import Interval, balancing_weights, paired_interval
-from mimsuite.evaluate.dense_result import gains_over_seeds
+from mimsuite.evaluate.dense.result import gains_over_seeds
 
 PAGES = PLAN.parent
 LEARNING = TOP / "recipes/learning.json"  # read by `recipes list`

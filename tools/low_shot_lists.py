@@ -15,7 +15,7 @@ from pathlib import Path
 from mimsuite.data.sources.few import lists
 from mimsuite.data.sources.folds import split_fold
 from mimsuite.data.sources.opening import open_source
-from mimsuite.evaluate.lowshot import AMOUNTS, DRAWS, draw_numbers
+from mimsuite.evaluate.probes.lowshot import AMOUNTS, DRAWS, draw_numbers
 
 FILE = Path(__file__).parent.parent / "mimsuite" / "data" / "embedded" / "low_shot.json"
 

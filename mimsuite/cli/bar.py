@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mimsuite.cli import output
-from mimsuite.report.text import duration
+from mimsuite.text import duration
 
 LINE_SECONDS = 10.0  # between two lines where stderr is no terminal
 

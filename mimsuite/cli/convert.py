@@ -126,7 +126,7 @@ def _hints(
 
 def _report(opened: Opened, form: str, out: Path, usage: list[str], as_json: bool) -> None:
     from mimsuite.cli.output import print_json
-    from mimsuite.report.console import rows, say
+    from mimsuite.console import rows, say
 
     facts = _facts(opened)
     say(f"wrote {out}", "bold cyan")
@@ -144,7 +144,7 @@ def _report(opened: Opened, form: str, out: Path, usage: list[str], as_json: boo
 
 def _facts(opened: Opened) -> dict[str, Any]:
     """What was opened, as values and as a line."""
-    from mimsuite.report.text import count
+    from mimsuite.text import count
 
     document = opened.resolved.document
     method, encoder = document["method"]["name"], document["model"].get("encoder", {})

@@ -168,8 +168,8 @@ def _require(value: str, known: tuple[str, ...], option: str) -> None:
 def write_grid(grid: Grid, out: Path, facts: dict[str, Any], as_json: bool) -> None:
     """Save a grid as ``out`` and say what it looks like; raises ``UserError``."""
     from mimsuite.cli.output import print_json
+    from mimsuite.console import say
     from mimsuite.fields.check import facts_of
-    from mimsuite.report.console import say
 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the name must end in .npz")

@@ -33,8 +33,8 @@ def nerf_grid_check(
     Example: mimsuite data nerf-grid-check scene.npz --slices pictures
     """
     from mimsuite.cli.output import print_json
+    from mimsuite.console import say
     from mimsuite.fields.inspect import inspect_grid
-    from mimsuite.report.console import say
 
     if density is not None:
         _require(density, _KINDS, "--density")
@@ -96,8 +96,8 @@ def nerf_grid_convert(
     Example: mimsuite data nerf-grid-convert features rooms --density log --up y --boxes obb
     """
     from mimsuite.cli.output import print_json
+    from mimsuite.console import say
     from mimsuite.fields.convert import Conversion, convert_scenes
-    from mimsuite.report.console import say
 
     _require(density, _KINDS, "--density")
     _require(up, ("y", "z"), "--up")

@@ -57,8 +57,8 @@ def low_shot(
 
     stop = StopFlag().install() if finetune else None  # before torch is imported
     from mimsuite import evaluate
-    from mimsuite.evaluate.lowshot import one_table
-    from mimsuite.evaluate.lowshot_show import show_low_shot
+    from mimsuite.evaluate.probes.lowshot import one_table
+    from mimsuite.evaluate.probes.lowshot_show import show_low_shot
 
     opened = probes._open(model, overrides, data, device)
     resolved = one_table(opened.resolved, opened.method.layer_count() - 1)
@@ -97,10 +97,10 @@ def _write(folder: Path, result: dict[str, Any], data: ProbeData) -> None:
     """``low_shot.json``, ``curve.png`` and ``lists.json``."""
     import json
 
+    from mimsuite.console import say
     from mimsuite.data.sources.few import amount_of, lists
-    from mimsuite.evaluate.lowshot_show import draw_low_shot
+    from mimsuite.evaluate.probes.lowshot_show import draw_low_shot
     from mimsuite.files import write_atomic
-    from mimsuite.report.console import say
 
     amounts: list[Amount] = [amount_of(text) for text in result["amounts"]]
     keys = lists(data.train_labels.numpy(), data.train_keys, amounts, result["draws"])

@@ -232,7 +232,7 @@ def evaluate(
     Example: mimsuite evaluate runs/first/finetune/pretrained --data ./photos eval.split=val
     """
     from mimsuite.data import open_split
-    from mimsuite.evaluate.scorer import scorer_of
+    from mimsuite.evaluate.scoring.scorer import scorer_of
     from mimsuite.evaluate.show import show_report
 
     require_single_process()
@@ -270,9 +270,9 @@ def features(
         raise UserError(f"--out {out}: the name must end in .safetensors")
     if procs or gpus:
         return start_processes(ctx, procs, gpus, _on_cuda(gpus, device))
+    from mimsuite.console import say
     from mimsuite.data import open_split
     from mimsuite.evaluate import extract, save_features
-    from mimsuite.report.console import say
 
     with _together(device) as (peers, place):
         opened = _open(model, overrides, data, place, peers.first)
@@ -326,8 +326,8 @@ def _open(
     from dataclasses import replace
 
     from mimsuite import config
+    from mimsuite.console import say
     from mimsuite.export import open_model
-    from mimsuite.report.console import say
     from mimsuite.train.device import choose_device
 
     for text in overrides or []:
@@ -448,8 +448,8 @@ def _write(result: dict[str, Any], path: Path | None, as_json: bool) -> None:
     import json
 
     from mimsuite.cli.output import print_json
+    from mimsuite.console import say
     from mimsuite.files import write_atomic
-    from mimsuite.report.console import say
 
     if path is not None:
         try:

@@ -206,7 +206,7 @@ def weights(as_json: JsonOption = False) -> None:
     Example: mimsuite recipes weights
     """
     from mimsuite.cli.output import print_json
-    from mimsuite.config.weights import published_weights
+    from mimsuite.config.keys.weights_list import published_weights
 
     found = published_weights()
     if as_json:

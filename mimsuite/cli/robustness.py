@@ -80,8 +80,8 @@ def _open_shifted(resolved: Resolved, source: str) -> Source:
 
 def _show(title: str, result: Mapping[str, Any]) -> None:
     """A row a level: every variant, and the gain over a random encoder."""
+    from mimsuite.console import say, stderr, warn
     from mimsuite.evaluate.show import result_table, row_title
-    from mimsuite.report.console import say, stderr, warn
 
     variants = list(result["clean"][_FIGURE])
     gain = ["over random init"] if "random_init" in variants else []

@@ -76,7 +76,7 @@ def _entry(run: RunSummary, state: str | None) -> dict[str, object]:
 
 
 def _row(run: RunSummary, state: str | None) -> list[str]:
-    from mimsuite.report.text import duration, number
+    from mimsuite.text import duration, number
 
     step = "" if run.step is None else str(run.step)
     if step and run.total_steps is not None:

@@ -23,9 +23,9 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
     Example: mimsuite runs show runs/first
     """
     from mimsuite.cli.output import print_json
+    from mimsuite.console import rows, say
     from mimsuite.report.commands import next_steps
     from mimsuite.report.compare import read_runs, text_curves
-    from mimsuite.report.console import rows, say
     from mimsuite.report.files import jsonable
 
     (found,) = read_runs([run])
@@ -87,7 +87,7 @@ def compare(
 
 def _facts(run: RunResult) -> list[tuple[str, str]]:
     """Labelled lines of one run."""
-    from mimsuite.report.console import shown_value
+    from mimsuite.console import shown_value
 
     lines = [(label, text) for label, text in _reached(run) if text and label not in run.probes]
     if run.probes:
@@ -100,7 +100,7 @@ def _facts(run: RunResult) -> list[tuple[str, str]]:
 
 def _reached(run: RunResult) -> list[tuple[str, str]]:
     """(label, text) of what a run reached; the text is empty where there is nothing to tell."""
-    from mimsuite.report.text import duration, number
+    from mimsuite.text import duration, number
 
     lowest = ""
     if run.lowest is not None:
@@ -117,7 +117,7 @@ def _reached(run: RunResult) -> list[tuple[str, str]]:
 
 def _table(runs: list[RunResult], differences: dict[str, list[Any]]) -> list[list[str]]:
     """What the runs reached, then the keys in which they differ."""
-    from mimsuite.report.console import shown_value
+    from mimsuite.console import shown_value
 
     reached = [dict(_reached(run)) for run in runs]
     labels = dict.fromkeys(label for one in reached for label in one)
@@ -131,9 +131,9 @@ def _table(runs: list[RunResult], differences: dict[str, list[Any]]) -> list[lis
 
 
 def _draw(runs: list[RunResult], out: Path) -> None:
+    from mimsuite.console import say
     from mimsuite.files import write_atomic
     from mimsuite.report.compare import draw_comparison
-    from mimsuite.report.console import say
 
     picture = draw_comparison(runs)
     if picture is None:
@@ -146,7 +146,7 @@ def _draw(runs: list[RunResult], out: Path) -> None:
 
 
 def _print(lines: list[str]) -> None:
-    from mimsuite.report.console import say
+    from mimsuite.console import say
 
     for line in lines:
         say(line)

@@ -15,7 +15,7 @@ from mimsuite.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from mimsuite.evaluate.difficulty import Difficulty
+    from mimsuite.evaluate.probes.difficulty import Difficulty
 
 
 def score(
@@ -48,7 +48,8 @@ def score(
     from mimsuite import config
     from mimsuite.cli.output import print_json, say
     from mimsuite.data import open_split
-    from mimsuite.evaluate import difficulty, extract
+    from mimsuite.evaluate import extract
+    from mimsuite.evaluate.probes import difficulty
     from mimsuite.export import open_model
     from mimsuite.report.reconstruct import rebuilding_method
     from mimsuite.train.device import choose_device
@@ -117,7 +118,7 @@ def _auroc(result: Difficulty, strange: list[int]) -> dict[str, Any]:
     """Both scores against the named classes."""
     import torch
 
-    from mimsuite.evaluate.difficulty import auroc
+    from mimsuite.evaluate.probes.difficulty import auroc
 
     if not strange or result.labels is None:
         return {}

@@ -198,7 +198,7 @@ def _described(ready: Submission, job: str | None) -> dict[str, object]:
 
 
 def _tell(ready: Submission, job: str) -> None:
-    from mimsuite.report.console import rows, say
+    from mimsuite.console import rows, say
 
     own = ready.job
     folder = shlex.quote(str(_near(own.folder)))

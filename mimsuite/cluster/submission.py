@@ -13,7 +13,7 @@ from mimsuite.cluster.profile import Profile
 from mimsuite.cluster.sbatch import SCRIPT, Element, Job, render
 from mimsuite.cluster.sweep import combinations, name_of
 from mimsuite.config import Resolved, catalog
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.suggest import with_article
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mimsuite.config.section import Section
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import UserError
 
 _LIGHT = {"__future__", "collections.abc", "enum", "math", "pydantic", "typing"}

@@ -1,6 +1,6 @@
 """From a method's name to its file and its recipe class, without importing torch.
 
-A method file defines a :class:`~mimsuite.config.sections.Recipe` beside its module. To check a
+A method file defines a :class:`~mimsuite.config.keys.shared.Recipe` beside its module. To check a
 recipe, only the torch-free part of that file is run: its imports from typing, pydantic, this
 package and the like, the classes whose bases end in ``Section`` or ``Recipe``, and plain constants
 that those need. The rest is not executed.
@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from mimsuite.config.header import Header, read_header
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.schema import literals, sections_of
-from mimsuite.config.sections import Recipe
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.errors import UserError
 from mimsuite.paths import expand_path

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from mimsuite.config import catalog, layers, yaml
 from mimsuite.config.faults import at, faults_of, refuse
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.layers import COMMAND_LINE, Layer, leaves
 from mimsuite.config.methods import recipe_class
-from mimsuite.config.sections import Recipe
 from mimsuite.config.smoke import faults_of_smoke, smoke_layer
 from mimsuite.config.yaml import Keys
 from mimsuite.errors import UserError

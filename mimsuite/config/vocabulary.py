@@ -1,8 +1,8 @@
 """All that the recipe classes of a method file are made of, in one import for short plugins."""
 
 # ruff: noqa: F403
-from mimsuite.config.encoders import *
-from mimsuite.config.masks import *
-from mimsuite.config.section import *
-from mimsuite.config.sections import *
-from mimsuite.config.targets import *
+from mimsuite.config.keys.encoders import *
+from mimsuite.config.keys.masks import *
+from mimsuite.config.keys.section import *
+from mimsuite.config.keys.shared import *
+from mimsuite.config.keys.targets import *

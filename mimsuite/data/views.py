@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.modalities import get
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError

@@ -2,14 +2,14 @@
 
 from mimsuite.evaluate.bootstrap import Interval, paired_interval
 from mimsuite.evaluate.features import FeatureSet, extract, save_features
-from mimsuite.evaluate.finetune import compose, finetune, trained_probe
-from mimsuite.evaluate.linear import LinearGrid
-from mimsuite.evaluate.lowshot import low_shot
-from mimsuite.evaluate.lowshot_tuning import low_shot_finetune
-from mimsuite.evaluate.probe import ProbeData, knn, linear_probe, probe_data
-from mimsuite.evaluate.robustness import robustness
-from mimsuite.evaluate.score import classify
+from mimsuite.evaluate.probes.linear import LinearGrid
+from mimsuite.evaluate.probes.lowshot import low_shot
+from mimsuite.evaluate.probes.probe import ProbeData, knn, linear_probe, probe_data
+from mimsuite.evaluate.probes.robustness import robustness
+from mimsuite.evaluate.scoring.classes import classify
 from mimsuite.evaluate.sources import open_labelled
+from mimsuite.evaluate.tuning.finetune import compose, finetune, trained_probe
+from mimsuite.evaluate.tuning.lowshot_tuning import low_shot_finetune
 
 __all__ = [
     "FeatureSet",

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
-from mimsuite.config.sections import EvalSection
+from mimsuite.config.keys.shared import EvalSection
+from mimsuite.console import warn
 from mimsuite.data import eval_loader, views_of
 from mimsuite.data.source import Source
 from mimsuite.data.views import Views
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method
 from mimsuite.models import Features
-from mimsuite.report.console import warn
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved

@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from mimsuite.console import say, stderr, warn
 from mimsuite.evaluate.metrics import TOP5
-from mimsuite.report.console import say, stderr, warn
-from mimsuite.report.text import clean
+from mimsuite.text import clean
 
 _WORDS = {
     "pretrained": "pretrained",

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mimsuite.checkpoints.opened import Opened
 from mimsuite.errors import UserError
-from mimsuite.export.opened import Opened
 from mimsuite.export.to_files import refuse_reference, write_reference, write_safetensors
 from mimsuite.export.to_huggingface import FILES as HUGGINGFACE_FILES
 from mimsuite.export.to_huggingface import refuse_huggingface, write_huggingface

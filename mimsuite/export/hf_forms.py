@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mimsuite.config.section import height_width
-from mimsuite.export.opened import Opened
+from mimsuite.checkpoints.opened import Opened
+from mimsuite.config.keys.section import height_width
 from mimsuite.export.to_timm import linear_head
 from mimsuite.methods.classify import Classifier
 from mimsuite.methods.mae import MAE

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mimsuite.config.sections import Recipe
+from mimsuite.checkpoints.opened import Opened, open_model
+from mimsuite.checkpoints.published import cae, maskalign, video
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import MimsuiteError, UserError
 from mimsuite.export.check import Outputs, agree
-from mimsuite.export.native import NativeHeader, contiguous, encode_header
-from mimsuite.export.opened import Opened, open_model
-from mimsuite.export.published import cae, maskalign, video
+from mimsuite.weights.native import NativeHeader, contiguous, encode_header
 
 
 def write_safetensors(opened: Opened, out: Path) -> list[str]:

@@ -20,14 +20,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mimsuite.config.section import height_width
-from mimsuite.config.sections import Recipe
+from mimsuite.checkpoints.opened import Opened
+from mimsuite.config.keys.section import height_width
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import MimsuiteError
 from mimsuite.export.check import Outputs, agree
 from mimsuite.export.hf_forms import Form, form_of, refuse_huggingface
-from mimsuite.export.native import contiguous
-from mimsuite.export.opened import Opened
-from mimsuite.export.weights_file import listed
+from mimsuite.weights.files import listed
+from mimsuite.weights.native import contiguous
 
 __all__ = ["FILES", "refuse_huggingface", "write_huggingface"]
 

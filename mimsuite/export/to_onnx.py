@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
+from mimsuite.checkpoints.opened import Opened
 from mimsuite.errors import UserError
 from mimsuite.export.check import Outputs, agree
-from mimsuite.export.opened import Opened
 from mimsuite.models.swin3d import Swin3D
 
 _LARGEST = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mimsuite.checkpoints.opened import Opened
 from mimsuite.export.check import Outputs, agree
-from mimsuite.export.native import contiguous
-from mimsuite.export.opened import Opened
 from mimsuite.methods import Method
 from mimsuite.methods.classify import Classifier
 from mimsuite.models import BEiT, ViT
+from mimsuite.weights.native import contiguous
 
 
 def refuse_timm(opened: Opened) -> str | None:

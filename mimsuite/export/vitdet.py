@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mimsuite.export.native import contiguous
-from mimsuite.export.opened import Opened
+from mimsuite.checkpoints.opened import Opened
 from mimsuite.methods import Method
 from mimsuite.models import ViT
+from mimsuite.weights.native import contiguous
 
 PREFIX = "backbone.net."
 _LEFT_OUT = ("cls_token", "norm.")

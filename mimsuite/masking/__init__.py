@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mimsuite.config.section import Section
+from mimsuite.config.keys.section import Section
 from mimsuite.masking.attentive import AttentiveSampler
 from mimsuite.masking.ball import BallSampler
 from mimsuite.masking.block import BlockSampler

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mimsuite.config.masks import AttentiveMaskSection
+from mimsuite.config.keys.masks import AttentiveMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler
 

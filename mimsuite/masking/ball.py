@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mimsuite.config.masks import BallMaskSection
+from mimsuite.config.keys.masks import BallMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimsuite.config.masks import BlockMaskSection
+from mimsuite.config.keys.masks import BlockMaskSection
 from mimsuite.errors import UserError
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler

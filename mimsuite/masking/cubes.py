@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimsuite.config.grids import VolumeMaskSection
+from mimsuite.config.keys.volume import VolumeMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler
 from mimsuite.noise import Noise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mimsuite.config.masks import RandomMaskSection
+from mimsuite.config.keys.masks import RandomMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler
 

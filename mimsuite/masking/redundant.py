@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimsuite.config.masks import RedundantMaskSection
+from mimsuite.config.keys.masks import RedundantMaskSection
 
 
 class RedundantTokens:

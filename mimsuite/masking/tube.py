@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from mimsuite.config.masks import ClipMaskSection
+from mimsuite.config.keys.masks import ClipMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.running_cell import PHASES, decoded_ids
 from mimsuite.masking.sampler import Sampler

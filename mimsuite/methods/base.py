@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config import sections
+from mimsuite.config.keys import shared as sections
 from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask
 from mimsuite.models import Encoder, Features

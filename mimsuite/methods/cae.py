@@ -23,13 +23,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.cae import RegressorSection, TokenDecoderSection
-from mimsuite.config.encoders import BEiTSection
-from mimsuite.config.masks import ImageMaskSection
-from mimsuite.config.section import Section, height_width
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
-from mimsuite.config.targets import TokenTargetSection
-from mimsuite.config.tokenizers import check_codes
+from mimsuite.config.keys.cae import RegressorSection, TokenDecoderSection
+from mimsuite.config.keys.encoders import BEiTSection
+from mimsuite.config.keys.masks import ImageMaskSection
+from mimsuite.config.keys.section import Section, height_width
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.targets import TokenTargetSection
+from mimsuite.config.keys.tokenizers import check_codes
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import BEiT, Regressor, TokenDecoder

@@ -17,13 +17,13 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.cae import RegressorSection
-from mimsuite.config.encoders import BEiTSection
-from mimsuite.config.masks import ImageMaskSection
-from mimsuite.config.section import Section
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
-from mimsuite.config.targets import FeatureTargetSection
-from mimsuite.config.teachers import check_teacher
+from mimsuite.config.keys.cae import RegressorSection
+from mimsuite.config.keys.encoders import BEiTSection
+from mimsuite.config.keys.masks import ImageMaskSection
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.targets import FeatureTargetSection
+from mimsuite.config.keys.teachers import check_teacher
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.cae import COPIES, from_published, to_published

@@ -24,9 +24,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import EncoderSection, ViTSection
-from mimsuite.config.section import FirstBlocks, Fraction, Nothing, Positive, Section
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.encoders import EncoderSection, ViTSection
+from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Positive, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone

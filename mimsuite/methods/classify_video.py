@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.section import Fraction, PathText
-from mimsuite.config.sections import MethodCard, MethodSection
-from mimsuite.config.video import ClipAugmentSection, ClipDataSection, VideoViTSection
+from mimsuite.config.keys.section import Fraction, PathText
+from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.video import ClipAugmentSection, ClipDataSection, VideoViTSection
 from mimsuite.methods.classify import Classifier, ClassifierSection, ClassifyRecipe
 from mimsuite.models import VideoViT, head_rows
 from mimsuite.noise import Noise

@@ -19,12 +19,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from mimsuite.config.encoders import ConvViTSection, DecoderSection
-from mimsuite.config.section import Section
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.encoders import ConvViTSection, DecoderSection
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.models import ConvViT
-from mimsuite.models.names import Names
+from mimsuite.weights.names import Names
 
 
 class ConvMAESection(MethodSection):

@@ -15,15 +15,15 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import CrateSection
-from mimsuite.config.section import Positive, Section
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.encoders import CrateSection
+from mimsuite.config.keys.section import Positive, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import RandomSampler, TokenMask
 from mimsuite.methods.base import Context, Method
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.models import Crate, CrateDecoder, Features
-from mimsuite.models.names import Names
 from mimsuite.targets import PixelTarget
+from mimsuite.weights.names import Names
 
 
 class CrateMAESection(MethodSection):

@@ -24,11 +24,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.masks import ClipMaskSection, RandomMaskSection
-from mimsuite.config.section import Positive
-from mimsuite.config.sections import MethodCard, MethodSection
-from mimsuite.config.teachers import RunTeacherSection, check_teacher
-from mimsuite.config.video import ClipTargetSection
+from mimsuite.config.keys.masks import ClipMaskSection, RandomMaskSection
+from mimsuite.config.keys.section import Positive
+from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.teachers import RunTeacherSection, check_teacher
+from mimsuite.config.keys.video import ClipTargetSection
 from mimsuite.errors import UserError
 from mimsuite.masking import RandomSampler, TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone

@@ -1,7 +1,7 @@
 """Frozen patch features under linear heads: what ``mimsuite dense-probe`` measures.
 
 The encoder is all there is to build; the heads are trained on its cached features, many at once, by
-:mod:`mimsuite.evaluate.dense`.
+:mod:`mimsuite.evaluate.dense.probe`.
 
 Letters: B batch, N patches in a grid (h, w), C class tokens, D width.
 """
@@ -16,14 +16,14 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.dense import (
+from mimsuite.config.keys.dense import (
     DenseDataSection,
     DenseModelSection,
     DenseOptimSection,
     DenseTargetSection,
 )
-from mimsuite.config.section import Nothing
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.section import Nothing
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output

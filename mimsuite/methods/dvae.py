@@ -22,9 +22,9 @@ from pydantic import Field
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.dvae import CodeModelSection
-from mimsuite.config.section import Section
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.dvae import CodeModelSection
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder

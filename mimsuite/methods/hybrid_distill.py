@@ -20,12 +20,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import ViTSection
-from mimsuite.config.masks import RedundantMaskSection
-from mimsuite.config.section import Positive, Section
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
-from mimsuite.config.targets import FeatureTargetSection
-from mimsuite.config.teachers import TeacherSection, check_attention, check_teacher
+from mimsuite.config.keys.encoders import ViTSection
+from mimsuite.config.keys.masks import RedundantMaskSection
+from mimsuite.config.keys.section import Positive, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.targets import FeatureTargetSection
+from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.masking.redundant import RedundantTokens
 from mimsuite.methods.base import Context, Method, Output, Panel, alone

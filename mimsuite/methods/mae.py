@@ -14,10 +14,10 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import AutoencoderSection
-from mimsuite.config.masks import RandomMaskSection
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
-from mimsuite.config.targets import PixelTargetSection
+from mimsuite.config.keys.encoders import AutoencoderSection
+from mimsuite.config.keys.masks import RandomMaskSection
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.targets import PixelTargetSection
 from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models import Features, ImageEncoder, MAEDecoder, build_encoder

@@ -20,20 +20,20 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import ViTSection
-from mimsuite.config.masks import GuidedMaskSection
-from mimsuite.config.section import Section
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
-from mimsuite.config.targets import FeatureTargetSection
-from mimsuite.config.teachers import check_attention, check_teacher
+from mimsuite.config.keys.encoders import ViTSection
+from mimsuite.config.keys.masks import GuidedMaskSection
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.targets import FeatureTargetSection
+from mimsuite.config.keys.teachers import check_attention, check_teacher
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import ViT
 from mimsuite.models.alignment import Alignment
-from mimsuite.models.names import Names
 from mimsuite.models.teachers import TeacherFeatures, build_teacher
 from mimsuite.noise import Noise
 from mimsuite.targets import FeatureTarget, feature_pictures
+from mimsuite.weights.names import Names
 
 
 class MaskAlignMethodSection(MethodSection):

@@ -21,12 +21,12 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import DecoderSection, EncoderSection, ViTSection
-from mimsuite.config.masks import GuidedMaskSection
-from mimsuite.config.section import Positive, Section
-from mimsuite.config.sections import MethodCard, MethodSection
-from mimsuite.config.targets import FeatureLossSection, PixelTargetSection
-from mimsuite.config.teachers import TeacherSection, check_attention, check_teacher
+from mimsuite.config.keys.encoders import DecoderSection, EncoderSection, ViTSection
+from mimsuite.config.keys.masks import GuidedMaskSection
+from mimsuite.config.keys.section import Positive, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.targets import FeatureLossSection, PixelTargetSection
+from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.mae import MAE, MAERecipe

@@ -18,20 +18,20 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.grids import (
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.volume import (
     GridAugmentSection,
     RadianceTargetSection,
     VolumeMaskSection,
     VolumeModelSection,
 )
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.masking import CubeSampler, TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models.swin3d import Swin3D
 from mimsuite.models.volume_decoder import VolumeDecoder
 from mimsuite.noise import Noise
+from mimsuite.pictures.volumes import march
 from mimsuite.targets.radiance import RadianceTarget, valid_voxels, voxels_of
-from mimsuite.targets.volume_pictures import march
 
 
 class NeRFMAESection(MethodSection):

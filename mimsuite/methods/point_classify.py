@@ -17,16 +17,16 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.points import PointRecipe, PointTransformerSection
-from mimsuite.config.section import FirstBlocks, Fraction, Nothing, Positive, Section
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.points import PointRecipe, PointTransformerSection
+from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Positive, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import ClassToken, Features, PointHead, PointTransformer
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
 from mimsuite.targets import soft_cross_entropy, soft_targets
+from mimsuite.weights.names import Names
 
 
 class PointClassifySection(MethodSection):

@@ -19,17 +19,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.points import PointPretrainRecipe
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.points import PointPretrainRecipe
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.point_mae import cloud_panels
 from mimsuite.models import ClassToken, Features, PointDecoder, PointTransformer
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
 from mimsuite.pictures.clouds import draw_clouds
 from mimsuite.targets.chamfer import chamfer
 from mimsuite.targets.consistency import consistency
+from mimsuite.weights.names import Names
 
 VIEWS = ("view1", "view2")
 _PROJECTED = 256

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.points import PointPretrainRecipe
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.points import PointPretrainRecipe
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import PointDecoder, PointTransformer
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
 from mimsuite.pictures.clouds import draw_clouds
 from mimsuite.targets.chamfer import chamfer
 from mimsuite.tokens import Groups
+from mimsuite.weights.names import Names
 
 
 class PointMAESection(MethodSection):

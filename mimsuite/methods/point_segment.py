@@ -18,15 +18,15 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.points import PointRecipe, PointTransformerSection
-from mimsuite.config.section import Fraction, Nothing, Positive, Section
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.points import PointRecipe, PointTransformerSection
+from mimsuite.config.keys.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.errors import DataError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import PartHead, PointTransformer
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
+from mimsuite.weights.names import Names
 
 
 class PointSegmentSection(MethodSection):

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.methods import find_method, method_names
-from mimsuite.config.sections import Recipe
 from mimsuite.errors import UserError
 from mimsuite.methods.base import Method
 

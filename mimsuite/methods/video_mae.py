@@ -17,9 +17,9 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.masks import ClipMaskSection
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
-from mimsuite.config.video import (
+from mimsuite.config.keys.masks import ClipMaskSection
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.video import (
     ClipAugmentSection,
     ClipAutoencoderSection,
     ClipDataSection,
@@ -28,10 +28,10 @@ from mimsuite.config.video import (
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models import ClipDecoder, Features, VideoViT
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
 from mimsuite.targets import TubeletTarget
 from mimsuite.tokens import from_tubelets
+from mimsuite.weights.names import Names
 
 
 class VideoMAESection(MethodSection):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.scenes import BoxTargetSection, DetectorSection, GridRecipe
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.volume_tasks import BoxTargetSection, DetectorSection, GridRecipe
 from mimsuite.errors import DataError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.scenes import GridRecipe, VoxelModelSection, VoxelTargetSection
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.volume_tasks import GridRecipe, VoxelModelSection, VoxelTargetSection
 from mimsuite.errors import DataError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output

@@ -11,8 +11,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.scenes import FinerTargetSection, GridRecipe, UpsamplerSection
-from mimsuite.config.sections import MethodCard, MethodSection
+from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.volume_tasks import FinerTargetSection, GridRecipe, UpsamplerSection
 from mimsuite.errors import DataError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output

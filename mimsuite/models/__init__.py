@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mimsuite.config.section import Section
+from mimsuite.config.keys.section import Section
 from mimsuite.models.attentive import AttentivePooler
 from mimsuite.models.beit import BEiT
 from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder

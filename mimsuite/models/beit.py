@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from mimsuite.config.encoders import BEiTSection
+from mimsuite.config.keys.encoders import BEiTSection
 from mimsuite.errors import UserError
-from mimsuite.models.names import Names
 from mimsuite.models.vit import ViT
+from mimsuite.weights.names import Names
 
 
 class BEiTAttention(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from mimsuite.config.cae import RegressorSection, TokenDecoderSection
+from mimsuite.config.keys.cae import RegressorSection, TokenDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.models.beit import BEiTBlock, branch, init_tokens
 from mimsuite.models.blocks import drop_path_factors, init_linear

@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.encoders import ConvViTSection
+from mimsuite.config.keys.encoders import ConvViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
 from mimsuite.tokens import resize_positions, sincos_2d
+from mimsuite.weights.names import Names
 
 Keep = tuple[Tensor, Tensor] | None  # (B,) factors of a block's two branches (drop path)
 

@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.encoders import CrateSection
+from mimsuite.config.keys.encoders import CrateSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
-from mimsuite.models.names import Names
 from mimsuite.models.vit import PatchEmbed
 from mimsuite.noise import Noise
 from mimsuite.tokens import resize_positions, sincos_2d
+from mimsuite.weights.names import Names
 
 
 class MSSA(nn.Module):

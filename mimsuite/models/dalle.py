@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.tokenizers import DalleTokenizerSection
+from mimsuite.config.keys.tokenizers import DalleTokenizerSection
 from mimsuite.errors import UserError
 
 _GROUPS = 4

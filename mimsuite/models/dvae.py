@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.dvae import CodeDecoderSection, CodeEncoderSection
+from mimsuite.config.keys.dvae import CodeDecoderSection, CodeEncoderSection
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.noise import Noise

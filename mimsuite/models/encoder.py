@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.models.features import Features
-from mimsuite.models.names import Names
 from mimsuite.noise import Noise
 from mimsuite.tokens import patchify
+from mimsuite.weights.names import Names
 
 
 class Encoder(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.encoders import DecoderSection
+from mimsuite.config.keys.encoders import DecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.models.blocks import Block, init_linear
 from mimsuite.models.features import Features

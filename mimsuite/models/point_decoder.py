@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mimsuite.config.points import PointDecoderSection, PointTransformerSection
+from mimsuite.config.keys.points import PointDecoderSection, PointTransformerSection
 from mimsuite.masking import TokenMask
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.point_net import linear

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.points import PointTransformerSection
+from mimsuite.config.keys.points import PointTransformerSection
 from mimsuite.models.blocks import Block, drop_path_factors
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features

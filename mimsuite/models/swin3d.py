@@ -16,7 +16,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.grids import Swin3DSection
+from mimsuite.config.keys.volume import Swin3DSection
 from mimsuite.models.blocks import drop_path_factors
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mimsuite.config.video import ClipDecoderSection
+from mimsuite.config.keys.video import ClipDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.features import Features

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.video import VideoViTSection
+from mimsuite.config.keys.video import VideoViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import drop_path_factors, init_linear
 from mimsuite.models.encoder import Encoder

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.encoders import ViTSection
+from mimsuite.config.keys.encoders import ViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.grids import Swin3DSection, VolumeDecoderSection
+from mimsuite.config.keys.volume import Swin3DSection, VolumeDecoderSection
 from mimsuite.models.features import Features
 
 _SLOPE = 0.01  # of the leaky rectifiers

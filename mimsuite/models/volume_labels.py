@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mimsuite.config.grids import Swin3DSection
+from mimsuite.config.keys.volume import Swin3DSection
 from mimsuite.models.features import Features
 from mimsuite.models.volume_decoder import ResidualConv, Up, channels_first
 

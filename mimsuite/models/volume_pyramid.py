@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.scenes import BoxHeadSection
+from mimsuite.config.keys.volume_tasks import BoxHeadSection
 from mimsuite.models.features import Features
 
 _STD = 0.01  # of the convolutions of the head

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.grids import Swin3DSection
+from mimsuite.config.keys.volume import Swin3DSection
 from mimsuite.models.features import Features
 from mimsuite.models.volume_decoder import channels_first, instance_norm, unfold_voxels
 

@@ -1,0 +1,1 @@
+"""Drawing: clouds, features, volumes. Nothing here knows a method or a run."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mimsuite.report.console import rows, say
-from mimsuite.report.text import number
+from mimsuite.console import rows, say
+from mimsuite.text import number
 
 _UNITS = {
     "seconds_per_step": ("step", 1e3, "ms of the device or, over its threads, the CPU"),

@@ -15,7 +15,7 @@ from mimsuite.errors import UserError
 from mimsuite.report.braille import plot
 from mimsuite.report.curves import FEW, LIGHT, PANELS, SMOOTH, figure_style, points_of, smoothed
 from mimsuite.report.run_facts import RunFacts, leaves_of, read_json
-from mimsuite.report.text import number
+from mimsuite.text import number
 
 _PROBES = {"linear_probe": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuning"}
 # That differ between any two runs, or follow from other keys.

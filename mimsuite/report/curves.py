@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimsuite.console import warn
 from mimsuite.files import write_atomic
-from mimsuite.report.console import warn
 from mimsuite.report.files import read_lines
 
 if TYPE_CHECKING:

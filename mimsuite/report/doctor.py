@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from mimsuite.report.console import stderr
-from mimsuite.report.text import clean, without_credentials
+from mimsuite.console import stderr
+from mimsuite.text import clean, without_credentials
 
 if TYPE_CHECKING:
     from mimsuite.doctor import Finding

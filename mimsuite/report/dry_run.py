@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mimsuite.report.console import batch_line, epochs_line, lr_line, rows, say, warn
-from mimsuite.report.text import count, duration, memory
+from mimsuite.console import batch_line, epochs_line, lr_line, rows, say, warn
+from mimsuite.text import count, duration, memory
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved

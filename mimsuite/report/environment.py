@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mimsuite
-from mimsuite.report.text import now
+from mimsuite.text import now
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "webdataset")
 

@@ -15,9 +15,9 @@ from mimsuite.batch import Batch
 from mimsuite.errors import UserError
 from mimsuite.methods import Method, Panel
 from mimsuite.models.attention_maps import LastAttention
+from mimsuite.pictures.features import FeatureColours
 from mimsuite.report.canvases import Canvas, canvas_of
 from mimsuite.report.pictures import save_panels
-from mimsuite.targets.feature_pictures import FeatureColours
 
 
 def save_feature_pictures(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mimsuite.report import console
+from mimsuite import console
 from mimsuite.report.files import LineFile
 from mimsuite.report.run_directory import RunDirectory
 from mimsuite.report.status import Status
-from mimsuite.report.text import clean, now
+from mimsuite.text import clean, now
 
 
 class Follower(RunDirectory):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mimsuite.report.curves import DARK, LIGHT, figure_style
 from mimsuite.report.gains import Gain
-from mimsuite.report.text import clean
+from mimsuite.text import clean
 
 _GOOD, _BAD = {False: "#047857", True: "#34d399"}, {False: "#b91c1c", True: "#f87171"}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import mimsuite
+from mimsuite.console import shown_value, warn
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
-from mimsuite.report.console import shown_value, warn
 from mimsuite.report.curves import PROBES, SIGNALS, draw_curves
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
 from mimsuite.report.run_facts import RunFacts, read_json
-from mimsuite.report.text import count, duration, memory, number
+from mimsuite.text import count, duration, memory, number
 
 _PROBES = (
     ("linear_probe.json", "Linear probe"),

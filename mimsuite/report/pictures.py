@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from mimsuite.files import write_atomic
-from mimsuite.report.text import clean
+from mimsuite.text import clean
 
 if TYPE_CHECKING:
     from torch import Tensor

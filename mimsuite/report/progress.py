@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mimsuite.report.console import say, stderr
-from mimsuite.report.text import duration, memory, number, steady
+from mimsuite.console import say, stderr
+from mimsuite.text import duration, memory, number, steady
 
 _WINDOW = 20  # updates over which the speed behind the ETA is measured
 _BAR = 24  # columns, where the terminal has them to spare

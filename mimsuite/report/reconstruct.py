@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mimsuite.config import Resolved, with_overrides
+from mimsuite.console import warn
 from mimsuite.data import eval_loader, open_source, source_splits, views_of
 from mimsuite.data.image.decode import Decoder
 from mimsuite.data.modalities import training_decoder
@@ -18,7 +19,6 @@ from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods import Method, Panel, build
 from mimsuite.report.animation import moving, save_animation
-from mimsuite.report.console import warn
 from mimsuite.report.pictures import save_panels
 from mimsuite.report.training_pictures import draw_panels
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from mimsuite.batch import Batch
-    from mimsuite.config.sections import Recipe
+    from mimsuite.config.keys.shared import Recipe
     from mimsuite.export import Opened
 
 

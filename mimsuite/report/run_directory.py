@@ -27,15 +27,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimsuite import console
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
-from mimsuite.report import console
 from mimsuite.report.environment import environment
 from mimsuite.report.files import LineFile, dumps, read_lines
 from mimsuite.report.metrics import MetricsFiles
 from mimsuite.report.status import Status, clear_status
-from mimsuite.report.text import clean, now
 from mimsuite.report.writers import Writers
+from mimsuite.text import clean, now
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved

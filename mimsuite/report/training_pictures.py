@@ -11,7 +11,7 @@ from mimsuite.report.pictures import save_batch, save_panels
 
 if TYPE_CHECKING:
     from mimsuite.batch import Batch
-    from mimsuite.config.sections import Recipe
+    from mimsuite.config.keys.shared import Recipe
     from mimsuite.methods import Method, Panel
     from mimsuite.report.run_directory import RunDirectory
 

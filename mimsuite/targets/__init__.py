@@ -1,9 +1,9 @@
 """What is predicted, and the loss of predicting it."""
 
+from mimsuite.pictures.features import FeatureColours, feature_pictures
 from mimsuite.targets.chamfer import chamfer
 from mimsuite.targets.classes import PairMix, soft_cross_entropy, soft_targets
 from mimsuite.targets.consistency import consistency
-from mimsuite.targets.feature_pictures import FeatureColours, feature_pictures
 from mimsuite.targets.features import FeatureTarget
 from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer

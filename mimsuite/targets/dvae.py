@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimsuite.config.dvae import CodeDecoderSection, CodeEncoderSection
-from mimsuite.config.tokenizers import DVAETokenizerSection
+from mimsuite.config.keys.dvae import CodeDecoderSection, CodeEncoderSection
+from mimsuite.config.keys.tokenizers import DVAETokenizerSection
 from mimsuite.errors import UserError
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder
 from mimsuite.models.teachers.files import require
@@ -101,7 +101,7 @@ def load(
         return _fresh(section, channels, grid)
     path = require(section.weights, key, _WHERE)
     # Here and not above: opening a model knows methods, which use tokenizers.
-    from mimsuite.export.opened import open_model
+    from mimsuite.checkpoints.opened import open_model
 
     opened = open_model(path)
     recipe, method = opened.resolved.recipe, opened.method

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimsuite.config.targets import FeatureLossSection
+from mimsuite.config.keys.targets import FeatureLossSection
 
 
 class FeatureTarget:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.targets import PixelTargetSection
-from mimsuite.config.tokenizers import KMeansTokenizerSection
+from mimsuite.config.keys.targets import PixelTargetSection
+from mimsuite.config.keys.tokenizers import KMeansTokenizerSection
 from mimsuite.errors import DataError
 from mimsuite.noise import keyed_rng
 from mimsuite.targets.pixels import PixelTarget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mimsuite.config.targets import PixelTargetSection
+from mimsuite.config.keys.targets import PixelTargetSection
 
 _EPS = 1e-6
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimsuite.config.scenes import BoxTargetSection
+from mimsuite.config.keys.volume_tasks import BoxTargetSection
 from mimsuite.targets.box_code import decode_boxes
 from mimsuite.targets.boxes import outer_boxes, volumes
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimsuite.config.grids import RadianceTargetSection
+from mimsuite.config.keys.volume import RadianceTargetSection
 
 
 def opacity(density: Tensor, kind: str, delta: float = 0.01) -> Tensor:

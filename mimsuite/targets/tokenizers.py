@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.section import Section
-from mimsuite.config.tokenizers import (
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.tokenizers import (
     RANDOM,
     DalleTokenizerSection,
     DVAETokenizerSection,

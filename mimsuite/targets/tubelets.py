@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mimsuite.config.video import ClipTargetSection
+from mimsuite.config.keys.video import ClipTargetSection
 
 _EPS = 1e-6
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from mimsuite.config.section import height_width
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.section import height_width
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image import jpeg
 from mimsuite.data.image.augment import TrainTransform

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mimsuite.config.sections import TrainSection
+from mimsuite.config.keys.shared import TrainSection
 from mimsuite.errors import UserError
 
 

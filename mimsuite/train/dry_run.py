@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from mimsuite.config import Resolved
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
+from mimsuite.console import warn
 from mimsuite.methods import build
 from mimsuite.noise import Noise
-from mimsuite.report.console import warn
 from mimsuite.report.dry_run import plan_table, speed_line
 from mimsuite.train.device import choose_device
 from mimsuite.train.example import random_batch, shapes_of

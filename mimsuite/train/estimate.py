@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import OptimSection, Recipe
+from mimsuite.config.keys.shared import OptimSection, Recipe
 from mimsuite.errors import MimsuiteError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import views_of
 
 Shapes = dict[str, tuple[int, ...]]

@@ -11,7 +11,7 @@ import ctypes
 
 import torch
 
-from mimsuite.config.sections import TrainSection
+from mimsuite.config.keys.shared import TrainSection
 from mimsuite.train.device import peak_memory_mb
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>

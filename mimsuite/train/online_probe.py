@@ -13,10 +13,10 @@ from mimsuite.data import views_of
 from mimsuite.data.source import Source
 from mimsuite.data.sources.few import Subset
 from mimsuite.errors import DataError
-from mimsuite.evaluate import logistic
 from mimsuite.evaluate.features import normalized_batches
-from mimsuite.evaluate.knn import knn_predict
 from mimsuite.evaluate.metrics import accuracy
+from mimsuite.evaluate.probes import logistic
+from mimsuite.evaluate.probes.knn import knn_predict
 from mimsuite.evaluate.sources import open_splits
 from mimsuite.evaluate.split import stratified_holdout
 from mimsuite.methods import Method

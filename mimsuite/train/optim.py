@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from mimsuite.config.sections import OptimSection, Recipe
+from mimsuite.config.keys.shared import OptimSection, Recipe
 from mimsuite.methods.base import Method
 from mimsuite.train.lars import LARS
 

@@ -9,7 +9,7 @@ import torch
 
 from mimsuite.cluster.host import usable_memory
 from mimsuite.config import Resolved
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.order.sample_order import default_lanes
 from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device

@@ -19,7 +19,7 @@ from mimsuite.batch import Batch
 from mimsuite.cluster import find_place
 from mimsuite.cluster.peers import Peers, join
 from mimsuite.config import Resolved
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
 from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from mimsuite.cluster.peers import Peers
 from mimsuite.cluster.sharding import full_bytes, whole
-from mimsuite.config.sections import CheckpointSection
+from mimsuite.config.keys.shared import CheckpointSection
 from mimsuite.errors import UserError
 from mimsuite.train import checkpoint, parts, retention
 from mimsuite.train.checkpoint import CheckpointState

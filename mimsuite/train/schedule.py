@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mimsuite.config.sections import ScheduleSection
+from mimsuite.config.keys.shared import ScheduleSection
 
 
 def half_cosine(

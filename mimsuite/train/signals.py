@@ -6,8 +6,8 @@ import torch
 
 from mimsuite.data import open_training_set
 from mimsuite.data.source import Source
-from mimsuite.evaluate.signals import VIEWS, measure
 from mimsuite.report.training_pictures import evaluating
+from mimsuite.train.feature_rank import VIEWS, measure
 from mimsuite.train.trainer import Trainer
 
 

@@ -13,11 +13,11 @@ from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.cluster.sharding import whole
 from mimsuite.config import Resolved
+from mimsuite.console import warn
 from mimsuite.errors import DivergedError, Preempted, UserError
 from mimsuite.methods import Method, build
 from mimsuite.methods.base import Progress
 from mimsuite.noise import Noise
-from mimsuite.report.console import warn
 from mimsuite.train import checkpoint, replay
 from mimsuite.train.average import MovingAverage
 from mimsuite.train.batchnorm import sync_batchnorm

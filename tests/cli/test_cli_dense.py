@@ -18,8 +18,8 @@ import pytest
 from mimsuite.cli.main import main
 from mimsuite.data.dense import DenseSource
 from mimsuite.errors import UserError
-from mimsuite.evaluate.dense_result import counts_of, gains_over_seeds
-from mimsuite.evaluate.dense_tasks import Segments
+from mimsuite.evaluate.dense.result import counts_of, gains_over_seeds
+from mimsuite.evaluate.dense.tasks import Segments
 from tests import needs
 from tests.data import dense_folders as folders
 

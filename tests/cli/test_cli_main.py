@@ -163,7 +163,7 @@ def test_a_plugin_after_the_command_is_registered_before_it_runs(command, tmp_pa
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "from typing import Literal\n"
-        "from mimsuite.config.sections import *\n"
+        "from mimsuite.config.keys.shared import *\n"
         "class MineSection(MethodSection):\n    name: Literal['mine']\n"
         "class MineRecipe(Recipe):\n    method: MineSection\n"
     )

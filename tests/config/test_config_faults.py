@@ -9,10 +9,10 @@ from pydantic import Field, ValidationError
 
 from mimsuite import config
 from mimsuite.config.faults import faults_of
+from mimsuite.config.keys.section import Positive, Section, Size
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.layers import of_overrides
 from mimsuite.config.schema import describe, dotted_keys
-from mimsuite.config.section import Positive, Section, Size
-from mimsuite.config.sections import Recipe
 from mimsuite.errors import UserError
 
 RECIPE = """\

@@ -13,8 +13,8 @@ import pytest
 from mimsuite import config
 from mimsuite.config import methods
 from mimsuite.config.header import read_header
-from mimsuite.config.section import Section
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import UserError
 
 TOY = '''\
@@ -28,8 +28,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
-from mimsuite.config.section import Nothing
-from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.section import Nothing
+from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.methods import Method
 
 Weight = Annotated[float, Field(gt=0.0)]

@@ -8,8 +8,8 @@ import pytest
 
 from mimsuite import config
 from mimsuite.config import catalog
+from mimsuite.config.keys.weights_list import published_weights
 from mimsuite.config.smoke import is_size
-from mimsuite.config.weights import published_weights
 
 NAMES = config.recipe_names()
 PUBLISHED = [name for name in NAMES if name.endswith("-in1k")]

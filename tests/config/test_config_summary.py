@@ -9,8 +9,8 @@ import pytest
 
 from mimsuite import config
 from mimsuite.config import catalog, summary
+from mimsuite.config.keys.shared import About
 from mimsuite.config.methods import method_list
-from mimsuite.config.sections import About
 from mimsuite.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_methods_and_defaults_are_those_of_the_classes():
 def test_the_list_makes_no_schema():
     program = (
         "import sys; from mimsuite.cli.main import main; code = main(['recipes', 'list']);"
-        "sys.exit(code or ('mimsuite.config.sections' in sys.modules))"
+        "sys.exit(code or ('mimsuite.config.keys.shared' in sys.modules))"
     )
     assert (
         subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL).returncode == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 
 Members = dict[str, bytes]
 

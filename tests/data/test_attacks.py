@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from mimsuite.cli.main import main
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import eval_loader, open_source, train_loader, views_of
 from mimsuite.data.shards.scan import scan
 from mimsuite.errors import DataError, MimsuiteError, UserError

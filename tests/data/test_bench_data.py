@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mimsuite.cli.main import main
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data import open_source
 from mimsuite.data.image import jpeg
 from mimsuite.errors import DataError, UserError

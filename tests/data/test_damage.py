@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import eval_loader, open_source, train_loader, views_of
 from mimsuite.data.damage import Damage, DamageCount
 from mimsuite.data.source import Source

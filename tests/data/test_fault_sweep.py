@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mimsuite.cli.main import main
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import open_source, train_loader
 from mimsuite.data.damage import Damage
 from mimsuite.data.packing.pack import PackOptions, pack

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mimsuite.config.sections import DataSection, Recipe
+from mimsuite.config.keys.shared import DataSection, Recipe
 from mimsuite.data import open_fold, open_training_set
 from mimsuite.data.sources.folds import fold_numbers
 

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from mimsuite.config.grids import GridAugmentSection
-from mimsuite.config.scenes import BoxTargetSection, FinerTargetSection, VoxelTargetSection
+from mimsuite.config.keys.volume import GridAugmentSection
+from mimsuite.config.keys.volume_tasks import (
+    BoxTargetSection,
+    FinerTargetSection,
+    VoxelTargetSection,
+)
 from mimsuite.data.made import furniture
 from mimsuite.data.volume.decode import GridDecoder, RadianceGrid
 from mimsuite.data.volume.views import GridViews

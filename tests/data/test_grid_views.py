@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mimsuite.config.grids import GridAugmentSection
+from mimsuite.config.keys.volume import GridAugmentSection
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.made.synth import synthesise
 from mimsuite.data.volume.decode import GridDecoder

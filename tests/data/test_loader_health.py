@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mimsuite.cli.main import main
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import open_source, train_loader
 from mimsuite.data.workers import resident_mb
 

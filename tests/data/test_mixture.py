@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import open_training_set, train_loader
 from mimsuite.data.order.mixture import Mixture
 from mimsuite.errors import UserError

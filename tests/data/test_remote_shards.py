@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mimsuite.cli.main import main
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import open_source, source_splits, train_loader
 from mimsuite.data.packing.indexing import index_shards
 from mimsuite.data.packing.inspection import inspect

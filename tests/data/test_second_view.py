@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mimsuite import config
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data.image.augment import TrainTransform, resize
 from mimsuite.data.views import views_of
 from mimsuite.errors import UserError

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import open_source, train_loader
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError

@@ -17,7 +17,7 @@ from mimsuite.data.sources.opening import source_splits
 from mimsuite.data.video import clip_geometry, clip_indices
 from mimsuite.data.video.clip_transform import ClipTransform
 from mimsuite.errors import CorruptSample, UserError
-from mimsuite.evaluate.score import merged
+from mimsuite.evaluate.scoring.classes import merged
 from mimsuite.noise import keyed_rng
 from tests.data.numbered_video import numbered, numbers
 

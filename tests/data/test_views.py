@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data import Normalize
 from mimsuite.data.image import geometry
 from mimsuite.data.image.augment import EvalTransform, TrainTransform, resize

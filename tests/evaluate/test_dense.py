@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
 from mimsuite import config
-from mimsuite.evaluate.dense_heads import _draw, train_heads
-from mimsuite.evaluate.dense_interval import gains
-from mimsuite.evaluate.dense_knn import patch_bank
-from mimsuite.evaluate.dense_scoring import count_constant, count_images, scaled_truths
-from mimsuite.evaluate.dense_tasks import Depth, Segments
+from mimsuite.evaluate.dense.heads import _draw, train_heads
+from mimsuite.evaluate.dense.interval import gains
+from mimsuite.evaluate.dense.knn import patch_bank
+from mimsuite.evaluate.dense.scoring import count_constant, count_images, scaled_truths
+from mimsuite.evaluate.dense.tasks import Depth, Segments
 
 CPU = torch.device("cpu")
 K = 3
@@ -165,7 +165,7 @@ def test_the_crop_of_depth_needs_stored_truth() -> None:
 
 
 def test_only_the_crop_is_scored() -> None:
-    from mimsuite.evaluate.dense_scoring import _stored
+    from mimsuite.evaluate.dense.scoring import _stored
 
     source: Any = SimpleNamespace(truth=lambda position: (None, torch.full((4, 4), 2.0)))
     (truth,) = _stored(source, [0], "depth", (1, 3, 0, 2))

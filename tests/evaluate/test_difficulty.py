@@ -13,7 +13,7 @@ from mimsuite.cli.main import main
 from mimsuite.config import with_overrides
 from mimsuite.data import open_source, open_split
 from mimsuite.errors import UserError
-from mimsuite.evaluate.difficulty import auroc, masked_errors, neighbour_distances
+from mimsuite.evaluate.probes.difficulty import auroc, masked_errors, neighbour_distances
 from mimsuite.export import open_model
 from mimsuite.noise import Noise
 from mimsuite.train.step import run_method

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from mimsuite.evaluate.knn import knn_predict
+from mimsuite.evaluate.probes.knn import knn_predict
 
 
 def around(*degrees: float) -> torch.Tensor:

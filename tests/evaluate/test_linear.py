@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mimsuite.evaluate.linear import LinearGrid, fit_heads, search
 from mimsuite.evaluate.metrics import accuracy
+from mimsuite.evaluate.probes.linear import LinearGrid, fit_heads, search
 from mimsuite.evaluate.split import stratified_holdout
 
 QUICK = LinearGrid((1e-3, 1e-2), (0.0, 3.0), batch=64, epochs=2, min_steps=60)

@@ -17,9 +17,10 @@ from mimsuite.cli.main import main
 from mimsuite.data import open_training_set
 from mimsuite.data.sources.few import amount_of, draw, text_of
 from mimsuite.errors import DataError, UserError
-from mimsuite.evaluate import ProbeData, logistic, low_shot
-from mimsuite.evaluate.lowshot import draw_numbers, one_table, sizes
-from mimsuite.evaluate.lowshot_tuning import few_labels
+from mimsuite.evaluate import ProbeData, low_shot
+from mimsuite.evaluate.probes import logistic
+from mimsuite.evaluate.probes.lowshot import draw_numbers, one_table, sizes
+from mimsuite.evaluate.tuning.lowshot_tuning import few_labels
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from mimsuite.data import open_source, open_split
 from mimsuite.data.made import parted
 from mimsuite.data.made.synth import synthesise
 from mimsuite.errors import CorruptSample, UserError
-from mimsuite.evaluate.parts import miou, own_parts, segment, shape_ious
+from mimsuite.evaluate.scoring.part_segmentation import miou, own_parts, segment, shape_ious
 from mimsuite.noise import keyed_rng
 from mimsuite.train.run import train
 

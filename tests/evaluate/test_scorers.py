@@ -15,12 +15,12 @@ from mimsuite.config import Resolved
 from mimsuite.data import open_split
 from mimsuite.data.made.synth import synthesise
 from mimsuite.errors import DataError, UserError
-from mimsuite.evaluate.boxes import Scene, average_precision
-from mimsuite.evaluate.detection import BoxScorer, judge
-from mimsuite.evaluate.finer import FinerScorer, JudgedGrid, psnr
-from mimsuite.evaluate.score import ClassScorer
-from mimsuite.evaluate.scorer import Figure, paired_figures, scorer_of
-from mimsuite.evaluate.voxels import VoxelScorer, label_figures
+from mimsuite.evaluate.scoring.boxes import Scene, average_precision
+from mimsuite.evaluate.scoring.classes import ClassScorer
+from mimsuite.evaluate.scoring.detection import BoxScorer, judge
+from mimsuite.evaluate.scoring.scorer import Figure, paired_figures, scorer_of
+from mimsuite.evaluate.scoring.super_resolution import FinerScorer, JudgedGrid, psnr
+from mimsuite.evaluate.scoring.voxels import VoxelScorer, label_figures
 from mimsuite.export import open_model
 from mimsuite.methods import build
 from mimsuite.train.estimate import estimate

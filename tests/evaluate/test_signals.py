@@ -15,8 +15,8 @@ import torch
 from mimsuite import config
 from mimsuite.cli.main import main
 from mimsuite.data import open_training_set
-from mimsuite.evaluate.signals import VIEWS, lidar, measure, rankme
 from mimsuite.methods import build
+from mimsuite.train.feature_rank import VIEWS, lidar, measure, rankme
 from tests import needs
 
 TOOL = Path(__file__).parents[2] / "tools" / "signals.py"

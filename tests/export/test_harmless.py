@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mimsuite.errors import UserError
-from mimsuite.export.weights_file import read_weights_file
+from mimsuite.weights.files import read_weights_file
 from tests import needs
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3)}

@@ -190,8 +190,8 @@ def test_another_kind_of_encoder_is_refused(
 ) -> None:
     resolved, trained = mae()
     run = run_of(tmp_path / "run", resolved, trained)
+    from mimsuite.checkpoints import weights as module
     from mimsuite.export import initialise as function
-    from mimsuite.export import weights as module
 
     read = module.read_weights
 

@@ -17,7 +17,7 @@ from mimsuite.batch import Batch
 from mimsuite.cli.main import main
 from mimsuite.errors import UserError
 from mimsuite.export import Opened, export, open_model
-from mimsuite.export.weights_file import read_weights_file
+from mimsuite.weights.files import read_weights_file
 from tests import needs
 
 transformers = needs.module("transformers")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from mimsuite.errors import UserError
-from mimsuite.export.weights_file import read_weights_file
+from mimsuite.weights.files import read_weights_file
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 

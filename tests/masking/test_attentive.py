@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mimsuite.config.masks import AttentiveMaskSection
+from mimsuite.config.keys.masks import AttentiveMaskSection
 from mimsuite.masking import build_sampler
 from mimsuite.noise import Noise
 

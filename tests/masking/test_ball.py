@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.config.masks import BallMaskSection, RandomGroupMaskSection
+from mimsuite.config.keys.masks import BallMaskSection, RandomGroupMaskSection
 from mimsuite.masking import build_sampler
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from mimsuite.config.masks import BlockMaskSection
+from mimsuite.config.keys.masks import BlockMaskSection
 from mimsuite.errors import UserError
 from mimsuite.masking import BlockSampler, build_sampler
 from mimsuite.noise import FixedNoise, Noise

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mimsuite.config.masks import ClipMaskSection
+from mimsuite.config.keys.masks import ClipMaskSection
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.masking.running_cell import running_cell
 from mimsuite.noise import Noise

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mimsuite.config.masks import RandomMaskSection
+from mimsuite.config.keys.masks import RandomMaskSection
 from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
 
 GOLDENS = Path(__file__).parents[1] / "goldens"

@@ -247,7 +247,7 @@ def test_a_missing_tokenizer_says_what_to_get() -> None:
 
 
 def beit(**keys: Any) -> BEiT:
-    from mimsuite.config.encoders import BEiTSection
+    from mimsuite.config.keys.encoders import BEiTSection
 
     torch.manual_seed(0)
     size = {"image_size": (16, 24), "patch_size": 8, "width": 16, "depth": 2, "heads": 2}

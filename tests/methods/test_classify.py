@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import ViTSection
-from mimsuite.config.sections import OptimSection, ScheduleSection, TrainSection
+from mimsuite.config.keys.encoders import ViTSection
+from mimsuite.config.keys.shared import OptimSection, ScheduleSection, TrainSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.methods.classify import (
     Classifier,

@@ -9,7 +9,7 @@ import torch
 
 from mimsuite import config
 from mimsuite.batch import Batch
-from mimsuite.config.masks import RedundantMaskSection
+from mimsuite.config.keys.masks import RedundantMaskSection
 from mimsuite.errors import UserError
 from mimsuite.masking.redundant import RedundantTokens
 from mimsuite.methods import Method, build

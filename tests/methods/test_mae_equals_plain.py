@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import AutoencoderSection, DecoderSection, ViTSection
-from mimsuite.config.masks import RandomMaskSection
-from mimsuite.config.sections import OptimSection, ScheduleSection, TrainSection
-from mimsuite.config.targets import PixelTargetSection
+from mimsuite.config.keys.encoders import AutoencoderSection, DecoderSection, ViTSection
+from mimsuite.config.keys.masks import RandomMaskSection
+from mimsuite.config.keys.shared import OptimSection, ScheduleSection, TrainSection
+from mimsuite.config.keys.targets import PixelTargetSection
 from mimsuite.methods.mae import MAE, MAERecipe, MAESection
 from mimsuite.noise import FixedNoise
 from mimsuite.tokens import unpatchify

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mimsuite.batch import Batch
-from mimsuite.config.grids import Swin3DSection, VolumeMaskSection
+from mimsuite.config.keys.volume import Swin3DSection, VolumeMaskSection
 from mimsuite.masking import CubeSampler
 from mimsuite.methods import build
 from mimsuite.methods.nerf_mae import NeRFMAE, NeRFMAERecipe

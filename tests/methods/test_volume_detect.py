@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from mimsuite.batch import Batch
-from mimsuite.config.scenes import BoxTargetSection
+from mimsuite.config.keys.volume_tasks import BoxTargetSection
 from mimsuite.errors import DataError
 from mimsuite.methods import build
 from mimsuite.methods.volume_detect import VolumeDetector, VolumeDetectRecipe

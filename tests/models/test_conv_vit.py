@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mimsuite import config, methods
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import ConvViTSection
+from mimsuite.config.keys.encoders import ConvViTSection
 from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.methods import Context

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mimsuite import config, methods
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import CrateSection
+from mimsuite.config.keys.encoders import CrateSection
 from mimsuite.errors import UserError
 from mimsuite.masking import gather_tokens
 from mimsuite.models import Crate

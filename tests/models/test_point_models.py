@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mimsuite.config.points import PointDecoderSection, PointTransformerSection
+from mimsuite.config.keys.points import PointDecoderSection, PointTransformerSection
 from mimsuite.masking import TokenMask
 from mimsuite.models import PointDecoder, PointHead, PointTransformer
 from mimsuite.models.part_head import interpolate

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from mimsuite import config
-from mimsuite.config.sections import AugmentSection
-from mimsuite.config.teachers import TeacherSection
+from mimsuite.config.keys.shared import AugmentSection
+from mimsuite.config.keys.teachers import TeacherSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.models.teachers import Teacher, TeacherFeatures, build_teacher
 from mimsuite.models.teachers.cached import checksum, flat

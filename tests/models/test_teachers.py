@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mimsuite.config.sections import AugmentSection
-from mimsuite.config.teachers import TeacherSection, check_attention, check_teacher
+from mimsuite.config.keys.shared import AugmentSection
+from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.errors import UserError
 from mimsuite.models.teachers import Teacher, build_teacher
 from tests import needs

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import ViTSection
+from mimsuite.config.keys.encoders import ViTSection
 from mimsuite.models import ViT
 
 SECTION = ViTSection(image_size=32, patch_size=8, width=32, depth=3, heads=4)
@@ -62,8 +62,8 @@ def test_queries_keys_and_values_are_those_of_the_block() -> None:
 
 
 def test_an_encoder_of_this_suite_teaches_what_probes_read() -> None:
-    from mimsuite.config.sections import AugmentSection
-    from mimsuite.config.teachers import RunTeacherSection
+    from mimsuite.config.keys.shared import AugmentSection
+    from mimsuite.config.keys.teachers import RunTeacherSection
     from mimsuite.models.teachers import build_teacher
     from mimsuite.models.teachers.run import EncoderTeacher
 

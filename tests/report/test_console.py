@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mimsuite.report import banner, console, progress, say, warn
+from mimsuite import console
+from mimsuite.report import banner, progress, say, warn
 from mimsuite.report import progress as progress_module
-from mimsuite.report.text import clean, count, duration, number, steady, without_credentials
+from mimsuite.text import clean, count, duration, number, steady, without_credentials
 
 FIGURES = {
     "loss": 0.81,

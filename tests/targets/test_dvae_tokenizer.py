@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mimsuite import config
 from mimsuite.batch import Batch
 from mimsuite.cli.main import app
-from mimsuite.config.tokenizers import DVAETokenizerSection
+from mimsuite.config.keys.tokenizers import DVAETokenizerSection
 from mimsuite.errors import UserError
 from mimsuite.export import open_model
 from mimsuite.targets import build_tokenizer

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mimsuite.config.targets import FeatureLossSection
+from mimsuite.config.keys.targets import FeatureLossSection
 from mimsuite.masking import TokenMask
 from mimsuite.targets import FeatureColours, FeatureTarget, feature_pictures
 

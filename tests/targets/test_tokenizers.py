@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.tokenizers import DalleTokenizerSection, KMeansTokenizerSection
+from mimsuite.config.keys.tokenizers import DalleTokenizerSection, KMeansTokenizerSection
 from mimsuite.errors import DataError
 from mimsuite.targets import build_tokenizer
 from mimsuite.targets.kmeans import KMeansTokenizer, fit, nearest

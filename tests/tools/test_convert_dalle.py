@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from convert_dalle import main, read_module
 
 from mimsuite.batch import Batch
-from mimsuite.config.tokenizers import DalleTokenizerSection
+from mimsuite.config.keys.tokenizers import DalleTokenizerSection
 from mimsuite.errors import UserError
 from mimsuite.models.dalle import DalleEncoder
 from mimsuite.targets import build_tokenizer

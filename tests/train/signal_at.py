@@ -77,7 +77,7 @@ if __name__ == "__main__":
     import matplotlib.figure  # noqa: F401  (all of these: imported before the first fork)
     import numpy
 
-    import mimsuite.evaluate.finetune
+    import mimsuite.evaluate.tuning.finetune
     import mimsuite.export
     import mimsuite.train.run
     from mimsuite.cli.main import main as mimsuite

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimsuite import config
 from mimsuite.batch import Batch
-from mimsuite.config.sections import TrainSection
+from mimsuite.config.keys.shared import TrainSection
 from mimsuite.errors import UserError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mimsuite.config.sections import ScheduleSection
+from mimsuite.config.keys.shared import ScheduleSection
 from mimsuite.train.schedule import beta_at, cosine_per_step, rate_at
 
 

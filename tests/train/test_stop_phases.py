@@ -25,7 +25,7 @@ METHOD = '''
 import sys
 from typing import Literal
 
-from mimsuite.config.sections import MethodSection
+from mimsuite.config.keys.shared import MethodSection
 from mimsuite.methods.mae import MAE, MAERecipe
 
 

@@ -17,8 +17,8 @@ from golden.case import Case, CaseFault, pair
 from golden.fills import fill
 from golden.results import Results, statistics
 from mimsuite.batch import Batch
-from mimsuite.config.masks import BlockMaskSection
-from mimsuite.config.tokenizers import DalleTokenizerSection
+from mimsuite.config.keys.masks import BlockMaskSection
+from mimsuite.config.keys.tokenizers import DalleTokenizerSection
 from mimsuite.masking import BlockSampler, TokenMask
 from mimsuite.methods import Context
 from mimsuite.methods.cae import CAE, from_published, to_published

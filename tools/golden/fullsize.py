@@ -15,7 +15,7 @@ from golden.mae import Pass
 from golden.results import Results, statistics
 from golden.tables import FAMILIES
 from mimsuite.batch import Batch
-from mimsuite.config.targets import PixelTargetSection
+from mimsuite.config.keys.targets import PixelTargetSection
 from mimsuite.methods import Method
 from mimsuite.noise import FixedNoise
 from mimsuite.targets import PixelTarget

@@ -16,7 +16,7 @@ from golden import build
 from golden.case import Case, CaseFault, Hparams
 from golden.results import Results
 from mimsuite.batch import Batch
-from mimsuite.config.masks import AttentiveMaskSection
+from mimsuite.config.keys.masks import AttentiveMaskSection
 from mimsuite.masking import build_sampler
 from mimsuite.methods import Context
 from mimsuite.models.teachers import TeacherFeatures

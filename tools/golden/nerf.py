@@ -14,9 +14,9 @@ from golden import build
 from golden.case import Case
 from golden.results import Results
 from mimsuite.batch import Batch
-from mimsuite.config.grids import RadianceTargetSection, VolumeMaskSection
+from mimsuite.config.keys.volume import RadianceTargetSection, VolumeMaskSection
 from mimsuite.data.volume.geometry import mirror, quarter_turn, turn_and_scale
-from mimsuite.evaluate.boxes import Scene, average_precision, recall
+from mimsuite.evaluate.scoring.boxes import Scene, average_precision, recall
 from mimsuite.fields import Camera, Cameras, export_grid
 from mimsuite.masking import CubeSampler, TokenMask
 from mimsuite.methods import Context

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from golden import build, cae, convmae, crate, mae, maskalign
 from golden.case import Case, CaseFault
 from golden.results import Results
-from mimsuite.config.masks import RandomMaskSection
-from mimsuite.config.sections import ScheduleSection
+from mimsuite.config.keys.masks import RandomMaskSection
+from mimsuite.config.keys.shared import ScheduleSection
 from mimsuite.masking import RandomSampler
 from mimsuite.methods import Method
 from mimsuite.tokens import sincos_2d

@@ -12,8 +12,8 @@ from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.tables import table
 from golden.video_groups import layer_decay
-from mimsuite.config.masks import ClipMaskSection
-from mimsuite.config.sections import ScheduleSection
+from mimsuite.config.keys.masks import ClipMaskSection
+from mimsuite.config.keys.shared import ScheduleSection
 from mimsuite.data.video import clip_geometry, clip_indices
 from mimsuite.masking.running_cell import running_cell
 from mimsuite.tokens import sinusoid_1d

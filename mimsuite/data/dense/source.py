@@ -19,7 +19,7 @@ from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import CorruptSample, UserError
 
 if TYPE_CHECKING:
-    from mimsuite.config.sections import Recipe
+    from mimsuite.config.keys.shared import Recipe
 
 
 @dataclass(frozen=True)

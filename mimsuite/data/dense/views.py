@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.section import height_width
+from mimsuite.config.keys.section import height_width
 from mimsuite.data.image import geometry
 from mimsuite.data.image.augment import channels_match, resize
 from mimsuite.data.image.normalize import Normalize
 from mimsuite.data.views import Views
 
 if TYPE_CHECKING:
-    from mimsuite.config.sections import Recipe
+    from mimsuite.config.keys.shared import Recipe
 
 
 @dataclass(frozen=True)

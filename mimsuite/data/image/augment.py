@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mimsuite.config.section import height_width
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.section import height_width
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data.image import geometry
 from mimsuite.data.image.colour import ColourJitter, RandAugment
 from mimsuite.data.image.erase import erase

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.errors import UserError
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.errors import UserError
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.section import height_width
-from mimsuite.config.sections import AugmentSection, Recipe
+from mimsuite.config.keys.section import height_width
+from mimsuite.config.keys.shared import AugmentSection, Recipe
 from mimsuite.data.image.augment import EvalTransform, TrainTransform, channels_match
 from mimsuite.data.image.normalize import Normalize
 from mimsuite.data.source import Source

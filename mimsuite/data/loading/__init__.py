@@ -1,0 +1,1 @@
+"""Batches: lanes of a global batch, loaders for training and evaluation."""

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mimsuite.batch import Batch
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.damage import Damage, DamageCount
 from mimsuite.data.loading.batch_piece import Part, PartBuilder, damage_in_order, join
 from mimsuite.data.loading.lanes import LaneReader

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from mimsuite.config.sections import AugmentSection
+from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image.augment import EvalTransform, unit

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.points import PointAugmentSection
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.points import PointAugmentSection
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.points import geometry
 from mimsuite.data.views import Views

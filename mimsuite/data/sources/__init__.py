@@ -1,0 +1,1 @@
+"""Where samples come from: folders, lists, archives, tables, arrays; parts and unions of them."""

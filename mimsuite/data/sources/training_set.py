@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.source import Source
 from mimsuite.data.sources.few import Subset, few_of_each_class
 from mimsuite.data.sources.folds import split_fold

@@ -1,0 +1,1 @@
+"""Video: encoded files and their readers, clips, augmentation, corruptions."""

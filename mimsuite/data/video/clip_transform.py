@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mimsuite.config.video import ClipAugmentSection
+from mimsuite.config.keys.video import ClipAugmentSection
 from mimsuite.data.image import geometry
 from mimsuite.data.image.colour import ColourJitter, RandAugment
 from mimsuite.data.image.erase import erase

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
 from mimsuite.batch import Batch
-from mimsuite.config.section import height_width
-from mimsuite.config.sections import Recipe
-from mimsuite.config.video import ClipAugmentSection, SecondClipSection, VideoViTSection
+from mimsuite.config.keys.section import height_width
+from mimsuite.config.keys.shared import Recipe
+from mimsuite.config.keys.video import ClipAugmentSection, SecondClipSection, VideoViTSection
 from mimsuite.data.image.normalize import Normalize
 from mimsuite.data.source import Source
 from mimsuite.data.video import clip_indices

@@ -1,0 +1,1 @@
+"""Radiance grids: files, truth of boxes and voxels, views."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.grids import GridAugmentSection
-from mimsuite.config.sections import Recipe
+from mimsuite.config.keys.shared import Recipe
+from mimsuite.config.keys.volume import GridAugmentSection
 from mimsuite.data.views import Views
 from mimsuite.data.volume.decode import RadianceGrid
 from mimsuite.data.volume.truth import Scene, padded, truth_of

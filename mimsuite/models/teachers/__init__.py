@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from mimsuite.config.sections import AugmentSection
-from mimsuite.config.teachers import BaseTeacherSection
+from mimsuite.config.keys.shared import AugmentSection
+from mimsuite.config.keys.teachers import BaseTeacherSection
 from mimsuite.models.teachers import clip, dino, efficientnet, run, timm_model
 from mimsuite.models.teachers.base import Backbone, Teacher, TeacherFeatures, Wanted
 from mimsuite.models.teachers.cached import CachedTeacher
@@ -31,7 +31,7 @@ def build_teacher(
     """The teacher that a recipe's section describes; its weights are read when first needed.
 
     Args:
-        section: one of :mod:`mimsuite.config.teachers`.
+        section: one of :mod:`mimsuite.config.keys.teachers`.
         grid: the student's tokens per column and row.
         augment: how the student's images are normalised.
         key: where in the recipe the section is, for messages.

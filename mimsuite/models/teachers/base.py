@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from mimsuite.config.teachers import BaseTeacherSection, Statistics
+from mimsuite.config.keys.teachers import BaseTeacherSection, Statistics
 from mimsuite.models.attention import QKV
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimsuite.config.sections import AugmentSection
-from mimsuite.config.teachers import BaseTeacherSection
+from mimsuite.config.keys.shared import AugmentSection
+from mimsuite.config.keys.teachers import BaseTeacherSection
 from mimsuite.errors import DataError
 from mimsuite.models.teachers.base import Backbone, Teacher, TeacherFeatures
 from mimsuite.models.teachers.feature_store import FeatureStore
@@ -37,7 +37,7 @@ class CachedTeacher(Teacher):
     """A teacher whose section has a ``cache``; it is used from :meth:`open` on.
 
     Args:
-        augment: how views are made; see :func:`mimsuite.config.teachers.check_cache`.
+        augment: how views are made; see :func:`mimsuite.config.keys.teachers.check_cache`.
         key: where in the recipe the teacher is, for messages.
     """
 

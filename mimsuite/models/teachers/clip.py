@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mimsuite.config.teachers import ClipTeacherSection
+from mimsuite.config.keys.teachers import ClipTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.teachers.files import read_tensors
 from mimsuite.models.teachers.names import renamed

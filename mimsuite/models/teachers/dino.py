@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mimsuite.config.teachers import DinoTeacherSection
+from mimsuite.config.keys.teachers import DinoTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.teachers.files import read_tensors
 from mimsuite.models.teachers.names import renamed

@@ -18,7 +18,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mimsuite.config.teachers import EfficientNetTeacherSection
+from mimsuite.config.keys.teachers import EfficientNetTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.teachers.base import Backbone, TeacherFeatures, Wanted
 from mimsuite.models.teachers.files import read_tensors

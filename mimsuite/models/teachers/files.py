@@ -38,7 +38,7 @@ def read_tensors(weights: str, key: str, where: str) -> dict[str, Tensor]:
         UserError: not there, or no weights file.
     """
     # Here and not above: the readers of weights files know methods, which use teachers.
-    from mimsuite.export.weights_file import read_weights_file
+    from mimsuite.weights.files import read_weights_file
 
     try:
         return read_weights_file(require(weights, key, where)).tensors

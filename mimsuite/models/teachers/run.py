@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import ViTSection
-from mimsuite.config.teachers import RunTeacherSection
+from mimsuite.config.keys.encoders import ViTSection
+from mimsuite.config.keys.teachers import RunTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.attention import attention_inputs, cls_attention, split_heads
 from mimsuite.models.encoder import Encoder, ImageEncoder
@@ -72,7 +72,7 @@ def load(
         return EncoderTeacher(ViT(_fresh(section, grid)), section.layer)
     path = require(section.weights, key, _WHERE)
     # Here and not above: opening a model knows methods, which use teachers.
-    from mimsuite.export.opened import open_model
+    from mimsuite.checkpoints.opened import open_model
 
     opened = open_model(path)
     encoder: Any = opened.method.encoder

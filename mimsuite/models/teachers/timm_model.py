@@ -10,7 +10,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from mimsuite.config.teachers import TimmTeacherSection
+from mimsuite.config.keys.teachers import TimmTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.attention import attention_inputs, cls_attention, split_heads
 from mimsuite.models.teachers.base import Backbone, TeacherFeatures, Wanted

@@ -12,7 +12,7 @@ import torch
 from timm.layers import QuickGELU
 from torch import Tensor, nn
 
-from mimsuite.config.teachers import ViTTeacherSection
+from mimsuite.config.keys.teachers import ViTTeacherSection
 from mimsuite.errors import UserError
 from mimsuite.models.attention import attention_inputs, cls_attention, split_heads
 from mimsuite.models.blocks import Block

@@ -1,0 +1,1 @@
+"""Models from checkpoints of any kind: our runs, published layouts, `--init-from`."""

@@ -1,0 +1,318 @@
+"""Starting from weights: ``--init-from``.
+
+Weights go by name into a model that may be of another kind: a pretrained encoder into a
+classifier, an encoder-only file into an autoencoder with a fresh decoder, a checkpoint made at
+another image size. Whatever is not taken, or stays fresh, is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.checkpoints.shapes import Hints
+from mimsuite.checkpoints.weights import Weights, read_weights
+from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.video import VideoViTSection
+from mimsuite.errors import UserError
+from mimsuite.methods import Method
+from mimsuite.tokens import resize_positions
+from mimsuite.weights.files import listed
+
+# Keys of an encoder section that its weights do not depend on.
+_FREE = {
+    *("image_size", "drop_path", "trained_positions", "layer_scale", "relative_positions"),
+    "fusion",
+    *("points", "groups", "group_size", "sampling"),
+    *("frames", "trained_size", "final_norm", "adapt_channels"),
+}
+
+# Layer norms compute nearly the same with any epsilon up to this: it is said, not refused.
+_SMALL_EPS = 1e-5
+
+# A classifier on the mean of the tokens has a norm of its own instead of the encoder's; relative
+# position biases come with fine-tuning; a ConvViT's fusion serves pretraining only.
+_OPTIONAL = re.compile(r"encoder\.(norm\.|fusion\.|.*\.relative_position_)")
+
+_STRICT = ("encoder", "decoder")  # parts that are taken whole or refused; others may stay fresh
+
+
+def initialise(method: Method, path: str | Path) -> list[str]:
+    """Copy the weights at ``path`` into a fresh method.
+
+    Positions are resized where the grid of patches differs. The optimizer and the step of a
+    checkpoint are not taken: this starts a new training, it does not resume one.
+
+    Returns:
+        lines for people: what was loaded, resized, left fresh and dropped.
+
+    Raises:
+        UserError: nothing usable at ``path``, or weights of another architecture; the message
+            names the recipe keys to change.
+    """
+    weights = read_weights(path, _hints(method))
+    target = method.state_dict()
+    weights, adapted = _with_channels(method, weights, target)
+    for part in _STRICT:
+        _require_same_section(part, method, weights, target)
+    weights, lines = _resized(method, weights)
+    state, fitted = method.fitted(weights.state)
+    weights, lines = replace(weights, state=state), adapted + lines + fitted
+    taken: dict[str, Tensor] = {}
+    for part in _parts(target):
+        tensors, line = _take(part, method, weights, target)
+        taken.update(tensors)
+        lines.append(line)
+    adopted = {
+        ours: theirs
+        for ours, theirs in method.adopts().items()
+        if ours not in taken and theirs in weights.state
+    }
+    taken |= {ours: weights.state[theirs] for ours, theirs in adopted.items()}
+    lines += [f"{ours}: begins as {theirs}" for ours, theirs in adopted.items()]
+    lines += _not_taken(weights, {*taken, *adopted.values()})
+    method.load_state_dict({**target, **taken})
+    return [*weights.notes, *lines, *_differences(method, weights, taken)]
+
+
+def _hints(method: Method) -> Hints:
+    encoder, decoder = _section(method.recipe, "encoder"), _section(method.recipe, "decoder")
+    return Hints(
+        likely_heads=getattr(encoder, "heads", None),
+        likely_decoder_heads=getattr(decoder, "heads", None),
+    )
+
+
+def _section(recipe: Any, part: str) -> Section | None:
+    found = getattr(recipe.model, part, None)
+    return found if isinstance(found, Section) else None
+
+
+def _same_method(method: Method, weights: Weights) -> bool:
+    ours: Any = method.recipe
+    return bool(weights.resolved.recipe.method.name == ours.method.name)
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    """First components of the names, in order: encoder, decoder, head ..."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def _of_part(names: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {n: tensor for n, tensor in names.items() if n == part or n.startswith(part + ".")}
+
+
+def _require_same_section(
+    part: str, method: Method, weights: Weights, target: Mapping[str, Tensor]
+) -> None:
+    """The keys that a part's weights depend on are the same on both sides."""
+    theirs, ours = _section(weights.resolved.recipe, part), _section(method.recipe, part)
+    given = _of_part(weights.state, part)
+    if theirs is None or ours is None or not given:
+        return
+    if part != "encoder" and not _same_method(method, weights):
+        return
+    if _kind(theirs) != _kind(ours):
+        raise UserError(
+            f"{weights.origin} holds a {_kind(theirs)} {part}, this recipe has a {_kind(ours)} one"
+        )
+    wanted = {
+        f"model.{part}.{key}": getattr(theirs, key)
+        for key in type(ours).model_fields
+        if key not in _FREE and getattr(theirs, key) != getattr(ours, key)
+        if key != "norm_eps" or max(getattr(s, key) for s in (theirs, ours)) > _SMALL_EPS
+    }
+    if not wanted:
+        return
+    change = " ".join(f"{key}={value}" for key, value in wanted.items())
+    if list(wanted) == ["model.encoder.in_channels"]:
+        change += " (or keep it and set model.encoder.adapt_channels=mean)"
+    for name, tensor in target.items():  # in the order of the model: its patch embedding first
+        if name in given and given[name].shape != tensor.shape:
+            raise UserError(
+                f"{weights.origin}: {name} is {_shape(given[name])}, in this recipe "
+                f"{_shape(tensor)}: set {change}, or start from other weights"
+            )
+    raise UserError(f"{weights.origin} was trained with {change}: set it, or start from others")
+
+
+def _with_channels(
+    method: Method, weights: Weights, target: Mapping[str, Tensor]
+) -> tuple[Weights, list[str]]:
+    """The weights for the method's number of channels, where its recipe asks for that.
+
+    Kernels (D, C, ...) are adapted; a decoder's last layer, which predicts the pixels of all
+    channels, is left out and so stays fresh.
+
+    Raises:
+        UserError: an encoder that embeds its patches in another way.
+    """
+    theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
+    old, new = getattr(theirs, "in_channels", None), getattr(ours, "in_channels", None)
+    way = getattr(ours, "adapt_channels", None)
+    if way is None or old is None or new is None or old == new:
+        return weights, []
+    assert theirs is not None
+    state = dict(weights.state)
+    kernels = [
+        name
+        for name, tensor in state.items()
+        if name.startswith("encoder.") and tensor.ndim >= 4 and tensor.shape[1] == old
+        if name in target and target[name].shape[1:2] == (new,)
+    ]
+    if not kernels:
+        raise UserError(
+            f"model.encoder.adapt_channels: a {_kind(theirs)} encoder has no kernels of channels"
+        )
+    for name in kernels:
+        state[name] = _adapted(state[name], new, way)
+    last = [
+        name
+        for name, tensor in state.items()
+        if name.startswith("decoder.") and name in target
+        if tensor.shape != target[name].shape and len(tensor) * new == len(target[name]) * old
+    ]
+    for name in last:
+        state[name] = target[name]
+    encoder = theirs.model_copy(update={"in_channels": new})
+    recipe: Any = weights.resolved.recipe
+    model = recipe.model.model_copy(update={"encoder": encoder})
+    resolved = replace(weights.resolved, recipe=recipe.model_copy(update={"model": model}))
+    lines = [f"{', '.join(kernels)}: {old} channels adapted to {new} ({way})"]
+    lines += [f"fresh, since it predicts {new} channels: {listed(last)}"] if last else []
+    return replace(weights, state=state, resolved=resolved, normalisation_known=False), lines
+
+
+def _adapted(kernel: Tensor, channels: int, way: str) -> Tensor:
+    """(D, C, ...) -> (D, channels, ...); see ``AdaptChannels``.
+
+    Raises:
+        UserError: ``repeat`` for fewer channels, which would leave some out.
+    """
+    old = kernel.shape[1]
+    if way == "mean":
+        return kernel.sum(dim=1, keepdim=True).expand(-1, channels, *kernel.shape[2:]) / channels
+    if channels < old:
+        raise UserError(
+            f"model.encoder.adapt_channels=repeat would leave out {old - channels} of {old} "
+            f"channels: set mean"
+        )
+    sources = [channel % old for channel in range(channels)]
+    copies = torch.tensor([sources.count(source) for source in sources], dtype=kernel.dtype)
+    return kernel[:, sources] / copies.view(1, -1, *[1] * (kernel.ndim - 2))
+
+
+def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
+    """The weights with position tables for the method's grid."""
+    theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
+    old, new = getattr(theirs, "grid", None), getattr(ours, "grid", None)
+    if old is None or new is None or old == new:
+        return weights, []
+    if isinstance(ours, VideoViTSection) and isinstance(theirs, VideoViTSection):
+        return weights, [_fixed_positions(weights, theirs, ours)]
+    tables = {
+        name: resize_positions(tensor, old, new)
+        for name, tensor in weights.state.items()
+        if name in ("encoder.pos_embed", "decoder.pos_embed", "regressor.pos_embed")
+    }
+    line = f"positions: resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
+    return replace(weights, state={**weights.state, **tables}), [line]
+
+
+def _fixed_positions(weights: Weights, theirs: VideoViTSection, ours: VideoViTSection) -> str:
+    """Positions that are not stored are resized when the model is built, if its recipe says from
+    which size.
+
+    Raises:
+        UserError: it does not.
+    """
+    trained = list(theirs.trained_size or theirs.size)
+    if list(ours.trained_size or ours.size) != trained:
+        raise UserError(
+            f"{weights.origin} was trained on clips of {' x '.join(map(str, theirs.size))} "
+            f"(frames, height, width), not {' x '.join(map(str, ours.size))}: set "
+            f"model.encoder.trained_size={trained}, from which positions are resized"
+        )
+    return f"positions: resized from clips of {' x '.join(map(str, trained))}"
+
+
+def _take(
+    part: str, method: Method, weights: Weights, target: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """What a part of the method takes from the weights, and a line about it."""
+    ours, theirs = _of_part(target, part), _of_part(weights.state, part)
+    if not theirs or (part != "encoder" and not _same_method(method, weights)):
+        return {}, f"{part}: fresh"
+    common = {name: tensor for name, tensor in theirs.items() if name in ours}
+    lacking = [name for name in ours if name not in theirs]
+    extra = [name for name in theirs if name not in ours]
+    other = [name for name in common if theirs[name].shape != ours[name].shape]
+    if part not in _STRICT:
+        if lacking or extra or other:
+            return {}, f"{part}: fresh, since the weights hold another shape of it"
+        return common, f"{part}: {len(common)} tensors loaded"
+    wrong = [name for name in (*lacking, *extra) if not _OPTIONAL.match(name)]
+    if wrong:
+        verb = "lacks" if wrong[0] in lacking else "has unknown"
+        raise UserError(f"{weights.origin} {verb} {listed(wrong)}")
+    if other:
+        name = other[0]
+        raise UserError(
+            f"{weights.origin}: {name} is {_shape(theirs[name])}, in this recipe "
+            f"{_shape(ours[name])}"
+        )
+    line = f"{part}: {len(common)} tensors loaded"
+    fresh = {
+        "its last norm": any(name.startswith("encoder.norm.") for name in lacking),
+        "its fusion": any(name.startswith("encoder.fusion.") for name in lacking),
+        "its table of relative positions": any(".relative_position_" in name for name in lacking),
+    }
+    return common, "; ".join([line, *(f"{what} is fresh" for what, one in fresh.items() if one)])
+
+
+def _not_taken(weights: Weights, taken: Collection[str]) -> list[str]:
+    """``not taken: encoder.norm (2 tensors), decoder (20 tensors)``."""
+    left = Counter(_group(name) for name in sorted(weights.state) if name not in taken)
+    return [f"not taken: {', '.join(f'{g} ({n} tensors)' for g, n in left.items())}"] * bool(left)
+
+
+def _group(name: str) -> str:
+    """The part that a name belongs to; what is left of an encoder is named more closely."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]
+
+
+def _differences(method: Method, weights: Weights, taken: Mapping[str, Tensor]) -> list[str]:
+    """Settings that load without complaint and yet make the weights mean something else."""
+    theirs: Any = weights.resolved.recipe
+    ours: Any = method.recipe
+    lines = []
+    normalisation = [(r.augment.mean, r.augment.std) for r in (theirs, ours)]
+    if weights.normalisation_known and normalisation[0] != normalisation[1]:
+        lines.append(
+            f"the weights expect augment.mean={list(theirs.augment.mean)} "
+            f"augment.std={list(theirs.augment.std)}; this recipe has others"
+        )
+    eps = [getattr(_section(r, "encoder"), "norm_eps", None) for r in (theirs, ours)]
+    if eps[0] != eps[1]:
+        lines.append(f"the weights were computed with model.encoder.norm_eps={eps[0]}")
+    normalize = getattr(theirs.target, "normalize", None)
+    other = normalize != getattr(ours.target, "normalize", None)
+    if other and any(name.startswith("decoder.") for name in taken):
+        lines.append(f"the decoder was trained with target.normalize={str(normalize).lower()}")
+    return lines
+
+
+def _kind(section: Section) -> str:
+    return str(getattr(section, "kind", type(section).__name__))
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"

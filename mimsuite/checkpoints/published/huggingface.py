@@ -1,0 +1,255 @@
+"""The models of Hugging Face transformers under the names of the published codes.
+
+``ViTMAEForPreTraining``, ``ViTMAEModel``, ``ViTModel`` and ``ViTForImageClassification`` become
+checkpoints as MAE's, ``VideoMAEForPreTraining``, ``VideoMAEModel`` and
+``VideoMAEForVideoClassification`` as VideoMAE's. Sizes are read off the tensors; ``config.json``
+says the rest and must agree with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.checkpoints.shapes import count_blocks
+from mimsuite.errors import UserError
+from mimsuite.models.teachers.names import Rule, renamed, without_rule
+from mimsuite.weights.files import WeightsFile, listed
+
+# A block, as the hub's checkpoints and as version 5 of the library name its parts.
+_PARTS: tuple[Rule, ...] = (
+    (r"layernorm_before\.(\w+)", r"norm1.\2"),
+    (r"layernorm_after\.(\w+)", r"norm2.\2"),
+    (r"attention\.attention\.([qv])_bias", r"attn.\2_bias"),
+    (r"attention\.attention\.([qkv])(?:uery|ey|alue)\.(\w+)", r"attn.\2.\3"),
+    (r"attention\.([qkv])_proj\.(\w+)", r"attn.\2.\3"),
+    (r"attention\.(?:output\.dense|o_proj)\.(\w+)", r"attn.proj.\2"),
+    (r"(?:intermediate\.dense|mlp\.fc1)\.(\w+)", r"mlp.fc1.\2"),
+    (r"(?:output\.dense|mlp\.fc2)\.(\w+)", r"mlp.fc2.\2"),
+)
+
+
+def _blocks(theirs: str, ours: str) -> tuple[Rule, ...]:
+    return tuple((rf"{theirs}\.(\d+)\.{part}", rf"{ours}.\1.{to}") for part, to in _PARTS)
+
+
+_DECODER_BLOCKS = r"decoder\.(?:decoder_encoder\.layer|decoder_layers|layers?)"
+_VIT: tuple[Rule, ...] = (
+    (r"(?:vit\.)?embeddings\.cls_token", "cls_token"),
+    (r"(?:vit\.)?embeddings\.position_embeddings", "pos_embed"),
+    (r"(?:vit\.)?embeddings\.patch_embeddings\.projection\.(\w+)", r"patch_embed.proj.\1"),
+    *_blocks(r"(?:vit\.)?(?:encoder\.layer|layers)", "blocks"),
+    (r"(?:vit\.)?layernorm\.(\w+)", r"norm.\1"),
+    (r"decoder\.mask_token", "mask_token"),
+    (r"decoder\.(decoder_pos_embed)", r"\1"),
+    (r"decoder\.(decoder_(?:embed|norm|pred)\.\w+)", r"\1"),
+    *_blocks(_DECODER_BLOCKS, "decoder_blocks"),
+    (r"classifier\.(\w+)", r"head.\1"),
+)
+_VIDEO: tuple[Rule, ...] = (
+    (r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.(\w+)", r"patch_embed.proj.\1"),
+    *_blocks(r"(?:videomae\.)?encoder\.layer", "blocks"),
+    (r"(?:videomae\.)?layernorm\.(\w+)", r"norm.\1"),
+    (r"(mask_token|encoder_to_decoder\.weight)", r"\1"),
+    (r"(decoder\.(?:norm|head)\.\w+)", r"\1"),
+    *_blocks(_DECODER_BLOCKS, "decoder.blocks"),
+    (r"(fc_norm\.\w+)", r"\1"),
+    (r"classifier\.(\w+)", r"head.\1"),
+)
+_KERNEL = re.compile(r"(?:\w+\.)?embeddings\.patch_embeddings\.projection\.weight")
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A ``model_type``: how its tensors are named and what its configuration is by default."""
+
+    rules: tuple[Rule, ...]
+    decoder: str  # its blocks, under the published names
+    defaults: dict[str, Any]
+
+
+_COMMON: dict[str, Any] = {
+    "num_attention_heads": 12,
+    "layer_norm_eps": 1e-12,
+    "image_size": 224,
+    "hidden_act": "gelu",
+}
+_MODELS = {
+    "vit": _Model(_VIT, "decoder_blocks.", _COMMON),
+    "vit_mae": _Model(
+        _VIT,
+        "decoder_blocks.",
+        {
+            **_COMMON,
+            "decoder_num_attention_heads": 16,
+            "norm_pix_loss": False,
+            "mask_ratio": 0.75,
+        },
+    ),
+    "videomae": _Model(
+        _VIDEO,
+        "decoder.blocks.",
+        {
+            **_COMMON,
+            "decoder_num_attention_heads": 6,
+            "norm_pix_loss": True,
+            "num_frames": 16,
+            "use_mean_pooling": True,
+        },
+    ),
+}
+# Keys that change what a model computes -> the values for which it is the model read here.
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "use_absolute_position_embeddings": (True,),
+    **dict.fromkeys(
+        (
+            *("use_relative_position_bias", "use_shared_relative_position_bias"),
+            *("layer_scale_init_value", "layerscale_value", "use_swiglu_ffn", "use_qk_norm"),
+            *("num_register_tokens", "rope_theta", "rope_parameters", "window_size"),
+            *("use_masked_positions", "mask_positions"),
+        ),
+        (None, False, 0, 0.0, [], {}),
+    ),
+}
+# Their key -> the name of the training setting that published checkpoints have.
+_FACTS = {
+    "num_attention_heads": "num_heads",
+    "decoder_num_attention_heads": "decoder_num_heads",
+    "layer_norm_eps": "norm_eps",
+    "image_size": "input_size",
+    "mask_ratio": "mask_ratio",
+    "norm_pix_loss": "norm_pix_loss",
+    "num_frames": "num_frames",
+}
+_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_READ = {
+    *(*_FACTS, *_ONLY, "model_type", "architectures", "use_mean_pooling", "qkv_bias", "qv_bias"),
+    *("hidden_size", "num_hidden_layers", "intermediate_size", "patch_size", "num_channels"),
+    *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_intermediate_size"),
+    *("tubelet_size", "id2label", "label2id", "head_dim", *_DROPOUT),
+}
+# Of no effect on what is computed here: how the model was made, loaded, trained or answers.
+_IDLE = re.compile(
+    r"_.*|(torch_)?dtype|transformers_version|initializer_range|encoder_stride|pooler_\w+|"
+    r"output_\w+|return_dict|use_return_dict|problem_type|chunk_size_feed_forward|use_cache|"
+    r"num_labels|finetuning_task|torchscript|is_encoder_decoder|use_mask_token|use_bfloat16|"
+    r"tie_word_embeddings|task_specific_params|attn_implementation"
+)
+
+
+def translate(file: WeightsFile) -> WeightsFile | None:
+    """The file under the names of the published code; ``None`` if it is none of transformers.
+
+    Raises:
+        UserError: a model, or a key of its configuration, that is not read.
+    """
+    kernel = next((t for name, t in file.tensors.items() if _KERNEL.fullmatch(name)), None)
+    if kernel is None:
+        return None
+    config = file.beside.config
+    kind = str(config.get("model_type", "videomae" if kernel.ndim == 5 else "vit"))
+    if kind not in _MODELS:
+        raise UserError(f"config.json: model_type {kind} is not read, only {', '.join(_MODELS)}")
+    model = _MODELS[kind]
+    state = _with_biases(renamed(file.tensors, model.rules), kind)
+    facts, notes = _facts(config, model, state, kind)
+    if not config:
+        notes.append("no config.json beside it: norm_eps 1e-12 assumed, transformers' default")
+    left = without_rule(file.tensors, model.rules)
+    if left:
+        notes.append(f"dropped: {listed(left, 20)}")
+    if kind == "videomae" and "encoder_to_decoder.weight" in state:
+        state = {_below_encoder(name): tensor for name, tensor in state.items()}
+    return replace(file, tensors=state, facts={**file.facts, **facts}, notes=[*file.notes, *notes])
+
+
+def _below_encoder(name: str) -> str:
+    """VideoMAE's pretraining checkpoints have their encoder below ``encoder.``."""
+    own = ("patch_embed.", "blocks.", "norm.")
+    return f"encoder.{name}" if name.startswith(own) else name
+
+
+def _with_biases(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Zeros where the model was made without biases of queries, keys and values: the same thing."""
+    names = ("attn.q_bias", "attn.v_bias") if kind == "videomae" else ("attn.qkv.bias",)
+    if kind == "videomae":  # version 5 of the library has them as biases of layers
+        state = {re.sub(r"attn\.([qv])\.bias$", r"attn.\1_bias", n): t for n, t in state.items()}
+    for name in [name for name in state if name.endswith("attn.qkv.weight")]:
+        lead, size = name.removesuffix("attn.qkv.weight"), state[name].shape[1]
+        for bias in names:
+            length = 3 * size if bias == "attn.qkv.bias" else size
+            state.setdefault(lead + bias, torch.zeros(length))
+    return state
+
+
+def _facts(
+    config: Mapping[str, Any], model: _Model, state: Mapping[str, Tensor], kind: str
+) -> tuple[dict[str, Any], list[str]]:
+    """What the configuration says beside the tensors, and what of it has no effect."""
+    if not config:
+        return {"norm_eps": _COMMON["layer_norm_eps"]}, []
+    known = {**model.defaults, **config}
+    for key, values in _ONLY.items():
+        if key in known and known[key] not in values:
+            raise UserError(f"config.json: {key}={known[key]!r} is not read")
+    _check_sizes(known, model, state)
+    pooled = known.get("use_mean_pooling", True)
+    if kind == "videomae" and "head.weight" in state and not pooled:
+        raise UserError(
+            "config.json: use_mean_pooling=False is not read in a classifier, whose head reads "
+            "the mean of the tokens here"
+        )
+    facts = {name: known[key] for key, name in _FACTS.items() if key in known}
+    facts["norm_eps"] = float(facts["norm_eps"])
+    if "norm_pix_loss" in facts:
+        facts["normlize_target"] = facts["norm_pix_loss"]
+    if not 0 < facts.get("mask_ratio", 0.75) < 1:  # set for a forward pass of all patches
+        facts.pop("mask_ratio")
+    notes = [
+        f"config.json: {key}={known[key]} is not used"
+        for key in known
+        if (key in _DROPOUT and known[key])
+        or (key == "mask_ratio" and key not in facts)
+        or (key not in _READ and known[key] and not _IDLE.fullmatch(key))
+    ]
+    labels = known.get("id2label")
+    if isinstance(labels, dict) and not all(str(v).startswith("LABEL_") for v in labels.values()):
+        notes.append("config.json: the names of the classes (id2label) are not used")
+    return facts, notes
+
+
+def _check_sizes(config: Mapping[str, Any], model: _Model, state: Mapping[str, Tensor]) -> None:
+    """The tensors are those of the configuration, as the library demands it too."""
+    kernel = state["patch_embed.proj.weight"]
+    width = kernel.shape[0]
+    found = {
+        "hidden_size": width,
+        "num_channels": kernel.shape[1],
+        "patch_size": kernel.shape[-1],
+        "num_hidden_layers": count_blocks(state, "blocks."),
+        "head_dim": width // max(int(config["num_attention_heads"]), 1),
+    }
+    if kernel.ndim == 5:
+        found["tubelet_size"] = kernel.shape[2]
+    if blocks := count_blocks(state, model.decoder):
+        found["decoder_num_hidden_layers"] = blocks
+    for key, value in found.items():
+        given = config.get(key, value)
+        given = given[0] if isinstance(given, list) and len(set(given)) == 1 else given
+        if given != value:
+            raise UserError(f"config.json: {key}={given}, the tensors make it {value}")
+    positions, size = state.get("pos_embed"), config["image_size"]
+    height, across = size if isinstance(size, list) else (size, size)
+    count = (height // kernel.shape[-2]) * (across // kernel.shape[-1])
+    if positions is not None and positions.shape[1] != 1 + count:
+        raise UserError(
+            f"config.json: image_size={size} makes {count} patches, position_embeddings holds "
+            f"{positions.shape[1] - 1}"
+        )

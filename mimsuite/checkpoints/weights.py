@@ -1,0 +1,216 @@
+"""Weights from wherever they are, under our names: a run, a checkpoint, our file, a published one.
+
+This is the one place that knows what a path may be. Opening a model and starting from weights both
+begin here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.checkpoints.published import Published, understand
+from mimsuite.checkpoints.shapes import Hints
+from mimsuite.config import Resolved, from_document, load, with_overrides
+from mimsuite.errors import UserError
+from mimsuite.methods import build
+from mimsuite.paths import expand_path
+from mimsuite.train import checkpoint
+from mimsuite.weights.files import WeightsFile, listed, read_weights_file
+from mimsuite.weights.model_folder import is_model_folder
+from mimsuite.weights.native import NativeHeader, decode_header
+
+_NOT_KNOWN = "is not a run, checkpoint or known weights file"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights and the recipe that describes them.
+
+    Attributes:
+        state: tensors under the method's own names.
+        resolved: the recipe; of a published file one that stands for what the file tells.
+        origin: where they are from, for messages.
+        step: optimizer steps behind them, where known.
+        has_decoder: they can reconstruct.
+        published_names: our name -> the file's, for messages about a published file.
+        notes: what was found, assumed and dropped; lines for people.
+        normalisation_known: the recipe's ``augment.mean`` and ``std`` are those of the training.
+    """
+
+    state: dict[str, Tensor]
+    resolved: Resolved
+    origin: str
+    step: int | None = None
+    has_decoder: bool = True
+    published_names: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    normalisation_known: bool = True
+
+
+def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
+    """Read the weights at ``path``.
+
+    Args:
+        path: a run directory (its newest sound checkpoint), a checkpoint directory, a file that
+            ``mimsuite export --format safetensors`` or ``mimsuite import`` wrote, or a published
+            checkpoint, a file or a Hugging Face folder (see :mod:`mimsuite.checkpoints.published`).
+        hints: what a published file does not tell.
+
+    Raises:
+        UserError: nothing there, nothing usable, damage; one line that says what was found.
+    """
+    path = Path(expand_path(str(path)))
+    hints = hints or Hints()
+    if path.is_dir() and (_is_ours(path) or not is_model_folder(path)):
+        return _of_checkpoint(path, *_checkpoint_in(path))
+    if not path.exists():
+        raise UserError(f"{path}: no such run, checkpoint or weights file")
+    if (path.parent / "MANIFEST.json").is_file():  # a file inside a checkpoint: mean the whole
+        return _of_checkpoint(path.parent, path.parent, [])
+    file = read_weights_file(path, hints.entry)
+    header = decode_header(file.metadata, path)
+    return _of_native(file, header) if header else _of_published(file, hints)
+
+
+def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
+    """Names and shapes of ``weights`` are exactly those of a model's state.
+
+    Args:
+        expected: the model's state dict; may be on the meta device.
+        weights: what to check; without a decoder they need not have its tensors.
+
+    Raises:
+        UserError: unknown or missing names, or the first shape that differs.
+    """
+
+    def name_of(name: str) -> str:
+        return weights.published_names.get(name, name)
+
+    unknown = [name_of(name) for name in sorted(weights.state) if name not in expected]
+    if unknown:
+        raise UserError(
+            f"{weights.origin} has {_count(unknown)} that no such model has: {listed(unknown)}"
+        )
+    optional = () if weights.has_decoder else ("decoder.",)
+    missing = [n for n in expected if n not in weights.state and not n.startswith(optional)]
+    if missing:
+        raise UserError(f"{weights.origin} lacks {_count(missing)}: {listed(missing)}")
+    for name, tensor in expected.items():
+        found = weights.state.get(name, tensor)
+        if found.shape != tensor.shape:
+            raise UserError(
+                f"{weights.origin}: {name_of(name)} has shape {tuple(found.shape)}, its recipe "
+                f"makes {tuple(tensor.shape)}"
+            )
+
+
+def _count(names: list[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+# --- runs and checkpoints -----------------------------------------------------------------------
+
+
+def _is_ours(path: Path) -> bool:
+    """A checkpoint, or a run, whatever else was put into its folder."""
+    return (path / "MANIFEST.json").is_file() or (path / "config.yaml").is_file()
+
+
+def _checkpoint_in(path: Path) -> tuple[Path, list[str]]:
+    """The checkpoint that a directory is or holds, and notes on those passed over."""
+    if (path / "MANIFEST.json").is_file():
+        return path, []
+    is_run = (path / "config.yaml").is_file() or (path / "checkpoints").is_dir()
+    newest, rejected = checkpoint.newest(path)
+    if newest is not None:
+        return newest, [f"passed over a damaged checkpoint: {line}" for line in rejected]
+    if rejected:
+        raise UserError(f"{path} has no sound checkpoint: {'; '.join(rejected)}")
+    if is_run:
+        raise UserError(f"run {path} has no checkpoint yet: train it, or resume it, first")
+    inside = sorted(entry.name for entry in path.iterdir())
+    raise UserError(f"{path} {_NOT_KNOWN}: found a folder with {listed(inside) or 'nothing'}")
+
+
+def _of_checkpoint(path: Path, found: Path, notes: list[str]) -> Weights:
+    state = checkpoint.read(found, verified=found != path)  # searched for: it has been verified
+    resolved = from_document(state.document, str(path))
+    if state.ema:
+        notes = [*notes, "moving average of the weights used"]
+    tensors = dict(state.ema or state.model)
+    return Weights(tensors, resolved, str(found), state.step, notes=notes)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _of_native(file: WeightsFile, header: NativeHeader) -> Weights:
+    resolved = from_document(header.document, str(file.path))
+    return Weights(file.tensors, resolved, str(file.path), header.step, header.has_decoder)
+
+
+def _of_published(file: WeightsFile, hints: Hints) -> Weights:
+    """A published file, checked against the model that its shapes describe."""
+    count = len(file.tensors)
+    file, found = understand(file, hints)
+    resolved = _recipe_for(file, found)
+    notes = [f"{file.path.name}: {found.layout}, {count} tensors"]
+    notes += file.notes + found.notes
+    if file.dropped:
+        notes.append(f"dropped: {listed(file.dropped, 20)}")
+    channels = getattr(resolved.recipe.model.encoder, "in_channels", 3)
+    weights = Weights(
+        found.state,
+        resolved,
+        str(file.path),
+        has_decoder=found.has_decoder,
+        published_names=found.published_names,
+        notes=notes,
+        normalisation_known=channels == 3 or _has_normalisation(file, channels),
+    )
+    with torch.device("meta"):  # shapes only
+        expected = build(resolved.recipe).state_dict()
+    check_names(expected, weights)
+    return weights
+
+
+def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
+    """The catalog's recipe for such files, with what this one tells put in."""
+    keys: dict[str, Any] = {
+        "recipe.title": f"{found.layout}, from {file.path.name}",
+        "recipe.published": "",
+        "recipe.gpu_hours": "",
+        **found.keys,
+    }
+    if found.keys.get("model.encoder.image_size", 224) != 224:
+        keys["augment.eval_resize"] = None  # of the recipe: right for its own image size only
+    if "resize" in file.facts:
+        keys["augment.eval_resize"] = file.facts["resize"]
+    if "interpolation" in file.facts:
+        keys["augment.interpolation"] = file.facts["interpolation"]
+    channels = found.keys.get("model.encoder.in_channels", 3)
+    if channels != 3:
+        keys["data.channels"] = {1: "gray", 4: "rgba"}.get(channels, "native")
+    if _has_normalisation(file, channels):
+        keys["augment.mean"], keys["augment.std"] = file.facts["mean"], file.facts["std"]
+    elif channels != 3:  # three are ImageNet's, as in the recipe
+        keys["augment.mean"] = keys["augment.std"] = [0.5] * channels
+        found.notes.append(f"augment.mean and std 0.5 assumed, for in_channels {channels}")
+    return with_overrides(load(found.recipe), keys, str(file.path))
+
+
+def _has_normalisation(file: WeightsFile, channels: int) -> bool:
+    """The file says by which mean and deviation its training normalised each channel."""
+    tables = (file.facts.get("mean"), file.facts.get("std"))
+    return all(
+        isinstance(table, list)
+        and len(table) == channels
+        and all(isinstance(x, float) for x in table)
+        for table in tables
+    )

@@ -1,0 +1,1 @@
+"""The keys of recipes: sections of what any method may have, torch-free."""

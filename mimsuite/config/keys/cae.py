@@ -1,0 +1,38 @@
+"""The parts of CAE beside its encoder (Chen et al., arXiv:2202.03026). Nothing imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from mimsuite.config.keys.section import Fraction, Positive, Section
+
+
+class RegressorSection(Section):
+    """Cross-attention that predicts the latents of the masked patches from the visible ones."""
+
+    width: Positive = 768  # of its tokens; other than the encoder's: a linear map leads to it
+    depth: Positive = 4
+    heads: Positive = 12
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: fixed at 1
+    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+
+    @model_validator(mode="after")
+    def _fits(self) -> RegressorSection:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+class TokenDecoderSection(Section):
+    """Self-attention over the predicted latents, then one score for each code.
+
+    Width, heads, MLP and layer scale are the regressor's.
+    """
+
+    depth: Annotated[int, Field(ge=0)] = 4
+    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first

@@ -1,0 +1,55 @@
+"""`model:` of discrete autoencoders, convolutional. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from mimsuite.config.keys.section import Positive, Section, Size, height_width
+
+Stride = Literal[2, 4, 8, 16, 32]  # pixels of a code, per side: each layer halves them
+
+
+class CodeEncoderSection(Section):
+    """Convolutions from an image to the scores of every code at every place."""
+
+    kind: Literal["dvae"]
+    image_size: Size  # pixels, one number or [height, width]
+    patch_size: Stride = 8  # pixels of a code
+    in_channels: Positive = 3
+    width: Positive = 256  # channels
+    depth: Positive = 2  # residual blocks, at the resolution of the codes
+    codes: Positive = 8192  # of the vocabulary
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Codes per column and per row."""
+        height, width = height_width(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @model_validator(mode="after")
+    def _fits(self) -> CodeEncoderSection:
+        height, width = height_width(self.image_size)
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
+            )
+        if self.codes < 2:
+            raise ValueError("codes 1: every place would have the same; set at least 2")
+        return self
+
+
+class CodeDecoderSection(Section):
+    """The encoder's mirror image: vectors of codes to an image."""
+
+    width: Positive = 256  # channels
+    depth: Positive = 2  # residual blocks, at the resolution of the codes
+    code_width: Positive = 512  # numbers of a code's vector
+
+
+class CodeModelSection(Section):
+    """`model:` an encoder to codes and a decoder of them."""
+
+    encoder: CodeEncoderSection
+    decoder: CodeDecoderSection = CodeDecoderSection()

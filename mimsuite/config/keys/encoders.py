@@ -1,0 +1,169 @@
+"""`model:` the encoders and decoders from which methods choose. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from mimsuite.config.keys.section import (
+    FirstBlocks,
+    Fraction,
+    Positive,
+    Range,
+    Section,
+    Size,
+    height_width,
+)
+
+# How --init-from takes weights of another number of channels: their mean for every channel, or
+# theirs in turn. Either way an image whose channels are all equal gives what it gave before.
+# null: such weights are refused.
+AdaptChannels = Literal["mean", "repeat"] | None
+
+
+class PatchEncoderSection(Section):
+    """What all encoders of image patches have."""
+
+    kind: str
+    image_size: Size = 224  # pixels, one number or [height, width]
+    patch_size: Positive = 16  # pixels
+    in_channels: Positive = 3
+    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
+    width: Positive = 768
+    depth: Positive = 12
+    heads: Positive = 12
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches per column and per row."""
+        height, width = height_width(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @model_validator(mode="after")
+    def _fits(self) -> PatchEncoderSection:
+        height, width = height_width(self.image_size)
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+class ViTSection(PatchEncoderSection):
+    """A plain vision transformer (Dosovitskiy et al., arXiv:2010.11929)."""
+
+    kind: Literal["vit"] = "vit"
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
+
+
+class BEiTSection(ViTSection):
+    """BEiT's transformer, as CAE has it (arXiv:2106.08254, arXiv:2202.03026).
+
+    Beside a plain ViT: no bias of the keys, a trained scale of each residual branch, fixed
+    positions that encode the row first and, for fine-tuning, relative position biases.
+    """
+
+    kind: Literal["beit"]  # type: ignore[assignment]
+    layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: none
+    relative_positions: bool = False  # biases of the attention in each block; whole images only
+
+
+class ConvViTSection(ViTSection):
+    """Two convolution stages before a transformer (ConvMAE, Gao et al., arXiv:2205.03892).
+
+    Keys that begin with `conv_` are of these stages, first stage first; the others are as in a
+    plain transformer, which the last stage is.
+    """
+
+    kind: Literal["convvit"] = "convvit"  # type: ignore[assignment]
+    depth: Positive = 11
+    conv_strides: tuple[Positive, Positive] = (4, 2)  # of their patch embeddings
+    conv_width: tuple[Positive, Positive] = (256, 384)
+    conv_depth: tuple[Positive, Positive] = (2, 2)
+    conv_kernel: Positive = 5  # of the depthwise convolutions, pixels of the stage
+    conv_mlp_ratio: Range = (4.0, 4.0)
+    conv_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5  # and of the norms of patch embeddings
+    fusion: bool = False  # in pretraining, add both stages to the output; transfers never do
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> ConvViTSection:
+        first, second = self.conv_strides
+        if self.patch_size % (first * second):
+            raise ValueError(
+                f"conv_strides {first} x {second} do not divide patch_size {self.patch_size}"
+            )
+        if self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel {self.conv_kernel} must be odd")
+        return self
+
+
+class CrateSection(PatchEncoderSection):
+    """CRATE, a transformer of compression and sparsification (Yu et al., arXiv:2306.01129)."""
+
+    kind: Literal["crate"] = "crate"
+    embed: Literal["linear", "normed"] = "linear"  # of CRATE-MAE, or of the CRATE classifier
+    step_size: Annotated[float, Field(gt=0.0)] = 0.1  # eta of the ISTA step
+    sparsity: Annotated[float, Field(ge=0.0)] = 0.1  # lambda of the ISTA step
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
+    final_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6  # of the norm over the output
+    trained_positions: bool = (
+        False  # with embed linear: fixed sin-cos, or started there and trained
+    )
+
+    @model_validator(mode="after")
+    def _positions_learn(self) -> CrateSection:
+        if self.embed == "normed" and not self.trained_positions:
+            raise ValueError(
+                "embed normed starts from random positions: set trained_positions true"
+            )
+        return self
+
+
+def _kind(given: Any) -> str:
+    """The `kind` of an encoder section; a plain ViT where none is given."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "vit"))
+    return str(getattr(given, "kind", "vit"))
+
+
+# Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
+EncoderSection = Annotated[
+    Annotated[ViTSection, Tag("vit")]
+    | Annotated[BEiTSection, Tag("beit")]
+    | Annotated[ConvViTSection, Tag("convvit")]
+    | Annotated[CrateSection, Tag("crate")],
+    Discriminator(_kind),
+]
+
+
+class DecoderSection(Section):
+    """A light transformer that rebuilds the masked tokens."""
+
+    width: Positive = 512
+    depth: Positive = 8
+    heads: Positive = 16
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> DecoderSection:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
+        return self
+
+
+class AutoencoderSection(Section):
+    """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
+
+    encoder: ViTSection = ViTSection()
+    decoder: DecoderSection = DecoderSection()
+    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are

@@ -1,0 +1,129 @@
+"""`mask:` the samplers from which methods choose. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mimsuite.config.keys.section import Positive, Range, Section
+
+
+class RandomMaskSection(Section):
+    """`mask:` each token is masked with equal probability."""
+
+    kind: Literal["random"] = "random"
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)]
+
+    def visible(self, tokens: int) -> int:
+        """How many tokens stay visible: ``int(N * (1 - ratio))`` in float64, as published."""
+        return int(tokens * (1 - self.ratio))
+
+
+class AttentiveMaskSection(RandomMaskSection):
+    """`mask:` tokens to which the teacher's class token attends stay visible more often."""
+
+    kind: Literal["attentive"]  # type: ignore[assignment]
+
+
+class RedundantMaskSection(RandomMaskSection):
+    """`mask:` tokens that resemble the others are left out on the way through the encoder.
+
+    `ratio` of them are gone behind the last of the blocks `after`, the same number behind each.
+    """
+
+    kind: Literal["redundant"] = "redundant"  # type: ignore[assignment]
+    after: tuple[Positive, ...]  # numbers of the blocks behind which tokens are left out
+
+    def kept(self, tokens: int) -> dict[int, int]:
+        """Block number -> how many tokens are left behind it."""
+        stages = len(self.after)
+        return {
+            number: int(tokens * (1 - self.ratio * stage / stages))
+            for stage, number in enumerate(self.after, start=1)
+        }
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RedundantMaskSection:
+        if list(self.after) != sorted(set(self.after)):
+            raise ValueError(
+                f"after {list(self.after)}: block numbers in rising order are expected"
+            )
+        return self
+
+
+class BlockMaskSection(Section):
+    """`mask:` rectangles of patches are masked until exactly the wanted number is (BEiT, CAE).
+
+    Exactly one of `ratio` and `count` is set.
+    """
+
+    kind: Literal["block"]
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    count: Positive | None = None  # masked patches of a sample
+    min_block: Positive = 16  # patches of the smallest block, while that many are still to mask
+    max_block: Positive | None = None  # patches of the largest; None: all that are still to mask
+    aspect: Range = (0.3, 1 / 0.3)  # height / width of a block; its logarithm is drawn uniformly
+
+    def visible(self, tokens: int) -> int:
+        """How many tokens stay visible; with `ratio` as in random masking."""
+        if self.count is not None:
+            return tokens - self.count
+        assert self.ratio is not None
+        return int(tokens * (1 - self.ratio))
+
+    @model_validator(mode="after")
+    def _fits(self) -> BlockMaskSection:
+        if (self.ratio is None) == (self.count is None):
+            raise ValueError("set exactly one of mask.ratio and mask.count; null clears one")
+        if self.aspect[0] > self.aspect[1]:
+            raise ValueError(f"aspect {self.aspect[0]} to {self.aspect[1]} is an empty range")
+        return self
+
+
+class RandomGroupMaskSection(RandomMaskSection):
+    """`mask:` of groups of points, which published code counts the other way round."""
+
+    def visible(self, tokens: int) -> int:
+        """How many groups stay visible: all but ``int(G * ratio)``."""
+        return tokens - int(self.ratio * tokens)
+
+
+class BallMaskSection(RandomGroupMaskSection):
+    """`mask:` the groups nearest to a random one (block masking of Point-BERT and Point-MAE)."""
+
+    kind: Literal["ball"]  # type: ignore[assignment]
+
+
+# Masks of a grid of image patches, told apart by `kind`.
+ImageMaskSection = Annotated[RandomMaskSection | BlockMaskSection, Field(discriminator="kind")]
+
+# Masks that need no more than a teacher, told apart by `kind`.
+GuidedMaskSection = Annotated[RandomMaskSection | AttentiveMaskSection, Field(discriminator="kind")]
+
+# Masks of groups of points, told apart by `kind`.
+PointMaskSection = Annotated[RandomGroupMaskSection | BallMaskSection, Field(discriminator="kind")]
+
+
+class ClipMaskSection(Section):
+    """`mask:` tubes of a clip or single tokens of it, and what the decoder leaves out."""
+
+    kind: Literal["tube", "spacetime"] = "tube"  # a place of all frames, or each token for itself
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)]  # hidden from the encoder
+    # Not decoded, of every 2 x 2 cell of tokens (VideoMAE V2); 0: all hidden tokens are (VideoMAE).
+    decoder_ratio: Annotated[float, Field(ge=0.0, le=0.75)] = 0.0
+    # Decode the tokens that the encoder sees too, which carry no loss. Published code does;
+    # leaving them out is cheaper and changes the context of the others.
+    decode_visible: bool = True
+
+    def hidden(self, places: int) -> int:
+        """How many of the places are hidden: ``int(ratio * n)`` in float64, as published."""
+        return int(self.ratio * places)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClipMaskSection:
+        if self.decoder_ratio not in (0.0, 0.25, 0.5, 0.75):
+            raise ValueError(f"decoder_ratio {self.decoder_ratio} is none of 0, 0.25, 0.5 and 0.75")
+        if not self.decode_visible and (self.kind != "tube" or not self.decoder_ratio):
+            raise ValueError("decode_visible=false needs kind tube and a decoder_ratio")
+        return self

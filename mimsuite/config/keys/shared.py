@@ -1,0 +1,269 @@
+"""The sections that all recipes share, and their keys.
+
+What methods choose from, models, masks and targets, is in :mod:`mimsuite.config.keys.encoders`,
+:mod:`~mimsuite.config.keys.masks` and :mod:`~mimsuite.config.keys.targets`.
+
+Values that come from a paper live in the recipe files; a default here is only what is right for
+every recipe. Units are part of a key's name. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from mimsuite.config.keys.section import Fraction, PathText, Positive, Range, Section, Size
+
+
+class MethodCard(NamedTuple):
+    """What is proven of a method; shown by `recipes list`.
+
+    Attributes:
+        version: goes up when the same recipe would train to other weights, so that evidence of
+            learning is made anew.
+    """
+
+    paper: str
+    status: Literal["verified", "faithful", "experimental"]
+    proof: tuple[Literal["step", "trajectory", "weights", "reproduced"], ...] = ()
+    version: int = 1
+
+
+# --- what a recipe is ---------------------------------------------------------------------------
+
+
+class About(Section):
+    """`recipe:` what this file is; shown by `recipes list`."""
+
+    title: str = ""
+    task: Literal["pretrain", "finetune", "linear-probe", "attentive-probe", "dense-probe"] = (
+        "pretrain"
+    )
+    modality: Literal["image", "video", "points", "grids"] = "image"
+    paper: str = ""
+    published: str = ""  # the figure the paper or its code reports, with its conditions
+    gpu_hours: str = ""
+    finetune: str = ""  # recipe by which `mimsuite finetune` tunes a run of this one
+    linear_probe: str = ""  # likewise of the published linear-probe protocol
+    attentive_probe: str = ""  # likewise of `mimsuite attentive-probe`
+
+
+class MethodSection(Section):
+    """`method:` the method's name, and in a subclass the keys that only this method has."""
+
+    name: str
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+class MixedSection(Section):
+    """One of the sets that `data.mixture` lists."""
+
+    source: PathText  # as data.source
+    split: str = "train"
+    weight: Annotated[float, Field(gt=0.0)] = 1.0  # its share is weight / sum of weights
+
+
+class DataSection(Section):
+    """`data:` where samples come from and how they are streamed."""
+
+    source: PathText = (
+        ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
+    )
+    mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
+    split: str = "train"
+    folds: Annotated[int, Field(ge=2)] | None = None  # cut the split into so many, class by class
+    fold: Annotated[int, Field(ge=0)] = 0  # the one left out of training, to be tested on instead
+    # So many labelled samples of each class, drawn by train.seed; 0.1: a tenth of each class
+    per_class: Positive | Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
+    limit: Positive | None = None  # train on so many samples, spread over the set
+    workers: Annotated[int, Field(ge=0)] = 2
+    lanes: Positive | None = None  # parallel readers in a global batch; None: chosen to divide it
+    block: Positive = 1024  # samples of a lane that are shuffled together
+    tail: Literal["drop", "repeat"] = "drop"  # of an epoch: what fills no whole batch
+    verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
+    max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
+    max_bytes: Positive = 1 << 28  # refuse larger files; videos on disk are read in place, any size
+    cache: PathText | None = None  # folder to which remote shards are downloaded; null: parts only
+    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; the oldest shards make room
+
+    @model_validator(mode="after")
+    def _fold_is_one(self) -> DataSection:
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"data.fold {self.fold} is none of {self.folds or 1}, from 0 on")
+        return self
+
+    @property
+    def shown(self) -> str:
+        """The data in one line, for people."""
+        if self.mixture is None:
+            return self.source
+        total = sum(one.weight for one in self.mixture)
+        return " + ".join(f"{one.weight / total:.1%} {one.source}" for one in self.mixture)
+
+
+class SecondViewSection(Section):
+    """The same part of the image, mirrored alike, at another size: for a tokenizer."""
+
+    name: Literal["tokenizer"] = "tokenizer"  # of the view
+    image_size: Size  # pixels, one number or [height, width]
+    interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
+
+
+class AugmentSection(Section):
+    """`augment:` geometry and colour of the training views; random draws are keyed by sample."""
+
+    crop: Literal["random-resized", "single-try", "resize", "none"] = "random-resized"
+    crop_scale: Range = (0.2, 1.0)  # fraction of the image's area
+    crop_ratio: Range = (3 / 4, 4 / 3)  # width / height
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    hflip: Fraction = 0.5
+    jitter: Fraction = 0.0  # of brightness, contrast and saturation: factors 1 +- this
+    randaugment: str | None = None  # a timm policy, e.g. rand-m9-mstd0.5-inc1
+    erase: Fraction = 0.0  # probability of random erasing
+    second_view: SecondViewSection | None = None  # of every sample, beside `image`
+    eval_resize: Positive | None = None  # short side before the centre crop; None: image_size
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of pixels in [0, 1], per channel
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+# --- optimisation -------------------------------------------------------------------------------
+
+
+class OptimSection(Section):
+    """`optim:` the optimizer. Exactly one of `lr` and `lr_per_256` is set."""
+
+    name: Literal["adamw", "lars", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0.0)] | None = None
+    lr_per_256: Annotated[float, Field(gt=0.0)] | None = None  # lr = this * global_batch / 256
+    scratch_lr: Annotated[float, Field(gt=0.0)] | None = None  # of finetune's baseline; None: lr
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0.0)] = 1e-8
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> OptimSection:
+        if (self.lr is None) == (self.lr_per_256 is None):
+            raise ValueError("set exactly one of optim.lr and optim.lr_per_256; null clears one")
+        return self
+
+
+class ScheduleSection(Section):
+    """`schedule:` learning rate over fractional epochs, read at every optimizer step."""
+
+    # half-cosine: MAE's; cosine-per-step: CAE's, whose warm-up ends on the peak, used twice;
+    # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
+    # one-cycle: up and down by half a cosine each, with the first beta moving the other way
+    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle"] = "half-cosine"
+    epochs: Annotated[float, Field(gt=0.0)]
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    min_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0  # where warm-up begins; of epoch-lagged only
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScheduleSection:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
+        return self
+
+
+class TrainSection(Section):
+    """`train:` batch, precision and device."""
+
+    global_batch: Positive
+    micro_batch: Positive | None = None  # samples per device at once; None: global / devices
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str = "auto"
+    threads: Positive | None = None  # of the CPU in a step; None: all cores
+    seed: Annotated[int, Field(ge=0)] = 0
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several devices: whole copies, or sharded state
+    checkpoint_activations: bool = False  # compute each block again in backward: less memory
+    compile: bool = False  # of each block; takes minutes at the start of a run
+    sync_batchnorm: bool = False  # statistics of the micro-batches of all devices together
+    # A loss that is a ratio of sums (`Output.weight`): of the global batch, or a mean of each
+    # micro-batch's own ratio, as published code has it.
+    loss_scope: Literal["global", "rank"] = "global"
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits for the others
+    max_bad_steps: Positive = 20  # consecutive steps without a finite loss before giving up
+
+
+class EvalSection(Section):
+    """`eval:` probes of frozen features."""
+
+    split: str = "test"
+    # Of the tokens of a sample; cls_max: class token and maximum side by side, mean_max likewise;
+    # auto: by validation
+    pool: Literal["auto", "cls", "mean", "max", "cls_max", "mean_max"] = "auto"
+    layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
+    neighbours: Positive = 5
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
+    batch: Positive = 256
+    # Classes that are each other's reverse: of those, how often the right one of the two scores
+    # higher is a figure of its own (a trained classifier's `direction_accuracy`).
+    opposites: tuple[tuple[str, str], ...] = ()
+
+
+class LogSection(Section):
+    """`log:` what is written while training."""
+
+    every_steps: Positive = 20
+    pictures_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
+    signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    signals_samples: Annotated[int, Field(ge=2)] = 256  # of the training set, the same each time
+    # kNN and a linear head on frozen features of a small labelled set; None: not measured
+    probe_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    probe_source: str = ""  # the labelled set; "": the data trained on
+    probe_samples: Annotated[int, Field(ge=2)] = 1000  # to learn from at most, and to score on
+    # Experiment trackers that get what metrics.jsonl gets, and the pictures
+    writers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    project: str = "mimsuite"  # there
+
+
+class CheckpointSection(Section):
+    """`checkpoint:` when state is saved and how much of it is kept."""
+
+    every_steps: Positive | None = None
+    every_minutes: Annotated[float, Field(gt=0.0)] | None = 15.0
+    keep: Positive = 3  # the newest ones
+    keep_best: bool = False  # also that with the lowest mean training loss since the save before
+    keep_every_steps: Positive | None = None  # also those at multiples of so many steps
+    gather_gib: Annotated[float, Field(gt=0.0)] = 16.0  # larger fsdp state: one file per device
+
+
+class Recipe(Section):
+    """A whole, validated recipe. A method subclasses it to type the four sections it owns."""
+
+    card: ClassVar[MethodCard] = MethodCard(paper="", status="experimental")
+
+    recipe: About = About()
+    base: str | None = None
+    method: MethodSection
+    model: Any
+    mask: Any
+    target: Any
+    data: DataSection = DataSection()
+    augment: AugmentSection = AugmentSection()
+    optim: OptimSection
+    schedule: ScheduleSection
+    train: TrainSection
+    eval: EvalSection = EvalSection()
+    log: LogSection = LogSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    # Size keys that `--smoke` shrinks, as dotted keys: {"model.encoder.width": 32, ...}
+    smoke: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate after scaling by the global batch."""
+        if self.optim.lr is not None:
+            return self.optim.lr
+        assert self.optim.lr_per_256 is not None
+        return self.optim.lr_per_256 * self.train.global_batch / 256

@@ -1,0 +1,1 @@
+"""Dense probes: what frozen patch features say of each pixel."""

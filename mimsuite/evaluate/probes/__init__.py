@@ -1,0 +1,1 @@
+"""Probes of frozen features: linear, nearest neighbours, low-shot, robustness."""

@@ -1,0 +1,1 @@
+"""Judging predictions, sample by sample: classes, parts, boxes, voxels, pixels."""

@@ -1,0 +1,241 @@
+"""Scoring a trained classifier on a split, each sample once, without any choice left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.data import views_of
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, Preempted, UserError
+from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
+from mimsuite.evaluate.features import normalized_batches
+from mimsuite.evaluate.metrics import (
+    TOP5,
+    confusion,
+    has_top5,
+    in_top5,
+    ranks,
+    right_or_wrong,
+    scores,
+    top5_accuracy,
+)
+from mimsuite.evaluate.scoring.scorer import Figure, Scorer
+from mimsuite.evaluate.sources import class_count
+from mimsuite.methods import Method
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+    from mimsuite.train.preempt import StopFlag
+
+_DIRECTION = "direction_accuracy"  # its name in results
+
+
+class Judged(NamedTuple):
+    """How a sample was classified.
+
+    Attributes:
+        predicted, label: the class it was taken for, and its own.
+        rank: how many classes came before its own; see :func:`~mimsuite.evaluate.metrics.ranks`.
+        ahead: 1 if its own class scored above the opposite one, else 0; -1: it has no opposite.
+    """
+
+    predicted: int
+    label: int
+    rank: int
+    ahead: int = -1
+
+
+def classify(
+    method: Method, source: Source, resolved: Resolved, stop: StopFlag | None = None
+) -> list[Judged]:
+    """How each labelled sample was classified; opposite classes are those of ``eval.opposites``.
+
+    Args:
+        method: one with ``logits(images)``, or of what else the modality's main view is; on the
+            device that shall compute.
+        stop: set by a signal handler; looked at with every batch.
+
+    Raises:
+        Preempted: a stop signal came; whoever trained the method has saved it.
+        UserError: the method has no classification head, or an opposite class is none of the
+            source's.
+        DataError: no sample has a label.
+    """
+    logits_of = getattr(method, "logits", None)
+    if logits_of is None:
+        raise UserError(
+            f"{resolved.recipe.method.name} has no classification head: fine-tune it first, or "
+            f"probe it with mimsuite linear-probe"
+        )
+    views = views_of(resolved.recipe).test()
+    opposite = opposite_classes(source, resolved.recipe.eval.opposites)
+    judged: list[Judged] = []
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.inference_mode():
+            device = next(method.parameters()).device
+            for batch in normalized_batches(source, resolved, device, views=views):
+                if stop:
+                    raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
+                if batch.label is not None:
+                    scores_of = merged(logits_of(batch.views[views.main]), views.rows)
+                    label = batch.label[: len(scores_of)]
+                    known = label >= 0
+                    judged += judged_by(scores_of[known], label[known], opposite)
+    finally:
+        method.train(was_training)
+    if not judged:
+        raise DataError(f"{source.name} has no labels in split '{source.split}'")
+    return judged
+
+
+def judged_by(
+    table: Tensor, labels: Tensor, opposite: Mapping[int, int] = MappingProxyType({})
+) -> list[Judged]:
+    """Of (N, K) scores and (N,) true classes."""
+    columns = torch.stack([table.argmax(1), labels, ranks(table, labels)], dim=1)
+    judged = [Judged(*row) for row in columns.tolist()]
+    if not opposite:
+        return judged
+    return [
+        one._replace(ahead=int(row[one.label] > row[opposite[one.label]]))
+        if one.label in opposite
+        else one
+        for one, row in zip(judged, table.tolist(), strict=True)
+    ]
+
+
+def opposite_classes(source: Source, named: Sequence[tuple[str, str]]) -> dict[int, int]:
+    """Number of each class -> number of its opposite, from pairs of names."""
+    found: dict[int, int] = {}
+    classes = source.classes or []
+    for pair in named:
+        for name in pair:
+            if name not in classes:
+                raise UserError(f"eval.opposites: {source.name} has no class '{name}'")
+        one, other = (classes.index(name) for name in pair)
+        found |= {one: other, other: one}
+    return found
+
+
+def merged(logits: Tensor, rows: int) -> Tensor:
+    """Scores (B, K) of samples of which ``logits`` (rows * B, K) has several views, all first ones
+    before all second: the mean of their softmax; the logits as they are where each has one."""
+    if rows == 1:
+        return logits
+    return logits.float().softmax(1).unflatten(0, (rows, -1)).mean(0)
+
+
+def report(predicted: Tensor, labels: Tensor, names: list[str] | None) -> dict[str, Any]:
+    """Accuracies, and per class the samples and the fraction found; JSON-able."""
+    table = confusion(predicted, labels, int(torch.stack([predicted, labels]).max()) + 1)
+    classes = {
+        (names[i] if names and i < len(names) else str(i)): {
+            "samples": int(row.sum()),
+            "accuracy": float(row[i] / row.sum()),
+        }
+        for i, row in enumerate(table)
+        if row.sum()
+    }
+    return {
+        **scores(predicted, labels),
+        "n_test": len(labels),
+        "per_class": classes,
+        "confusion": table.tolist(),
+    }
+
+
+class ClassScorer(Scorer):
+    """One class a sample. With more than five classes there is a top-5 accuracy, too."""
+
+    ability = "logits"
+    labelled = True
+    figures: tuple[Figure, ...] = (
+        Figure("accuracy", "accuracy"),
+        Figure("balanced_accuracy", "balanced"),
+    )
+    main = "balanced_accuracy"
+
+    def __init__(self, resolved: Resolved) -> None:
+        super().__init__(resolved)
+        self.top5 = has_top5(getattr(self.recipe.target, "classes", None))
+        if self.top5:
+            self.figures = (*self.figures, Figure(TOP5, "top-5"))
+        self.opposites = bool(self.recipe.eval.opposites)
+        if self.opposites:
+            self.figures = (*self.figures, Figure(_DIRECTION, "direction"))
+
+    def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Judged]:
+        return classify(method, source, self.resolved, stop)
+
+    def judge(self, method: Any, batch: Batch) -> list[Judged]:
+        raise NotImplementedError("a class may be told from several views: see classify")
+
+    def measure(self, judged: Sequence[Judged]) -> dict[str, float]:
+        found = scores(*columns(judged))
+        if self.top5:
+            found[TOP5] = top5_accuracy(_ranks(judged))
+        if len(ahead := _ahead(judged)):
+            found[_DIRECTION] = float(ahead.double().mean())
+        return found
+
+    def told_by(self, train: Source) -> dict[str, Any]:
+        return {"target.classes": class_count(train)}
+
+    def gains(self, ours: Sequence[Judged], theirs: Sequence[Judged]) -> dict[str, Any]:
+        right = []
+        for judged in (ours, theirs):
+            predicted, labels = columns(judged)
+            right.append(predicted == labels)
+        weights = {"accuracy": None, "balanced_accuracy": balancing_weights(labels)}
+        found = {
+            name: paired_interval(*right, weights=weight).as_dict()
+            for name, weight in weights.items()
+        }
+        if self.top5:
+            near = (in_top5(_ranks(judged)) for judged in (ours, theirs))
+            found[TOP5] = paired_interval(*near).as_dict()
+        if self.opposites:
+            ahead = (_ahead(judged) for judged in (ours, theirs))
+            found[_DIRECTION] = paired_interval(*ahead).as_dict()
+        return found
+
+    def details(self, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
+        """Which test samples each method had right, ``labels`` of the same, ``classes``; of those
+        with an opposite class, in the same order, where the right one of the two was ahead."""
+        pairs = {name: columns(one) for name, one in judged.items()}
+        labels = next(iter(pairs.values()))[1]
+        found = {
+            "right": {name: right_or_wrong(*pair) for name, pair in pairs.items()},
+            "labels": labels.tolist(),
+            "classes": self.recipe.target.classes,
+        }
+        if self.opposites:
+            yes = torch.tensor(1)
+            found["ahead"] = {n: right_or_wrong(_ahead(one), yes) for n, one in judged.items()}
+        return found
+
+    def report(self, judged: Sequence[Judged], source: Source) -> dict[str, Any]:
+        return self.measure(judged) | report(*columns(judged), source.classes)
+
+
+def columns(judged: Sequence[Judged]) -> tuple[Tensor, Tensor]:
+    """(N,) predicted and (N,) true classes."""
+    predicted, labels, *_ = torch.tensor(judged, dtype=torch.int64).unbind(1)
+    return predicted, labels
+
+
+def _ranks(judged: Sequence[Judged]) -> Tensor:
+    return torch.tensor([one.rank for one in judged])
+
+
+def _ahead(judged: Sequence[Judged]) -> Tensor:
+    """(M,) of the samples whose class has an opposite: 1 where it scored higher."""
+    return torch.tensor([one.ahead for one in judged if one.ahead >= 0])

@@ -1,0 +1,191 @@
+"""How a trained method is scored, by what its recipe has it learn (``target.kind``).
+
+A scorer judges each test sample by itself and makes figures of the judgements of many. So the same
+judgements, drawn anew with replacement, give the interval of a gain (Efron & Tibshirani, "An
+Introduction to the Bootstrap", 1993, chapter 13), whatever the figure is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from mimsuite.batch import Batch
+from mimsuite.data import views_of
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError, Preempted, UserError
+from mimsuite.evaluate.bootstrap import Interval
+from mimsuite.evaluate.features import normalized_batches
+from mimsuite.methods import Method
+from mimsuite.noise import keyed_rng
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+    from mimsuite.train.preempt import StopFlag
+
+_DRAWS = 500
+_CONFIDENCE = 0.95
+
+
+class Figure(NamedTuple):
+    """A figure of results: its key, what people read, and its unit; ``%`` is of a fraction."""
+
+    name: str
+    title: str
+    unit: str = "%"
+
+    def text(self, value: float) -> str:
+        """0.8375 -> ``83.75 %``; 21.5 of unit dB -> ``21.50 dB``."""
+        return f"{100 * value if self.unit == '%' else value:.2f} {self.unit}"
+
+
+class Scorer(ABC):
+    """Base of all scorers.
+
+    Attributes:
+        figures: what it makes; more is better.
+        main: name of the one that learning rates are chosen by.
+        ability: name of the method's function that it calls.
+        labelled: whether samples need class labels.
+    """
+
+    figures: tuple[Figure, ...]
+    main: ClassVar[str]
+    ability: ClassVar[str]
+    labelled: ClassVar[bool] = False
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved, self.recipe = resolved, resolved.recipe
+
+    @abstractmethod
+    def judge(self, method: Any, batch: Batch) -> list[Any]:
+        """What is to be kept of each sample of a normalised batch; small, on the host."""
+
+    @abstractmethod
+    def measure(self, judged: Sequence[Any]) -> dict[str, float]:
+        """Figures of samples that were judged, by name."""
+
+    @property
+    def main_figure(self) -> Figure:
+        return next(figure for figure in self.figures if figure.name == self.main)
+
+    def told_by(self, train: Source) -> dict[str, Any]:
+        """Recipe keys that the training split tells."""
+        return {}
+
+    def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Any]:
+        """Judge every sample of a source once.
+
+        Args:
+            method: on the device that shall compute; put in eval mode for the time being.
+            stop: set by a signal handler; looked at with every batch.
+
+        Raises:
+            Preempted: a stop signal came; whoever trained the method has saved it.
+            UserError: the method is of another kind.
+            DataError: there is no sample.
+        """
+        self.require_ability(method)
+        judged: list[Any] = []
+        was_training = method.training
+        method.eval()
+        try:
+            with torch.inference_mode():
+                device = next(method.parameters()).device
+                views = views_of(self.recipe).test()
+                for batch in normalized_batches(source, self.resolved, device, views=views):
+                    if stop:
+                        raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
+                    method.check(batch)
+                    judged += self.judge(method, batch)
+        finally:
+            method.train(was_training)
+        if not judged:
+            raise DataError(f"{source.name} has no sample in split '{source.split}'")
+        return judged
+
+    def require_ability(self, method: Method) -> None:
+        """Raise a ``UserError`` for a method that cannot do what is scored."""
+        if not hasattr(method, self.ability):
+            raise UserError(
+                f"{self.recipe.method.name} has no '{self.ability}' to score: fine-tune it first, "
+                f"or probe it with mimsuite linear-probe"
+            )
+
+    def gains(self, ours: Sequence[Any], theirs: Sequence[Any]) -> dict[str, Any]:
+        """Interval of each figure's difference, over the samples; both judged the same ones."""
+        return {
+            name: interval.as_dict()
+            for name, interval in paired_figures(self.measure, ours, theirs).items()
+        }
+
+    def details(self, judged: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """What else results carry, of each trained method's judgements."""
+        return {}
+
+    def report(self, judged: Sequence[Any], source: Source) -> dict[str, Any]:
+        """All figures of one method, JSON-able."""
+        return self.measure(judged) | {"n_test": len(judged)} | self.described()
+
+    def described(self) -> dict[str, Any]:
+        """The figures and which is the main one, for those who read results."""
+        return {"figures": [figure._asdict() for figure in self.figures], "main": self.main}
+
+
+def paired_figures(
+    measure: Callable[[Sequence[Any]], dict[str, float]],
+    ours: Sequence[Any],
+    theirs: Sequence[Any],
+    *,
+    draws: int = _DRAWS,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile interval of every figure's difference, samples drawn with replacement.
+
+    Raises:
+        ValueError: not the same number of samples.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"not paired: {len(ours)} and {len(theirs)} samples")
+    rng = keyed_rng(seed, "bootstrap figures", len(ours))
+    all_of_them = _differences(measure(ours), measure(theirs))
+    drawn: dict[str, list[float]] = {name: [] for name in all_of_them}
+    for _ in range(draws):
+        rows = rng.integers(len(ours), size=len(ours))
+        pair = measure([ours[row] for row in rows]), measure([theirs[row] for row in rows])
+        for name, value in _differences(*pair).items():
+            drawn[name].append(value)
+    tail = (1 - _CONFIDENCE) / 2
+    intervals = {}
+    for name, value in all_of_them.items():
+        low, high = np.quantile(drawn[name], [tail, 1 - tail])
+        bounds = value, float(low), float(high)
+        intervals[name] = Interval(*bounds, _CONFIDENCE, seeds=1, samples=len(ours))
+    return intervals
+
+
+def _differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
+    return {name: value - theirs[name] for name, value in ours.items()}
+
+
+# Scorers by what is learnt; all else is a class.
+_SCORERS = {
+    "boxes": "mimsuite.evaluate.scoring.detection:BoxScorer",
+    "voxel-labels": "mimsuite.evaluate.scoring.voxels:VoxelScorer",
+    "super-resolution": "mimsuite.evaluate.scoring.super_resolution:FinerScorer",
+    "parts": "mimsuite.evaluate.scoring.part_segmentation:PartScorer",
+}
+_CLASSES = "mimsuite.evaluate.scoring.classes:ClassScorer"
+
+
+def scorer_of(resolved: Resolved) -> Scorer:
+    """By the recipe's ``target.kind``."""
+    kind = getattr(resolved.recipe.target, "kind", "")
+    module, _, name = _SCORERS.get(kind, _CLASSES).partition(":")
+    made: Scorer = getattr(import_module(module), name)(resolved)
+    return made

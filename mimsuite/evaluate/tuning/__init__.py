@@ -1,0 +1,1 @@
+"""Training on labels from a run, with its baselines and learning-rate search."""

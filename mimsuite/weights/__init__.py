@@ -1,0 +1,1 @@
+"""Files of weights as they are on disk: containers, names, our own header. Knows no method."""

@@ -1,0 +1,296 @@
+"""Reading a weights file that was made elsewhere, without running anything that is in it.
+
+A ``.pth`` file is a pickle, and a pickle is a program. It goes through torch's restricted
+unpickler, which knows tensors, numbers, text and plain containers. Stand-ins for what training code
+keeps beside its weights are added to its list (:mod:`mimsuite.weights.harmless`). Whatever else a
+file asks for is an error, never a question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mimsuite.errors import UserError
+from mimsuite.text import clean
+from mimsuite.weights.container import Kind, sniff
+from mimsuite.weights.harmless import HARMLESS, Array, plain
+from mimsuite.weights.model_folder import Beside, beside, shards
+
+# In which training code keeps the weights. Where several are there, the first is taken: a teacher
+# is the average over training that the papers evaluate.
+_CONTAINERS = (
+    *("model", "state_dict", "model_state_dict", "module", "base_model", "network", "net"),
+    *("teacher", "target_encoder", "base_encoder", "encoder", "backbone", "student"),
+    *("model_ema", "ema", "state_dict_ema"),
+)
+_SETTINGS = ("args", "train_args", "hyper_parameters", "config", "cfg")
+_DEEPEST = 3  # containers in containers
+_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+_SHOWN = 5  # names that a message lists
+_LONGEST_NAME = 100  # characters; those of real models stay below
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The content of a weights file.
+
+    Attributes:
+        path: where it was read from, a file or a folder.
+        tensors: name -> strided CPU tensor, floating-point ones as finite float32.
+        facts: the training settings stored with the weights (``args``), or empty.
+        beside: what the files next to it say of the model (``config.json``), or empty.
+        metadata: text entries of a safetensors header.
+        dropped: what else the file held, in words.
+        notes: what was changed while reading, in words.
+        wanted: the network that is meant, if the container of the weights does not say it.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
+    metadata: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wanted: str | None = None
+
+
+def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
+    """Read ``.safetensors``, what ``torch.save`` wrote, or a Hugging Face folder of either.
+
+    Weights are found at the top of the file or in an entry such as ``model``, ``state_dict`` or
+    ``teacher``, with or without the prefixes that wrappers add to every name.
+
+    Args:
+        path: a file; a folder; the index of a model in several files.
+        entry: of a checkpoint with several networks, the one that is meant: ``student``,
+            ``state_dict.student``.
+
+    Raises:
+        UserError: no such file, no weights file, a damaged one, or one that holds more than
+            tensors, numbers, text and settings.
+    """
+    files = shards(path)
+    metadata: dict[str, str] = {}
+    tensors: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    dropped: list[str] = list(files.left)
+    notes: list[str] = []
+    wanted = entry
+    for file in files.paths:
+        kind = sniff(file)
+        if kind is Kind.SAFETENSORS:
+            inside, found = _read_safetensors(file)
+            metadata |= found
+        else:
+            content = _read_torch(file, kind)
+            way = _way_to_tensors(path, content, entry)
+            if entry and way[: len(entry.split("."))] == tuple(entry.split(".")):
+                wanted = None
+            inside, facts, left, taken = _unwrap(content, way)
+            dropped += left
+            notes += taken
+        if twice := sorted(tensors.keys() & inside.keys()):
+            raise UserError(f"{path}: {listed(twice)} is in two of its files")
+        tensors |= inside
+    if missing := sorted(files.names - tensors.keys()):
+        raise UserError(f"{path} lacks tensors that its index names: {listed(missing)}")
+    facts = _settings(metadata) | facts
+    state, changes = _plain(path, tensors)
+    return WeightsFile(path, state, facts, beside(path), metadata, dropped, notes + changes, wanted)
+
+
+def listed(names: list[str], limit: int = _SHOWN) -> str:
+    """``a, b, c and 7 more``."""
+    shown = ", ".join(clean(name)[:_LONGEST_NAME] for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # the reader has an exception for every kind of damage
+        raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
+
+
+def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What ``--format reference`` keeps in the header, which has room for text only."""
+    try:
+        found = json.loads(metadata.get("args", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_torch(path: Path, kind: Kind) -> Any:
+    if kind is Kind.ZIP:
+        _check_archive(path)
+    try:
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd pickles; what matters is raised
+            # Mapped, so that only what is used of a large training checkpoint is ever read.
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=kind is Kind.ZIP or None
+            )
+    except Exception as error:  # damage surfaces as whatever the parser happened to be doing
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked:
+            raise UserError(
+                f"{path} asks for Python code ({asked[1]}): it is not read and nothing of it "
+                f"ran. If you trust it, save its weights alone as .safetensors where it was made"
+            ) from None
+        raise UserError(f"{path} is damaged or no weights file ({_line(error)})") from None
+
+
+def _check_archive(path: Path) -> None:
+    """torch.save writes an archive with a ``data.pkl`` and stores it uncompressed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile lets struct, unicode and value errors through
+        raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
+    if not any(Path(member.filename).name == "data.pkl" for member in members):
+        names = [member.filename for member in members]
+        raise UserError(f"{path} is a zip archive without weights: found {listed(names) or '-'}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UserError(f"{path} is a compressed archive, which torch.save never writes")
+
+
+def _way_to_tensors(path: Path, content: Any, entry: str | None) -> tuple[str, ...]:
+    """Names of the entries of a checkpoint that lead to its weights.
+
+    Raises:
+        UserError: there are none.
+    """
+    if isinstance(content, Tensor) or not isinstance(content, Mapping):
+        raise UserError(f"{path} holds no weights: found a {type(content).__name__}")
+    way = _way(content, tuple(entry.split("."))) if entry else None
+    way = way or _way(content, ())
+    if way is None:
+        found = listed([str(key) for key in content]) or "nothing"
+        raise UserError(f"{path} holds no weights: found entries {found}")
+    return way
+
+
+def _unwrap(
+    content: Mapping[Any, Any], way: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any], list[str], list[str]]:
+    """The weights in a checkpoint, its settings, what lies beside them, and which were taken."""
+    facts: dict[str, Any] = {}
+    dropped: list[str] = []
+    others: list[str] = []
+    inside = content
+    for depth, name in enumerate(way):
+        lead = "".join(f"{outer}." for outer in way[:depth])
+        settings = [key for key in _SETTINGS if isinstance(plain(inside.get(key)), dict)]
+        for key in settings:
+            facts = {**plain(inside[key]), **facts}
+        beside_it = [key for key in inside if key != name and key not in settings]
+        dropped += [f"{lead}{key}" for key in beside_it]
+        others += [
+            f"{lead}{key}"
+            for key in beside_it
+            if key in _CONTAINERS and _way(inside[key], ()) is not None
+        ]
+        inside = inside[name]
+    taken = [f"{'.'.join(way)} taken"] if others else []
+    if others:
+        taken[0] += f", not {listed(others)}: to choose, mimsuite import FILE --entry {others[0]}"
+    return dict(inside), facts, dropped, taken
+
+
+def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Names of the entries that lead to tensors: ``()`` = here; ``None`` = there are none.
+
+    Args:
+        wanted: the names to follow first.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    if wanted:
+        rest = _way(content.get(wanted[0]), wanted[1:])
+        return None if rest is None else (wanted[0], *rest)
+    for name in _CONTAINERS:
+        below = _way(content.get(name), ()) if name in content else None
+        if below is not None and len(below) < _DEEPEST:
+            return (name, *below)
+    here = any(isinstance(value, Tensor | Array) for value in content.values())
+    return () if here else None
+
+
+def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """Names without wrappers' prefixes, values as float32; and what was changed."""
+    notes: list[str] = []
+    tensors: dict[str, Tensor] = OrderedDict()
+    types = set()
+    for name, value in given.items():
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
+            raise UserError(f"{path} holds no weights: an entry has an impossible name")
+        tensor = _checked(path, name, value)
+        if tensor.is_floating_point():
+            if tensor.dtype is not torch.float32:
+                types.add(str(tensor.dtype).removeprefix("torch."))
+                tensor = tensor.float()
+            if not _finite(tensor):
+                raise UserError(
+                    f"{path}: {name} holds values that are not finite: the file is damaged, or "
+                    f"its training had diverged"
+                )
+        tensors[name] = tensor
+    if types:
+        notes.append(f"{' and '.join(sorted(types))} weights were converted to float32")
+    found = _prefix(tensors)
+    while found:
+        tensors = {name.removeprefix(found): tensor for name, tensor in tensors.items()}
+        notes.append(f"prefix {found} taken off every name")
+        found = _prefix(tensors)
+    return dict(tensors), notes
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Every value is finite. A sum, which is fast, shows it unless it overflows by itself."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def _checked(path: Path, name: str, value: Any) -> Tensor:
+    """A value of a state dict, if it is an ordinary tensor that the file really holds."""
+    if isinstance(value, Array):
+        numbers = value.values()
+        if numbers is not None and numbers.dtype.kind in "biuf":
+            value = torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))
+    if not isinstance(value, Tensor):
+        raise UserError(f"{path}: {name} is not a tensor but of type {type(value).__name__}")
+    tensor = value.detach()
+    ordinary = tensor.layout is torch.strided and not tensor.is_quantized
+    if not ordinary or tensor.device.type != "cpu" or tensor.is_complex():
+        raise UserError(f"{path}: {name} is not a plain tensor of numbers")
+    # A view may claim any shape over a few bytes (stride 0), and exhaust memory when it is used.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"{path}: {name} claims shape {tuple(tensor.shape)} but holds less")
+    return tensor
+
+
+def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    for prefix in _PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return prefix
+    return None
+
+
+def _line(error: Exception) -> str:
+    """The first sentence of an exception, for the end of a message."""
+    lines = str(error).strip().splitlines()
+    return clean(lines[0].split(". ")[0])[:120] if lines else type(error).__name__
