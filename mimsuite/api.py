@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import Opened, open_model
 from mimsuite.config import Resolved, recipe_names
 from mimsuite.config.keys.section import height_width
 from mimsuite.data import views_of
 from mimsuite.errors import UserError
-from mimsuite.export import Opened, open_model
 from mimsuite.masking import TokenMask
 from mimsuite.methods import Method
 from mimsuite.models import Features

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 from mimsuite import config
+from mimsuite.checkpoints import Opened
 from mimsuite.checkpoints.opened import can_reconstruct
 from mimsuite.config import Resolved
-from mimsuite.export import FORMATS, Opened
+from mimsuite.export import FORMATS
 from mimsuite.methods import Method, build
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"

@@ -11,7 +11,7 @@ import typer
 from mimsuite.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from mimsuite.export import Hints, Opened
+    from mimsuite.checkpoints import Hints, Opened
 
 
 _SIZES = ("image_size", "patch_size", "in_channels", "width", "depth", "heads")  # in the summary
@@ -68,8 +68,9 @@ def export(
     Example: mimsuite export runs/first --format timm
     """
     from mimsuite import export as exports
+    from mimsuite.checkpoints import open_model
 
-    opened = exports.open_model(model, _hints(heads, decoder_heads, image_size))
+    opened = open_model(model, _hints(heads, decoder_heads, image_size))
     out = out or exports.default_out(model, format.value)
     usage = exports.export(opened, format.value, out, force=force)
     _report(opened, format.value, out, usage, as_json)
@@ -99,8 +100,9 @@ def import_(
     Example: mimsuite import mae_pretrain_vit_base_full.pth
     """
     from mimsuite import export as exports
+    from mimsuite.checkpoints import open_model
 
-    opened = exports.open_model(file, _hints(heads, decoder_heads, image_size, entry))
+    opened = open_model(file, _hints(heads, decoder_heads, image_size, entry))
     out = out or Path(f"{_stem(file)}.safetensors")
     usage = exports.export(opened, "safetensors", out, force=force)
     _report(opened, "safetensors", out, usage, as_json)
@@ -119,7 +121,7 @@ def _hints(
     image_size: tuple[int, int] | None,
     entry: str | None = None,
 ) -> Hints:
-    from mimsuite.export import Hints
+    from mimsuite.checkpoints import Hints
 
     return Hints(heads=heads, decoder_heads=decoder_heads, image_size=image_size, entry=entry)
 

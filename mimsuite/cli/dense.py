@@ -48,10 +48,10 @@ def dense_probe(
     if len(named) > 1:
         raise UserError(f"'{named[1]}' is neither a key=value nor the first recipe, '{named[0]}'")
     from mimsuite import config
+    from mimsuite.checkpoints import open_model
     from mimsuite.evaluate.dense.probe import dense_probe as probe
     from mimsuite.evaluate.dense.recipe import compose_dense
     from mimsuite.evaluate.dense.result import show_dense
-    from mimsuite.export import open_model
 
     overrides = [word for word in words or [] if "=" in word]
     recipe = compose_dense(

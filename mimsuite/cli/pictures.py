@@ -44,8 +44,8 @@ def pictures(
     Example: mimsuite pictures runs/first --input ./photos --out pictures
     """
     require_single_process()
+    from mimsuite.checkpoints import open_model
     from mimsuite.cli.output import print_json, say
-    from mimsuite.export import open_model
     from mimsuite.report.feature_pictures import save_feature_pictures
     from mimsuite.report.reconstruct import load_samples
     from mimsuite.train.device import choose_device

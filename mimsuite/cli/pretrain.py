@@ -75,7 +75,7 @@ def pretrain(
     from mimsuite.cluster import find_place
 
     find_place()  # what it refuses is refused before torch is imported
-    from mimsuite.export import initialise
+    from mimsuite.checkpoints import initialise
     from mimsuite.train.run import train
 
     folder = out or _default_out(resolved.name, new=resume == "never")

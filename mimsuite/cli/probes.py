@@ -27,10 +27,10 @@ from mimsuite.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from mimsuite.checkpoints import Opened
     from mimsuite.cluster.peers import Peers
     from mimsuite.config import Resolved
     from mimsuite.evaluate import ProbeData
-    from mimsuite.export import Opened
 
 ModelArgument = Annotated[
     str,
@@ -326,8 +326,8 @@ def _open(
     from dataclasses import replace
 
     from mimsuite import config
+    from mimsuite.checkpoints import open_model
     from mimsuite.console import say
-    from mimsuite.export import open_model
     from mimsuite.train.device import choose_device
 
     for text in overrides or []:
@@ -373,8 +373,8 @@ def _compose(
     smoke: bool,
 ) -> Resolved:
     from mimsuite import config
+    from mimsuite.checkpoints import open_model
     from mimsuite.evaluate import compose
-    from mimsuite.export import open_model
 
     run = open_model(model).resolved
     composed = compose(run, recipe or "", task, data or "", overrides or [], smoke=smoke)

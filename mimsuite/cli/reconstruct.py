@@ -50,8 +50,8 @@ def reconstruct(
     Example: mimsuite reconstruct runs/first --input photo.jpg --out pictures
     """
     require_single_process()
+    from mimsuite.checkpoints import open_model
     from mimsuite.cli.output import print_json, say
-    from mimsuite.export import open_model
     from mimsuite.report.reconstruct import load_samples, rebuilding_method, save_reconstructions
     from mimsuite.train.device import choose_device
 

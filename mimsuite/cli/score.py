@@ -46,11 +46,11 @@ def score(
     """
     require_single_process()
     from mimsuite import config
+    from mimsuite.checkpoints import open_model
     from mimsuite.cli.output import print_json, say
     from mimsuite.data import open_split
     from mimsuite.evaluate import extract
     from mimsuite.evaluate.probes import difficulty
-    from mimsuite.export import open_model
     from mimsuite.report.reconstruct import rebuilding_method
     from mimsuite.train.device import choose_device
 

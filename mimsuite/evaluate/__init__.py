@@ -1,16 +1,34 @@
 """Probes of pretrained encoders, with their baselines and intervals."""
 
-from mimsuite.evaluate.bootstrap import Interval, paired_interval
-from mimsuite.evaluate.features import FeatureSet, extract, save_features
-from mimsuite.evaluate.probes.linear import LinearGrid
-from mimsuite.evaluate.probes.lowshot import low_shot
-from mimsuite.evaluate.probes.probe import ProbeData, knn, linear_probe, probe_data
-from mimsuite.evaluate.probes.robustness import robustness
-from mimsuite.evaluate.scoring.classes import classify
-from mimsuite.evaluate.sources import open_labelled
-from mimsuite.evaluate.tuning.finetune import compose, finetune, trained_probe
-from mimsuite.evaluate.tuning.lowshot_tuning import low_shot_finetune
+from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mimsuite.evaluate.bootstrap import Interval, paired_interval
+    from mimsuite.evaluate.features import FeatureSet, extract, save_features
+    from mimsuite.evaluate.probes.linear import LinearGrid
+    from mimsuite.evaluate.probes.lowshot import low_shot
+    from mimsuite.evaluate.probes.probe import ProbeData, knn, linear_probe, probe_data
+    from mimsuite.evaluate.probes.robustness import robustness
+    from mimsuite.evaluate.scoring.classes import classify
+    from mimsuite.evaluate.sources import open_labelled
+    from mimsuite.evaluate.tuning.finetune import compose, finetune, trained_probe
+    from mimsuite.evaluate.tuning.lowshot_tuning import low_shot_finetune
+
+_MODULES = {
+    "bootstrap": ("Interval", "paired_interval"),
+    "features": ("FeatureSet", "extract", "save_features"),
+    "probes.linear": ("LinearGrid",),
+    "probes.lowshot": ("low_shot",),
+    "probes.probe": ("ProbeData", "knn", "linear_probe", "probe_data"),
+    "probes.robustness": ("robustness",),
+    "scoring.classes": ("classify",),
+    "sources": ("open_labelled",),
+    "tuning.finetune": ("compose", "finetune", "trained_probe"),
+    "tuning.lowshot_tuning": ("low_shot_finetune",),
+}
 __all__ = [
     "FeatureSet",
     "Interval",
@@ -31,3 +49,11 @@ __all__ = [
     "save_features",
     "trained_probe",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Late: training uses a part of this, and fine-tuning knows all methods.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from mimsuite.batch import Batch
+    from mimsuite.checkpoints import Opened
     from mimsuite.config.keys.shared import Recipe
-    from mimsuite.export import Opened
 
 
 def rebuilding_method(opened: Opened, path: str, ratio: float | None = None) -> Method:

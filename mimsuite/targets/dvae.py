@@ -17,6 +17,7 @@ from mimsuite.config.keys.tokenizers import DVAETokenizerSection
 from mimsuite.errors import UserError
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder
 from mimsuite.models.teachers.files import require
+from mimsuite.models.trained import open_trained
 from mimsuite.targets.tokenizers import FrozenTokenizer, Statistics
 from mimsuite.tokens import patchify
 
@@ -100,10 +101,7 @@ def load(
     if not weights:
         return _fresh(section, channels, grid)
     path = require(section.weights, key, _WHERE)
-    # Here and not above: opening a model knows methods, which use tokenizers.
-    from mimsuite.checkpoints.opened import open_model
-
-    opened = open_model(path)
+    opened = open_trained(path)
     recipe, method = opened.resolved.recipe, opened.method
     if recipe.method.name != _METHOD:
         raise UserError(

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import open_model
 from mimsuite.cli.main import main
-from mimsuite.export import open_model
 
 CASES = Path(__file__).parent
 CLOSE = {"atol": 1e-4, "rtol": 0.0}

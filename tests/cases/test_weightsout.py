@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from mimsuite.checkpoints import open_model
 from mimsuite.cli.main import main
-from mimsuite.export import open_model
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mimsuite.checkpoints import open_model
 from mimsuite.cli.main import main
 from mimsuite.config import with_overrides
 from mimsuite.data import open_source, open_split
 from mimsuite.errors import UserError
 from mimsuite.evaluate.probes.difficulty import auroc, masked_errors, neighbour_distances
-from mimsuite.export import open_model
 from mimsuite.noise import Noise
 from mimsuite.train.step import run_method
 

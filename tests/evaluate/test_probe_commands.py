@@ -7,8 +7,8 @@ import pytest
 from safetensors.torch import load_file
 
 from mimsuite import config
+from mimsuite.checkpoints import open_model
 from mimsuite.cli.main import main
-from mimsuite.export import open_model
 from mimsuite.train import checkpoint
 from mimsuite.train.estimate import estimate
 

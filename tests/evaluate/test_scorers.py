@@ -11,6 +11,7 @@ import torch
 
 from mimsuite import config, evaluate
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import open_model
 from mimsuite.config import Resolved
 from mimsuite.data import open_split
 from mimsuite.data.made.synth import synthesise
@@ -21,7 +22,6 @@ from mimsuite.evaluate.scoring.detection import BoxScorer, judge
 from mimsuite.evaluate.scoring.scorer import Figure, paired_figures, scorer_of
 from mimsuite.evaluate.scoring.super_resolution import FinerScorer, JudgedGrid, psnr
 from mimsuite.evaluate.scoring.voxels import VoxelScorer, label_figures
-from mimsuite.export import open_model
 from mimsuite.methods import build
 from mimsuite.train.estimate import estimate
 from mimsuite.train.run import train

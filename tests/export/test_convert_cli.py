@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mimsuite.checkpoints import open_model
 from mimsuite.cli.convert import FormatName
 from mimsuite.cli.main import main
-from mimsuite.export import FORMATS, open_model
+from mimsuite.export import FORMATS
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite import config
+from mimsuite.checkpoints import Opened, open_model
 from mimsuite.errors import UserError
-from mimsuite.export import FORMATS, Opened, export, open_model
+from mimsuite.export import FORMATS, export
 from mimsuite.export.formats import formats_of
 from mimsuite.methods.classify import Classifier
 from tests import needs

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import Hints, Opened, open_model
 from mimsuite.config import Resolved
 from mimsuite.errors import UserError
-from mimsuite.export import FORMATS, Hints, Opened, export, open_model
+from mimsuite.export import FORMATS, export
 from mimsuite.methods import Method
 from mimsuite.noise import FixedNoise
 from tests import needs

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import Opened, initialise
 from mimsuite.errors import UserError
-from mimsuite.export import Opened, export, initialise
+from mimsuite.export import export
 from mimsuite.methods import Method, build
 from mimsuite.tokens import resize_positions
 
@@ -190,8 +191,8 @@ def test_another_kind_of_encoder_is_refused(
 ) -> None:
     resolved, trained = mae()
     run = run_of(tmp_path / "run", resolved, trained)
+    from mimsuite.checkpoints import initialise as function
     from mimsuite.checkpoints import weights as module
-    from mimsuite.export import initialise as function
 
     read = module.read_weights
 

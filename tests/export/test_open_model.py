@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import Hints, open_model
 from mimsuite.checkpoints.shapes import mlp_ratio
 from mimsuite.errors import UserError
-from mimsuite.export import Hints, open_model
 from mimsuite.methods import Method
 from mimsuite.methods.classify import Classifier
 from mimsuite.methods.mae import MAE

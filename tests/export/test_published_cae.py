@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mimsuite import config
+from mimsuite.checkpoints import Hints, open_model
 from mimsuite.checkpoints.initialise import initialise
 from mimsuite.errors import UserError
-from mimsuite.export import Hints, open_model
 from mimsuite.methods import Method, build
 from mimsuite.methods.cae import from_published, to_published
 

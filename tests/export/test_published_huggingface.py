@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import Opened, open_model
 from mimsuite.cli.main import main
 from mimsuite.errors import UserError
-from mimsuite.export import Opened, export, open_model
+from mimsuite.export import export
 from mimsuite.weights.files import read_weights_file
 from tests import needs
 

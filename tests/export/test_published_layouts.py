@@ -11,8 +11,8 @@ from torch import Tensor
 
 import mimsuite
 from mimsuite import config
+from mimsuite.checkpoints import Hints, initialise, open_model
 from mimsuite.errors import UserError
-from mimsuite.export import Hints, initialise, open_model
 from mimsuite.methods import Method, build
 
 HEADS = Hints(heads=4, decoder_heads=2)

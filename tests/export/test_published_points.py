@@ -13,10 +13,10 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS)]
 from golden_cases import stored, tensors  # noqa: E402
 
+from mimsuite.checkpoints import open_model  # noqa: E402
 from mimsuite.checkpoints.initialise import initialise  # noqa: E402
 from mimsuite.checkpoints.shapes import Hints  # noqa: E402
 from mimsuite.errors import UserError  # noqa: E402
-from mimsuite.export import open_model  # noqa: E402
 from mimsuite.methods import build  # noqa: E402
 
 HEADS = Hints(heads=4, decoder_heads=4)

@@ -14,10 +14,10 @@ sys.path[:0] = [str(TESTS)]
 from golden_cases import tensors  # noqa: E402
 
 from mimsuite import config  # noqa: E402
+from mimsuite.checkpoints import open_model  # noqa: E402
 from mimsuite.checkpoints.initialise import initialise  # noqa: E402
 from mimsuite.checkpoints.shapes import Hints  # noqa: E402
 from mimsuite.errors import UserError  # noqa: E402
-from mimsuite.export import open_model  # noqa: E402
 from mimsuite.export.to_files import write_safetensors  # noqa: E402
 from mimsuite.methods import build  # noqa: E402
 from mimsuite.tokens import resize_clip_positions  # noqa: E402

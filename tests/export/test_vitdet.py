@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mimsuite import config
-from mimsuite.export import export, open_model
+from mimsuite.checkpoints import open_model
+from mimsuite.export import export
 from mimsuite.export.vitdet import refuse_vitdet
 from mimsuite.methods import build
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mimsuite import config
+from mimsuite.checkpoints import Hints, open_model
 from mimsuite.cli.main import main
 from mimsuite.errors import UserError
-from mimsuite.export import Hints, open_model
 from mimsuite.methods import build
 
 State = dict[str, Tensor]

@@ -11,9 +11,9 @@ import torch
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import open_model
 from mimsuite.config import Resolved
 from mimsuite.errors import UserError
-from mimsuite.export import open_model
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
 from mimsuite.report.training_pictures import draw_panels

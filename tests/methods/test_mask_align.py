@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import open_model
 from mimsuite.errors import UserError
-from mimsuite.export import open_model
 from mimsuite.methods import Method, build
 from mimsuite.models.alignment import Alignment
 from mimsuite.noise import Noise
@@ -150,7 +150,7 @@ def test_the_kind_of_head_is_told_from_a_checkpoint(tmp_path: Path, head: str) -
         {name: tensor.contiguous() for name, tensor in method.export_reference().items()},
         tmp_path / "maskalign.safetensors",
     )
-    from mimsuite.export import Hints
+    from mimsuite.checkpoints import Hints
 
     opened = open_model(tmp_path / "maskalign.safetensors", Hints(heads=4))
     assert opened.resolved.recipe.model.head == head
@@ -234,7 +234,7 @@ def test_a_published_checkpoint_is_read_without_its_teacher(tmp_path: Path) -> N
     }
     teacher = {"clip_model.vision_model.embeddings.patch_embedding.weight": torch.zeros(8, 3, 8, 8)}
     save_file(state | teacher, tmp_path / "maskalign.safetensors")
-    from mimsuite.export import Hints
+    from mimsuite.checkpoints import Hints
 
     opened = open_model(tmp_path / "maskalign.safetensors", Hints(heads=4))
     assert any("1 tensors clip_model.*, the frozen teacher" in note for note in opened.notes)

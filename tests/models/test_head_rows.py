@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from mimsuite import config
+from mimsuite.checkpoints import initialise
 from mimsuite.errors import UserError
-from mimsuite.export import initialise
 from mimsuite.methods import build
 from mimsuite.models import head_rows
 

@@ -95,9 +95,9 @@ def test_faults_are_one_line(checkpoint, photos, monkeypatch, capsys, options, m
 def test_an_encoder_alone_cannot_reconstruct(photos, tmp_path, capsys, monkeypatch, checkpoint):
     from dataclasses import replace
 
-    from mimsuite import export
+    from mimsuite.checkpoints import open_model
 
-    opened = replace(export.open_model(checkpoint), has_decoder=False)
+    opened = replace(open_model(checkpoint), has_decoder=False)
     monkeypatch.setattr(export, "open_model", lambda path: opened)
     command = ["reconstruct", "encoder.pth", "--input", str(photos), "--out", str(tmp_path / "o")]
     assert main(command) == 2

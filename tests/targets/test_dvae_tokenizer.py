@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import open_model
 from mimsuite.cli.main import app
 from mimsuite.config.keys.tokenizers import DVAETokenizerSection
 from mimsuite.errors import UserError
-from mimsuite.export import open_model
 from mimsuite.targets import build_tokenizer
 from mimsuite.tokens import patchify, unpatchify
 from mimsuite.train.run import train

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from mimsuite import config
+from mimsuite.checkpoints import open_model
 from mimsuite.config import Resolved
-from mimsuite.export import open_model
 from mimsuite.train.run import train
 
 SMALL: dict[str, Any] = {

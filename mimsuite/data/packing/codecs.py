@@ -86,7 +86,7 @@ class ImageCodec:
 
 @dataclass(frozen=True)
 class IsolatedCodec:
-    """Samples whose module of :mod:`mimsuite.formats` runs in a child process."""
+    """Samples whose module of files runs in a child process."""
 
     modality: Modality
     seconds: float

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from mimsuite.checkpoints import initialise
 from mimsuite.console import say
 from mimsuite.data.dense import DenseSource, open_dense
 from mimsuite.data.sources.few import Subset
@@ -34,7 +35,6 @@ from mimsuite.evaluate.dense.scoring import (
 )
 from mimsuite.evaluate.dense.tasks import Depth, Segments, Task
 from mimsuite.evaluate.features import wanted_layers
-from mimsuite.export import initialise
 from mimsuite.methods import build
 from mimsuite.methods.dense import DenseReader
 from mimsuite.noise import key_of, keyed_rng

@@ -2,9 +2,9 @@
 
 What is tuned, a classifier or another, is a method like any other and is trained by
 :func:`mimsuite.train.run.train`; its :mod:`~mimsuite.evaluate.scoring.scorer` makes the figures.
-What belongs to the run (the encoder's sizes, channels, normalisation) is taken from it; everything else
-is the recipe's. There is nothing to choose afterwards, so no validation part is needed: the test
-split is scored once, by the weights of the last step.
+What belongs to the run (the encoder's sizes, channels, normalisation) is taken from it; everything
+else is the recipe's. There is nothing to choose afterwards, so no validation part is needed: the
+test split is scored once, by the weights of the last step.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def train_and_score(
     options: dict[str, Any],
 ) -> Tuned:
     """Train in the folder ``out``, from ``weights`` or fresh, and judge each sample of ``test``."""
-    from mimsuite.export import initialise
+    from mimsuite.checkpoints import initialise
     from mimsuite.train.run import train
 
     start: Callable[[Method], list[str]] | None = None

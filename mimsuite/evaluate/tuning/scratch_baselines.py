@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mimsuite import config
+from mimsuite.checkpoints import open_model
 from mimsuite.data import open_training_set
 from mimsuite.errors import UserError
-from mimsuite.export import open_model
 from mimsuite.train.estimate import estimate
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.teachers.base import Backbone, TeacherFeatures, Wanted
 from mimsuite.models.teachers.files import require
+from mimsuite.models.trained import open_trained
 from mimsuite.models.vit import ViT
 
 _WHERE = "a run directory, checkpoint or export of mimsuite, or published weights that it reads"
@@ -71,10 +72,7 @@ def load(
     if not weights:
         return EncoderTeacher(ViT(_fresh(section, grid)), section.layer)
     path = require(section.weights, key, _WHERE)
-    # Here and not above: opening a model knows methods, which use teachers.
-    from mimsuite.checkpoints.opened import open_model
-
-    opened = open_model(path)
+    opened = open_trained(path)
     encoder: Any = opened.method.encoder
     for name in ("patch_size", "width", "depth", "heads"):
         own, said = getattr(encoder.section, name, None), getattr(section, name)
