@@ -27,7 +27,8 @@ class Modality:
         stored: extensions that a sample in a shard may have, the preferred first.
         packable: extensions that ``data pack`` turns into those.
         formats: the module with ``facts``, ``store`` and ``picture``, see
-            :mod:`mimsuite.data.packing`, which run in a child process; None: images, which :class:`Decoder` decodes in this one.
+            :mod:`mimsuite.data.packing`, which run in a child process; None: images, which
+            :class:`Decoder` decodes in this one.
         decoder: ``module:class`` of what makes a stored sample a tensor for training, made with
             the keys ``channels`` and ``max_pixels``; None: there is no training on it yet.
         views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: likewise.

@@ -95,14 +95,15 @@ def test_faults_are_one_line(checkpoint, photos, monkeypatch, capsys, options, m
 def test_an_encoder_alone_cannot_reconstruct(photos, tmp_path, capsys, monkeypatch, checkpoint):
     from dataclasses import replace
 
-    from mimsuite.checkpoints import open_model
+    from mimsuite import checkpoints
+    from mimsuite.methods import Method
 
-    opened = replace(open_model(checkpoint), has_decoder=False)
-    monkeypatch.setattr(export, "open_model", lambda path: opened)
+    opened = replace(checkpoints.open_model(checkpoint), has_decoder=False)
+    monkeypatch.setattr(checkpoints, "open_model", lambda path: opened)
     command = ["reconstruct", "encoder.pth", "--input", str(photos), "--out", str(tmp_path / "o")]
     assert main(command) == 2
     assert "holds an encoder only, its decoder is missing" in capsys.readouterr().err
-    monkeypatch.setattr(type(opened.method), "panels", export.opened.Method.panels)
+    monkeypatch.setattr(type(opened.method), "panels", Method.panels)
     assert main(command) == 2
     assert "method 'mae' rebuilds nothing" in capsys.readouterr().err
 
