@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from mimsuite.config.suggest import did_you_mean
-from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.decoder import Channels, Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
 from mimsuite.data.video.containers import EXTENSIONS as VIDEO_EXTENSIONS
 from mimsuite.errors import UserError
@@ -28,7 +29,7 @@ class Modality:
         packable: extensions that ``data pack`` turns into those.
         formats: the module with ``facts``, ``store`` and ``picture``, see
             :mod:`mimsuite.data.packing`, which run in a child process; None: images, which
-            :class:`Decoder` decodes in this one.
+            :class:`~mimsuite.data.image.decode.ImageDecoder` decodes in this one.
         decoder: ``module:class`` of what makes a stored sample a tensor for training, made with
             the keys ``channels`` and ``max_pixels``; None: there is no training on it yet.
         views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: likewise.
@@ -114,7 +115,6 @@ class Undecoded(Decoder):
     """Stands for a decoder where samples are read as stored, and never made tensors."""
 
     def __init__(self, modality: Modality) -> None:
-        super().__init__("native")
         self.modality, self.in_place = modality, modality.in_place
         self.layouts = modality.layouts
 
@@ -146,10 +146,10 @@ IMAGE = register(
     Modality(
         "image",
         stored=IMAGE_EXTENSIONS + ARRAY_EXTENSIONS,
-        decoder="mimsuite.data.image.decode:Decoder",
+        decoder="mimsuite.data.image.decode:ImageDecoder",
         views="mimsuite.data.image.views:ImageViews",
         corruptions="mimsuite.data.image.corruptions",
-        layouts=Decoder.layouts,
+        layouts=ImageDecoder.layouts,
     )
 )
 VIDEO = register(

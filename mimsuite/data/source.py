@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.local_file import LocalFile
 from mimsuite.data.unused import Unused
 

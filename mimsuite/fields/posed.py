@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from mimsuite.data.array_files import npz_names, read_npz
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.unused import Unused
 from mimsuite.errors import CorruptSample, DataError
 from mimsuite.fields.cameras import Camera, read_cameras
@@ -129,7 +130,7 @@ def _shapes(count: int) -> tuple[tuple[int, ...], ...]:
 
 def _of_transforms(path: Path, background: float) -> Posed:
     cameras = read_cameras(path)
-    decode, pictures = Decoder("rgba"), []
+    decode, pictures = ImageDecoder("rgba"), []
     for camera in cameras:
         if camera.image is None:
             raise DataError(f"{path}: a frame has no file_path")

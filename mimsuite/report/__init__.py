@@ -3,7 +3,8 @@
 Importing this does not import torch or matplotlib.
 """
 
-from mimsuite.console import banner, next_commands, say, warn
+from mimsuite.console import say, warn
+from mimsuite.report.announcements import banner, next_commands
 from mimsuite.report.commands import next_steps
 from mimsuite.report.curves import save_curves
 from mimsuite.report.page import write_page

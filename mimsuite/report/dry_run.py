@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mimsuite.console import batch_line, epochs_line, lr_line, rows, say, warn
+from mimsuite.console import rows, say, warn
+from mimsuite.report.announcements import batch_line, epochs_line, lr_line
 from mimsuite.text import count, duration, memory
 
 if TYPE_CHECKING:

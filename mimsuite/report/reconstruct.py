@@ -12,7 +12,7 @@ import numpy as np
 from mimsuite.config import Resolved, with_overrides
 from mimsuite.console import warn
 from mimsuite.data import eval_loader, open_source, source_splits, views_of
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.source import Source
 from mimsuite.data.sources.files import FileSource, Listing

@@ -29,9 +29,10 @@ from torchvision.transforms import functional
 from mimsuite.config.keys.section import height_width
 from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data.damage import CorruptSample
+from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.image import jpeg
 from mimsuite.data.image.augment import TrainTransform
-from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.encode import encode, extension_of
 from mimsuite.data.order.sample_order import BlockId, Plan
 from mimsuite.data.shards import TarSource
@@ -297,7 +298,7 @@ class _Views:
         self.contents, self.section = contents, section
         self.transform, self.size = TrainTransform(section, image_size), height_width(image_size)
         self.generator, self.mode = KeyedGenerator(), _PIL_MODES[channels]
-        self.default, self.fast = Decoder(channels, fast=False), Decoder(channels)
+        self.default, self.fast = ImageDecoder(channels, fast=False), ImageDecoder(channels)
         self.tensor = transforms.ToTensor()
         self.normalize = transforms.Normalize(section.mean, section.std)
 

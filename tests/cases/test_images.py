@@ -21,7 +21,7 @@ from mimsuite.cli.main import main
 from mimsuite.data import open_source
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image import kinds as image_kinds
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.encode import encode, extension_of, shrink
 from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
 from mimsuite.data.unused import noticing
@@ -94,12 +94,12 @@ def png16(pixels: np.ndarray) -> bytes:
 
 def native(data: bytes) -> np.ndarray:
     """(H, W, C)."""
-    return Decoder("native")(data).permute(1, 2, 0).numpy()
+    return ImageDecoder("native")(data).permute(1, 2, 0).numpy()
 
 
 def noticed(data: bytes, channels: Any) -> list[str]:
     with noticing() as found:
-        Decoder(channels)(data)
+        ImageDecoder(channels)(data)
     return found
 
 
@@ -136,11 +136,11 @@ def test_a_phones_folder_without_the_library(
     assert main([*words, *keys]) == 0
     assert f"{what} (4): IMG_0000.HEIC" in capsys.readouterr().err
     with pytest.raises(CorruptSample, match=r"a HEIC image, which `pip install 'mimsuite\[heif\]'"):
-        Decoder()((PHONE / "IMG_0000.HEIC").read_bytes())
+        ImageDecoder()((PHONE / "IMG_0000.HEIC").read_bytes())
     monkeypatch.setattr(image_kinds, "has_avif", lambda: False)
     assert len(open_source(str(PHONE))) == 4
     with pytest.raises(CorruptSample, match="an AVIF image"):
-        Decoder()((PHONE / "pic0.avif").read_bytes())
+        ImageDecoder()((PHONE / "pic0.avif").read_bytes())
 
 
 def test_shards_and_lists_hold_them_too(tmp_path: Path, photo: Image.Image) -> None:
@@ -169,14 +169,14 @@ def test_the_content_decides(photo: Image.Image) -> None:
         data = encoded(photo, form, **options)
         assert extension_of(data) == {"AVIF": "avif", "HEIF": "heic", "WEBP": "webp"}[form]
         for channels in CHANNELS:
-            assert Decoder(channels)(data).shape[1:] == (24, 32)
+            assert ImageDecoder(channels)(data).shape[1:] == (24, 32)
         far = np.abs(native(data).astype(int) - np.asarray(photo))
         assert far.mean() < 6
     for number, data in enumerate(
         (b"<html>", b"\0\0\0\x1cftypmp42" + bytes(60), b"8BPS" + bytes(60))
     ):
         with pytest.raises(CorruptSample, match="no image of JPEG"):
-            Decoder()(data)
+            ImageDecoder()(data)
         assert image_kinds.kind_of(data) is None, number
 
 
@@ -184,7 +184,7 @@ def test_the_content_decides(photo: Image.Image) -> None:
 def test_avif_stands_upright(orientation: int, photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = Decoder()(encoded(photo, "AVIF", exif=exif, quality=95)).permute(1, 2, 0).numpy()
+    upright = ImageDecoder()(encoded(photo, "AVIF", exif=exif, quality=95)).permute(1, 2, 0).numpy()
     turns = {1: 0, 3: 2, 6: -1, 8: 1}[orientation]
     expected = np.rot90(np.asarray(photo), turns).astype(int)
     assert upright.shape == expected.shape
@@ -218,7 +218,7 @@ def test_arrays_are_counted_where_they_are_not_read(tmp_path: Path, photo: Image
 
 def test_deep_tiff() -> None:
     data = (DEEP / "rgb16.tif").read_bytes()
-    image = Decoder("native")(data)
+    image = ImageDecoder("native")(data)
     assert (image.shape, image.dtype) == ((3, 32, 48), torch.float32)
     assert 0 <= image.min() < image.max() <= 1
     assert len(image.unique()) > 256
@@ -230,7 +230,7 @@ def test_deep_tiff() -> None:
     ]
     for channels in CHANNELS:
         with pytest.raises(CorruptSample, match=r"^int16 pixels; known are uint8, uint16, float32"):
-            Decoder(channels)((DEEP / "i16.tif").read_bytes())
+            ImageDecoder(channels)((DEEP / "i16.tif").read_bytes())
 
 
 DEEP_FILES = {
@@ -252,7 +252,7 @@ def test_all_levels_of_tiff(name: str) -> None:
     planar = options.get("planarconfig") == "separate"
     data = tif(np.moveaxis(pixels, -1, 0) if planar else pixels, **options)
     assert (native(data) == pixels.astype(np.float32) / np.float32(65535)).all()
-    assert Decoder()(data).shape == (3, 24, 20)
+    assert ImageDecoder()(data).shape == (3, 24, 20)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -260,7 +260,7 @@ def test_all_levels_of_png(count: int) -> None:
     data = png16(LEVELS[:, :, :count])
     assert (native(data) == LEVELS[:, :, :count].astype(np.float32) / np.float32(65535)).all()
     with pytest.raises(CorruptSample):
-        Decoder("native")(data[: len(data) // 2])
+        ImageDecoder("native")(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32", "float64"])
@@ -269,9 +269,9 @@ def test_other_types_are_named(dtype: str, count: int) -> None:
     pixels = (RNG.random((8, 9, count)) * 99).astype(dtype)
     for channels in CHANNELS:
         with pytest.raises(CorruptSample, match=dtype):
-            Decoder(channels)(tif(pixels if count == 3 else pixels[:, :, 0]))
+            ImageDecoder(channels)(tif(pixels if count == 3 else pixels[:, :, 0]))
     with pytest.raises(CorruptSample, match=rf"\.npy of {dtype} pixels; known are"):
-        Decoder("native")(npy(pixels))
+        ImageDecoder("native")(npy(pixels))
 
 
 def test_float_tiff_is_kept() -> None:
@@ -280,7 +280,7 @@ def test_float_tiff_is_kept() -> None:
     assert (native(tif(pixels[:, :, 0]))[:, :, 0] == pixels[:, :, 0]).all()
     for data in (tif(pixels, photometric="rgb"), tif(pixels[:, :, 0])):
         with pytest.raises(CorruptSample, match=r"float32.*, which data\.channels=native reads"):
-            Decoder("gray16")(data)
+            ImageDecoder("gray16")(data)
 
 
 def test_high_is_bright_where_white_is_zero() -> None:
@@ -290,7 +290,7 @@ def test_high_is_bright_where_white_is_zero() -> None:
         expected = (np.iinfo(dtype).max - dark)[:, :, None]
         factor = np.float32(1 if dtype == np.uint8 else 65535)
         assert (native(data) == expected.astype(np.float32) / factor).all()
-        gray = Decoder("gray")(data)[0].numpy()
+        gray = ImageDecoder("gray")(data)[0].numpy()
         assert np.abs(gray - expected[:, :, 0] / (1 if dtype == np.uint8 else 257)).max() <= 0.5
 
 
@@ -302,7 +302,7 @@ def test_five_bands() -> None:
         data = (FIVE / name).read_bytes()
         assert (native(data) == tifffile().imread(FIVE / name)).all()
         assert native(data).shape == (32, 32, 5)
-        assert Decoder("rgb")(data).shape == (3, 32, 32)
+        assert ImageDecoder("rgb")(data).shape == (3, 32, 32)
         assert noticed(data, "rgb") == ["further bands of a TIFF, which data.channels=native keeps"]
         assert noticed(data, "native") == []
 
@@ -334,19 +334,19 @@ def test_bands_without_colour_are_no_picture() -> None:
             with pytest.raises(
                 CorruptSample, match=r"13 bands of uint16, which data\.channels=nat"
             ):
-                Decoder(channels)(data)
+                ImageDecoder(channels)(data)
     with pytest.raises(CorruptSample, match="20 x 24 pixels are more than") as fault:
-        Decoder("native", max_pixels=479)(data)
+        ImageDecoder("native", max_pixels=479)(data)
     assert fault.value.kind == "too-large"
     with pytest.raises(CorruptSample, match="6240 values in all bands"):
-        Decoder("native", max_pixels=480)(data)
+        ImageDecoder("native", max_pixels=480)(data)
 
 
 def test_bands_of_infrared_are_no_alpha(photo: Image.Image) -> None:
     pixels = np.concatenate([np.asarray(photo), np.zeros((24, 32, 1), np.uint8)], -1)
     data = tif(pixels, photometric="rgb", extrasamples=["unspecified"])
     assert (native(data) == pixels).all()
-    assert (Decoder()(data).permute(1, 2, 0).numpy() == np.asarray(photo)).all()
+    assert (ImageDecoder()(data).permute(1, 2, 0).numpy() == np.asarray(photo)).all()
     assert noticed(data, "rgb") == ["further bands of a TIFF, which data.channels=native keeps"]
 
 
@@ -364,8 +364,8 @@ def test_bands_stand_upright(orientation: int, photo: Image.Image) -> None:
 def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(CorruptSample, match=r"pip install 'mimsuite\[geo\]'"):
-        Decoder("native")((FIVE / "s0.tif").read_bytes())
-    assert Decoder("rgb")((FIVE / "s0.tif").read_bytes()).shape == (3, 32, 32)
+        ImageDecoder("native")((FIVE / "s0.tif").read_bytes())
+    assert ImageDecoder("rgb")((FIVE / "s0.tif").read_bytes()).shape == (3, 32, 32)
 
 
 def test_damaged_bands_are_corrupt() -> None:
@@ -375,7 +375,9 @@ def test_damaged_bands_are_corrupt() -> None:
         damaged = bytearray(data)
         damaged[rng.integers(len(data))] = rng.integers(256)
         with suppress(CorruptSample):  # nothing else
-            Decoder("native", max_pixels=10**5)(bytes(damaged[: rng.integers(40, len(data) + 1)]))
+            ImageDecoder("native", max_pixels=10**5)(
+                bytes(damaged[: rng.integers(40, len(data) + 1)])
+            )
 
 
 # --- colour spaces ---
@@ -392,7 +394,7 @@ def test_colours_are_right_in_every_mode(mode: str, photo: Image.Image) -> None:
         stored = photo.convert(mode)
     data = encoded(stored, "TIFF")
     for channels in CHANNELS:
-        image = Decoder(channels)(data).float()
+        image = ImageDecoder(channels)(data).float()
         if channels == "gray16":
             image = image * 255
         expected = photo.convert({"native": "RGB", "rgb": "RGB", "rgba": "RGBA"}.get(channels, "L"))
@@ -493,7 +495,7 @@ def test_values_that_are_none_are_corrupt(value: float) -> None:
     files = npy(pixels), npy(pixels[:, :, 1]), tif(pixels[:, :, 1]), tif(pixels, photometric="rgb")
     for data in files:
         with pytest.raises(CorruptSample, match=r"1 of [0-9]+ values are NaN or infinite") as fault:
-            Decoder("native")(data)
+            ImageDecoder("native")(data)
         assert fault.value.kind == "not-finite"
 
 
@@ -513,7 +515,7 @@ def test_features_that_are_none_are_refused() -> None:
 def test_channels_first_arrays_are_refused() -> None:
     for shape in ((3, 32, 32), (1, 28, 28), (13, 64, 48)):
         with pytest.raises(CorruptSample, match=r"looks like \(C, H, W\).*np\.moveaxis"):
-            Decoder("native")(npy(np.zeros(shape, np.uint8)))
+            ImageDecoder("native")(npy(np.zeros(shape, np.uint8)))
     for shape in ((32, 32, 3), (9, 9, 200), (32, 32, 224), (4, 300, 3)):
         assert native(npy(np.zeros(shape, np.uint8))).shape == shape
 
@@ -526,18 +528,18 @@ def test_pixels_are_the_callers_own(photo: Image.Image) -> None:
     arrays = [np.asarray(photo), np.asarray(photo.convert("L"))]
     for channels in CHANNELS:
         for stored in [*files, *arrays]:
-            image = Decoder(channels)(stored)
+            image = ImageDecoder(channels)(stored)
             before = image.clone()
             image[0] += 1
             assert torch.equal(image[1:], before[1:])
-            assert torch.equal(Decoder(channels)(stored), before)
+            assert torch.equal(ImageDecoder(channels)(stored), before)
 
 
 def test_packing_keeps_values_beyond_one() -> None:
     image = torch.from_numpy(RNG.normal(300, 50, (2, 40, 30)).astype(np.float32))
     extension, data = encode(image, quality=None, jpeg=False)
     assert extension == "npy"
-    assert torch.equal(Decoder("native")(data), image)
+    assert torch.equal(ImageDecoder("native")(data), image)
     small = shrink(image, 15)
     assert image.min() <= small.min() < small.max() <= image.max()
     assert abs(float(small.mean() - image.mean())) < 10

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image import jpeg
-from mimsuite.data.image.decode import Decoder, _webp_size, extensions
+from mimsuite.data.image.decode import ImageDecoder, _webp_size, extensions
 from tests import needs
 
 FORMS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -45,7 +45,7 @@ def photo() -> Image.Image:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_format_gives_rgb_bytes(form: str, photo: Image.Image) -> None:
     data = encoded(photo, form)
-    image = Decoder()(data)
+    image = ImageDecoder()(data)
     assert (image.dtype, image.shape) == (torch.uint8, (3, 48, 64))
     reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(pixels(image) - reference).max() <= (2 if form == "JPEG" else 0)
@@ -55,7 +55,7 @@ def test_every_format_gives_rgb_bytes(form: str, photo: Image.Image) -> None:
 @pytest.mark.parametrize("channels", ["rgb", "gray", "rgba", "gray16"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_colour_and_gray_convert(form: str, channels: str, mode: str, photo: Image.Image) -> None:
-    image = Decoder(channels)(encoded(photo.convert(mode), form))
+    image = ImageDecoder(channels)(encoded(photo.convert(mode), form))
     assert image.shape == ({"rgb": 3, "rgba": 4}.get(channels, 1), 48, 64)
     assert image.dtype == (torch.float32 if channels == "gray16" else torch.uint8)
     gray = np.asarray(photo.convert("L")).astype(float)
@@ -70,24 +70,24 @@ def test_transparent_pixels_lie_on_white() -> None:
     rgba = np.zeros((2, 3, 4), np.uint8)
     rgba[0, 0] = (200, 0, 0, 255)
     rgba[0, 1] = (0, 0, 0, 128)
-    image = pixels(Decoder()(encoded(Image.fromarray(rgba))))
+    image = pixels(ImageDecoder()(encoded(Image.fromarray(rgba))))
     assert image[0].tolist() == [[200, 0, 0], [127, 127, 127], [255, 255, 255]]
-    gray = pixels(Decoder("gray")(encoded(Image.fromarray(rgba).convert("LA"))))
+    gray = pixels(ImageDecoder("gray")(encoded(Image.fromarray(rgba).convert("LA"))))
     assert gray[1].tolist() == [[255]] * 3
-    kept = pixels(Decoder("rgba")(encoded(Image.fromarray(rgba))))
+    kept = pixels(ImageDecoder("rgba")(encoded(Image.fromarray(rgba))))
     assert kept.tolist() == rgba.tolist()
 
 
 def test_palette_with_and_without_transparency(photo: Image.Image) -> None:
     palette = photo.quantize(8)
     expected = np.asarray(palette.convert("RGB"))
-    assert (pixels(Decoder()(encoded(palette))) == expected).all()
-    assert Decoder("native")(encoded(palette)).shape[0] == 3
+    assert (pixels(ImageDecoder()(encoded(palette))) == expected).all()
+    assert ImageDecoder("native")(encoded(palette)).shape[0] == 3
     palette.info["transparency"] = 0
     data = encoded(palette, transparency=0)
-    assert Decoder("native")(data).shape[0] == 4
+    assert ImageDecoder("native")(data).shape[0] == 4
     hidden = np.asarray(palette) == 0
-    assert (pixels(Decoder()(data))[hidden] == 255).all()
+    assert (pixels(ImageDecoder()(data))[hidden] == 255).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -97,7 +97,7 @@ def test_images_stand_upright(orientation: int, form: str, photo: Image.Image) -
     exif[0x0112] = orientation
     data = encoded(photo, form, exif=exif)
     reference = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
-    image = pixels(Decoder()(data)).astype(int)
+    image = pixels(ImageDecoder()(data)).astype(int)
     assert image.shape == (*reference.size[::-1], 3)
     assert np.abs(image - np.asarray(reference)).mean() < 1.5
 
@@ -105,15 +105,15 @@ def test_images_stand_upright(orientation: int, form: str, photo: Image.Image) -
 def test_16_bits() -> None:
     values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     data = encoded(Image.fromarray(values))
-    deep = Decoder("gray16")(data)
+    deep = ImageDecoder("gray16")(data)
     assert torch.equal(deep[0], torch.from_numpy(values.astype(np.float32) / 65535))
-    assert torch.equal(Decoder("native")(data), deep)
-    flat = Decoder("rgb")(data)
+    assert torch.equal(ImageDecoder("native")(data), deep)
+    flat = ImageDecoder("rgb")(data)
     assert np.abs(flat.numpy() - values / 257).max() <= 0.5
     floats = encoded(Image.fromarray(values.astype(np.float32)), "TIFF")
     with pytest.raises(CorruptSample, match=r"float32 pixels, which data\.channels=native reads"):
-        Decoder("rgb")(floats)
-    assert (pixels(Decoder("native")(floats))[..., 0] == values).all()
+        ImageDecoder("rgb")(floats)
+    assert (pixels(ImageDecoder("native")(floats))[..., 0] == values).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", ">u2"])
@@ -122,11 +122,11 @@ def test_arrays(dtype: str, shape: tuple[int, ...]) -> None:
     stored = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
     stream = io.BytesIO()
     np.save(stream, stored)
-    image = Decoder("native")(stream.getvalue())
+    image = ImageDecoder("native")(stream.getvalue())
     expected = stored.astype(np.float32) / 65535 if stored.dtype.itemsize == 2 else stored
     assert (pixels(image) == expected.reshape(5, 6, -1)).all()
     with pytest.raises(CorruptSample, match=r"needs data\.channels=native"):
-        Decoder("rgb")(stream.getvalue())
+        ImageDecoder("rgb")(stream.getvalue())
     assert "npy" in extensions("native")
     assert "npy" not in extensions("rgb")
 
@@ -135,7 +135,7 @@ def test_arrays_in_memory_are_what_their_image_file_is() -> None:
     gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
     for stored in (gray, np.stack([gray, gray[::-1], gray + 9], axis=-1)):
         for channels in ("rgb", "gray", "rgba", "gray16", "native"):
-            decoder = Decoder(channels)
+            decoder = ImageDecoder(channels)
             image = decoder(stored)
             assert torch.equal(image, decoder(encoded(Image.fromarray(stored))))
             image[..., 0, 0] = 1  # it is the caller's own
@@ -177,7 +177,7 @@ def jpegs(photo: Image.Image) -> dict[str, bytes]:
 def test_the_faster_decoder_gives_the_same_pixels(channels: str, photo: Image.Image) -> None:
     assert jpeg.fast_decoder() is not None
     for name, data in jpegs(photo).items():
-        fast, usual = Decoder(channels)(data), Decoder(channels, fast=False)(data)
+        fast, usual = ImageDecoder(channels)(data), ImageDecoder(channels, fast=False)(data)
         assert torch.equal(fast, usual), name
 
 
@@ -195,10 +195,10 @@ def test_header_says_what_pil_says(photo: Image.Image) -> None:
 def test_pixels_of_a_jpeg_are_those_of_pil(photo: Image.Image) -> None:
     for name, data in jpegs(photo).items():
         image = Image.open(io.BytesIO(data))
-        colour = pixels(Decoder()(data)).astype(int) - np.asarray(image.convert("RGB"))
+        colour = pixels(ImageDecoder()(data)).astype(int) - np.asarray(image.convert("RGB"))
         assert np.abs(colour).mean() <= 0.05, name
         if not name.startswith(("4:", "rgb", "restarts", "own", "metadata")):  # noise is clipped
-            gray = pixels(Decoder("gray")(data))[..., 0].astype(int) - np.asarray(
+            gray = pixels(ImageDecoder("gray")(data))[..., 0].astype(int) - np.asarray(
                 image.convert("L")
             )
             assert np.abs(gray).mean() <= 0.05, name
@@ -207,7 +207,7 @@ def test_pixels_of_a_jpeg_are_those_of_pil(photo: Image.Image) -> None:
 def test_other_jpegs_go_to_pil(photo: Image.Image) -> None:
     cmyk = encoded(photo.convert("CMYK"), "JPEG")
     assert jpeg.read_header(cmyk) is None
-    assert Decoder()(cmyk).shape == (3, 48, 64)
+    assert ImageDecoder()(cmyk).shape == (3, 48, 64)
     data = encoded(photo, "JPEG")
     frame = data.index(b"\xff\xc0")
     twelve_bits = data[: frame + 4] + b"\x0c" + data[frame + 5 :]
@@ -216,7 +216,7 @@ def test_other_jpegs_go_to_pil(photo: Image.Image) -> None:
     for odd in (twelve_bits, no_lines, twice, data[:frame], b"\xff\xd8", b"\xff\xd8\xff"):
         assert jpeg.read_header(odd) is None
         with pytest.raises(CorruptSample):
-            Decoder()(odd)
+            ImageDecoder()(odd)
 
 
 def test_the_size_of_a_jpeg_is_limited_before_it_is_decoded(
@@ -227,7 +227,7 @@ def test_the_size_of_a_jpeg_is_limited_before_it_is_decoded(
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
     with pytest.raises(CorruptSample, match="65000 x 65000 pixels") as fault:
-        Decoder()(bytes(data))
+        ImageDecoder()(bytes(data))
     assert fault.value.kind == "too-large"
 
 
@@ -238,9 +238,9 @@ def test_what_the_faster_decoder_refuses_the_usual_one_decides(photo: Image.Imag
     simplejpeg = needs.module("simplejpeg")
     with pytest.raises(ValueError, match="extraneous"):
         simplejpeg.decode_jpeg(junk)
-    assert torch.equal(Decoder()(junk), Decoder(fast=False)(junk))
+    assert torch.equal(ImageDecoder()(junk), ImageDecoder(fast=False)(junk))
     with pytest.raises(CorruptSample):
-        Decoder()(data[: len(data) // 2])
+        ImageDecoder()(data[: len(data) // 2])
 
 
 def test_a_decoder_with_other_pixels_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ def test_object_arrays_are_refused() -> None:
     stream = io.BytesIO()
     np.save(stream, np.array([Trap()], dtype=object), allow_pickle=True)
     with pytest.raises(CorruptSample, match=r"\.npy of object"):
-        Decoder("native")(stream.getvalue())
+        ImageDecoder("native")(stream.getvalue())
 
 
 def test_lying_array_header_is_refused() -> None:
@@ -274,9 +274,9 @@ def test_lying_array_header_is_refused() -> None:
         stream, {"descr": "|u1", "fortran_order": False, "shape": (1000, 1000, 10**9)}
     )
     with pytest.raises(CorruptSample, match="header claims"):
-        Decoder("native")(stream.getvalue() + b"x" * 64)
+        ImageDecoder("native")(stream.getvalue() + b"x" * 64)
     with pytest.raises(CorruptSample, match=r"no \.npy array"):
-        Decoder("native")(stream.getvalue()[:9])
+        ImageDecoder("native")(stream.getvalue()[:9])
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -294,7 +294,7 @@ def png_claiming(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [8001, 30000, 2**31 - 1])
 def test_bombs_are_refused_before_decoding(side: int) -> None:
     with pytest.raises(CorruptSample, match=r"more than data\.max_pixels=64000000") as fault:
-        Decoder()(png_claiming(side, side))
+        ImageDecoder()(png_claiming(side, side))
     assert fault.value.kind == "too-large"
 
 
@@ -306,27 +306,27 @@ def test_the_size_of_a_webp_is_read_before_pil_takes_memory_for_it(
     photo.save(stream, "WEBP", **options)
     assert _webp_size(stream.getvalue()) == photo.size
     with pytest.raises(CorruptSample, match="64 x 48 pixels are more than"):
-        Decoder(max_pixels=100)(stream.getvalue())
+        ImageDecoder(max_pixels=100)(stream.getvalue())
 
 
 def test_larger_images_are_decoded_when_allowed(photo: Image.Image) -> None:
     with pytest.raises(CorruptSample, match="64 x 48 pixels"):
-        Decoder(max_pixels=48 * 64 - 1)(encoded(photo))
-    assert Decoder(max_pixels=48 * 64)(encoded(photo)).shape == (3, 48, 64)
+        ImageDecoder(max_pixels=48 * 64 - 1)(encoded(photo))
+    assert ImageDecoder(max_pixels=48 * 64)(encoded(photo)).shape == (3, 48, 64)
 
 
 def test_other_formats_are_not_opened(photo: Image.Image) -> None:
     for form in ("PPM", "ICO", "EPS", "TGA"):
         with pytest.raises(CorruptSample, match="no image of JPEG, PNG"):
-            Decoder()(encoded(photo, form))
+            ImageDecoder()(encoded(photo, form))
     with pytest.raises(CorruptSample):
-        Decoder()(b"")
+        ImageDecoder()(b"")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_damaged_bytes_raise_or_decode_but_never_crash(form: str, photo: Image.Image) -> None:
     data, rng = encoded(photo, form), random.Random(0)
-    decoder = Decoder(max_pixels=10**6)
+    decoder = ImageDecoder(max_pixels=10**6)
     for _ in range(60):
         damaged = bytearray(data)
         for _ in range(rng.choice((1, 1, 8))):
@@ -342,4 +342,4 @@ def test_truncated_images_are_corrupt(form: str, photo: Image.Image) -> None:
     data = encoded(photo, form)
     for size in (10, len(data) // 3, len(data) - 30):
         with pytest.raises(CorruptSample):
-            Decoder()(data[:size])
+            ImageDecoder()(data[:size])

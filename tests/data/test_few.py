@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.sources.arrays import ArraySource
 from mimsuite.data.sources.few import few_of_each_class
 from mimsuite.errors import DataError
@@ -23,7 +23,7 @@ def make_source(labels: list[int]) -> ArraySource:
         name="made",
         split="train",
         classes=["a", "b", "c"],
-        decoder=Decoder("gray", 1000),
+        decoder=ImageDecoder("gray", 1000),
     )
 
 

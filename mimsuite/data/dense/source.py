@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.dense.layouts import LAYOUTS
 from mimsuite.data.dense.listing import DenseListing
 from mimsuite.data.dense.truth import decode_depth, decode_mask
 from mimsuite.data.dense.views import DenseSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.source import Sample
 from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import CorruptSample, UserError
@@ -118,7 +119,7 @@ def open_dense(recipe: Recipe, split: str) -> DenseSource:
                 f"target.{key}: data.layout={recipe.data.layout} has no such truth: "  # type: ignore[attr-defined]
                 f"set target.{key}=null"
             )
-    decoder = Decoder(recipe.data.channels, recipe.data.max_pixels)
+    decoder = ImageDecoder(recipe.data.channels, recipe.data.max_pixels)
     return DenseSource(listing, name=recipe.data.source, split=split, decoder=decoder)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mimsuite.data.array_files import NPY_MAGIC
 from mimsuite.data.damage import CorruptSample
+from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.image import jpeg, png16, tiff
 from mimsuite.data.image.kinds import (
     ARRAY_EXTENSIONS,
@@ -29,8 +29,6 @@ from mimsuite.data.image.kinds import (
 )
 from mimsuite.data.image.pixels import check_size, from_array, read_npy, reduced, turned
 from mimsuite.data.unused import listening, notice
-
-Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
 
 _COUNT: dict[str, int | None] = {"rgb": 3, "gray": 1, "rgba": 4, "gray16": 1, "native": None}
 _LOW_BITS = "low bits of images of 16 bits, which data.channels=native keeps"
@@ -44,7 +42,7 @@ def extensions(channels: Channels) -> tuple[str, ...]:
     return readable() + ARRAY_EXTENSIONS * (channels == "native")
 
 
-class Decoder:
+class ImageDecoder(Decoder):
     """Encoded file or array -> (C, H, W) tensor; upright by its EXIF orientation.
 
     Args:
@@ -58,25 +56,18 @@ class Decoder:
         fast: let simplejpeg decode JPEG, where it is installed and gives the same pixels.
     """
 
-    sequences = False  # whether a folder of images may be one sample, as the frames of a video
-    in_place = False  # whether a local file is read by seeking, and not loaded whole
-    # Modules that know further ways in which such samples lie on a disk; see `layouts`.
-    layouts: tuple[str, ...] = ("mimsuite.data.sources.tables", "mimsuite.data.sources.idx")
+    layouts = ("mimsuite.data.sources.tables", "mimsuite.data.sources.idx")
 
     def __init__(
         self, channels: Channels = "rgb", max_pixels: int = 64_000_000, *, fast: bool = True
     ) -> None:
         self.channels, self.max_pixels, self.fast = channels, max_pixels, fast
+        self.channel_count = _COUNT[channels]
 
     @property
     def extensions(self) -> tuple[str, ...]:
         """File name extensions, lower case, of what it decodes."""
         return extensions(self.channels)
-
-    @property
-    def channel_count(self) -> int | None:
-        """Channels of every image; None where images say it themselves."""
-        return _COUNT[self.channels]
 
     def __call__(self, payload: bytes | np.ndarray) -> Tensor:
         """Decode one image.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.source import Source
 from mimsuite.data.sources import embedded_sets
 from mimsuite.data.video import files as video
@@ -103,7 +103,7 @@ def _mosaic(split: str, rng: np.random.Generator) -> Image.Image:
 @cache
 def _drawings(split: str) -> np.ndarray:
     """(N, 64, 64, 3) uint8: every fourth of the embedded Open Clip Art set."""
-    source = embedded_sets.open_embedded("openclipart", split, Decoder("rgb"), "size")
+    source = embedded_sets.open_embedded("openclipart", split, ImageDecoder("rgb"), "size")
     images = [
         source.decode(source.read(*source.locate(position)))
         for position in range(0, len(source), 4)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Channels
+from mimsuite.data.decoder import Channels
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, Facts, codec
 from mimsuite.data.source import Source
 from mimsuite.data.sources.stored import modalities_in, open_stored, stored_splits

@@ -11,7 +11,8 @@ import numpy as np
 
 from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.decoder import Channels, Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.modalities import IMAGE, Undecoded
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, codec
 from mimsuite.data.parallel import advance, each
@@ -64,7 +65,7 @@ class _How:
 
     def decoder(self) -> Decoder:
         if self.modality == IMAGE.name:
-            return Decoder(self.channels)
+            return ImageDecoder(self.channels)
         return Undecoded(modalities.get(self.modality))
 
 

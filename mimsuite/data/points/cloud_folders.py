@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from mimsuite.data import splits
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.modalities import PAYLOAD_EXTENSIONS, POINTS
 from mimsuite.data.points.cloud_h5 import H5_EXTENSIONS, h5_files, h5_splits, open_h5
 from mimsuite.data.points.float_rows import are_float_rows

@@ -17,7 +17,7 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
 

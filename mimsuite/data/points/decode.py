@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.points.files import read_plain
 
 _ROW_BYTES = 7 * 8  # at most
@@ -19,14 +19,14 @@ class PointDecoder(Decoder):
     text, and rows of float32. Other formats are turned into such files by ``mimsuite data pack``.
 
     Args:
-        channels: not used.
+        channels: has no meaning for clouds.
         max_pixels: larger clouds are refused before they are read.
     """
 
     layouts = ("mimsuite.data.points.cloud_folders",)
 
     def __init__(self, channels: Channels = "native", max_pixels: int = 64_000_000) -> None:
-        super().__init__("native", max_pixels)
+        self.max_pixels = max_pixels
 
     @property
     def extensions(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.source import Sample
@@ -35,7 +35,7 @@ class TarFrames:
 
     def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
         """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.video.readers.read_video`."""
-        decoder = Decoder("rgb", self.max_pixels)
+        decoder = ImageDecoder("rgb", self.max_pixels)
         wanted = choose(len(self.members))
         return stacked(wanted, lambda frame: decoder(self.load(self.members[frame])))
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mimsuite.data import splits
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.shards import local_set, remote_set
 from mimsuite.data.shards.dotted_names import DottedTarSource, are_dotted, extension_counts
 from mimsuite.data.shards.frame_tars import FrameTarSource, are_frames

@@ -11,7 +11,7 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
 from mimsuite.data.shards.scan import LABEL_EXTENSIONS, PAYLOAD_EXTENSIONS, label_id, label_text
 from mimsuite.data.source import Source

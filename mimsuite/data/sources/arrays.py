@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.source import Source
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.data import splits
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.shards import open_shards
 from mimsuite.data.source import Source
 from mimsuite.data.sources.arrays import ArraySource

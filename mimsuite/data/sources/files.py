@@ -13,7 +13,7 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.image.kinds import kind_of, mend_of
 from mimsuite.data.local_file import LocalFile
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Payload, Source

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.source import Sample
 from mimsuite.data.sources.files import FileSource, Listing, folder_splits, walk
@@ -38,7 +39,7 @@ class FrameFolder:
 
     def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
         """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.video.readers.read_video`."""
-        decoder = Decoder("rgb", self.max_pixels)
+        decoder = ImageDecoder("rgb", self.max_pixels)
         wanted = choose(len(self.names))
         return stacked(wanted, lambda number: self._frame(self.names[number], decoder))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mimsuite.data import splits
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
 

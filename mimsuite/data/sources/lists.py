@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimsuite.data import splits
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.sources.files import FileSource, Listing, ending_of
 from mimsuite.data.sources.frame_folders import FrameSource
 from mimsuite.data.sources.label_texts import ClassIds, class_ids, is_label

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from mimsuite.data import splits
-from mimsuite.data.image.decode import Channels, Decoder, extensions
+from mimsuite.data.decoder import Channels, Decoder
+from mimsuite.data.image.decode import ImageDecoder, extensions
 from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.modalities import training_decoder
 from mimsuite.data.shards import Manifest, holds_shards, open_shards, shard_splits
@@ -105,8 +106,8 @@ def source_splits(
     path = _existing(spec)
     if path is None:
         found = shard_splits(spec)
-    elif layout := layout_of(path, decoder or Decoder(channels)):
-        found = set(layout.splits_in(path, decoder or Decoder(channels)) or ())
+    elif layout := layout_of(path, decoder or ImageDecoder(channels)):
+        found = set(layout.splits_in(path, decoder or ImageDecoder(channels)) or ())
     elif path.is_dir() and not holds_shards(path):
         known = decoder.extensions if decoder else extensions(channels)
         pictures = decoder is not None and decoder.sequences

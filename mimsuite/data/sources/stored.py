@@ -9,7 +9,7 @@ from pathlib import Path
 from mimsuite.data import modalities
 from mimsuite.data.array_files import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Channels
+from mimsuite.data.decoder import Channels
 from mimsuite.data.modalities import IMAGE, Modality, Undecoded
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import IndexHeader

@@ -16,7 +16,7 @@ import numpy as np
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.shards import holds_shards
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source

@@ -9,7 +9,7 @@ from typing import Any
 
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Decoder
 from mimsuite.data.source import MAX_SAMPLE_BYTES
 from mimsuite.data.sources.files import FileSource, Listing, class_listing, ending_of, is_litter
 from mimsuite.errors import DataError

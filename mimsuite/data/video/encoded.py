@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.local_file import Stored
 from mimsuite.data.modalities import get
 from mimsuite.data.source import Payload
@@ -46,18 +46,19 @@ class VideoDecoder(Decoder):
 
     sequences = True
     in_place = True
-    layouts = ()
+    channels: Channels = "rgb"
+    channel_count = 3
 
     def __init__(self, channels: str = "rgb", max_pixels: int = 64_000_000) -> None:
         if channels != "rgb":
             raise UserError(f"data.channels={channels}: video is read as rgb")
-        super().__init__("rgb", max_pixels)
+        self.max_pixels = max_pixels
 
     @property
     def extensions(self) -> tuple[str, ...]:
         return get("video").stored
 
-    def __call__(self, payload: Payload) -> EncodedVideo:  # type: ignore[override]
+    def __call__(self, payload: Payload) -> EncodedVideo:
         if isinstance(payload, np.ndarray):
             raise CorruptSample("decode", "an array is no video file")
         return EncodedVideo(payload, self.max_pixels)

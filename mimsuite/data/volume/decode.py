@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import Channels, Decoder
+from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.volume import files as grids
 
 
@@ -36,20 +36,18 @@ class GridDecoder(Decoder):
     """``.npz`` with ``rgbsigma`` -> :class:`RadianceGrid`.
 
     Args:
-        channels: not used.
+        channels: has no meaning for grids.
         max_pixels: grids of more voxels are refused.
     """
 
-    layouts = ()
-
     def __init__(self, channels: Channels = "native", max_pixels: int = 64_000_000) -> None:
-        super().__init__("native", max_pixels)
+        self.max_pixels = max_pixels
 
     @property
     def extensions(self) -> tuple[str, ...]:
         return ("npz",)
 
-    def __call__(self, payload: bytes | np.ndarray) -> RadianceGrid:  # type: ignore[override]
+    def __call__(self, payload: bytes | np.ndarray) -> RadianceGrid:
         """Decode one scene; raises ``CorruptSample``, kind ``too-large`` or ``decode``."""
         if isinstance(payload, np.ndarray):
             raise CorruptSample("decode", "an array is no .npz file")
