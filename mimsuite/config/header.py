@@ -29,10 +29,12 @@ class Header:
     Attributes:
         classes: the section and recipe classes that it defines, by name.
         recipes: those of them that are recipes.
+        modalities: names of the modalities that the file registers when it is imported.
     """
 
     classes: dict[str, type[Section]]
     recipes: list[type[Recipe]]
+    modalities: tuple[str, ...] = ()
 
 
 def read_header(path: Path) -> Header:
@@ -73,7 +75,18 @@ def _read(path: Path, _changed: int) -> Header:
     }
     for cls in classes.values():
         cls.__reduce__ = _reduce  # type: ignore[method-assign, assignment]
-    return Header(classes, [cls for cls in classes.values() if issubclass(cls, Recipe)])
+    recipes = [cls for cls in classes.values() if issubclass(cls, Recipe)]
+    return Header(classes, recipes, tuple(_modalities(tree)))
+
+
+def _modalities(tree: ast.Module) -> Iterator[str]:
+    """The names in ``Modality("signals", ...)``, read off the source."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+            continue
+        name = node.args[0]
+        if node.func.id == "Modality" and isinstance(name, ast.Constant):
+            yield str(name.value)
 
 
 def _light(tree: ast.Module, path: Path, namespace: dict[str, Any]) -> Iterator[ast.stmt]:

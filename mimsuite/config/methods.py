@@ -8,12 +8,16 @@ that those need. The rest is not executed.
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 from mimsuite.config.header import Header, read_header
 from mimsuite.config.keys.shared import Recipe
@@ -23,6 +27,7 @@ from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
+_MODALITIES = ("image", "video", "points", "grids")  # of `mimsuite.data.modalities`
 _NOT_METHODS = {"__init__", "base", "registry"}
 _GROUP = "mimsuite.methods"
 
@@ -45,6 +50,16 @@ class MethodFile:
     def header(self) -> Header:
         """Its torch-free part."""
         return read_header(self.path)
+
+    def load(self) -> ModuleType:
+        """The file as a module, with all that it needs.
+
+        Raises:
+            UserError: a plugin that cannot be imported.
+        """
+        if self.module is None:
+            return _import_file(self.path)
+        return importlib.import_module(self.module)
 
     def recipes(self) -> dict[str, type[Recipe]]:
         """Recipe classes by the method names that they accept."""
@@ -97,6 +112,18 @@ def method_list() -> list[str]:
     return sorted(name for file in _files() for name in file.recipes())
 
 
+def modality_names() -> list[str]:
+    """Names of all modalities that recipes can name now."""
+    return [*_MODALITIES, *(name for file in _added() for name in file.header.modalities)]
+
+
+def import_modalities() -> None:
+    """Import the plugins that register a modality; each is imported once."""
+    for file in _added():
+        if file.header.modalities:
+            file.load()
+
+
 def register_plugin(path: str | Path) -> list[str]:
     """Make a file's methods known for the rest of this process (``--plugin FILE``).
 
@@ -111,12 +138,15 @@ def register_plugin(path: str | Path) -> list[str]:
         raise UserError(f"--plugin {path}: expected a Python file that defines a method")
     if file in _plugins:
         return list(MethodFile(file, None).recipes())
+    header = MethodFile(file, None).header
     added = MethodFile(file, None).recipes()
-    if not added:
+    if not added and not header.modalities:
         raise UserError(
             f"--plugin {path}: no recipe class with a method name found: define a subclass of "
             f'Recipe whose method section has name: Literal["..."]'
         )
+    for taken in sorted(set(header.modalities) & set(modality_names())):
+        raise UserError(f"--plugin {path}: a modality called '{taken}' exists already")
     for taken in sorted(set(added) & set(method_list())):
         raise UserError(f"--plugin {path}: a method called '{taken}' exists already")
     _plugins.append(file)
@@ -127,9 +157,32 @@ def _files() -> Iterator[MethodFile]:
     for path in sorted(_BUILT_IN.glob("*.py")):
         if path.stem not in _NOT_METHODS:
             yield MethodFile(path, f"mimsuite.methods.{path.stem}")
+    yield from _added()
+
+
+def _added() -> Iterator[MethodFile]:
+    """Files of others: installed ones, and those of ``--plugin``."""
     yield from _installed()
     for path in _plugins:
         yield MethodFile(path, None)
+
+
+@lru_cache
+def _import_file(path: Path) -> ModuleType:
+    """A plugin file as a module; its name cannot meet that of an installed one."""
+    digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
+    name = f"mimsuite_plugin_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look it up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"--plugin {path}: cannot be imported: {error!r}") from error
+    return module
 
 
 @lru_cache(maxsize=1)

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from mimsuite.config.methods import import_modalities
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
 from mimsuite.data.video.containers import EXTENSIONS as VIDEO_EXTENSIONS
 from mimsuite.errors import UserError
+
+# A ``module:name``, imported when it is used, or what it would give.
+Target = Any
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,31 @@ class Modality:
         in_place: whether local files are read by seeking; else they are loaded whole.
         layouts: modules that know further ways in which its samples lie on a disk; see
             :mod:`mimsuite.data.sources.layouts`.
+        codec: ``module:class`` of its :class:`~mimsuite.data.packing.codecs.Codec`, which works in
+            this process on samples of its decoder; None: ``formats`` in a child process.
+        pack_options: those of ``data pack`` that its codec takes.
+        maker, parted_maker: ``module:NAME`` of what makes samples for ``data synth``, and such
+            whose parts are known; None: there is none.
+        canvas: ``module:function`` of what draws its tokens where they lie; None: it is not drawn.
+        bytes_per_number: that a loader hands over; 1 for bytes that become floats on the device.
     """
 
     name: str
     stored: tuple[str, ...]
     packable: tuple[str, ...] = ()
     formats: str | None = None
-    decoder: str | None = None
-    views: str | None = None
+    decoder: Target = None
+    views: Target = None
     tile: tuple[int, int] = (96, 96)
     corruptions: str | None = None
     in_place: bool = False
     layouts: tuple[str, ...] = ()
+    codec: Target = None
+    pack_options: tuple[str, ...] = ()
+    maker: Target = None
+    parted_maker: Target = None
+    canvas: Target = None
+    bytes_per_number: int = 4
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -69,8 +87,23 @@ def register(modality: Modality) -> Modality:
 
 
 def names() -> list[str]:
-    """All modalities, in the order of their registration."""
+    """All modalities, in the order of their registration; plugins register theirs now."""
+    import_modalities()
     return list(_known)
+
+
+def target(of: Target) -> Any:
+    """What a ``module:name`` gives; anything else is it already."""
+    if not isinstance(of, str):
+        return of
+    module, _, attribute = of.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def payload_extensions() -> tuple[str, ...]:
+    """All extensions of any modality, each once."""
+    every = (get(name).extensions for name in names())
+    return tuple(dict.fromkeys(extension for known in every for extension in known))
 
 
 def get(name: str) -> Modality:
@@ -79,7 +112,7 @@ def get(name: str) -> Modality:
     Raises:
         UserError: there is none.
     """
-    if name not in _known:
+    if name not in names():
         raise UserError(
             f"no modality '{name}'.{did_you_mean(name, names())} There are: {', '.join(names())}"
         )
@@ -108,7 +141,7 @@ def by_extensions(found: dict[str, int]) -> dict[str, int]:
 
 def _takers(extension: str) -> list[str]:
     last = extension.rpartition(".")[2]
-    return [modality.name for modality in _known.values() if last in modality.extensions]
+    return [name for name in names() if last in get(name).extensions]
 
 
 class Undecoded(Decoder):
@@ -135,10 +168,7 @@ def training_decoder(name: str, channels: Channels, max_pixels: int) -> Decoder:
     modality = get(name)
     if modality.decoder is None:
         raise UserError(f"{name} samples cannot be trained on in this version")
-    module, _, attribute = modality.decoder.partition(":")
-    decoder: Decoder = getattr(import_module(module), attribute)(
-        channels=channels, max_pixels=max_pixels
-    )
+    decoder: Decoder = target(modality.decoder)(channels=channels, max_pixels=max_pixels)
     return decoder
 
 
@@ -150,6 +180,11 @@ IMAGE = register(
         views="mimsuite.data.image.views:ImageViews",
         corruptions="mimsuite.data.image.corruptions",
         layouts=ImageDecoder.layouts,
+        codec="mimsuite.data.packing.codecs:ImageCodec",
+        pack_options=("resize", "quality"),
+        maker="mimsuite.data.made.drawings:MAKER",
+        canvas="mimsuite.report.canvases:pixel_canvas",
+        bytes_per_number=1,
     )
 )
 VIDEO = register(
@@ -162,6 +197,10 @@ VIDEO = register(
         tile=(256, 64),
         in_place=True,
         corruptions="mimsuite.data.video.corruptions",
+        pack_options=("resize", "gop"),
+        maker="mimsuite.data.made.clips:MAKER",
+        canvas="mimsuite.report.canvases:pixel_canvas",
+        bytes_per_number=1,
     )
 )
 POINTS = register(
@@ -178,6 +217,10 @@ POINTS = register(
         tile=(128, 128),
         corruptions="mimsuite.data.points.corruptions",
         layouts=("mimsuite.data.points.cloud_folders",),
+        pack_options=("points", "features", "seed"),
+        maker="mimsuite.data.made.shapes:MAKER",
+        parted_maker="mimsuite.data.made.parted:MAKER",
+        canvas="mimsuite.report.canvases:cloud_canvas",
     )
 )
 GRIDS = register(
@@ -188,8 +231,8 @@ GRIDS = register(
         decoder="mimsuite.data.volume.decode:GridDecoder",
         views="mimsuite.data.volume.views:GridViews",
         tile=(192, 96),
+        maker="mimsuite.data.made.scenes:MAKER",
+        parted_maker="mimsuite.data.made.furniture:MAKER",
+        canvas="mimsuite.report.canvases:volume_canvas",
     )
-)
-PAYLOAD_EXTENSIONS = tuple(
-    dict.fromkeys(extension for known in _known.values() for extension in known.extensions)
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.shared import Recipe
-from mimsuite.data.modalities import get
+from mimsuite.data.modalities import get, target
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 
@@ -79,8 +78,7 @@ def views_of(recipe: Recipe) -> Views:
     modality = get(recipe.recipe.modality)
     if modality.views is None:
         raise UserError(f"{modality.name} samples cannot be trained on in this version")
-    module, _, name = modality.views.partition(":")
-    views: Views = getattr(import_module(module), name)(recipe)
+    views: Views = target(modality.views)(recipe)
     return views
 
 

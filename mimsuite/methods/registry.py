@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import sys
-from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 
 from mimsuite.config.keys.shared import Recipe
@@ -25,9 +19,7 @@ def method_class(recipe: Recipe) -> type[Method]:
     """
     name = recipe.method.name
     file = find_method(name)
-    module = (
-        _import_file(file.path) if file.module is None else importlib.import_module(file.module)
-    )
+    module = file.load()
     for value in vars(module).values():
         if _is_method_of(module, value) and name in method_names(value.Recipe):
             return value
@@ -60,21 +52,3 @@ def _is_method_of(module: ModuleType, value: object) -> bool:
         and value.__module__ == module.__name__
         and hasattr(value, "Recipe")
     )
-
-
-@lru_cache
-def _import_file(path: Path) -> ModuleType:
-    """A plugin file as a module; its name cannot meet that of an installed one."""
-    digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
-    name = f"mimsuite_plugin_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pydantic look it up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"--plugin {path}: cannot be imported: {error!r}") from error
-    return module

@@ -5,7 +5,7 @@ Letters: B batch, N tokens, H x W pixels, T frames or slices, G groups, P points
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimsuite.batch import Batch
+from mimsuite.data import modalities
 from mimsuite.errors import UserError
 from mimsuite.methods import Method
 from mimsuite.models import Features
@@ -120,24 +121,34 @@ def canvas_of(method: Method, batch: Batch, features: Features) -> tuple[Canvas,
     Raises:
         UserError: an encoder whose tokens lie on no known grid.
     """
-    encoder: Any = method.encoder
-    augment: Any = method.recipe.augment
-    tokens = features.tokens.detach().float().cpu()
-    if "points" in batch.views:
-        canvas: Canvas = CloudCanvas(
-            batch.views["points"], encoder.group(batch.views["points"]).center
-        )
-    elif "grid" in batch.views:
-        fine = [pair for pair in features.maps if min(pair[1]) >= _FEWEST] or features.maps[:1]
-        tokens, grid = fine[-1]
-        tokens = tokens.detach().float().cpu()
-        canvas = VolumeCanvas(batch.views["grid"], grid)
-    else:
-        pixels = batch.views["clip" if "clip" in batch.views else "image"]
-        canvas = PixelCanvas(pixels, encoder.grid, augment.mean, augment.std)
+    modality = modalities.get(method.recipe.recipe.modality)
+    if modality.canvas is None:
+        raise UserError(f"features of {modality.name} samples cannot be drawn")
+    canvas, tokens = modalities.target(modality.canvas)(method, batch, features)
+    tokens = tokens.detach().float().cpu()
     if tokens.shape[1] != int(np.prod(canvas.grid)):
         raise UserError(
-            f"{type(encoder).__name__} has {tokens.shape[1]} tokens for {canvas.grid} places: its "
-            f"features cannot be drawn"
+            f"{type(method.encoder).__name__} has {tokens.shape[1]} tokens for {canvas.grid} "
+            f"places: its features cannot be drawn"
         )
     return canvas, tokens
+
+
+def pixel_canvas(method: Method, batch: Batch, features: Features) -> tuple[Canvas, Tensor]:
+    """Images, or clips."""
+    encoder, augment = cast(Any, method.encoder), cast(Any, method.recipe.augment)
+    pixels = batch.views["clip" if "clip" in batch.views else "image"]
+    return PixelCanvas(pixels, encoder.grid, augment.mean, augment.std), features.tokens
+
+
+def cloud_canvas(method: Method, batch: Batch, features: Features) -> tuple[Canvas, Tensor]:
+    """Clouds, whose tokens are groups of points."""
+    points = batch.views["points"]
+    return CloudCanvas(points, cast(Any, method.encoder).group(points).center), features.tokens
+
+
+def volume_canvas(method: Method, batch: Batch, features: Features) -> tuple[Canvas, Tensor]:
+    """Volumes, by the last stage that is fine enough to show something."""
+    fine = [pair for pair in features.maps if min(pair[1]) >= _FEWEST] or features.maps[:1]
+    tokens, grid = fine[-1]
+    return VolumeCanvas(batch.views["grid"], grid), tokens

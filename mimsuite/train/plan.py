@@ -10,6 +10,7 @@ import torch
 from mimsuite.cluster.host import usable_memory
 from mimsuite.config import Resolved
 from mimsuite.config.keys.shared import Recipe
+from mimsuite.data.modalities import get
 from mimsuite.data.order.sample_order import default_lanes
 from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device
@@ -179,8 +180,8 @@ def _steps(recipe: Recipe, samples: int) -> int:
 def _stored_bytes(recipe: Recipe) -> int:
     """Of one sample's views, a byte a number; more than 8 bits are handed over as floats."""
     numbers = sum(torch.Size(shape).numel() for shape in shapes_of(recipe).values())
-    eight_bits = recipe.recipe.modality in ("image", "video") and recipe.data.channels != "gray16"
-    return numbers * (1 if eight_bits else 4)
+    of_one = 4 if recipe.data.channels == "gray16" else get(recipe.recipe.modality).bytes_per_number
+    return numbers * of_one
 
 
 def _peak(devices: Devices, given: float | None) -> tuple[float | None, str]:

@@ -23,7 +23,7 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image import kinds as image_kinds
 from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.encode import encode, extension_of, shrink
-from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
+from mimsuite.data.modalities import payload_extensions
 from mimsuite.data.unused import noticing
 from mimsuite.errors import DataError
 from tests import needs
@@ -158,7 +158,7 @@ def test_shards_and_lists_hold_them_too(tmp_path: Path, photo: Image.Image) -> N
     (tmp_path / "all.txt").write_text(listed)
     assert len(open_source(str(tmp_path / "all.txt"))) == 13
     assert len(open_source(str(tmp_path / "a.tar"))) == 10
-    assert {"jfif", "jpe", "avif", "heic", "heif"} <= set(PAYLOAD_EXTENSIONS)
+    assert {"jfif", "jpe", "avif", "heic", "heif"} <= set(payload_extensions())
 
 
 def test_the_content_decides(photo: Image.Image) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.made.synth import MAKERS
+from mimsuite.data.made.synth import makers
 from mimsuite.data.packing.isolated import Isolated
 from mimsuite.data.points import files as points
 from mimsuite.data.points import meshes
@@ -99,7 +99,7 @@ def test_odd_and_huge_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_made_clips_differ_in_the_order_of_frames_alone() -> None:
     """The two clips of a pair, drawn alike, are each other's reverse."""
     av = needs.module("av")
-    maker = MAKERS["video"]
+    maker = makers()["video"]
 
     def frames(name: str) -> np.ndarray:
         data = maker.make(name, "train", 64, np.random.default_rng(3))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mimsuite.data import modalities, open_source, source_splits
-from mimsuite.data.made.synth import MAKERS, synthesise
+from mimsuite.data.made.synth import makers, synthesise
 from mimsuite.data.packing.inspection import contact_sheet, inspect
 from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.packing.verify import verify
@@ -154,7 +154,7 @@ def test_video_as_it_is_for_any_number_of_workers(clips: Path, tmp_path: Path) -
         kept = payloads(tmp_path / "one", "video", split)
         assert sorted(kept.values()) == sorted(payloads(clips, "video", split).values())
     assert open_stored(str(tmp_path / "one"), "test", "video").classes == sorted(
-        MAKERS["video"].classes
+        makers()["video"].classes
     )
     assert all(not report.problems for report in verify(str(tmp_path / "one")))
 

@@ -9,13 +9,13 @@ import pytest
 from mimsuite.cli.main import main
 from mimsuite.data.made import rendered_scenes, synth
 
-KINDS = [(kind, False) for kind in synth.MAKERS] + [(kind, True) for kind in synth.PARTED]
+KINDS = [(kind, parts) for parts in (False, True) for kind in synth.makers(parts=parts)]
 
 
 @pytest.fixture
 def empty_files(monkeypatch):
     """Makers that write nothing: what matters here is which samples there are."""
-    for table in (synth.MAKERS, synth.PARTED):
+    for table in (synth.makers(), synth.makers(parts=True)):
         for kind, maker in table.items():
             dull = dataclasses.replace(maker, make=lambda name, split, size, rng: b"")
             monkeypatch.setitem(table, kind, dull)
@@ -35,7 +35,7 @@ def test_every_count_gives_both_splits_of_every_class(empty_files, tmp_path, kin
         assert classes["train"] == classes["test"]
 
 
-@pytest.mark.parametrize("kind", [*synth.MAKERS, "scenes"])
+@pytest.mark.parametrize("kind", [*synth.makers(), "scenes"])
 def test_one_sample_is_refused_with_the_least_count(kind, tmp_path, capsys):
     assert main(["data", "synth", kind, str(tmp_path / "x"), "--count", "1"]) == 2
     assert "--count 1 is too few: 2 or more" in capsys.readouterr().err

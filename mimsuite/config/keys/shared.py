@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mimsuite.config.keys.section import Fraction, PathText, Positive, Range, Section, Size
+from mimsuite.config.suggest import did_you_mean
 
 
 class MethodCard(NamedTuple):
@@ -30,6 +31,19 @@ class MethodCard(NamedTuple):
     version: int = 1
 
 
+def _known_modality(name: str) -> str:
+    from mimsuite.config.methods import modality_names
+
+    known = modality_names()
+    if name not in known:
+        hint = did_you_mean(name, known) or f" There are: {', '.join(known)}."
+        raise ValueError(f"no modality '{name}'.{hint}")
+    return name
+
+
+ModalityName = Annotated[str, AfterValidator(_known_modality)]
+
+
 # --- what a recipe is ---------------------------------------------------------------------------
 
 
@@ -40,7 +54,7 @@ class About(Section):
     task: Literal["pretrain", "finetune", "linear-probe", "attentive-probe", "dense-probe"] = (
         "pretrain"
     )
-    modality: Literal["image", "video", "points", "grids"] = "image"
+    modality: ModalityName = "image"
     paper: str = ""
     published: str = ""  # the figure the paper or its code reports, with its conditions
     gpu_hours: str = ""

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mimsuite.data.image.decode import ImageDecoder
+from mimsuite.data.made.maker import Maker
 from mimsuite.data.source import Source
 from mimsuite.data.sources import embedded_sets
 from mimsuite.data.video import files as video
@@ -109,3 +110,6 @@ def _drawings(split: str) -> np.ndarray:
         for position in range(0, len(source), 4)
     ]
     return np.stack([image.permute(1, 2, 0).numpy() for image in images])
+
+
+MAKER = Maker(CLASSES, "mp4", 64, 16, make)

@@ -11,6 +11,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mimsuite.data.made.maker import Maker
+
 CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
 _OVERSAMPLE = 4  # drawn larger, then shrunk: smooth edges
 
@@ -59,3 +61,6 @@ def _corners(
         (x + radius * d * math.cos(angle + i * turn), y + radius * d * math.sin(angle + i * turn))
         for i, d in enumerate(distances)
     ]
+
+
+MAKER = Maker(CLASSES, "png", 64, 8, make)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mimsuite.data.made.maker import Maker
+
 _DENSE = 300.0  # per unit of length, inside of things
 _EMPTY = 1e-2
 _STEP = 0.01  # length that the alpha rule absorbs light along
@@ -124,3 +126,6 @@ def _place(
     shade = 0.75 + 0.5 * local[inside][:, 2:]  # lighter towards the top
     colour[inside] = rng.uniform(0.1, 0.9, 3) * shade
     labels[inside] = LABELS.index(kind)
+
+
+MAKER = Maker(CLASSES, "npz", 40, 16, make)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mimsuite.data.made.maker import Maker
+
 _NOISE = 0.01  # standard deviation, of a radius of 1
 Pieces = list[np.ndarray]  # of each part as many points as the whole object shall have
 PARTS = {"chair": 3, "mug": 2, "table": 2}  # how many each class has
@@ -77,3 +79,6 @@ _OBJECTS: dict[str, Callable[[int, np.random.Generator], Pieces]] = {
     "mug": _mug,
     "table": _table,
 }
+
+
+MAKER = Maker(CLASSES, "npy", 1024, 8, make)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mimsuite.data.made.maker import Maker
+
 _CAMERAS = 8
 _DENSE = 300.0  # per unit of length, inside a solid
 _EMPTY = 1e-2
@@ -108,3 +110,6 @@ _SOLIDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rings": lambda p: np.hypot(np.hypot(p[..., 0], p[..., 1]) - 0.9, p[..., 2] + 0.5) < 0.4,
 }
 CLASSES = tuple(_SOLIDS)
+
+
+MAKER = Maker(CLASSES, "npz", 40, 8, make)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mimsuite.data.made.maker import Maker
+
 _NOISE = 0.01  # standard deviation, of a radius of 1
 
 
@@ -101,3 +103,6 @@ _SURFACES: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "torus": _torus,
 }
 CLASSES = tuple(_SURFACES)
+
+
+MAKER = Maker(CLASSES, "npy", 1024, 8, make)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from mimsuite.data import open_source
-from mimsuite.data.made import clips, drawings, furniture, parted, scenes, shapes
+from mimsuite.data import modalities, open_source
+from mimsuite.data.made import clips
+from mimsuite.data.made.maker import Maker
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
@@ -19,36 +17,11 @@ LEAST = 2  # samples: one to train on, one to test
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Maker:
-    """Makes samples of one modality.
-
-    Attributes:
-        classes: their names; sample after sample takes the next.
-        extension: of the files.
-        size: the default size: pixels a side, points, or voxels along the longest side.
-        smallest: a size below makes no sense.
-        make: (class name, split, size, generator) -> the bytes of a file.
-    """
-
-    classes: tuple[str, ...]
-    extension: str
-    size: int
-    smallest: int
-    make: Callable[[str, str, int, np.random.Generator], bytes]
-
-
-MAKERS = {
-    "image": Maker(drawings.CLASSES, "png", 64, 8, drawings.make),
-    "video": Maker(clips.CLASSES, "mp4", 64, 16, clips.make),
-    "points": Maker(shapes.CLASSES, "npy", 1024, 8, shapes.make),
-    "grids": Maker(scenes.CLASSES, "npz", 40, 8, scenes.make),
-}
-# Of which each point or voxel says what it is part of.
-PARTED = {
-    "points": Maker(parted.CLASSES, "npy", 1024, 8, parted.make),
-    "grids": Maker(furniture.CLASSES, "npz", 40, 16, furniture.make),
-}
+def makers(*, parts: bool = False) -> dict[str, Maker]:
+    """The maker of each modality that has one; ``parts``: of samples whose parts are known."""
+    known = map(modalities.get, modalities.names())
+    targets = {one.name: one.parted_maker if parts else one.maker for one in known}
+    return {name: modalities.target(of) for name, of in targets.items() if of is not None}
 
 
 def synthesise(
@@ -65,7 +38,7 @@ def synthesise(
     """Write files to ``out/{train,test}/CLASS/``; the same arguments give the same bytes.
 
     Args:
-        modality: a key of :data:`MAKERS`, or ``scenes``: rendered rooms with the class and the
+        modality: one with a maker, or ``scenes``: rendered rooms with the class and the
             distance of every pixel; see :mod:`mimsuite.data.made.rendered_scenes`.
         count: samples; every fifth of a class is for testing. Few samples are of few classes, so
             that each class has some to train on and some to test.
@@ -90,12 +63,13 @@ def synthesise(
         from mimsuite.data.made.rendered_scenes import SIZE, render_scenes
 
         return render_scenes(out, count=count, size=size or SIZE, seed=seed, progress=progress)
-    if modality not in MAKERS:
-        known = ", ".join([*MAKERS, "scenes"])
+    if modality not in makers():
+        known = ", ".join([*makers(), "scenes"])
         raise UserError(f"no samples of '{modality}' can be made; there are: {known}")
-    if parts and modality not in PARTED:
-        raise UserError(f"--parts is for points and grids; this is {modality}")
-    maker = PARTED[modality] if parts else MAKERS[modality]
+    if parts and modality not in makers(parts=True):
+        fits = " and ".join(makers(parts=True))
+        raise UserError(f"--parts is for {fits}; this is {modality}")
+    maker = makers(parts=parts)[modality]
     size = maker.size if size is None else size
     if size < maker.smallest:
         raise UserError(f"--size {size} is too small for {modality}: {maker.smallest} or more")

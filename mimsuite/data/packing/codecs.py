@@ -1,7 +1,7 @@
 """One face for samples of every modality: their figures, what shards store, their pictures.
 
-Images are decoded in this process, by the decoder of their source. Everything else is decoded in a
-child, within limits of time and memory.
+Images, and modalities with a codec of their own, are decoded in this process by the decoder of
+their source; everything else in a child, within limits of time and memory.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ def codec(modality: str, seconds: float = SAMPLE_SECONDS) -> Codec:
     """The codec of a modality.
 
     Args:
-        seconds: of processor time for one sample; not for images, whose decoders have no loops
-            that a file could make endless.
+        seconds: of processor time for one sample that is decoded in a child process; decoders of
+            images have no loops that a file could make endless.
     """
-    if modality == IMAGE.name:
-        return ImageCodec()
-    return IsolatedCodec(modalities.get(modality), seconds)
+    known = modalities.get(modality)
+    if known.codec is None:
+        return IsolatedCodec(known, seconds)
+    own: Codec = modalities.target(known.codec)()
+    return own
 
 
 @dataclass(frozen=True)

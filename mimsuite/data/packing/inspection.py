@@ -115,7 +115,7 @@ def _of_modality(
 
 
 def _figures(source: Source, modality: str, look: int | None, progress: Progress) -> dict[str, Any]:
-    look = look or (256 if modality == modalities.IMAGE.name else 32)
+    look = look or (256 if modalities.get(modality).codec else 32)
     coder = codec(modality, SAMPLE_SECONDS)
     facts: list[Facts] = []
     corrupt = []

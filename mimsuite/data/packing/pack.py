@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample, Damage, DamageCount
-from mimsuite.data.modalities import GRIDS, IMAGE, POINTS, VIDEO
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, Codec, codec
 from mimsuite.data.packing.pack_progress import Finished, Workplace, plan_of
 from mimsuite.data.parallel import advance, each
@@ -26,14 +26,6 @@ from mimsuite.errors import DataError, UserError
 from mimsuite.noise import key_of, keyed_rng
 
 _LONGEST_KEY = 80  # bytes: a tar header has room for 100 with extension
-
-# Which options say something about which modality.
-_OPTIONS = {
-    IMAGE.name: ("resize", "quality"),
-    VIDEO.name: ("resize", "gop"),
-    POINTS.name: ("points", "features"),
-    GRIDS.name: (),
-}
 
 
 @dataclass(frozen=True)
@@ -72,20 +64,25 @@ class PackOptions:
 
     def of_sample(self, modality: str, split: str, key: str) -> dict[str, Any]:
         """What the codec of a modality is told about one sample."""
-        given = {name: getattr(self, name) for name in _OPTIONS[modality]}
+        given = {name: getattr(self, name) for name in modalities.get(modality).pack_options}
         if "resize" in given:
             given["short_side"] = given.pop("resize")
-        if modality == POINTS.name:
+        if "features" in given:
             given["features"] = self.features or "none"
-            given["seed"] = key_of(self.seed or 0, "points", split, key)
+        if "seed" in given:
+            given["seed"] = key_of(self.seed or 0, modality, split, key)
         return given
 
     def check(self, modality: str) -> None:
         """Raise a ``UserError`` for an option that says nothing about a modality."""
-        for name in sorted({name for names in _OPTIONS.values() for name in names}):
-            if getattr(self, name) is not None and name not in _OPTIONS[modality]:
-                fits = " and ".join(m for m, names in _OPTIONS.items() if name in names)
-                raise UserError(f"--{name} is for {fits}; this is {modality}")
+        takers: dict[str, list[str]] = {}
+        for known in modalities.names():
+            for name in modalities.get(known).pack_options:
+                takers.setdefault(name, []).append(known)
+        del takers["seed"]  # of the order, too
+        for name, fits in sorted(takers.items()):
+            if getattr(self, name) is not None and modality not in fits:
+                raise UserError(f"--{name} is for {' and '.join(fits)}; this is {modality}")
 
 
 @dataclass

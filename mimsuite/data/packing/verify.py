@@ -12,8 +12,6 @@ import numpy as np
 from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Channels, Decoder
-from mimsuite.data.image.decode import ImageDecoder
-from mimsuite.data.modalities import IMAGE, Undecoded
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, codec
 from mimsuite.data.parallel import advance, each
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
@@ -27,6 +25,7 @@ from mimsuite.data.sources.stored import (
     local_shards,
     modalities_in,
     open_stored,
+    stored_decoder,
     stored_splits,
 )
 from mimsuite.data.stores import LocalShard
@@ -64,9 +63,7 @@ class _How:
     seconds: float
 
     def decoder(self) -> Decoder:
-        if self.modality == IMAGE.name:
-            return ImageDecoder(self.channels)
-        return Undecoded(modalities.get(self.modality))
+        return stored_decoder(self.modality, self.channels)
 
 
 def verify(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mimsuite.data import splits
 from mimsuite.data.decoder import Decoder
-from mimsuite.data.modalities import PAYLOAD_EXTENSIONS, POINTS
+from mimsuite.data.modalities import POINTS, payload_extensions
 from mimsuite.data.points.cloud_h5 import H5_EXTENSIONS, h5_files, h5_splits, open_h5
 from mimsuite.data.points.float_rows import are_float_rows
 from mimsuite.data.points.text_clouds import is_cloud
@@ -104,7 +104,7 @@ def speaks_of(path: Path) -> bool:
         return True
     if not path.is_dir() or holds_shards(path):
         return False
-    if next(walk(path, PAYLOAD_EXTENSIONS), None) is not None:
+    if next(walk(path, payload_extensions()), None) is not None:
         return False
     if h5_files(path) or published_set(path) is not None:
         return True

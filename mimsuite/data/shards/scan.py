@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mimsuite.data import splits
-from mimsuite.data.modalities import PAYLOAD_EXTENSIONS
+from mimsuite.data.modalities import payload_extensions
 from mimsuite.data.source import MAX_SAMPLE_BYTES
 from mimsuite.data.sources.label_texts import is_label
 from mimsuite.data.stores import LocalShard, OpenShard, Shard
@@ -106,7 +106,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def is_payload(extension: str) -> bool:
     """Whether a member with this extension may be decoded: ``jpg``, and ``depth.png`` too."""
-    return extension.rpartition(".")[2] in PAYLOAD_EXTENSIONS
+    return extension.rpartition(".")[2] in payload_extensions()
 
 
 def label_text(data: bytes, extension: str = "cls") -> str:

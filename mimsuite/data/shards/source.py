@@ -12,8 +12,9 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Decoder
+from mimsuite.data.modalities import payload_extensions
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
-from mimsuite.data.shards.scan import LABEL_EXTENSIONS, PAYLOAD_EXTENSIONS, label_id, label_text
+from mimsuite.data.shards.scan import LABEL_EXTENSIONS, label_id, label_text
 from mimsuite.data.source import Source
 from mimsuite.data.sources.label_texts import class_ids, is_label
 from mimsuite.data.stores import OpenShard, Shard
@@ -198,5 +199,5 @@ def _rank(extension: str, decoded: tuple[str, ...]) -> int:
     if extension in LABEL_EXTENSIONS:
         return _NO_PAYLOAD
     detail, _, last = extension.rpartition(".")
-    known = decoded.index(last) if last in decoded else 2000 + PAYLOAD_EXTENSIONS.index(last)
+    known = decoded.index(last) if last in decoded else 2000 + payload_extensions().index(last)
     return known + (1000 if detail else 0)

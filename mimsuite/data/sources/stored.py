@@ -9,7 +9,7 @@ from pathlib import Path
 from mimsuite.data import modalities
 from mimsuite.data.array_files import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.decoder import Channels
+from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.modalities import IMAGE, Modality, Undecoded
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import IndexHeader
@@ -23,7 +23,6 @@ from mimsuite.data.splits import split_of
 from mimsuite.data.stores import Url
 from mimsuite.errors import DataError, UserError
 
-_EVERYTHING = Modality("any", stored=modalities.PAYLOAD_EXTENSIONS)
 _LOOKED_AT = 16  # samples that may be too damaged to tell what they are
 
 
@@ -36,16 +35,20 @@ def open_stored(spec: str, split: str, modality: str, *, channels: Channels = "n
     Raises:
         UserError, DataError: as :func:`open_source`.
     """
-    if modality == IMAGE.name:
-        return open_source(spec, split, channels=channels)
-    return open_source(spec, split, decoder=Undecoded(modalities.get(modality)))
+    return open_source(spec, split, decoder=stored_decoder(modality, channels))
 
 
 def stored_splits(spec: str, modality: str, *, channels: Channels = "native") -> list[str]:
     """The splits that a source has for a modality; see :func:`source_splits`."""
-    if modality == IMAGE.name:
-        return source_splits(spec, channels=channels)
-    return source_splits(spec, decoder=Undecoded(modalities.get(modality)))
+    return source_splits(spec, decoder=stored_decoder(modality, channels))
+
+
+def stored_decoder(modality: str, channels: Channels) -> Decoder:
+    """The modality's own decoder where its codec uses it, else one that only names files."""
+    known = modalities.get(modality)
+    if known.codec is not None:
+        return modalities.training_decoder(modality, channels, Decoder.max_pixels)
+    return Undecoded(known)
 
 
 def modalities_in(spec: str) -> dict[str, int]:
@@ -104,8 +107,12 @@ def local_shards(spec: str) -> list[Path]:
         return [folder]
     found = [place for place in expand(spec) if isinstance(place, Path) and place.is_file()]
     if not found:
-        source_splits(spec, decoder=Undecoded(_EVERYTHING))  # says what is wrong with it
+        source_splits(spec, decoder=_anything())  # says what is wrong with it
     return found
+
+
+def _anything() -> Undecoded:
+    return Undecoded(Modality("any", stored=modalities.payload_extensions()))
 
 
 def _meant(extension: str) -> list[str]:
@@ -114,7 +121,7 @@ def _meant(extension: str) -> list[str]:
 
 def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
     """Files by extension, and the modality that ``index.json`` declares."""
-    decoder = Undecoded(_EVERYTHING)
+    decoder = _anything()
     path = Path(spec)
     for name in modalities.names():
         if speaks_of(path, modalities.get(name).layouts):
@@ -137,7 +144,7 @@ def _count(paths: Iterable[str]) -> dict[str, int]:
     counted: dict[str, int] = {}
     for path in paths:
         extension = path.rpartition(".")[2].lower()
-        if extension in modalities.PAYLOAD_EXTENSIONS:
+        if extension in modalities.payload_extensions():
             counted[extension] = counted.get(extension, 0) + 1
     return counted
 
@@ -146,7 +153,7 @@ def _shard_extensions(spec: str) -> tuple[dict[str, int], str | None]:
     headers: list[IndexHeader] = []
     declared: str | None = None
     if is_remote(spec):
-        decoder = Undecoded(_EVERYTHING)
+        decoder = _anything()
         source = open_source(spec, source_splits(spec, decoder=decoder)[0], decoder=decoder)
         assert isinstance(source, TarSource)
         headers = source.headers
@@ -160,14 +167,14 @@ def _shard_extensions(spec: str) -> tuple[dict[str, int], str | None]:
     for header in headers:
         for extension in header.extensions:
             last = extension.rpartition(".")[2]
-            if last in modalities.PAYLOAD_EXTENSIONS:
+            if last in modalities.payload_extensions():
                 counted[last] = counted.get(last, 0) + header.samples
     return counted, declared
 
 
 def _first_kind(spec: str) -> str | None:
     """What the first sample is that can be told."""
-    decoder = Undecoded(_EVERYTHING)
+    decoder = _anything()
     try:
         source = open_source(spec, source_splits(spec, decoder=decoder)[0], decoder=decoder)
     except DataError:  # told by whoever reads it
