@@ -9,7 +9,7 @@ import pytest
 
 from mimsuite import config
 from mimsuite.config import catalog, summary
-from mimsuite.config.keys.shared import About
+from mimsuite.config.keys.shared import About, MethodCard
 from mimsuite.config.methods import method_list
 from mimsuite.errors import UserError
 
@@ -42,7 +42,7 @@ def test_methods_and_defaults_are_those_of_the_classes():
     assert sorted(summary._cards()) == method_list()
     for name, (paper, status, *proof) in summary._cards().items():
         card = config.recipe_class(name).card
-        assert (paper, status, tuple(*proof)) == card
+        assert MethodCard(paper, status, *proof) == card
     assert summary._defaults() == About().model_dump()
 
 

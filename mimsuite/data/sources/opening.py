@@ -80,7 +80,7 @@ def open_source(
     elif path.suffix == ".zip":
         source = open_zip(path, split, decoder, spec)
     elif path.is_file() and path.suffix != ".tar":
-        _refuse_unread(path, decoder.extensions)
+        _refuse_unread(spec, path, decoder.extensions)
         splits.choose(spec, split, ())
         source = open_file(path, decoder, spec)
     else:
@@ -117,7 +117,7 @@ def source_splits(
     elif path.suffix == ".zip":
         found = zip_splits(path, decoder.extensions if decoder else extensions(channels))
     elif path.is_file() and path.suffix != ".tar":
-        _refuse_unread(path, decoder.extensions if decoder else extensions(channels))
+        _refuse_unread(spec, path, decoder.extensions if decoder else extensions(channels))
         found = set()
     else:
         found = shard_splits(str(path))
@@ -160,11 +160,11 @@ def _existing(spec: str) -> Path | None:
     return path
 
 
-def _refuse_unread(path: Path, known: tuple[str, ...]) -> None:
+def _refuse_unread(spec: str, path: Path, known: tuple[str, ...]) -> None:
     """Raise a ``UserError`` for a single file that is no sample."""
     if ending_of(path.name) not in known:
         endings = ", ".join(f".{extension}" for extension in known)
         raise UserError(
-            f"{path}: a source is a folder, a list ({', '.join(LIST_EXTENSIONS)}), .tar shards, a "
+            f"{spec}: a source is a folder, a list ({', '.join(LIST_EXTENSIONS)}), .tar shards, a "
             f".zip or .parquet file, or one file of {endings}"
         )
