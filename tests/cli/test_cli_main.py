@@ -20,7 +20,7 @@ def command(monkeypatch):
 
     def run(function, *arguments):
         loaded = frame._click_command(function, "fake")
-        frame._accept_global_options(loaded)
+        frame._prepare(loaded)
         monkeypatch.setitem(COMMANDS, "fake", frame.Command("fake:fake", "A fake.", "Fakes"))
         monkeypatch.setattr(frame, "load_command", lambda name: loaded)
         return main([*arguments])
