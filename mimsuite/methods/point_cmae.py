@@ -27,6 +27,7 @@ from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.point_mae import cloud_panels
 from mimsuite.models import ClassToken, Features, PointDecoder, PointTransformer
 from mimsuite.models.names import Names
+from mimsuite.models.point_decoder import visible_first
 from mimsuite.noise import Noise
 from mimsuite.targets.chamfer import chamfer
 from mimsuite.targets.consistency import consistency
@@ -174,8 +175,7 @@ class PointCMAE(Method):
             decoded.append(
                 self.decoder[number](
                     latent.tokens,
-                    groups.center,
-                    mask,
+                    visible_first(groups.center, mask),
                     noise=noise.within("decoder"),
                     everywhere=everywhere,
                 )
