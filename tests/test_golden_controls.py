@@ -393,3 +393,12 @@ def test_a_head_that_is_trained_like_the_rest_fails(monkeypatch: Any, key: str) 
     monkeypatch.setattr(build, "resolve", without)
     report = run.check(stored("pcp_cls_a"))
     assert {finding.name for finding in report.findings if not finding.ok} == {"meta.param_groups"}
+
+
+def test_a_crate_that_pools_all_tokens_is_built_and_is_another(tmp_path: Path) -> None:
+    case = document("crate-a")
+    case["hparams"]["pool"] = "mean"
+    report = run.check(write(tmp_path, case, tensors("crate-a")))
+    assert report.verdict == "fail"
+    assert {"logits", "loss"} <= {finding.name for finding in report.findings if not finding.ok}
+    assert "debug.mssa0" not in {finding.name for finding in report.findings if not finding.ok}

@@ -45,14 +45,22 @@ class ClassifierSection(Section):
     """`model:` an encoder and a linear head."""
 
     encoder: EncoderSection = ViTSection()
-    # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm
-    pool: Literal["mean", "cls", "attentive"]
+    # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm;
+    # mean_all: of all tokens, then the encoder's last norm, an option of CRATE's classifiers
+    pool: Literal["mean", "mean_all", "cls", "attentive"]
     fc_norm: Literal["fresh", "encoder"] = "fresh"  # norm behind the mean: or the encoder's last
     # all, or true: only the head is trained, as in a linear probe; 3: keep the embeddings and the
     # first three blocks as they are
     freeze: Literal["all"] | bool | FirstBlocks = False
     head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
     head_init_std: Annotated[float, Field(gt=0.0)]
+
+    @model_validator(mode="after")
+    def _pools_as_published(self) -> ClassifierSection:
+        kind = self.encoder.kind
+        if self.pool == "mean_all" and kind != "crate":
+            raise ValueError(f"pool=mean_all is for encoders of kind crate, not {kind}: set mean")
+        return self
 
 
 class ClassTargetSection(Section):
@@ -117,6 +125,10 @@ class Classifier(Method):
         if self.pool == "mean":
             self.encoder.add_module("norm", nn.Identity())
             self.fc_norm = nn.LayerNorm(width, eps=eps)
+        if self.pool == "mean_all":
+            last = self.encoder.get_submodule("norm")
+            assert isinstance(last, nn.LayerNorm)
+            self.encoder.add_module("norm", PooledNorm(width, eps=last.eps))
         if self.pool == "attentive":
             self.pooler = AttentivePooler(width, _heads(model.encoder), eps)
         if self.frozen:
@@ -184,6 +196,10 @@ class Classifier(Method):
         if self.pool == "attentive":
             return self.pooler(features)
         pooled = features.pool(self.pool)
+        if self.pool == "mean_all":
+            norm = self.encoder.get_submodule("norm")
+            assert isinstance(norm, PooledNorm)
+            return norm.of_pooled(pooled)
         return self.fc_norm(pooled) if self.pool == "mean" else pooled
 
     def adopts(self) -> dict[str, str]:
@@ -223,6 +239,17 @@ class Classifier(Method):
         if batch.label is None:
             raise DataError("classification needs labels: data.source has none")
         return batch.label
+
+
+class PooledNorm(nn.LayerNorm):
+    """An encoder's last norm that is applied to what is pooled, not to the tokens before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def of_pooled(self, pooled: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        return super().forward(pooled)
 
 
 UNUSED = ("attentive_blocks.0.norm2_cross.",)  # tensors of published probes that nothing reads
