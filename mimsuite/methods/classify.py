@@ -16,7 +16,7 @@ Letters: B batch, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -27,10 +27,12 @@ from mimsuite.batch import Batch
 from mimsuite.config.encoders import EncoderSection, ViTSection
 from mimsuite.config.section import FirstBlocks, Fraction, Nothing, Positive, Section
 from mimsuite.config.sections import MethodCard, MethodSection, Recipe
+from mimsuite.config.teachers import LogitTeacherSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import AttentivePooler, Features, build_encoder, encoder_named
+from mimsuite.models.teachers.classifier import LogitTeacher
 from mimsuite.noise import Noise
 from mimsuite.targets import PairMix, soft_cross_entropy, soft_targets
 
@@ -72,6 +74,7 @@ class ClassTargetSection(Section):
     mixup: Annotated[float, Field(ge=0.0)] = 0.0  # parameter of its Beta distribution; 0: off
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # likewise
     mixup_switch: Fraction = 0.5  # probability of cutmix where both are on
+    teacher: LogitTeacherSection | None = None  # learn from a classifier's scores too, or alone
 
 
 class ClassifyRecipe(Recipe):
@@ -116,6 +119,7 @@ class Classifier(Method):
         self.pool, self.frozen = model.pool, model.freeze == "all" or model.freeze is True
         width, eps = model.encoder.width, model.encoder.norm_eps
         self.encoder = build_encoder(model.encoder)
+        self.teacher = self._teacher_of(recipe)
         linear = nn.Linear(width, self.classes)
         nn.init.trunc_normal_(linear.weight, std=model.head_init_std)
         nn.init.zeros_(linear.bias)
@@ -142,6 +146,9 @@ class Classifier(Method):
             self.encoder.eval()
         return self
 
+    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        return [] if self.teacher is None else self.teacher.open()
+
     def check(self, batch: Batch) -> None:
         """Raise a ``DataError`` for a sample without a label, or one beyond ``target.classes``."""
         label = self._labels(batch)
@@ -155,7 +162,7 @@ class Classifier(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """Soft targets, and while training the mixed images.
+        """Soft targets, and while training the mixed images and what a teacher says of them.
 
         A label that :meth:`check` would refuse makes the loss NaN.
 
@@ -167,6 +174,8 @@ class Classifier(Method):
         image, target = batch.views[self.view], soft_targets(label, self.classes, smoothing)
         if self.training and self.mix.active:
             image, target = self.mix(image, target, noise.rows("mixup", PairMix.NOISE))
+        if self.training and self.teacher is not None:
+            target = self.teacher.blend(image, target)
         return Context(noise, gather, {"image": image, "target": target})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
@@ -239,6 +248,21 @@ class Classifier(Method):
         if batch.label is None:
             raise DataError("classification needs labels: data.source has none")
         return batch.label
+
+    def _teacher_of(self, recipe: ClassifyRecipe) -> LogitTeacher | None:
+        section, augment = recipe.target.teacher, recipe.augment
+        if section is None:
+            return None
+
+        def fresh() -> Classifier:
+            encoder = recipe.model.encoder.model_copy(update=section.shape)
+            model = recipe.model.model_copy(update={"encoder": encoder})
+            target = recipe.target.model_copy(update={"teacher": None})
+            return type(self)(recipe.model_copy(update={"model": model, "target": target}))
+
+        _, sample = self.encoder.sample()
+        statistics = augment.mean, augment.std
+        return LogitTeacher(section, self.classes, sample, statistics, fresh)
 
 
 class PooledNorm(nn.LayerNorm):
