@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimsuite.methods import Method
+from mimsuite.methods import Method, pcp_mae
 from mimsuite.methods.cae import CAE
+from mimsuite.models import point_transformer
 from mimsuite.models.blocks import Attention
 from mimsuite.models.cae import RegressorBlock
 from mimsuite.models.crate import ISTA
 from mimsuite.targets import PixelTarget
+from mimsuite.tokens.positions import sincos_points
 from mimsuite.train import optim
 
 TESTS = Path(__file__).parent
@@ -128,9 +130,9 @@ def test_biased_variance_fails(monkeypatch: Any) -> None:
 def test_a_training_path_that_differs_from_reconstruction_fails(monkeypatch: Any) -> None:
     forward = Attention.forward
 
-    def worse(self: Attention, x: Tensor, queries: int | None = None) -> Tensor:
+    def worse(self: Attention, x: Tensor, queries: int | None = None, closed: int = 0) -> Tensor:
         scale = 1.001 if queries == 12 else 1.0  # the training path asks for 12 masked tokens
-        return forward(self, x, queries) * scale
+        return forward(self, x, queries, closed) * scale
 
     monkeypatch.setattr(Attention, "forward", worse)
     wrong = {finding.name for finding in run.check(stored("mae-a")).findings if not finding.ok}
@@ -285,3 +287,118 @@ def test_a_wrong_cae_fails(monkeypatch: Any, sabotage: Any, names: tuple[str, ..
     sabotage(monkeypatch)
     for name in names:
         assert run.check(stored(name)).verdict == "fail", name
+
+
+# --- likewise of PCP-MAE --------------------------------------------------------------------------
+
+
+def with_all_sines_first(patch: Any) -> None:
+    def code(points: Tensor, width: int) -> Tensor:
+        parts = sincos_points(points, width).unflatten(-1, (3, 2, -1))
+        return parts.transpose(-3, -2).flatten(-3)
+
+    patch.setattr(pcp_mae, "sincos_points", code)
+    patch.setattr(point_transformer, "sincos_points", code)
+
+
+def with_visible_tokens_that_see_masked_ones(patch: Any) -> None:
+    forward = Attention.forward
+    patch.setattr(
+        Attention, "forward", lambda self, x, queries=None, closed=0: forward(self, x, queries)
+    )
+
+
+def with_masked_tokens_that_see_visible_ones_only(patch: Any) -> None:
+    forward = Attention.forward
+
+    def wrong(self: Attention, x: Tensor, queries: int | None = None, closed: int = 0) -> Tensor:
+        out = forward(self, x, queries, closed)
+        if not closed:
+            return out
+        each = [
+            forward(self, torch.cat([x[:, :closed], x[:, at : at + 1]], 1))[:, -1:]
+            for at in range(closed, x.shape[1])
+        ]
+        return torch.cat([out[:, :closed], *each], dim=1)
+
+    patch.setattr(Attention, "forward", wrong)
+
+
+def with_the_target_through_the_mlp(patch: Any) -> None:
+    error, made = pcp_mae.code_error, []
+    build_it = pcp_mae.PCPMAE.__init__
+
+    def keep(self: Any, recipe: Any) -> None:
+        build_it(self, recipe)
+        made.append(self)
+
+    patch.setattr(pcp_mae.PCPMAE, "__init__", keep)
+    patch.setattr(
+        pcp_mae,
+        "code_error",
+        lambda found, codes, kind: error(found, made[-1].encoder.pos_embed(codes).detach(), kind),
+    )
+
+
+def without_stop_gradient(patch: Any) -> None:
+    init = pcp_mae.PCPMAE.__init__
+
+    def attached(self: Any, recipe: Any) -> None:
+        init(self, recipe)
+        self.detach = False
+
+    patch.setattr(pcp_mae.PCPMAE, "__init__", attached)
+
+
+def with_true_centres(patch: Any) -> None:
+    rebuild = pcp_mae.PCPMAE._rebuild
+
+    def told(self: Any, groups: Any, mask: Any, ctx: Any) -> Any:
+        true = sincos_points(mask.gather(groups.center, "masked"), self.encoder.width)
+        handle = self.centers.register_forward_hook(lambda module, args, output: true)
+        try:
+            return rebuild(self, groups, mask, ctx)
+        finally:
+            handle.remove()
+
+    patch.setattr(pcp_mae.PCPMAE, "_rebuild", told)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "name"),
+    [
+        (with_all_sines_first, "encoded_vis"),
+        (with_visible_tokens_that_see_masked_ones, "encoded_vis"),
+        (with_masked_tokens_that_see_visible_ones_only, "encoded_masked"),
+        (with_the_target_through_the_mlp, "loss_center"),
+        (without_stop_gradient, "grad_recon.pred_pos_proj.0.weight"),
+        (with_true_centres, "rebuilt"),
+    ],
+)
+def test_a_wrong_pcp_mae_fails(monkeypatch: Any, sabotage: Any, name: str) -> None:
+    sabotage(monkeypatch)
+    report = run.check(stored("pcp_a"))
+    assert report.verdict == "fail"
+    assert name in {finding.name for finding in report.findings if not finding.ok}
+
+
+@pytest.mark.parametrize("key", ["head_rate", "decay_head"])
+def test_a_head_that_is_trained_like_the_rest_fails(monkeypatch: Any, key: str) -> None:
+    resolve = build.resolve
+
+    def without(document: dict[str, Any]) -> Any:
+        document["method"].pop(key, None)
+        return resolve(document)
+
+    monkeypatch.setattr(build, "resolve", without)
+    report = run.check(stored("pcp_cls_a"))
+    assert {finding.name for finding in report.findings if not finding.ok} == {"meta.param_groups"}
+
+
+def test_a_crate_that_pools_all_tokens_is_built_and_is_another(tmp_path: Path) -> None:
+    case = document("crate-a")
+    case["hparams"]["pool"] = "mean"
+    report = run.check(write(tmp_path, case, tensors("crate-a")))
+    assert report.verdict == "fail"
+    assert {"logits", "loss"} <= {finding.name for finding in report.findings if not finding.ok}
+    assert "debug.mssa0" not in {finding.name for finding in report.findings if not finding.ok}

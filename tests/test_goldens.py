@@ -111,7 +111,7 @@ OPTIONAL = {
         ("lars-a", {"optimizer": "sgd"}),
         ("mae-ft-traj-a", {"drop_path": 0.2}),
         ("cae-a", {"teacher_momentum": 0.9}),
-        ("cae-a", {"fix_init_weight": True}),
+        ("caev2-a", {"fix_init_weight": True}),
         ("cae-attentive-a", {"bn_affine": True}),
         ("mae-traj-a", {"accum_iter": 3}),
     ],

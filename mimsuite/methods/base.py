@@ -207,6 +207,15 @@ class Method(nn.Module):
         """Parameters that do not decay although they have more than one axis."""
         return set()
 
+    def always_decayed(self) -> set[str]:
+        """Parameters that decay although they are biases or have one axis."""
+        return set()
+
+    def peak_scale(self, name: str) -> float:
+        """Peak rate of a parameter, relative to the recipe's; where a schedule begins or ends at a
+        rate of its own, that is the same for all."""
+        return 1.0
+
     def unused_parameters(self) -> set[str]:
         """Frozen parameters that published code trains in name only: it never reads them. They
         are kept for the export."""

@@ -33,6 +33,7 @@ from mimsuite.config.keys.tokenizers import check_codes
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import BEiT, Regressor, TokenDecoder
+from mimsuite.models.beit import init_beit
 from mimsuite.noise import Noise
 from mimsuite.targets import build_tokenizer
 from mimsuite.tokens import unpatchify
@@ -52,6 +53,9 @@ class CAEModelSection(Section):
     encoder: BEiTSection
     regressor: RegressorSection
     decoder: TokenDecoderSection
+    # First weights: xavier, as in every published run; or beit: normal ones, and smaller with depth
+    # at the end of each branch, which the published code calls fix_init_weight
+    init: Literal["xavier", "beit"] = "xavier"
 
 
 class CAERecipe(Recipe):
@@ -105,6 +109,8 @@ class CAE(Method):
         self.decoder = TokenDecoder(
             model.decoder, model.regressor, recipe.target.tokenizer.codes, section.norm_eps
         )
+        if model.init == "beit":
+            init_beit(self, (part.blocks for part in (self.encoder, self.regressor, self.decoder)))
         self.tokenizer = build_tokenizer(
             recipe.target.tokenizer,
             patch=section.patch_size,

@@ -16,7 +16,7 @@ Letters: B batch, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -27,10 +27,12 @@ from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import EncoderSection, ViTSection
 from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Positive, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
+from mimsuite.config.keys.teachers import LogitTeacherSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import AttentivePooler, Features, build_encoder, encoder_named
+from mimsuite.models.teachers.classifier import LogitTeacher
 from mimsuite.noise import Noise
 from mimsuite.targets import PairMix, soft_cross_entropy, soft_targets
 
@@ -45,14 +47,22 @@ class ClassifierSection(Section):
     """`model:` an encoder and a linear head."""
 
     encoder: EncoderSection = ViTSection()
-    # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm
-    pool: Literal["mean", "cls", "attentive"]
+    # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm;
+    # mean_all: of all tokens, then the encoder's last norm, an option of CRATE's classifiers
+    pool: Literal["mean", "mean_all", "cls", "attentive"]
     fc_norm: Literal["fresh", "encoder"] = "fresh"  # norm behind the mean: or the encoder's last
     # all, or true: only the head is trained, as in a linear probe; 3: keep the embeddings and the
     # first three blocks as they are
     freeze: Literal["all"] | bool | FirstBlocks = False
     head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
     head_init_std: Annotated[float, Field(gt=0.0)]
+
+    @model_validator(mode="after")
+    def _pools_as_published(self) -> ClassifierSection:
+        kind = self.encoder.kind
+        if self.pool == "mean_all" and kind != "crate":
+            raise ValueError(f"pool=mean_all is for encoders of kind crate, not {kind}: set mean")
+        return self
 
 
 class ClassTargetSection(Section):
@@ -64,6 +74,7 @@ class ClassTargetSection(Section):
     mixup: Annotated[float, Field(ge=0.0)] = 0.0  # parameter of its Beta distribution; 0: off
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # likewise
     mixup_switch: Fraction = 0.5  # probability of cutmix where both are on
+    teacher: LogitTeacherSection | None = None  # learn from a classifier's scores too, or alone
 
 
 class ClassifyRecipe(Recipe):
@@ -108,6 +119,7 @@ class Classifier(Method):
         self.pool, self.frozen = model.pool, model.freeze == "all" or model.freeze is True
         width, eps = model.encoder.width, model.encoder.norm_eps
         self.encoder = build_encoder(model.encoder)
+        self.teacher = self._teacher_of(recipe)
         linear = nn.Linear(width, self.classes)
         nn.init.trunc_normal_(linear.weight, std=model.head_init_std)
         nn.init.zeros_(linear.bias)
@@ -117,6 +129,10 @@ class Classifier(Method):
         if self.pool == "mean":
             self.encoder.add_module("norm", nn.Identity())
             self.fc_norm = nn.LayerNorm(width, eps=eps)
+        if self.pool == "mean_all":
+            last = self.encoder.get_submodule("norm")
+            assert isinstance(last, nn.LayerNorm)
+            self.encoder.add_module("norm", PooledNorm(width, eps=last.eps))
         if self.pool == "attentive":
             self.pooler = AttentivePooler(width, _heads(model.encoder), eps)
         if self.frozen:
@@ -129,6 +145,9 @@ class Classifier(Method):
         if self.frozen:
             self.encoder.eval()
         return self
+
+    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        return [] if self.teacher is None else self.teacher.open()
 
     def check(self, batch: Batch) -> None:
         """Raise a ``DataError`` for a sample without a label, or one beyond ``target.classes``."""
@@ -143,7 +162,7 @@ class Classifier(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """Soft targets, and while training the mixed images.
+        """Soft targets, and while training the mixed images and what a teacher says of them.
 
         A label that :meth:`check` would refuse makes the loss NaN.
 
@@ -155,6 +174,8 @@ class Classifier(Method):
         image, target = batch.views[self.view], soft_targets(label, self.classes, smoothing)
         if self.training and self.mix.active:
             image, target = self.mix(image, target, noise.rows("mixup", PairMix.NOISE))
+        if self.training and self.teacher is not None:
+            target = self.teacher.blend(image, target)
         return Context(noise, gather, {"image": image, "target": target})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
@@ -184,6 +205,10 @@ class Classifier(Method):
         if self.pool == "attentive":
             return self.pooler(features)
         pooled = features.pool(self.pool)
+        if self.pool == "mean_all":
+            norm = self.encoder.get_submodule("norm")
+            assert isinstance(norm, PooledNorm)
+            return norm.of_pooled(pooled)
         return self.fc_norm(pooled) if self.pool == "mean" else pooled
 
     def adopts(self) -> dict[str, str]:
@@ -223,6 +248,32 @@ class Classifier(Method):
         if batch.label is None:
             raise DataError("classification needs labels: data.source has none")
         return batch.label
+
+    def _teacher_of(self, recipe: ClassifyRecipe) -> LogitTeacher | None:
+        section, augment = recipe.target.teacher, recipe.augment
+        if section is None:
+            return None
+
+        def fresh() -> Classifier:
+            encoder = recipe.model.encoder.model_copy(update=section.shape)
+            model = recipe.model.model_copy(update={"encoder": encoder})
+            target = recipe.target.model_copy(update={"teacher": None})
+            return type(self)(recipe.model_copy(update={"model": model, "target": target}))
+
+        _, sample = self.encoder.sample()
+        statistics = augment.mean, augment.std
+        return LogitTeacher(section, self.classes, sample, statistics, fresh)
+
+
+class PooledNorm(nn.LayerNorm):
+    """An encoder's last norm that is applied to what is pooled, not to the tokens before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def of_pooled(self, pooled: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        return super().forward(pooled)
 
 
 UNUSED = ("attentive_blocks.0.norm2_cross.",)  # tensors of published probes that nothing reads

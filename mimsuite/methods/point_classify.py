@@ -10,10 +10,10 @@ Letters: B clouds, N points, D width, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
@@ -28,11 +28,15 @@ from mimsuite.noise import Noise
 from mimsuite.targets import soft_cross_entropy, soft_targets
 from mimsuite.weights.names import Names
 
+_READOUT = ("cls.", "head.")  # parameters that pretraining does not know
+
 
 class PointClassifySection(MethodSection):
-    """`method:` classification of clouds has no keys of its own."""
+    """`method:` how head, class token and its position are trained (PCP-MAE: 10, and decayed)."""
 
     name: Literal["point-classify"]
+    head_rate: Annotated[float, Field(gt=0.0)] = 1.0  # their peak rate / that of the rest
+    decay_head: bool = False  # all of them decay, biases, norms and the class token too
 
 
 class PointClassifierSection(Section):
@@ -173,6 +177,15 @@ class PointClassifier(Method):
 
     def no_weight_decay(self) -> set[str]:
         return {"cls.cls_token"}
+
+    def always_decayed(self) -> set[str]:
+        if not self.recipe.method.decay_head:  # type: ignore[attr-defined]
+            return set()
+        return {name for name, _ in self.named_parameters() if name.startswith(_READOUT)}
+
+    def peak_scale(self, name: str) -> float:
+        scale: float = self.recipe.method.head_rate  # type: ignore[attr-defined]
+        return scale if name.startswith(_READOUT) else 1.0
 
     # --- published checkpoints (PointTransformer of Point-MAE and Point-CMAE) ---
 

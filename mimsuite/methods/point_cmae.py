@@ -25,6 +25,7 @@ from mimsuite.masking import TokenMask, build_sampler, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.point_mae import cloud_panels
 from mimsuite.models import ClassToken, Features, PointDecoder, PointTransformer
+from mimsuite.models.point_decoder import visible_first
 from mimsuite.noise import Noise
 from mimsuite.pictures.clouds import draw_clouds
 from mimsuite.targets.chamfer import chamfer
@@ -174,8 +175,7 @@ class PointCMAE(Method):
             decoded.append(
                 self.decoder[number](
                     latent.tokens,
-                    groups.center,
-                    mask,
+                    visible_first(groups.center, mask),
                     noise=noise.within("decoder"),
                     everywhere=everywhere,
                 )

@@ -22,6 +22,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.models import PointDecoder, PointTransformer
+from mimsuite.models.point_decoder import visible_first
 from mimsuite.noise import Noise
 from mimsuite.pictures.clouds import draw_clouds
 from mimsuite.targets.chamfer import chamfer
@@ -115,7 +116,8 @@ class PointMAE(Method):
             visible = mask.gather(self.encoder.tokenizer(groups.points), "visible")  # (B, V, D)
         center = mask.gather(groups.center, "visible")
         latent = self.encoder(visible, center, noise=ctx.noise)
-        tokens = self.decoder(latent.tokens, groups.center, mask, noise=ctx.noise.within("decoder"))
+        places = visible_first(groups.center, mask)
+        tokens = self.decoder(latent.tokens, places, noise=ctx.noise.within("decoder"))
         return self.decoder.predict(tokens)
 
 

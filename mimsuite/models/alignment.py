@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mimsuite.models.blocks import init_linear
 
-_EPS = 1e-6  # of the norm within an mlp2 head, as of those within the student's blocks
+_EPS = 1e-6  # of the norms within heads, as of those within the student's blocks
 
 
 class Alignment(nn.Module):
@@ -25,8 +25,8 @@ class Alignment(nn.Module):
     Args:
         fusion: ``linear``: T x S weights that begin at the identity plus 0.01, for equal depths;
             ``sum``: that begin at 1 / S; ``none``: levels are paired with blocks from the last.
-        head: ``linear``, ``norm-linear``, ``mlp`` (linear, GELU, linear) or ``mlp2`` (linear, layer
-            norm, linear).
+        head: ``linear``, ``norm-linear`` (layer norm, linear), ``mlp`` (linear, GELU, linear) or
+            ``mlp2`` (linear, layer norm, linear).
         student, teacher: number of blocks or levels, and width.
         levels: numbers, from 1, of the levels that are used.
     """
@@ -79,6 +79,6 @@ def _head(kind: str, width: int, out: int) -> nn.Module:
     if kind == "linear":
         return nn.Linear(width, out)
     if kind == "norm-linear":
-        return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
+        return nn.Sequential(nn.LayerNorm(width, eps=_EPS), nn.Linear(width, out))
     between = nn.GELU() if kind == "mlp" else nn.LayerNorm(width, eps=_EPS)
     return nn.Sequential(nn.Linear(width, width), between, nn.Linear(width, out))

@@ -9,6 +9,8 @@ Letters: B batch, N tokens, h heads, d width of a head, D width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -139,6 +141,21 @@ def init_tokens(*tensors: Tensor) -> None:
     """CAE's start of tokens and patch embedding: normal, deviation 0.02, cut off there."""
     for tensor in tensors:
         nn.init.trunc_normal_(tensor, std=0.02, a=-0.02, b=0.02)
+
+
+@torch.no_grad()
+def init_beit(model: nn.Module, stacks: Iterable[nn.ModuleList]) -> None:
+    """BEiT's start (arXiv:2106.08254): linear maps as tokens, biases 0; in the i-th block of a
+    stack what ends a residual branch is divided by sqrt(2 i)."""
+    for part in model.modules():
+        if isinstance(part, nn.Linear):
+            init_tokens(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for stack in stacks:
+        for name, part in stack.named_modules():
+            if isinstance(part, nn.Linear) and name.endswith(("attn.proj", ".fc2")):
+                part.weight /= math.sqrt(2 * (int(name.split(".")[0]) + 1))
 
 
 def relative_index(grid: tuple[int, int]) -> Tensor:

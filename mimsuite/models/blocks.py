@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 
 class Attention(TimmAttention):
-    """Multi-head self-attention; with ``queries`` = q only the last q tokens ask."""
+    """Multi-head self-attention; with ``queries`` = q only the last q tokens ask.
+
+    With ``closed`` = c the first c tokens attend to one another only, the others to all tokens.
+    """
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, queries: int | None = None
+        self, x: Tensor, queries: int | None = None, closed: int = 0
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, q, D): keys and values always come from all tokens."""
+        """(B, N, D) -> (B, N, D), or (B, q, D): keys and values come from all tokens, but for the
+        closed ones."""
         batch, tokens, width = x.shape
         if queries is None:
             qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
@@ -35,7 +39,14 @@ class Attention(TimmAttention):
             q = q.reshape(batch, queries, self.num_heads, self.head_dim).transpose(1, 2)
             kv = kv.reshape(batch, tokens, 2, self.num_heads, self.head_dim)
             k, v = (part.transpose(1, 2) for part in kv.unbind(2))
-        out = F.scaled_dot_product_attention(q, k, v)
+        if closed and queries is None:
+            parts = [
+                F.scaled_dot_product_attention(*(x[:, :, :closed] for x in (q, k, v))),
+                F.scaled_dot_product_attention(q[:, :, closed:], k, v),
+            ]
+            out = torch.cat(parts, dim=2)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -52,7 +63,11 @@ class Block(nn.Module):
         self.mlp = Mlp(width, hidden_features=int(width * mlp_ratio), act_layer=nn.GELU)
 
     def forward(
-        self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None, queries: int | None = None
+        self,
+        x: Tensor,
+        keep: tuple[Tensor, Tensor] | None = None,
+        queries: int | None = None,
+        closed: int = 0,
     ) -> Tensor:
         """(B, N, D) -> (B, N, D).
 
@@ -60,8 +75,9 @@ class Block(nn.Module):
             keep: (B,) factors of the two residual branches (drop path); ``None`` = 1.
             queries: return only the last so many tokens, (B, queries, D); exact, and cheaper in
                 the last block of a decoder whose other outputs nobody reads.
+            closed: the first so many tokens attend to one another only. Not with ``queries``.
         """
-        attended = self.attn(self.norm1(x), queries)
+        attended = self.attn(self.norm1(x), queries, closed)
         if queries is not None:
             x = x[:, -queries:]
         x = x + (attended if keep is None else attended * keep[0].view(-1, 1, 1))

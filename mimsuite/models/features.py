@@ -30,13 +30,16 @@ class Features:
 
     def pool(self, kind: str) -> Tensor:
         """(B, D): ``cls`` (first class token), ``mean`` or ``max`` (over all tokens but class
-        tokens); (B, 2 D): ``cls_max`` and ``mean_max``, both side by side.
+        tokens), ``mean_all`` (over class tokens too); (B, 2 D): ``cls_max`` and ``mean_max``, both
+        side by side.
 
         Raises:
             ValueError: another kind, or no class token.
         """
         if kind == "mean":
             return self.tokens.mean(dim=1)
+        if kind == "mean_all":
+            return torch.cat([self.cls, self.tokens], dim=1).mean(dim=1)
         if kind == "max":
             return self.tokens.amax(dim=1)
         if kind == "mean_max":

@@ -17,14 +17,24 @@ from mimsuite.noise import Noise
 
 
 class PointDecoder(nn.Module):
-    """Visible latents, and a mask token for each other group -> points of the masked groups."""
+    """Visible latents, and a mask token for each other group -> points of the masked groups.
 
-    def __init__(self, section: PointDecoderSection, encoder: PointTransformerSection) -> None:
+    Args:
+        own_positions: it has an MLP from centres to positions; else it is given positions.
+    """
+
+    def __init__(
+        self,
+        section: PointDecoderSection,
+        encoder: PointTransformerSection,
+        *,
+        own_positions: bool = True,
+    ) -> None:
         super().__init__()
         self.section, self.group_size = section, encoder.group_size
         width, eps = encoder.width, encoder.norm_eps
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = position_mlp(width)
+        self.pos_embed = position_mlp(width) if own_positions else nn.Identity()
         self.blocks = point_blocks(width, section.depth, section.heads, section.mlp_ratio, eps)
         self.norm = nn.LayerNorm(width, eps=eps)
         self.pred = nn.Conv1d(width, 3 * encoder.group_size, 1)
@@ -34,8 +44,7 @@ class PointDecoder(nn.Module):
     def forward(
         self,
         latent: Tensor,
-        center: Tensor,
-        mask: TokenMask,
+        places: Tensor,
         *,
         noise: Noise | None = None,
         everywhere: bool = False,
@@ -44,20 +53,25 @@ class PointDecoder(nn.Module):
 
         Args:
             latent: (B, V, D) of the encoder, without class tokens.
-            center: (B, G, 3) of all groups.
+            places: (B, V + M, 3) centres of the groups, the visible ones first, as
+                :func:`visible_first` puts them; or (B, V + M, D) positions.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
             everywhere: of all groups, the visible ones first; else of the masked ones only.
 
         Returns:
             (B, M, D), or (B, V + M, D), each part in the order of the mask.
         """
-        masked = mask.masked.shape[1]
+        masked = places.shape[1] - latent.shape[1]
         x = torch.cat([latent, self.mask_token.to(latent.dtype).expand(len(latent), masked, -1)], 1)
-        order = torch.cat([mask.gather(center, "visible"), mask.gather(center, "masked")], dim=1)
         keep = drop_path(self, self.section.drop_path, self.section.depth, noise)
         wanted = None if everywhere else masked
-        return run_blocks(self.blocks, x, self.pos_embed(order), keep, queries=wanted)[0]
+        return run_blocks(self.blocks, x, self.pos_embed(places), keep, queries=wanted)[0]
 
     def predict(self, tokens: Tensor) -> Tensor:
         """(B, n, D) tokens of the last block -> (B, n, K, 3) points relative to their centres."""
         return linear(self.norm(tokens), self.pred).unflatten(-1, (self.group_size, 3))
+
+
+def visible_first(center: Tensor, mask: TokenMask) -> Tensor:
+    """(B, G, ...) -> the same of the visible groups, then of the masked ones."""
+    return torch.cat([mask.gather(center, "visible"), mask.gather(center, "masked")], dim=1)

@@ -1,8 +1,9 @@
 """The transformer of Point-BERT and Point-MAE over groups of points.
 
-Positions are an MLP of the group centres, and are added again before every block.
+Positions are an MLP of the group centres, or of their sin-cos code, and are added again before
+every block.
 
-Letters: B clouds, G groups, V visible groups, K points of a group, C class tokens, D width.
+Letters: B clouds, G groups, V visible, H hidden, K points of a group, C class tokens, D width.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mimsuite.models.features import Features
 from mimsuite.models.point_net import MiniPointNet
 from mimsuite.noise import Noise
 from mimsuite.tokens import Groups, group
+from mimsuite.tokens.positions import sincos_points
 
 POOLS = ("cls_max", "max", "mean")  # of tokens that were made by a maximum
 
@@ -47,7 +49,8 @@ class PointTransformer(Encoder):
         super().__init__(section)
         self.width, self.depth = section.width, section.depth
         self.tokenizer = MiniPointNet(section.width, section.tokenizer)
-        self.pos_embed = position_mlp(section.width)
+        coded = section.positions == "sincos"
+        self.pos_embed = code_mlp(section.width) if coded else position_mlp(section.width)
         self.blocks = point_blocks(
             section.width, section.depth, section.heads, section.mlp_ratio, section.norm_eps
         )
@@ -59,11 +62,19 @@ class PointTransformer(Encoder):
         section = self.section
         return group(points, section.groups, section.group_size, section.sampling)
 
+    def positions(self, center: Tensor) -> Tensor:
+        """(B, G, 3) centres -> (B, G, D)."""
+        if self.section.positions == "sincos":
+            center = sincos_points(center, self.width)
+        positions: Tensor = self.pos_embed(center)
+        return positions
+
     def forward(
         self,
         tokens: Tensor,
         center: Tensor,
         cls: ClassToken | None = None,
+        hidden: tuple[Tensor, Tensor] | None = None,
         *,
         noise: Noise | None = None,
         layers: Collection[int] = (),
@@ -74,16 +85,27 @@ class PointTransformer(Encoder):
             tokens: (B, V, D) of the tokenizer.
             center: (B, V, 3) centres of their groups.
             cls: put before them.
+            hidden: further tokens (B, H, D) and their positions (B, H, D), put behind them. They
+                attend to all tokens; class token and ``tokens`` do not attend to them, and come out
+                as they would without them.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
             layers: numbers, from 1, of the blocks whose output is wanted too.
+
+        Returns:
+            features whose tokens are (B, V + H, D).
         """
-        positions = self.pos_embed(center)
+        positions = self.positions(center)
         if cls is not None:
             batch = tokens.shape[0]
             tokens = torch.cat([cls.cls_token.expand(batch, -1, -1), tokens], dim=1)
             positions = torch.cat([cls.cls_pos.expand(batch, -1, -1), positions], dim=1)
+        closed = 0
+        if hidden is not None:
+            closed = tokens.shape[1]
+            tokens = torch.cat([tokens, hidden[0]], dim=1)
+            positions = torch.cat([positions, hidden[1]], dim=1)
         keep = drop_path(self, self.section.drop_path, self.depth, noise)
-        x, outputs = run_blocks(self.blocks, tokens, positions, keep, layers=layers)
+        x, outputs = run_blocks(self.blocks, tokens, positions, keep, layers=layers, closed=closed)
         x = self.norm(x)
         count = 0 if cls is None else 1
         pools = POOLS if count else POOLS[1:]
@@ -120,6 +142,11 @@ def position_mlp(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, width))
 
 
+def code_mlp(width: int) -> nn.Sequential:
+    """Sin-cos codes of centres -> positions."""
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+
 def point_blocks(width: int, depth: int, heads: int, mlp_ratio: float, eps: float) -> nn.ModuleList:
     """Pre-norm blocks without bias of queries, keys and values."""
     return nn.ModuleList(Block(width, heads, mlp_ratio, eps, qkv_bias=False) for _ in range(depth))
@@ -133,6 +160,7 @@ def run_blocks(
     *,
     layers: Collection[int] = (),
     queries: int | None = None,
+    closed: int = 0,
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """``x = block(x + positions)`` for every block, on (B, N, D).
 
@@ -140,13 +168,15 @@ def run_blocks(
         keep: of each block, its drop-path factors.
         layers: numbers, from 1, of the blocks whose output is wanted too.
         queries: of the last block only so many last tokens.
+        closed: the first so many tokens attend to one another only; not with ``queries``.
 
     Returns:
         the last block's output and those asked for.
     """
     outputs: dict[int, Tensor] = {}
     for number, block in enumerate(blocks, start=1):
-        x = block(x + positions, keep[number - 1], queries if number == len(blocks) else None)
+        wanted = queries if number == len(blocks) else None
+        x = block(x + positions, keep[number - 1], wanted, closed)
         if number in layers:
             outputs[number] = x
     return x, outputs

@@ -9,6 +9,7 @@ from mimsuite.text import number
 
 _UNITS = {
     "seconds_per_step": ("step", 1e3, "ms of the device or, over its threads, the CPU"),
+    "seconds_without_prepare": ("trained", 1e3, "ms of it without teachers and other preparation"),
     "wall_seconds_per_step": ("wall", 1e3, "ms a step"),
     "samples_per_second": ("speed", 1, "samples/s"),
     "gflop_per_sample": ("work", 1, "GFLOP a sample, forward and backward"),

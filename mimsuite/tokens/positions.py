@@ -1,4 +1,4 @@
-"""Fixed sin-cos positions, and resizing of position tables."""
+"""Fixed sin-cos positions of grids and of points, and resizing of position tables."""
 
 from __future__ import annotations
 
@@ -28,6 +28,28 @@ def sincos_2d(width: int, grid: tuple[int, int], row_first: bool = False) -> Ten
     column = axis(columns)[None].expand(rows, columns, -1)
     halves = [row, column] if row_first else [column, row]
     return torch.cat(halves, dim=-1).reshape(rows * columns, width).float()
+
+
+def sincos_points(points: Tensor, width: int) -> Tensor:
+    """(..., 3) coordinates -> (..., width) float32 sin-cos codes (PCP-MAE, arXiv:2408.08753).
+
+    Per axis x, y, z: ``omega_k = 10000 ** (-k / (width/6))`` and the entry is [sin(p w), cos(p w)].
+    """
+    if width % 6:
+        raise ValueError(f"sin-cos codes of points need a width that 6 divides, not {width}")
+    count = width // 6
+    omega = 10000.0 ** (-torch.arange(count, dtype=torch.float32, device=points.device) / count)
+    angle = points.float().unsqueeze(-1) * omega  # (..., 3, count)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def points_of_sincos(code: Tensor) -> Tensor:
+    """(..., width) codes, exact or predicted -> (..., 3) coordinates within half a turn of 0.
+
+    Reads the first frequency of each axis, which is 1.
+    """
+    axes = code.float().unflatten(-1, (3, 2, -1))[..., 0]  # (..., 3, [sin, cos])
+    return torch.atan2(axes[..., 0], axes[..., 1])
 
 
 def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.config import Resolved
 from mimsuite.errors import UserError
-from mimsuite.methods import build
+from mimsuite.methods import Context, Method, build
 from mimsuite.noise import Noise
 from mimsuite.report.environment import cpu_name
 from mimsuite.train.blocks import blocks_of, prepare_blocks
@@ -63,9 +63,11 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
     recipe = resolved.recipe
     device = choose_device(recipe.train.device)
     precision = Precision(recipe.train.precision, device).name
-    run, now = stepper(resolved, batch, device), timer(device)
+    now, prepared = timer(device), list[float]()
+    run = stepper(resolved, batch, device, watch=lambda method: _clock(method, now, prepared))
     for _ in range(_WARM_UP):
         run()
+    prepared.clear()
     seconds, walls, rates = [], [], []
     for _ in range(rounds):
         rates.append(matrix_rate(device, _DTYPES[precision]))
@@ -75,6 +77,7 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
         walls.append(time.perf_counter() - wall)
     rates.append(matrix_rate(device, _DTYPES[precision]))
     second = statistics.median(seconds)
+    rest = [whole - part for whole, part in zip(seconds, prepared, strict=True)]
     counted = estimate(recipe, precision)
     rate = counted.flops * batch / second / 1e9
     limit = statistics.median(rates) / 1e9
@@ -83,6 +86,7 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
         "batch": batch,
         "seconds_per_step": second,
         "seconds_min_max": [min(seconds), max(seconds)],
+        "seconds_without_prepare": statistics.median(rest),
         "wall_seconds_per_step": statistics.median(walls),
         "samples_per_second": batch / second,
         "gflop_per_sample": counted.flops / 1e9,
@@ -122,15 +126,24 @@ def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers
 
 
 def stepper(
-    resolved: Resolved, batch: int, device: torch.device, peers: Peers = ALONE
+    resolved: Resolved,
+    batch: int,
+    device: torch.device,
+    peers: Peers = ALONE,
+    watch: Callable[[Method], None] = lambda method: None,
 ) -> Callable[[], None]:
-    """A function that runs one whole optimizer step on the same random batch."""
+    """A function that runs one whole optimizer step on the same random batch.
+
+    Args:
+        watch: is shown the method before the first step.
+    """
     recipe = resolved.recipe
     method = build(recipe).train().to(device)
+    watch(method)
     prepare_blocks(method, recipe.train, device)
     replica = peers.replicate(method, blocks_of(method), recipe.train.parallel)
     optimizer = build_optimizer(method, recipe)
-    set_lr(optimizer, recipe.lr)
+    set_lr(optimizer, lambda scale: recipe.lr * scale)
     precision = Precision(recipe.train.precision, device)
     rows = random_batch(shapes_of(recipe), batch, device)
 
@@ -148,6 +161,20 @@ def stepper(
         )
 
     return run
+
+
+def _clock(method: Method, now: Callable[[], float], spent: list[float]) -> None:
+    """From here on, note the seconds of each ``prepare``: what a step does without gradient, as its
+    teacher."""
+    prepare = method.prepare
+
+    def timed(*args: Any, **keywords: Any) -> Context:
+        begun = now()
+        context = prepare(*args, **keywords)
+        spent.append(now() - begun)
+        return context
+
+    method.prepare = timed  # type: ignore[method-assign]
 
 
 def machine(device: torch.device, threads: int) -> Figures:

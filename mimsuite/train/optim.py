@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,17 +19,18 @@ Group = dict[str, Any]
 def param_groups(
     method: Method, weight_decay: float, layer_decay: float | None = None
 ) -> list[Group]:
-    """Trained parameters, one group per distinct (rate scale, weight decay).
+    """Trained parameters, one group per distinct (scales of the rate, weight decay).
 
-    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names.
-    With layer decay the rate of layer i of L is scaled by ``layer_decay ** (L - i)``
-    (BEiT, arXiv:2106.08254; layer ids by ``method.layer_id``).
+    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names, but
+    for those of ``method.always_decayed()``. The peak of the schedule is that of the recipe times
+    ``method.peak_scale(name)``. With layer decay the rate of layer i of L is scaled by
+    ``layer_decay ** (L - i)`` (BEiT, arXiv:2106.08254; layer ids by ``method.layer_id``).
 
     Returns:
-        groups ``{params, names, lr_scale, weight_decay}`` in the order the names appear.
+        groups ``{params, names, lr_scale, peak_scale, weight_decay}`` as their names appear.
     """
-    spared = method.no_weight_decay()
-    groups: dict[tuple[float, float], Group] = {}
+    spared, decayed = method.no_weight_decay(), method.always_decayed()
+    groups: dict[tuple[float, float, float], Group] = {}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -36,9 +38,11 @@ def param_groups(
         if layer_decay is not None:
             scale = layer_decay ** (method.layer_count() - method.layer_id(name))
         decays = parameter.ndim > 1 and not name.endswith(".bias") and name not in spared
-        decay = weight_decay if decays else 0.0
-        empty: Group = {"params": [], "names": [], "lr_scale": scale, "weight_decay": decay}
-        group = groups.setdefault((scale, decay), empty)
+        decay = weight_decay if decays or name in decayed else 0.0
+        peak = method.peak_scale(name)
+        scales = {"lr_scale": scale, "peak_scale": peak}
+        empty: Group = {"params": [], "names": [], **scales, "weight_decay": decay}
+        group = groups.setdefault((scale, peak, decay), empty)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
@@ -58,10 +62,14 @@ def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
     return SGD(groups, lr=recipe.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
 
 
-def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set every group's rate to ``lr`` times the group's scale."""
+def set_lr(optimizer: Optimizer, lr_at: Callable[[float], float]) -> None:
+    """Set every group's rate: ``lr_at(scale of its peak)`` times the group's scale.
+
+    The two differ where a schedule begins or ends at a rate of its own: a group with a higher peak
+    still ends there.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr_at(group["peak_scale"]) * group["lr_scale"]
 
 
 def set_beta(optimizer: Optimizer, beta: float | None) -> None:

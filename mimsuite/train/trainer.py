@@ -145,7 +145,7 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
-        set_lr(self.optimizer, self.lr_at(self.step))
+        set_lr(self.optimizer, lambda scale: self.lr_at(self.step, scale))
         set_beta(self.optimizer, beta_at(self.recipe.schedule, self.step, self.steps_per_epoch))
         seed, step = self.recipe.train.seed, self.step
         result = train_step(
@@ -166,9 +166,10 @@ class Trainer:
         self.step += 1
         return result
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of the step that follows ``step`` finished ones."""
-        return rate_at(self.recipe.schedule, self.recipe.lr, step, self.steps_per_epoch)
+    def lr_at(self, step: int, peak_scale: float = 1.0) -> float:
+        """Learning rate of the step that follows ``step`` finished ones, for a scaled peak."""
+        peak = self.recipe.lr * peak_scale
+        return rate_at(self.recipe.schedule, peak, step, self.steps_per_epoch)
 
     def _batches(self, loader: TrainLoader, watch: Callable[[Batch], None]) -> Iterator[Batch]:
         """Micro-batches on the device, normalised; damage is reported as it is met."""

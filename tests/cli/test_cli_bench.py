@@ -27,6 +27,7 @@ def test_a_step_as_a_share_of_the_matrix_products_of_the_same_run(capfd):
     )
     assert found["share_of_gemm"] == pytest.approx(found["gflops"] / found["gemm_gflops"])
     assert 0 < found["share_of_gemm"] < 1.2
+    assert 0 < found["seconds_without_prepare"] <= found["seconds_per_step"]
 
 
 @pytest.mark.slow

@@ -90,6 +90,17 @@ def test_draws_are_keyed() -> None:
     assert not torch.equal(first, other)
 
 
+def test_a_turn_behind_scale_and_shift_turns_the_shift_too() -> None:
+    first, last = (
+        views(rotate_y=True, rotate_last=last, scale=(1.0, 1.0)).train(CLOUD, keyed_rng(0))
+        for last in (False, True)
+    )
+    shifts = [view["points"].mean(0) for view in (first, last)]
+    assert not torch.allclose(*shifts)
+    torch.testing.assert_close(shifts[0].norm(), shifts[1].norm())
+    torch.testing.assert_close(shifts[0][1], shifts[1][1])  # the upright axis stays
+
+
 def test_a_subset_is_of_the_cloud_and_normalised_behind_it() -> None:
     points = views(**STILL).train(CLOUD, keyed_rng(0))["points"]
     torch.testing.assert_close(points.mean(0), torch.zeros(3), atol=1e-6, rtol=0)

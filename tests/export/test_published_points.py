@@ -39,6 +39,8 @@ def checkpoint(case: str, path: Path, prefix: str = "module.") -> Path:
     [
         ("mae_a", "point-mae", True),
         ("cmae_a", "point-cmae", True),
+        ("pcp_a", "pcp-mae", True),
+        ("pcp_cls_a", "point-classify", False),
         ("cls_a", "point-classify", False),
         ("cls_linear_a", "point-classify", False),
         ("seg_a", "point-segment", False),
@@ -70,6 +72,22 @@ def test_a_pretrained_encoder_goes_into_a_classifier(tmp_path: Path) -> None:
     assert any(line.startswith("not taken: decoder") and "views" in line for line in lines)
     ours, theirs = method.encoder.state_dict(), pretrained.method.encoder.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_encoder_of_coded_centres_goes_into_its_classifier_and_into_no_other(
+    tmp_path: Path,
+) -> None:
+    path = checkpoint("pcp_a", tmp_path / "model.pth")
+    classified = open_model(checkpoint("pcp_cls_a", tmp_path / "cls.pth"), HEADS)
+    method = build(classified.resolved.recipe)
+    lines = initialise(method, path)
+    assert "cls: fresh" in lines
+    assert any(line.startswith("not taken:") and "mask_position" in line for line in lines)
+    ours, theirs = method.encoder.state_dict(), open_model(path, HEADS).method.encoder.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    other = open_model(checkpoint("cls_a", tmp_path / "other.pth"), HEADS)
+    with pytest.raises(UserError, match=r"model\.encoder\.positions=sincos"):
+        initialise(build(other.resolved.recipe), path)
 
 
 def test_other_sizes_are_named(tmp_path: Path) -> None:

@@ -138,6 +138,26 @@ def test_other_widths_and_no_layer_scale() -> None:
     assert not any(".gamma_1" in name for name, _ in method.encoder.named_parameters())
 
 
+def test_first_weights_may_be_those_of_beit() -> None:
+    """Normal, cut off at their deviation; what ends a branch shrinks with depth in each stack."""
+    torch.manual_seed(0)
+    method: Any = build(resolved(model__init="beit").recipe)
+    spread = 0.02 * 0.5396  # deviation of a normal number within one deviation of its mean
+    for stack in (method.encoder.blocks, method.regressor.blocks, method.decoder.blocks):
+        for number, block in enumerate(stack, start=1):
+            for name, part in block.named_modules():
+                if not isinstance(part, torch.nn.Linear):
+                    continue
+                ends = name.endswith(("attn.proj", ".fc2"))
+                shrink = (2 * number) ** -0.5 if ends else 1.0
+                assert float(part.weight.detach().abs().max()) <= 0.02 * shrink * (1 + 1e-6)
+                assert float(part.weight.detach().std()) == pytest.approx(
+                    spread * shrink, rel=0.15
+                ), name
+    usual: Any = build(resolved().recipe)
+    assert float(usual.decoder.head.weight.detach().abs().max()) > 0.02
+
+
 def test_published_layout_comes_back_whole() -> None:
     method = cae()
     published = method.export_reference()

@@ -134,6 +134,15 @@ def test_linear_fusion_mixes_by_rows_and_none_pairs_from_the_last() -> None:
     assert both[0].shape == (2, 3, 6)
 
 
+def test_a_norm_linear_head_norms_with_the_published_eps() -> None:
+    outputs = {1: 1e-3 * torch.randn(2, 4, 8, dtype=torch.float64)}  # so small that eps shows
+    aligned = Alignment("none", "norm-linear", (1, 8), (1, 6), levels=(1,)).double()
+    _, linear = aligned.heads[0]
+    centred = outputs[1] - outputs[1].mean(-1, keepdim=True)
+    spread = (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(aligned(outputs)[0], linear(centred / spread))
+
+
 def test_an_mlp2_head_has_a_norm_between_its_layers() -> None:
     outputs = {1: torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))}
     aligned = Alignment("none", "mlp2", (1, 8), (1, 6), levels=(1,))

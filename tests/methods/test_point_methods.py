@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from mimsuite.config import Resolved, from_document
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods import Method, build
+from mimsuite.methods.pcp_mae import code_error
 from mimsuite.noise import Noise
+from mimsuite.tokens.positions import sincos_points
 from mimsuite.train.estimate import estimate
 from mimsuite.train.optim import param_groups
 from mimsuite.train.step import run_method
@@ -22,6 +25,7 @@ ENCODER = {
     **{"points": 48, "groups": 10, "group_size": 6, "width": 24, "depth": 2, "heads": 4},
     "tokenizer": [8, 16, 16],
 }
+CODED = {**ENCODER, "positions": "sincos"}
 
 
 def resolved(method: dict[str, Any], **sections: Any) -> Resolved:
@@ -40,7 +44,14 @@ def resolved(method: dict[str, Any], **sections: Any) -> Resolved:
 
 def made(name: str, **keys: Any) -> Method:
     torch.manual_seed(0)
-    return build(resolved({"name": name, **keys}).recipe)
+    return build(resolved({"name": name, **keys}, **(coded() if name == "pcp-mae" else {})).recipe)
+
+
+def coded(depth: int = 1, **target: Any) -> dict[str, Any]:
+    """Sections of PCP-MAE."""
+    centers = {"depth": depth, "heads": 4, "drop_path": 0.1}
+    model = {"encoder": CODED, "decoder": {"depth": 2, "heads": 4}, "centers": centers}
+    return {"model": model, "target": {"norm": "l2", **target}}
 
 
 def classifier(**model: Any) -> Method:
@@ -63,7 +74,7 @@ def noise(batch: Batch, step: int = 0) -> Noise:
     return Noise(0, step, batch.index)
 
 
-@pytest.mark.parametrize("name", ["point-mae", "point-cmae"])
+@pytest.mark.parametrize("name", ["point-mae", "point-cmae", "pcp-mae"])
 def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
     method, batch = made(name).train(), clouds()
     output = run_method(method, batch, noise(batch))
@@ -75,7 +86,7 @@ def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
     assert not [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
 
 
-@pytest.mark.parametrize("name", ["point-mae", "point-cmae"])
+@pytest.mark.parametrize("name", ["point-mae", "point-cmae", "pcp-mae"])
 def test_published_names_and_back(name: str) -> None:
     method = made(name)
     published = method.export_reference()
@@ -161,7 +172,7 @@ def test_tokens_do_not_decay_and_positions_of_class_tokens_do() -> None:
     assert decay["views.1.cls_pos"] == 0.05
 
 
-@pytest.mark.parametrize("name", ["point-mae", "point-cmae"])
+@pytest.mark.parametrize("name", ["point-mae", "point-cmae", "pcp-mae"])
 def test_pictures_show_original_masked_and_rebuilt(name: str) -> None:
     method, batch = made(name).eval(), clouds(2)
     context = method.prepare(batch, noise(batch))
@@ -202,9 +213,79 @@ def test_labels_that_cannot_be_learnt_are_named() -> None:
     run_method(method, batch, noise(batch)).loss.backward()
 
 
-@pytest.mark.parametrize("name", ["point-mae", "point-cmae"])
+@pytest.mark.parametrize("name", ["point-mae", "point-cmae", "pcp-mae"])
 def test_costs_are_counted_without_data(name: str) -> None:
-    recipe = resolved({"name": name}).recipe
+    recipe = made(name).recipe
     counted = estimate(recipe)
     assert counted.parameters == sum(p.numel() for p in build(recipe).parameters())
     assert counted.flops > counted.forward_flops > 0
+
+
+def test_centres_are_predicted_from_what_the_encoder_does_not_know() -> None:
+    """Masked groups that are moved elsewhere change the target, and nothing that is computed."""
+    method, batch = made("pcp-mae").eval(), clouds()
+    context = method.prepare(batch, noise(batch))
+    masks = method.mask(batch, noise(batch), context)
+    seen: list[torch.Tensor] = []
+    method.centers.register_forward_hook(lambda module, args, output: seen.append(output))
+    losses = []
+    for shift in (0.0, 0.5):
+        groups = context.made["groups"]
+        hidden = masks["points"].dense().unsqueeze(-1)
+        moved = replace(groups, center=groups.center + shift * hidden)
+        output = method(batch, masks, replace(context, made={"groups": moved}))
+        losses.append((output.terms["chamfer"], output.terms["centers"]))
+    assert torch.equal(seen[0], seen[1])
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+
+
+@pytest.mark.parametrize("kind", ["l2", "l1", "smooth-l1", "cosine"])
+def test_every_error_of_centres_is_zero_where_they_are_right(kind: str) -> None:
+    codes = sincos_points(torch.rand(2, 3, 3), 24)
+    assert code_error(codes, codes, kind) == pytest.approx(0, abs=1e-6)
+    assert code_error(-codes, codes, kind) > 0
+
+
+def test_reconstruction_trains_the_centres_only_where_it_shall() -> None:
+    batch = clouds()
+    for detach in (True, False):
+        method = made("pcp-mae", detach=detach).train()
+        output = run_method(method, batch, noise(batch))
+        output.prediction.square().sum().backward()  # type: ignore[union-attr]
+        reached = [p.grad is not None for p in method.centers.parameters()]
+        assert any(reached) != detach
+
+
+def test_pictures_place_groups_where_they_were_predicted() -> None:
+    method, batch = made("pcp-mae").eval(), clouds()
+    context = method.prepare(batch, noise(batch))
+    panels = method.panels(batch, method.mask(batch, noise(batch), context), context)
+    assert [panel.title.split(":")[0] for panel in panels] == [
+        "original",
+        "masked",
+        "reconstruction",
+        "at predicted centres",
+    ]
+    assert not torch.equal(panels[2].images, panels[3].images)
+
+
+def test_centres_need_codes() -> None:
+    sections = coded()
+    sections["model"]["encoder"] = ENCODER
+    with pytest.raises(UserError, match=r"set encoder\.positions=sincos"):
+        resolved({"name": "pcp-mae"}, **sections)
+    sections["model"]["encoder"] = {**CODED, "width": 20}
+    with pytest.raises(UserError, match="6 must divide width 20"):
+        resolved({"name": "pcp-mae"}, **sections)
+
+
+def test_what_reads_the_encoder_may_be_trained_at_a_rate_of_its_own() -> None:
+    sections = {"model": {"encoder": CODED}, "mask": {}, "target": {"classes": 3}}
+    keys = {"name": "point-classify", "head_rate": 10.0, "decay_head": True}
+    method = build(resolved(keys, **sections).recipe)
+    for group in param_groups(method, 0.05):
+        reads = [name.startswith(("cls.", "head.")) for name in group["names"]]
+        assert all(reads) or not any(reads)
+        assert group["peak_scale"] == (10.0 if reads[0] else 1.0)
+        assert group["weight_decay"] == 0.05 or not reads[0]

@@ -152,3 +152,34 @@ def test_what_published_code_never_reads_is_frozen_and_kept() -> None:
 def test_decoder_heads_must_divide_the_width() -> None:
     with pytest.raises(UserError, match=r"decoder\.heads 5 does not divide encoder\.width 32"):
         crate_mae(**{"model.decoder.heads": 5})
+
+
+def test_a_classifier_may_pool_all_tokens_before_its_norm() -> None:
+    """Class token and patches alike; parameters have the published names all the same."""
+    keys = {"image_size": 16, "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
+    encoder = {"model.encoder": {"kind": "crate", "embed": "normed", **keys}}
+    changes = {
+        **encoder,
+        "model.pool": "mean_all",
+        "target.classes": 3,
+        "augment.eval_resize": None,
+    }
+    resolved = config.with_overrides(config.load("image/crate-base-in1k"), changes, "test")
+    method = methods.build(resolved.recipe).double().eval()
+    torch.nn.init.normal_(method.encoder.norm.weight)
+    images = tokens(2, 3, 16, 16)
+    features = method.encoder.encode(Batch.of_images(images), layers=[2])
+    mean = features.layers[2].mean(1)
+    centred = mean - mean.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    expected = (normed * method.encoder.norm.weight) @ method.head.weight.T
+    torch.testing.assert_close(method.logits(images), expected, **EXACT)
+    state = method.export_reference()
+    assert "mlp_head.0.weight" in state
+    assert type(method).import_reference(state).keys() == method.state_dict().keys()
+
+
+def test_only_crate_pools_so() -> None:
+    base = config.load("image/mae-vitb16-finetune-in1k")
+    with pytest.raises(UserError, match="pool=mean_all is for encoders of kind crate, not vit"):
+        config.with_overrides(base, {"model.pool": "mean_all"}, "test")

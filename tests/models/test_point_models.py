@@ -9,6 +9,7 @@ from mimsuite.config.keys.points import PointDecoderSection, PointTransformerSec
 from mimsuite.masking import TokenMask
 from mimsuite.models import PointDecoder, PointHead, PointTransformer
 from mimsuite.models.part_head import interpolate
+from mimsuite.models.point_decoder import visible_first
 from mimsuite.models.point_net import MiniPointNet
 from mimsuite.noise import Noise
 
@@ -71,9 +72,10 @@ def test_the_decoder_computes_masked_groups_alone_to_the_same() -> None:
     removed = torch.rand(3, 8).argsort(1) < 5
     mask = TokenMask.from_removed(removed, (8,))
     latent, center = torch.randn(3, 3, 24), torch.randn(3, 8, 3)
-    everywhere = decoder(latent, center, mask, everywhere=True)
+    places = visible_first(center, mask)
+    everywhere = decoder(latent, places, everywhere=True)
     assert everywhere.shape == (3, 8, 24)
-    torch.testing.assert_close(decoder(latent, center, mask), everywhere[:, 3:])
+    torch.testing.assert_close(decoder(latent, places), everywhere[:, 3:])
     assert decoder.predict(everywhere).shape == (3, 8, 6, 3)
 
 
@@ -95,3 +97,16 @@ def test_interpolation_is_exact_at_the_centres() -> None:
     torch.testing.assert_close(
         interpolate(center, center, features), features, atol=1e-4, rtol=1e-4
     )
+
+
+def test_hidden_tokens_see_all_and_are_seen_by_hidden_ones_only() -> None:
+    encoder = PointTransformer(SECTION).eval()
+    tokens, center = torch.randn(2, 3, 24), torch.randn(2, 3, 3)
+    hidden = (torch.randn(2, 5, 24), torch.randn(2, 5, 24))
+    alone = encoder(tokens, center).tokens
+    both = encoder(tokens, center, hidden=hidden).tokens
+    torch.testing.assert_close(both[:, :3], alone)
+    fewer = encoder(tokens, center, hidden=(hidden[0][:, :4], hidden[1][:, :4])).tokens
+    assert not torch.allclose(fewer[:, 3:], both[:, 3:7])
+    moved = encoder(torch.randn_like(tokens), center, hidden=hidden).tokens
+    assert not torch.allclose(moved[:, 3:], both[:, 3:])

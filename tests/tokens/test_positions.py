@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from mimsuite.tokens import resize_positions, sincos_2d
+from mimsuite.tokens.positions import points_of_sincos, sincos_points
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "image"
 TABLE = json.loads((GOLDENS / "sincos-pos-embed.json").read_text())["table"]
@@ -88,3 +89,14 @@ def test_published_resizing() -> None:
     tensors = load_file(GOLDENS / "mae-vit-a-globalpool.safetensors")
     resized = resize_positions(tensors["pos_embed_in"], (4, 4), (8, 8))
     torch.testing.assert_close(resized, tensors["pos_embed_interp"], atol=1e-6, rtol=0)
+
+
+def test_codes_of_points_and_back() -> None:
+    points = torch.tensor([[0.3, -0.9, 0.5], [1.2, 0.0, -1.0]])
+    code = sincos_points(points, 12)
+    assert code.shape == (2, 12)
+    angle = torch.tensor([0.3, 0.003])  # the frequencies are 1 and 1/100
+    torch.testing.assert_close(code[0, :4], torch.cat([angle.sin(), angle.cos()]))
+    torch.testing.assert_close(points_of_sincos(code), points)
+    with pytest.raises(ValueError, match="6 divides"):
+        sincos_points(points, 10)

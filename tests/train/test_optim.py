@@ -36,7 +36,7 @@ def tiny_recipe(**changes: object) -> MAERecipe:
 
 
 def one_step(method: MAE, optimizer: torch.optim.Optimizer, images: Tensor) -> StepResult:
-    set_lr(optimizer, 1e-2)
+    set_lr(optimizer, lambda scale: 1e-2 * scale)
     halves = [Batch.of_images(images).rows(0, 2), Batch.of_images(images).rows(2, 4)]
     return train_step(
         method,

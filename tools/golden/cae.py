@@ -45,6 +45,7 @@ def document(hparams: Any) -> dict[str, Any]:
         "model": {
             **model_keys(hparams),
             "decoder": {"depth": hparams["decoder_depth"]},
+            "init": "beit" if hparams.get("fix_init_weight", False) else "xavier",
         },
         "mask": {"kind": "block", "count": hparams["num_mask_patches"], "min_block": 1},
         # Never asked: every case brings its codes.
@@ -67,7 +68,6 @@ def _codes_view(hparams: Any) -> list[int]:
 
 def model_keys(hparams: Any) -> dict[str, Any]:
     """`model.encoder` and `model.regressor` of a case of the CAE family."""
-    hparams.only("fix_init_weight", False)
     hparams.only("attn_drop_rate", 0.0)
     heads, ratio = hparams["decoder_num_heads"], hparams["mlp_ratio"]
     hparams.only("regressor_num_heads", heads)
@@ -231,6 +231,7 @@ def _document_v2(hparams: Any) -> dict[str, Any]:
         "heads": hparams["num_heads"],
         "projection": hparams["num_out_dim"],
     }
+    hparams.only("fix_init_weight", False)
     return {
         "method": {"name": "cae-v2"},
         "model": model_keys(hparams),

@@ -77,7 +77,7 @@ def pretrain(case: Case) -> Results:
 def classifier_document(hparams: Hparams) -> dict[str, Any]:
     """The recipe of a CRATE classifier."""
     hparams.only("loss_kind", "cross_entropy")
-    hparams.only("pool", "cls")
+    hparams.only("pool", "cls", "mean")
     hparams.only("dim_head", hparams["dim"] // hparams["heads"])
     for name in ("dropout", "emb_dropout", "drop_path_rate"):
         hparams.only(name, 0)
@@ -94,7 +94,11 @@ def classifier_document(hparams: Hparams) -> dict[str, Any]:
     }
     return {
         "method": {"name": "classify"},
-        "model": {"encoder": encoder, "pool": "cls", "head_init_std": 0.01},
+        "model": {
+            "encoder": encoder,
+            "pool": "mean_all" if hparams["pool"] == "mean" else "cls",
+            "head_init_std": 0.01,
+        },
         "target": {"classes": hparams["num_classes"]},
         **build.idle_sections(),
     }

@@ -23,12 +23,15 @@ from mimsuite.noise import FixedNoise
 from mimsuite.targets import chamfer, consistency
 from mimsuite.tokens import Groups, farthest_points, group, nearest
 from mimsuite.tokens.points import distances, gather
+from mimsuite.tokens.positions import sincos_points
 
 _PRETRAIN = (
     "group_size num_group mask_ratio mask_type trans_dim encoder_dims depth drop_path_rate "
     "num_heads decoder_depth decoder_num_heads norm_eps bn_eps bn_momentum mlp_ratio qkv_bias "
     "batch npoints loss_kind"
 )
+
+_CENTER_LOSSES = {"l2": "l2", "l1": "l1", "sml1": "smooth-l1", "cos": "cosine"}
 
 
 def mae(case: Case) -> Results:
@@ -98,6 +101,40 @@ def cmae(case: Case) -> Results:
     return results
 
 
+def pcp(case: Case) -> Results:
+    """The tensors of a ``point/pcp`` case."""
+    hparams = case.hparams
+    hparams.require(_PRETRAIN + " pred_loss ita pred_pos_depth add_detach pos_temperature")
+    run = _Pretraining(case, "pcp-mae")
+    mask, method, output = run.masks["points"], run.method, run.output
+    results, terms = run.results, run.output.terms
+    encoded = run.seen["encoder"][0].tokens
+    visible = mask.visible.shape[1]
+    centers = mask.gather(run.groups.center, "masked")
+    target = mask.gather(run.groups.points, "masked").flatten(0, 1)
+    rebuilt = output.prediction.flatten(0, 1)
+    results.tensors |= {
+        "encoded_vis": encoded[:, :visible],
+        "encoded_masked": encoded[:, visible:],
+        "pos_pred": run.seen["centers"][0],
+        "pos_target": sincos_points(centers, method.encoder.width),
+        "decoder_out_masked": run.seen["decoder.norm"][0],
+        "rebuilt": rebuilt,
+        "target": _in_order(target, mask.gather(case.input("neighborhood"), "masked")),
+        "loss_recon": terms["chamfer"],
+        "loss_center": terms["centers"],
+        "loss": output.loss,
+    }
+    reconstruction = chamfer(rebuilt, target, method.target.norm)
+    for start, loss in (("grad_recon", reconstruction), ("grad", output.loss)):
+        for parameter in method.parameters():  # what a loss does not reach has gradient zero
+            parameter.grad = torch.zeros_like(parameter)
+        loss.backward(retain_graph=True)
+        for key, gradient in build.gradients(method).items():
+            results.tensors[f"{start}.{key.removeprefix('grad.')}"] = gradient.clone()
+    return results
+
+
 def functions(case: Case) -> Results:
     """The tensors of a ``point/funcs`` case."""
     hparams = case.hparams
@@ -157,7 +194,16 @@ def encoder_keys(hparams: Hparams) -> dict[str, Any]:
         "mlp_ratio": hparams["mlp_ratio"],
         "norm_eps": hparams["norm_eps"],
         "drop_path": hparams["drop_path_rate"],
+        "positions": _positions(hparams),
     }
+
+
+def _positions(hparams: Hparams) -> str:
+    """PCP-MAE reads codes of the centres, and says their temperature."""
+    if "pos_temperature" not in hparams:
+        return "coordinates"
+    hparams.only("pos_temperature", 10000)
+    return "sincos"
 
 
 def pretrain_document(method: str, hparams: Hparams) -> dict[str, Any]:
@@ -172,6 +218,18 @@ def pretrain_document(method: str, hparams: Hparams) -> dict[str, Any]:
             "reconstruction_weight": hparams["recon_weight"],
             "consistency_weight": hparams["contras_weight"],
         }
+    model, target = {}, {"norm": names[hparams["loss_kind"]]}
+    if method == "pcp-mae":
+        keys["detach"] = hparams["add_detach"]
+        model["centers"] = {
+            "depth": hparams["pred_pos_depth"],
+            "heads": hparams["decoder_num_heads"],
+            "mlp_ratio": hparams.get("decoder_mlp_ratio", hparams["mlp_ratio"]),
+        }
+        target |= {
+            "center_loss": _CENTER_LOSSES[hparams["pred_loss"]],
+            "center_weight": hparams["ita"],
+        }
     decoder = {
         "depth": hparams["decoder_depth"],
         "heads": hparams["decoder_num_heads"],
@@ -181,9 +239,9 @@ def pretrain_document(method: str, hparams: Hparams) -> dict[str, Any]:
     return {
         "recipe": {"modality": "points"},
         "method": keys,
-        "model": {"encoder": encoder_keys(hparams), "decoder": decoder},
+        "model": {"encoder": encoder_keys(hparams), "decoder": decoder, **model},
         "mask": {"kind": "random", "ratio": hparams["mask_ratio"]},
-        "target": {"norm": names[hparams["loss_kind"]]},
+        "target": target,
         **build.idle_sections(),
     }
 
@@ -265,6 +323,11 @@ def outputs(method: Method, names: tuple[str, ...]) -> Iterator[dict[str, list[A
             handle.remove()
 
 
+def _in_order(points: Tensor, like: Tensor) -> Tensor:
+    """(P, K, 3) groups of points, each in the order of ``like`` (..., K, 3): there it is free."""
+    return gather(points, distances(like.flatten(0, 1), points).argmin(dim=2))
+
+
 class _Pretraining:
     """A pretraining method under the stored masks, on construction."""
 
@@ -278,7 +341,10 @@ class _Pretraining:
         views = {"view1": "mask1", "view2": "mask2"} if cmae else {"points": "mask"}
         batch = batch_of(case.input("points"))
         noise = mask_noise({view: case.input(key) for view, key in views.items()})
-        parts = ("decoder.0", "decoder.1", "proj_cls") if cmae else ("decoder.norm",)
+        parts = {
+            "point-cmae": ("decoder.0", "decoder.1", "proj_cls"),
+            "pcp-mae": ("decoder.norm", "centers"),
+        }.get(name, ("decoder.norm",))
         with outputs(self.method, ("encoder.tokenizer", "encoder", *parts)) as seen:
             with torch.no_grad():
                 context: Context = self.method.prepare(batch, noise)

@@ -65,6 +65,8 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "point/funcs": points.functions,
     "point/mae": points.mae,
     "point/cmae": points.cmae,
+    "point/pcp": points.pcp,
+    "point/pcp_cls": point_downstream.classify_pcp,
     "point/cls": point_downstream.classify,
     "point/cls_linear": point_downstream.classify,
     "point/seg": point_downstream.segment,

@@ -1,8 +1,11 @@
-"""The checkpoints of Pang-Yatian/Point-MAE and Amazingren/Point-CMAE.
+"""The checkpoints of Pang-Yatian/Point-MAE, Amazingren/Point-CMAE and aHapBean/PCP-MAE.
 
-* pretraining: ``MAE_encoder.*`` and one decoder, or two
+* pretraining: ``MAE_encoder.*`` and one decoder, or two; PCP-MAE's with ``pred_pos_proj.*``
 * classifier: fine-tuned and linear checkpoints, with ``cls_head_finetune.*``
 * part segmentation, with ``propagation_0.*``
+
+Of the last two, PCP-MAE's have the layout of the others; the width of what their position MLP reads
+tells them apart.
 
 No tensor tells how many points and groups a model was trained with: those of the file's settings
 (``npoints``, ``num_group``, ``group_size``) are taken, else those of the catalog's recipe; weights
@@ -12,12 +15,13 @@ do not depend on them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from mimsuite.checkpoints.published.layout import Published, published
 from mimsuite.checkpoints.shapes import Hints, count_blocks, heads_of, mlp_ratio, of_rank
+from mimsuite.methods.pcp_mae import PCPMAE
 from mimsuite.methods.point_classify import PointClassifier
 from mimsuite.methods.point_cmae import PointCMAE
 from mimsuite.methods.point_mae import PointMAE
@@ -54,14 +58,21 @@ def _pretrained(file: WeightsFile, hints: Hints) -> Published:
     width = keys["model.encoder.width"]
     # Of the encoder's width, it has the encoder's heads in every released model.
     heads, assumed = heads_of("decoder", width, hints, {width: keys["model.encoder.heads"]})
-    hidden = of_rank(tensors, "MAE_decoder.blocks.0.mlp.fc1.weight", 2).shape[0]
+    ratio = _ratio(tensors, "MAE_decoder.", width)
     keys |= {
         "model.encoder.group_size": of_rank(tensors, "increase_dim.0.weight", 3).shape[0] // 3,
         "model.decoder.depth": count_blocks(tensors, "MAE_decoder.blocks."),
         "model.decoder.heads": heads,
-        "model.decoder.mlp_ratio": mlp_ratio(hidden, width),
+        "model.decoder.mlp_ratio": ratio,
     }
     notes += assumed
+    if "pred_pos_proj.0.weight" in tensors:
+        keys["model.centers.depth"] = depth = count_blocks(tensors, "pred_pos_decoder.blocks.")
+        if depth:
+            keys["model.centers.heads"] = heads
+            keys["model.centers.mlp_ratio"] = _ratio(tensors, "pred_pos_decoder.", width)
+        recipe = "points/pcp-shapenet55"
+        return published(file, PCPMAE, "PCP-MAE encoder and decoder", recipe, keys, notes)
     if "mask_token1" in tensors:
         recipe = "points/cmae-shapenet55"
         return published(file, PointCMAE, "Point-CMAE with two decoders", recipe, keys, notes)
@@ -74,8 +85,10 @@ def _classifier(file: WeightsFile, keys: dict[str, Any], notes: list[str]) -> Pu
     last = of_rank(file.tensors, f"cls_head_finetune.{0 if linear else 8}.weight", 2)
     keys |= {"model.head": "linear" if linear else "mlp3", "target.classes": len(last)}
     notes.append("model.encoder.points and groups as for ModelNet40: set them for other data")
-    layout = f"Point-MAE classifier of {len(last)} classes"
-    return published(file, PointClassifier, layout, "points/finetune-modelnet40", keys, notes)
+    family = _family(keys)
+    layout = f"{family.name} classifier of {len(last)} classes"
+    recipe = f"points/{family.recipes}finetune-modelnet40"
+    return published(file, PointClassifier, layout, recipe, keys, notes)
 
 
 def _segmenter(file: WeightsFile, keys: dict[str, Any], notes: list[str]) -> Published:
@@ -90,8 +103,28 @@ def _segmenter(file: WeightsFile, keys: dict[str, Any], notes: list[str]) -> Pub
         keys["target.parts"] = of_objects
     elif (parts, objects) == (sum(_PARTS), len(_PARTS)):
         keys["target.parts"] = list(_PARTS)
-    layout = f"Point-MAE part segmentation, {parts} parts"
-    return published(file, PointSegmenter, layout, "points/segment-shapenetpart", keys, notes)
+    family = _family(keys)
+    layout = f"{family.name} part segmentation, {parts} parts"
+    recipe = f"points/{family.recipes}segment-shapenetpart"
+    return published(file, PointSegmenter, layout, recipe, keys, notes)
+
+
+class _Family(NamedTuple):
+    """Whose encoder a downstream model has, and how the names of its recipes begin."""
+
+    name: str
+    recipes: str
+
+
+def _family(keys: dict[str, Any]) -> _Family:
+    if keys["model.encoder.positions"] == "sincos":
+        return _Family("PCP-MAE", "pcp-")
+    return _Family("Point-MAE", "")
+
+
+def _ratio(tensors: Mapping[str, Tensor], prefix: str, width: int) -> float:
+    hidden = of_rank(tensors, f"{prefix}blocks.0.mlp.fc1.weight", 2).shape[0]
+    return mlp_ratio(hidden, width)
 
 
 def _encoder(
@@ -104,13 +137,14 @@ def _encoder(
     )
     width = of_rank(tensors, f"{prefix}encoder.second_conv.3.weight", 3).shape[0]
     heads, assumed = heads_of("encoder", width, hints, _HEADS)
-    hidden = of_rank(tensors, f"{prefix}blocks.blocks.0.mlp.fc1.weight", 2).shape[0]
+    read = of_rank(tensors, f"{prefix}pos_embed.0.weight", 2).shape[1]
     keys = {
         "tokenizer": [first, lifted, mixed],
         "width": width,
         "depth": count_blocks(tensors, f"{prefix}blocks.blocks."),
         "heads": heads,
-        "mlp_ratio": mlp_ratio(hidden, width),
+        "mlp_ratio": _ratio(tensors, f"{prefix}blocks.", width),
+        "positions": "coordinates" if read == 3 else "sincos",
     }
     for fact, key in (("npoints", "points"), ("num_group", "groups"), ("group_size", "group_size")):
         if isinstance(hints.facts.get(fact), int):

@@ -30,6 +30,8 @@ class PointTransformerSection(Section):
     depth: Positive = 12
     heads: Positive = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    # What the position MLP reads: the coordinates of a centre, or their sin-cos code (PCP-MAE)
+    positions: Literal["coordinates", "sincos"] = "coordinates"
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
@@ -37,6 +39,8 @@ class PointTransformerSection(Section):
     def _fits(self) -> PointTransformerSection:
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.positions == "sincos" and self.width % 6:
+            raise ValueError(f"positions=sincos: 6 must divide width {self.width}")
         for key in ("groups", "group_size"):
             if getattr(self, key) > self.points:
                 raise ValueError(f"{key} {getattr(self, key)} exceeds points {self.points}")
@@ -47,6 +51,15 @@ class PointDecoderSection(Section):
     """`model.decoder:` blocks of the encoder's width that rebuild the masked groups."""
 
     depth: Positive = 4
+    heads: Positive = 6
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+
+
+class CenterHeadSection(Section):
+    """Blocks of the encoder's width, then an MLP, that predict the centres of masked groups."""
+
+    depth: Annotated[int, Field(ge=0)] = 0
     heads: Positive = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
@@ -87,6 +100,7 @@ class PointAugmentSection(Section):
     scale_axes: Literal["each", "together"] = "each"
     translate: Distance = 0.2  # largest shift along each axis
     rotate_y: bool = False  # by any angle about the upright axis
+    rotate_last: bool = False  # behind scale and shift, as PCP-MAE does, not before them
     perturb: Distance = 0.0  # deviation of three small rotations, radians; cut at three of it
     jitter: Distance = 0.0  # deviation of each coordinate; cut at five of it
     dropout: Fraction = 0.0  # largest share of points that is replaced by the first one

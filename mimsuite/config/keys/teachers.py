@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import PathText, Positive, Section, Size, height_width
+from mimsuite.config.keys.section import Fraction, PathText, Positive, Section, Size, height_width
 from mimsuite.config.keys.shared import AugmentSection
 
 RANDOM = "random"
@@ -178,6 +178,33 @@ TeacherSection = Annotated[
     | EfficientNetTeacherSection,
     Field(discriminator="kind"),
 ]
+
+
+class LogitTeacherSection(Section):
+    """A trained classifier of the same classes, which is shown what the student is shown.
+
+    Its shape is written here, where it is not the student's, so that costs are counted without it.
+    """
+
+    weights: PathText = ""  # its run or file; `random` stands in
+    weight: Fraction = 1.0  # of its probabilities in the targets; the rest are the labels
+    patch_size: Positive | None = None  # null, here and below: as the student's
+    width: Positive | None = None
+    depth: Positive | None = None
+    heads: Positive | None = None
+    mlp_ratio: Annotated[float, Field(gt=0.0)] | None = None
+
+    @property
+    def stands_in(self) -> bool:
+        """Its weights are random."""
+        return self.weights == RANDOM
+
+    @property
+    def shape(self) -> dict[str, int | float]:
+        """Keys of its encoder that differ from the student's."""
+        keys = ("patch_size", "width", "depth", "heads", "mlp_ratio")
+        found = {key: getattr(self, key) for key in keys}
+        return {key: value for key, value in found.items() if value is not None}
 
 
 def check_teacher(

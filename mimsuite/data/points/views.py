@@ -141,14 +141,17 @@ class PointViews(Views):
     def _moved(self, cloud: Tensor, rng: np.random.Generator) -> Tensor:
         """Turned, scaled, shifted, jittered, thinned out: as far as the recipe wants it."""
         augment = self.augment
-        if augment.rotate_y:
-            cloud = geometry.rotate_y(cloud, rng.uniform(0, 2 * np.pi))
+        turn = rng.uniform(0, 2 * np.pi) if augment.rotate_y else 0.0
+        if augment.rotate_y and not augment.rotate_last:
+            cloud = geometry.rotate_y(cloud, turn)
         if augment.perturb:
             cloud = geometry.rotate(cloud, _normal(rng, (3,), augment.perturb, _CUT_PERTURB))
         axes = 3 if augment.scale_axes == "each" else 1
         scale = torch.from_numpy(rng.uniform(*augment.scale, size=axes)).float()
         shift = torch.from_numpy(rng.uniform(-augment.translate, augment.translate, size=3))
         cloud = geometry.scale_translate(cloud, scale.expand(3), shift.float())
+        if augment.rotate_y and augment.rotate_last:
+            cloud = geometry.rotate_y(cloud, turn)
         if augment.jitter:
             cloud = cloud + _normal(rng, cloud.shape, augment.jitter, _CUT_JITTER)
         if augment.dropout:

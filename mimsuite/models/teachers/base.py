@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from mimsuite.config.keys.teachers import BaseTeacherSection, Statistics
 from mimsuite.models.attention import QKV
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Teacher:
         Raises:
             UserError: see :meth:`open`.
         """
-        backbone = self._counted(images) if _is_counted(images) else self._opened()
+        backbone = self._counted(images) if is_counted(images) else self._opened()
         if next(backbone.parameters()).device != images.device:
             backbone.to(images.device)
         wanted = Wanted(hidden, cls_attention, qkv, ids)
@@ -165,11 +167,11 @@ class Teacher:
 
     def _change(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         """Factor and summand (1, C, 1, 1) from the student's normalisation to the teacher's."""
-        if _is_counted(images):
-            return _between(self.statistics, self.section.statistics, images.device)
+        if is_counted(images):
+            return normalization(self.statistics, self.section.statistics, images.device)
         if images.device not in self._changes:  # made once: a copy to a device waits for it
             own = self.section.statistics or self._opened().statistics
-            self._changes[images.device] = _between(self.statistics, own, images.device)
+            self._changes[images.device] = normalization(self.statistics, own, images.device)
         return self._changes[images.device]
 
     def _opened(self) -> Backbone:
@@ -178,25 +180,26 @@ class Teacher:
             with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
                 torch.manual_seed(0)
                 with torch.device("cpu"):
-                    self._backbone = _frozen(self._load(not self.section.stands_in))
+                    self._backbone = frozen(self._load(not self.section.stands_in))
         return self._backbone
 
     def _counted(self, images: Tensor) -> Backbone:
         """The network without values of its weights, to count what it costs."""
         with torch.device(images.device):
-            return _frozen(self._load(False))
+            return frozen(self._load(False))
 
 
-def _is_counted(images: Tensor) -> bool:
+def is_counted(images: Tensor) -> bool:
     """These are no images: only shapes, to count the costs of a step."""
     return images.device.type == "meta" or isinstance(images, FakeTensor)
 
 
-def _frozen(backbone: Backbone) -> Backbone:
-    return backbone.eval().requires_grad_(False)
+def frozen(network: Network) -> Network:
+    """In eval mode and without gradients."""
+    return network.eval().requires_grad_(False)
 
 
-def _between(
+def normalization(
     given: Statistics, own: Statistics | None, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:
     """``own = given * factor + summand``; ``None`` where they are the same."""
