@@ -150,13 +150,9 @@ class IJEPA(Method):
         prefix, _, rest = name.partition(".")
         return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
 
-    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def adopts(self) -> dict[str, str]:
         """Of weights with one encoder, both begin as that."""
-        if any(name.startswith("student.") for name in state):
-            return state, []
-        encoder = {k.partition(".")[2]: v for k, v in state.items() if k.startswith("encoder.")}
-        student = {f"student.{name}": tensor for name, tensor in encoder.items()}
-        return {**state, **student}, ["student: begins as the encoder"]
+        return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, context, targets on the image, and latents of targets, true and predicted."""

@@ -28,6 +28,7 @@ from mimsuite.methods.ijepa import IJEPA
 
 _TARGET, _PREDICTOR = "target_encoder.", "predictor."
 _MARKS = ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+_ENCODERS = ("encoder.", _TARGET)
 _NETWORKS = ("encoder.", _PREDICTOR, _TARGET)
 _LICENCE = "the released I-JEPA weights are CC-BY-NC-4.0: not for commercial use"
 
@@ -66,7 +67,8 @@ def _encoder_alone(file: WeightsFile, hints: Hints) -> Published | None:
         return None
     encoder = infer_encoder(file.tensors, hints)
     notes = [*encoder.assumed, f"of facebookresearch/ijepa? {_LICENCE}"]
-    below = {_TARGET + name: tensor for name, tensor in file.tensors.items()}
+    # Two networks begin as it, so that training may go on from it.
+    below = {lead + name: t for lead in _ENCODERS for name, t in file.tensors.items()}
     layout = "ViT encoder without class token"
     file = replace(file, tensors=below)
     keys = {**model_keys(encoder), **_mask_keys(encoder.keys)}
