@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mimsuite import config
 from mimsuite.batch import Batch
-from mimsuite.errors import UserError
+from mimsuite.errors import DivergedError, UserError
 from mimsuite.export.architecture import Hints
 from mimsuite.export.initialise import initialise
 from mimsuite.export.opened import Opened, open_model
@@ -174,3 +174,38 @@ def test_a_run_logs_its_schedules_and_resumes_to_the_bit(tmp_path: Path) -> None
     again = train(resolved(**keys), tmp_path / "again", resume=str(half), quiet=True)
     for name, tensor in whole.method.state_dict().items():
         assert torch.equal(again.method.state_dict()[name], tensor), name
+
+
+def test_a_run_whose_features_collapse_says_so_or_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = IJEPA.after_step
+
+    def collapse(self: IJEPA, progress: Progress) -> None:
+        right(self, progress)
+        if progress.step == 6:
+            self.encoder.norm.weight.zero_()
+
+    monkeypatch.setattr(IJEPA, "after_step", collapse)
+    keys = {
+        "data__limit": 64,
+        "data__workers": 0,
+        "train__global_batch": 8,
+        "schedule__epochs": 2,
+        "schedule__warmup_epochs": 0,
+        "log__every_steps": 1,
+        "log__pictures_every_epochs": None,
+        "log__signals_every_epochs": None,
+    }
+    for collapse_key, wanted in (("warn", 16), ("stop", 8), ("off", 16)):
+        out = tmp_path / collapse_key
+        recipe = resolved(**keys, log__collapse=collapse_key)
+        if collapse_key == "stop":
+            with pytest.raises(DivergedError, match="collapse: target_deviation"):
+                train(recipe, out, quiet=True)
+        else:
+            train(recipe, out, quiet=True)
+        events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+        told = [event for event in events if event["event"] == "collapse"]
+        assert [event["step"] for event in told] == ([] if collapse_key == "off" else [8])
+        assert (out / f"checkpoints/step-{wanted:08d}").is_dir()
