@@ -41,7 +41,9 @@ _SMALL_EPS = 1e-5
 # position biases come with fine-tuning; a ConvViT's fusion serves pretraining only.
 _OPTIONAL = re.compile(r"encoder\.(norm\.|fusion\.|.*\.relative_position_)")
 
-_STRICT = ("encoder", "decoder")  # parts that are taken whole or refused; others may stay fresh
+# Parts that are taken whole or refused; others may stay fresh.
+_STRICT = ("encoder", "decoder", "predictor")
+_FEW = 4  # tensors that are named one by one
 
 
 def initialise(method: Method, path: str | Path) -> list[str]:
@@ -76,7 +78,7 @@ def initialise(method: Method, path: str | Path) -> list[str]:
         if ours not in taken and theirs in weights.state
     }
     taken |= {ours: weights.state[theirs] for ours, theirs in adopted.items()}
-    lines += [f"{ours}: begins as {theirs}" for ours, theirs in adopted.items()]
+    lines += _adoptions(adopted)
     lines += _not_taken(weights, {*taken, *adopted.values()})
     method.load_state_dict({**target, **taken})
     return [*weights.notes, *lines, *_differences(method, weights, taken)]
@@ -220,7 +222,7 @@ def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
     tables = {
         name: resize_positions(tensor, old, new)
         for name, tensor in weights.state.items()
-        if name in ("encoder.pos_embed", "decoder.pos_embed", "regressor.pos_embed")
+        if name.endswith(".pos_embed") and name.count(".") == 1  # of a part: encoder, decoder ...
     }
     line = f"positions: resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
     return replace(weights, state={**weights.state, **tables}), [line]
@@ -275,6 +277,14 @@ def _take(
         "its table of relative positions": any(".relative_position_" in name for name in lacking),
     }
     return common, "; ".join([line, *(f"{what} is fresh" for what, one in fresh.items() if one)])
+
+
+def _adoptions(adopted: Mapping[str, str]) -> list[str]:
+    """A line for each tensor that begins as another; for each part where they are many."""
+    if len(adopted) <= _FEW:
+        return [f"{ours}: begins as {theirs}" for ours, theirs in adopted.items()]
+    parts = Counter((o.partition(".")[0], t.partition(".")[0]) for o, t in adopted.items())
+    return [f"{ours}: begins as {theirs} ({n} tensors)" for (ours, theirs), n in parts.items()]
 
 
 def _not_taken(weights: Weights, taken: Collection[str]) -> list[str]:

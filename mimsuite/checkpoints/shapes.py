@@ -18,7 +18,7 @@ from torch import Tensor
 from mimsuite.errors import UserError
 from mimsuite.tokens import sincos_2d
 
-_HEADS = {768: 12, 1024: 16, 1280: 16}  # encoder width -> heads of the released models
+_HEADS = {768: 12, 1024: 16, 1280: 16, 1408: 16}  # encoder width -> heads of the released models
 _DECODER_HEADS = {512: 16}  # every released decoder
 _HEAD_WIDTH = {"encoder": 64, "decoder": 32}  # of those, where a width is not in the tables
 
@@ -63,8 +63,9 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[2]
     if kernel.shape[3] != patch:
         raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones are read")
-    table = of_rank(tensors, "pos_embed", 3)  # (1, 1 + N, D)
-    rows, columns = grid_of(table, patch, hints)
+    table = of_rank(tensors, "pos_embed", 3)  # (1, C + N, D)
+    class_tokens = int("cls_token" in tensors)
+    rows, columns = grid_of(table, patch, hints, class_tokens)
     heads, assumed = heads_of("encoder", width, hints)
     hidden = of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
     size = (rows * patch, columns * patch)
@@ -76,6 +77,7 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "depth": count_blocks(tensors, "blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
+        **({} if class_tokens else {"class_tokens": 0}),
         **norm_eps(hints),
     }
     return Architecture({f"encoder.{key}": value for key, value in keys.items()}, assumed)

@@ -97,7 +97,7 @@ def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
         raise UserError(
             f"{weights.origin} has {_count(unknown)} that no such model has: {listed(unknown)}"
         )
-    optional = () if weights.has_decoder else ("decoder.",)
+    optional = () if weights.has_decoder else ("decoder.", "predictor.")
     missing = [n for n in expected if n not in weights.state and not n.startswith(optional)]
     if missing:
         raise UserError(f"{weights.origin} lacks {_count(missing)}: {listed(missing)}")

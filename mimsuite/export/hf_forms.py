@@ -98,6 +98,8 @@ def refuse_huggingface(opened: Opened) -> str | None:
         return None
     if not isinstance(encoder, ViT):
         return f"transformers has no {type(encoder).__name__} encoder"
+    if not encoder.class_tokens:
+        return "transformers' ViT has a class token, this encoder has none"
     rows, columns = height_width(section.image_size)
     if isinstance(encoder, BEiT):
         return None if rows == columns else "transformers' BEiT holds square images only"

@@ -73,6 +73,8 @@ def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for name, tensor in encoder.state_dict().items()
         if not name.endswith(".relative_position_index")  # timm makes its own
     }
+    if not encoder.class_tokens:
+        settings |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
     if isinstance(encoder, BEiT):
         settings["class"] = "Beit"
         settings["init_values"] = section.layer_scale or None
@@ -84,6 +86,7 @@ def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
     norm = getattr(method, "fc_norm", None)
     if isinstance(norm, nn.LayerNorm):
         settings["global_pool"] = "avg"
+        settings.pop("fc_norm", None)  # True by this pooling
         tensors.update({"fc_norm.weight": norm.weight, "fc_norm.bias": norm.bias})
     return contiguous(tensors), settings
 

@@ -40,7 +40,8 @@ def write_vitdet(opened: Opened, out: Path) -> list[str]:
     size = section.image_size
     return [
         "train.init_checkpoint = PATH",
-        f"model.backbone.net: pretrain_img_size={size}, pretrain_use_cls_token=True, "
+        f"model.backbone.net: pretrain_img_size={size}, "
+        f"pretrain_use_cls_token={bool(section.class_tokens)}, "
         f"patch_size={section.patch_size}, embed_dim={section.width}, depth={section.depth}, "
         f"num_heads={section.heads}, mlp_ratio={section.mlp_ratio}, qkv_bias=True",
     ]
@@ -49,8 +50,9 @@ def write_vitdet(opened: Opened, out: Path) -> list[str]:
 def vitdet_state(method: Method) -> dict[str, Tensor]:
     """``backbone.net.`` and Detectron2's name -> tensor.
 
-    ``pos_embed`` keeps the class token's row in front, (1, 1 + N, D): the backbone drops it, by
-    ``pretrain_use_cls_token``, and resizes the rest from ``pretrain_img_size``.
+    ``pos_embed`` keeps the class token's row in front, (1, 1 + N, D), where there is one: the
+    backbone drops it, by ``pretrain_use_cls_token``, and resizes the rest from
+    ``pretrain_img_size``.
     """
     state = method.encoder.state_dict()
     kept = {name: t for name, t in state.items() if not name.startswith(_LEFT_OUT)}

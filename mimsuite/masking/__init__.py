@@ -8,6 +8,7 @@ from mimsuite.masking.ball import BallSampler
 from mimsuite.masking.block import BlockSampler
 from mimsuite.masking.cubes import CubeSampler
 from mimsuite.masking.mask import TokenMask, gather_tokens
+from mimsuite.masking.multi_block import MultiBlockSampler
 from mimsuite.masking.random import RandomSampler
 from mimsuite.masking.sampler import Sampler
 from mimsuite.masking.tube import ClipSampler, SpacetimeSampler, TubeSampler
@@ -18,6 +19,7 @@ __all__ = [
     "BlockSampler",
     "ClipSampler",
     "CubeSampler",
+    "MultiBlockSampler",
     "RandomSampler",
     "Sampler",
     "SpacetimeSampler",

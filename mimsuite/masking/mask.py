@@ -1,6 +1,7 @@
 """TokenMask: which tokens a model sees, which it rebuilds, for every modality.
 
-Letters: B batch, N tokens of the grid, V visible, M masked, D width.
+Letters: B batch, N tokens of the grid, V visible, M masked, K target sets, T tokens of each,
+D width.
 
 Index tensors, never boolean indexing: every sample of a batch has the same number of visible
 tokens, so shapes are fixed, nothing waits for the device, and the encoder computes visible tokens
@@ -26,6 +27,8 @@ class TokenMask:
         masked: (B, M) int64 ids of the others, V + M = N.
         decoded: (B, Nd) int64 ids that the decoder rebuilds; ``None`` = exactly the masked ones.
         decoded_masked: (B, Nd) bool, which of ``decoded`` are masked and so carry loss.
+        targets: (K, B, T) int64 ids of K sets of tokens, each predicted for itself from the
+            visible ones; sets may overlap. ``None``: the masked tokens are predicted together.
     """
 
     grid: tuple[int, ...]
@@ -33,12 +36,20 @@ class TokenMask:
     masked: Tensor
     decoded: Tensor | None = None
     decoded_masked: Tensor | None = None
+    targets: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.visible.shape[1] + self.masked.shape[1] != math.prod(self.grid):
             raise ValueError(
                 f"{self.visible.shape[1]} visible + {self.masked.shape[1]} masked tokens "
                 f"are not the {math.prod(self.grid)} of grid {self.grid}"
+            )
+        if self.targets is not None and (
+            self.targets.ndim != 3 or self.targets.shape[1] != len(self.visible)
+        ):
+            raise ValueError(
+                f"targets of shape {tuple(self.targets.shape)} are not (sets, {len(self.visible)} "
+                f"samples, tokens)"
             )
 
     # --- making one ---
@@ -73,7 +84,43 @@ class TokenMask:
         decoded, _ = _split(not_decoded.bool(), order)
         return cls(grid, visible, masked, decoded, removed.gather(1, decoded))
 
+    @classmethod
+    def from_visible(
+        cls, visible: Tensor, grid: tuple[int, ...], targets: Tensor | None = None
+    ) -> TokenMask:
+        """The tokens ``visible`` (B, V) are seen, in that order, and all others are masked, in
+        raster order; ``targets`` as the attribute."""
+        hidden = torch.ones(len(visible), math.prod(grid), dtype=torch.uint8, device=visible.device)
+        hidden = hidden.scatter(1, visible, 0)
+        masked = hidden.argsort(dim=1, descending=True, stable=True)
+        masked = masked[:, : hidden.shape[1] - visible.shape[1]].contiguous()
+        return cls(grid, visible, masked, targets=targets)
+
     # --- reading it ---
+
+    def check(self, *, targets_hidden: bool = True) -> TokenMask:
+        """Look at the ids themselves, which waits for the device.
+
+        Args:
+            targets_hidden: no token of a target set may be visible.
+
+        Raises:
+            ValueError: visible and masked tokens are no partition; ids of a target set are not of
+                the grid, are named twice, or are visible.
+        """
+        whole = torch.cat([self.visible, self.masked], dim=1).sort(dim=1).values
+        if not bool((whole == torch.arange(self.tokens, device=whole.device)).all()):
+            raise ValueError(f"visible and masked tokens are no partition of {self.tokens} tokens")
+        if self.targets is None:
+            return self
+        ids = self.targets.sort(dim=2).values
+        if ids.numel() and not bool(((ids >= 0) & (ids < self.tokens)).all()):
+            raise ValueError(f"a target set has ids that are not of {self.tokens} tokens")
+        if bool((ids.diff(dim=2) == 0).any()):
+            raise ValueError("a target set names a token twice")
+        if targets_hidden and not bool(self.dense().expand(len(ids), -1, -1).gather(2, ids).all()):
+            raise ValueError("a target set holds tokens that are visible")
+        return self
 
     @property
     def tokens(self) -> int:
@@ -95,6 +142,12 @@ class TokenMask:
         """The complementary mask: sees what was masked."""
         return TokenMask(self.grid, visible=self.masked, masked=self.visible)
 
+    def pin_memory(self) -> TokenMask:
+        """Page-locked, so that copies to a device wait for nothing."""
+        names = ("visible", "masked", "decoded", "decoded_masked", "targets")
+        given = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: t.pin_memory() for n, t in given.items() if t is not None})
+
     def to(self, device: torch.device | str) -> TokenMask:
         move = lambda x: None if x is None else x.to(device, non_blocking=True)  # noqa: E731
         return replace(
@@ -103,6 +156,7 @@ class TokenMask:
             masked=self.masked.to(device, non_blocking=True),
             decoded=move(self.decoded),
             decoded_masked=move(self.decoded_masked),
+            targets=move(self.targets),
         )
 
     # --- using it ---
@@ -118,6 +172,11 @@ class TokenMask:
     def gather(self, tokens: Tensor, part: str) -> Tensor:
         """Rows of ``tokens`` (B, N, ...) that belong to ``part``, (B, len(part), ...)."""
         return gather_tokens(tokens, self.ids(part))
+
+    def gather_targets(self, tokens: Tensor) -> Tensor:
+        """Rows of ``tokens`` (B, N, ...) that belong to each target set, (K, B, T, ...)."""
+        assert self.targets is not None
+        return torch.stack([gather_tokens(tokens, ids) for ids in self.targets])
 
     def assemble(self, visible_tokens: Tensor, fill: Tensor) -> Tensor:
         """All tokens in raster order: visible ones (B, V, D) in place, ``fill`` elsewhere.

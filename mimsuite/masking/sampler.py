@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mimsuite.masking.mask import TokenMask
@@ -49,9 +50,10 @@ class Sampler:
         width = self.noise_width(grid)
         if not self.on_host:
             return self(noise.rows("mask", width), grid, guide)
-        mask = self(noise.on_host("mask", width), grid, guide)
-        if noise.device.type != "cuda":
-            return mask.to(noise.device)
-        # Page-locked, or the copies would wait for the device.
-        pinned = TokenMask(grid, mask.visible.pin_memory(), mask.masked.pin_memory())
-        return pinned.to(noise.device)
+        return on_device(self(noise.on_host("mask", width), grid, guide), noise.device)
+
+
+def on_device(mask: TokenMask, device: torch.device) -> TokenMask:
+    """A mask that was made on the host, on the device, which waits for nothing."""
+    # Page-locked, or the copies would wait for the device.
+    return (mask.pin_memory() if device.type == "cuda" else mask).to(device)

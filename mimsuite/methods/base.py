@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys import shared as sections
+from mimsuite.config.keys.shared import GroupSection
 from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask
 from mimsuite.models import Encoder, Features
@@ -100,6 +101,8 @@ class Method(nn.Module):
     """
 
     Recipe: ClassVar[type[sections.Recipe]]
+    # Columns of the log that say how much the features of samples differ.
+    collapse_terms: ClassVar[tuple[str, ...]] = ()
     encoder: Encoder
 
     def __init__(self, recipe: sections.Recipe) -> None:
@@ -174,6 +177,14 @@ class Method(nn.Module):
         or buffers, so that checkpoints hold it.
         """
 
+    def scheduled(self, progress: Progress) -> dict[str, float]:
+        """Values of this method's own schedules in a step, by name, as the log shows them."""
+        return {}
+
+    def keep_frozen(self, part: nn.Module) -> None:
+        """Never train a part: no gradient, and eval mode always."""
+        self._kept.append(part.requires_grad_(False).eval())
+
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
         """Features of the intact sample, as every probe reads them."""
         return self.encoder.encode(batch, layers=layers)
@@ -203,18 +214,14 @@ class Method(nn.Module):
         prefix, _, rest = name.partition(".")
         return self.encoder.layer_id(rest) if prefix == "encoder" else self.layer_count()
 
+    def parameter_groups(self) -> dict[str, GroupSection]:
+        """Named groups with rates and decays of their own: how the names of their parameters
+        begin (the longest such beginning counts) -> the recipe's keys for them."""
+        return {}
+
     def no_weight_decay(self) -> set[str]:
         """Parameters that do not decay although they have more than one axis."""
         return set()
-
-    def always_decayed(self) -> set[str]:
-        """Parameters that decay although they are biases or have one axis."""
-        return set()
-
-    def peak_scale(self, name: str) -> float:
-        """Peak rate of a parameter, relative to the recipe's; where a schedule begins or ends at a
-        rate of its own, that is the same for all."""
-        return 1.0
 
     def unused_parameters(self) -> set[str]:
         """Frozen parameters that published code trains in name only: it never reads them. They

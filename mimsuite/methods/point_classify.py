@@ -10,7 +10,7 @@ Letters: B clouds, N points, D width, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config.keys.points import PointRecipe, PointTransformerSection
 from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Positive, Section
-from mimsuite.config.keys.shared import MethodCard, MethodSection
+from mimsuite.config.keys.shared import GroupSection, MethodCard, MethodSection
 from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
@@ -178,14 +178,11 @@ class PointClassifier(Method):
     def no_weight_decay(self) -> set[str]:
         return {"cls.cls_token"}
 
-    def always_decayed(self) -> set[str]:
-        if not self.recipe.method.decay_head:  # type: ignore[attr-defined]
-            return set()
-        return {name for name, _ in self.named_parameters() if name.startswith(_READOUT)}
-
-    def peak_scale(self, name: str) -> float:
-        scale: float = self.recipe.method.head_rate  # type: ignore[attr-defined]
-        return scale if name.startswith(_READOUT) else 1.0
+    def parameter_groups(self) -> dict[str, GroupSection]:
+        """What reads the encoder: its class token and the head."""
+        method, peak = cast(PointClassifySection, self.recipe.method), self.recipe.lr
+        own = GroupSection(lr=peak * method.head_rate, decay_all=method.decay_head)
+        return {} if own == GroupSection(lr=peak) else dict.fromkeys(_READOUT, own)
 
     # --- published checkpoints (PointTransformer of Point-MAE and Point-CMAE) ---
 

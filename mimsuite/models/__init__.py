@@ -18,6 +18,7 @@ from mimsuite.models.part_head import PartHead
 from mimsuite.models.point_decoder import PointDecoder
 from mimsuite.models.point_head import PointHead
 from mimsuite.models.point_transformer import ClassToken, PointTransformer
+from mimsuite.models.predictor import Predictor
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
 from mimsuite.models.vit import ViT
@@ -39,6 +40,7 @@ __all__ = [
     "PointDecoder",
     "PointHead",
     "PointTransformer",
+    "Predictor",
     "Regressor",
     "TokenDecoder",
     "ViT",

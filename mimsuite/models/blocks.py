@@ -98,6 +98,14 @@ def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor
     return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]
 
 
+def init_normal(module: nn.Module) -> None:
+    """Linear and convolution weights normal with deviation 0.02, zero biases."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def init_linear(module: nn.Module) -> None:
     """MAE's initialisation: xavier-uniform weights (fused qkv as one matrix), zero biases."""
     if isinstance(module, nn.Linear):

@@ -1,29 +1,21 @@
-"""MAE's decoder: a narrow transformer over visible latents and mask tokens.
+"""MAE's decoder: a predictor of all masked tokens in one sequence.
 
-The sequence is [class, visible, masked], never put back into raster order: attention does not
-care, and each token carries its own position. So nothing is un-shuffled, and the last block, the
-norm and the head compute masked tokens only. The function is the published one.
+The function is the published one; see :mod:`mimsuite.models.predictor` for the order of tokens.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mimsuite.config.keys.encoders import DecoderSection
-from mimsuite.masking import TokenMask, gather_tokens
-from mimsuite.models.blocks import Block, init_linear
+from mimsuite.masking import TokenMask
 from mimsuite.models.features import Features
-from mimsuite.tokens import sincos_2d
+from mimsuite.models.predictor import Predictor
 
 
-class MAEDecoder(nn.Module):
-    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token.
-
-    Args:
-        class_tokens: how many class tokens the latents bring, 0 or more; their positions are zero.
-    """
+class MAEDecoder(Predictor):
+    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token."""
 
     def __init__(
         self,
@@ -34,36 +26,17 @@ class MAEDecoder(nn.Module):
         eps: float,
         class_tokens: int = 1,
     ) -> None:
-        super().__init__()
-        self.class_tokens = class_tokens
-        self.embed = nn.Linear(in_width, section.width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        positions = F.pad(sincos_2d(section.width, grid), (0, 0, class_tokens, 0))[None]
-        self.pos_embed = nn.Parameter(positions, requires_grad=False)
-        self.blocks = nn.ModuleList(
-            Block(section.width, section.heads, section.mlp_ratio, eps)
-            for _ in range(section.depth)
-        )
-        self.norm = nn.LayerNorm(section.width, eps=eps)
-        self.pred = nn.Linear(section.width, out_width)
-        nn.init.normal_(self.mask_token, std=0.02)
-        self.apply(init_linear)
+        super().__init__(section, in_width, out_width, grid, eps, class_tokens)
 
-    def forward(self, latent: Features, mask: TokenMask, everywhere: bool = False) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, latent: Features, mask: TokenMask, everywhere: bool = False
+    ) -> Tensor:
         """Predictions in the mask's order.
 
         Returns:
             (B, M, out_width) for the masked tokens; with ``everywhere`` (B, V + M, out_width) for
             the visible tokens and then the masked ones.
         """
-        cls_positions = self.pos_embed[:, : self.class_tokens]
-        positions = self.pos_embed[:, self.class_tokens :]
-        cls = self.embed(latent.cls) + cls_positions
-        visible = self.embed(latent.tokens) + gather_tokens(positions, mask.visible)
-        masked = self.mask_token.to(visible.dtype) + gather_tokens(positions, mask.masked)
-        x = torch.cat([cls, visible, masked], dim=1)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        wanted = mask.tokens if everywhere else mask.masked.shape[1]
-        x = self.blocks[-1](x, queries=wanted)
-        return self.pred(self.norm(x))
+        seen = self.seen(torch.cat([latent.cls, latent.tokens], dim=1), mask.visible)
+        x = torch.cat([seen, self.asked(mask.masked, seen.dtype)], dim=1)
+        return self.run(x, mask.tokens if everywhere else mask.masked.shape[1])

@@ -36,6 +36,20 @@ def follow(
     )
 
 
+@torch.no_grad()
+def follow_module(average: nn.Module, live: nn.Module, momentum: float, skipped: Tensor) -> None:
+    """Every parameter of ``average`` follows that of the same name; see :func:`follow`."""
+    theirs = dict(live.named_parameters())
+    mine = dict(average.named_parameters())
+    follow(list(mine.values()), [theirs[name] for name in mine], momentum, skipped)
+
+
+def rising(step: int, start: float, end: float, total: float) -> float:
+    """Momentum of a step, on a straight line: ``start`` at the first, number 0, ``end`` at number
+    ``total`` and behind it."""
+    return start + (end - start) * min(step / total, 1.0)
+
+
 class MomentumCopy(nn.Module):
     """A copy of a module that is not trained but follows it: a momentum teacher.
 
@@ -67,6 +81,4 @@ class MomentumCopy(nn.Module):
             module: the original; its parameters that this copy lacks are ignored.
             momentum: share of the old weights that is kept, in [0, 1].
         """
-        theirs = dict(module.named_parameters())
-        mine = dict(self.module.named_parameters())
-        follow(list(mine.values()), [theirs[name] for name in mine], momentum, skipped)
+        follow_module(self.module, module, momentum, skipped)

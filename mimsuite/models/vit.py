@@ -43,20 +43,23 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(ImageEncoder):
-    """Encoder of visible patches, with one class token and absolute positions."""
+    """Encoder of visible patches, with one class token or none and absolute positions."""
 
     row_first = False  # which half of a fixed position encodes the row
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
+        self.class_tokens = section.class_tokens
         self.patch_embed = PatchEmbed(section.in_channels, section.patch_size, section.width)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, section.width))
+        if self.class_tokens:
+            self.cls_token = nn.Parameter(torch.zeros(1, self.class_tokens, section.width))
         table = sincos_2d(section.width, section.grid, self.row_first)
-        positions = F.pad(table, (0, 0, 1, 0))[None]  # cls row 0
+        positions = F.pad(table, (0, 0, self.class_tokens, 0))[None]  # of class tokens 0
         self.pos_embed = nn.Parameter(positions, requires_grad=section.trained_positions)
         self.blocks = nn.ModuleList(self.block() for _ in range(section.depth))
         self.norm = nn.LayerNorm(section.width, eps=section.norm_eps)
-        nn.init.normal_(self.cls_token, std=0.02)
+        if self.class_tokens:
+            nn.init.normal_(self.cls_token, std=0.02)
         self.apply(init_linear)
 
     def block(self) -> nn.Module:
@@ -90,13 +93,14 @@ class ViT(ImageEncoder):
                 go on, ``None`` = all.
         """
         positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
-        cls = self.cls_token + positions[:, :1]  # (1, 1, D)
-        patch_positions = positions[:, 1:]
+        count = self.class_tokens
+        patch_positions = positions[:, count:]
         if ids is not None:
             patch_positions = gather_tokens(patch_positions, ids)
-        x = torch.cat(
-            [cls.expand(len(patches), -1, -1), self.patch_embed(patches) + patch_positions], dim=1
-        )
+        x = self.patch_embed(patches) + patch_positions
+        if count:
+            cls = self.cls_token + positions[:, :count]  # (1, C, D)
+            x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
         keep = self._drop_path(noise)
         outputs: dict[int, Tensor] = {}
         heads: dict[int, QKV] = {}
@@ -107,9 +111,10 @@ class ViT(ImageEncoder):
             if number in layers:
                 outputs[number] = x
             if hook is not None:
-                x, ids = _shrink(x, ids, hook, number)
+                x, ids = _shrink(x, ids, hook, number, count)
         x = self.norm(x)
-        return Features(cls=x[:, :1], tokens=x[:, 1:], layers=outputs, qkv=heads)
+        pools = ("cls", "mean") if count else ("mean", "max")
+        return Features(x[:, :count], x[:, count:], outputs, qkv=heads, pools=pools)
 
     def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
         if not self.training or self.section.drop_path == 0:
@@ -120,9 +125,11 @@ class ViT(ImageEncoder):
         return [*drop_path_factors(uniform, self.section.drop_path)]
 
 
-def _shrink(x: Tensor, ids: Tensor | None, hook: Hook, number: int) -> tuple[Tensor, Tensor | None]:
-    """The class token and the tokens that a hook lets go on, and the ids of these."""
-    cls, tokens = x[:, :1], x[:, 1:]
+def _shrink(
+    x: Tensor, ids: Tensor | None, hook: Hook, number: int, class_tokens: int
+) -> tuple[Tensor, Tensor | None]:
+    """The class tokens and the tokens that a hook lets go on, and the ids of these."""
+    cls, tokens = x[:, :class_tokens], x[:, class_tokens:]
     if ids is None:
         ids = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
     kept = hook(number, tokens, ids)

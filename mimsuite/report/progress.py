@@ -95,6 +95,7 @@ class Progress:
         data_wait: float,
         memory_mb: float,
         worker_memory_mb: float | None = None,
+        note: str = "",
     ) -> None:
         """Show the state after ``step`` optimizer steps.
 
@@ -102,6 +103,7 @@ class Progress:
             data_wait: share of the time spent waiting for data, 0 to 1.
             memory_mb: peak memory of the device in 10^6 bytes; 0 = not known.
             worker_memory_mb: what the loader's workers hold together; None: there are none.
+            note: what people should see at once.
         """
         self.step = step
         self._history.append((time.monotonic(), step))
@@ -113,6 +115,8 @@ class Progress:
             ("wait", f"{100 * data_wait:.0f}%"),
             ("mem", memory(memory_mb) if memory_mb else "-"),
         ]
+        if note:
+            self._fields.insert(1, ("", note))
         if worker_memory_mb is not None:
             self._fields.append(("loader", memory(worker_memory_mb)))
         if step - self._printed >= self.every or step >= self.total:

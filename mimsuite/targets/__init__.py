@@ -4,6 +4,7 @@ from mimsuite.pictures.features import FeatureColours, feature_pictures
 from mimsuite.targets.chamfer import chamfer
 from mimsuite.targets.classes import PairMix, soft_cross_entropy, soft_targets
 from mimsuite.targets.consistency import consistency
+from mimsuite.targets.deviation import channel_deviation
 from mimsuite.targets.features import FeatureTarget
 from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer
@@ -18,6 +19,7 @@ __all__ = [
     "TubeletTarget",
     "build_tokenizer",
     "chamfer",
+    "channel_deviation",
     "consistency",
     "feature_pictures",
     "soft_cross_entropy",

@@ -143,7 +143,7 @@ def stepper(
     prepare_blocks(method, recipe.train, device)
     replica = peers.replicate(method, blocks_of(method), recipe.train.parallel)
     optimizer = build_optimizer(method, recipe)
-    set_lr(optimizer, lambda scale: recipe.lr * scale)
+    set_lr(optimizer, recipe.lr)
     precision = Precision(recipe.train.precision, device)
     rows = random_batch(shapes_of(recipe), batch, device)
 

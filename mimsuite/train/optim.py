@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from mimsuite.config.keys.shared import OptimSection, Recipe
+from mimsuite.config.keys.shared import GroupSection, OptimSection, Recipe
 from mimsuite.methods.base import Method
 from mimsuite.train.lars import LARS
+from mimsuite.train.schedule import beta_at, decay_at, rate_at
 
 Group = dict[str, Any]
 
@@ -19,37 +19,49 @@ Group = dict[str, Any]
 def param_groups(
     method: Method, weight_decay: float, layer_decay: float | None = None
 ) -> list[Group]:
-    """Trained parameters, one group per distinct (scales of the rate, weight decay).
+    """Trained parameters, one group per distinct (named group, rate scale, weight decay).
 
-    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names, but
-    for those of ``method.always_decayed()``. The peak of the schedule is that of the recipe times
-    ``method.peak_scale(name)``. With layer decay the rate of layer i of L is scaled by
-    ``layer_decay ** (L - i)`` (BEiT, arXiv:2106.08254; layer ids by ``method.layer_id``).
+    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names.
+    With layer decay the rate of layer i of L is scaled by ``layer_decay ** (L - i)``
+    (BEiT, arXiv:2106.08254; layer ids by ``method.layer_id``). Decay, and for its vectors too, may
+    be that of a group that ``method.parameter_groups`` names.
 
     Returns:
-        groups ``{params, names, lr_scale, peak_scale, weight_decay}`` as their names appear.
+        groups ``{params, names, lr_scale, weight_decay, own}`` in the order the names appear; the
+        last is the section of a named group, or ``None``.
     """
-    spared, decayed = method.no_weight_decay(), method.always_decayed()
-    groups: dict[tuple[float, float, float], Group] = {}
+    spared = method.no_weight_decay()
+    named = method.parameter_groups()
+    groups: dict[tuple[str, float, float], Group] = {}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = 1.0
         if layer_decay is not None:
             scale = layer_decay ** (method.layer_count() - method.layer_id(name))
+        group_name = max((p for p in named if name.startswith(p)), key=len, default="")
+        own = named.get(group_name)
         decays = parameter.ndim > 1 and not name.endswith(".bias") and name not in spared
-        decay = weight_decay if decays or name in decayed else 0.0
-        peak = method.peak_scale(name)
-        scales = {"lr_scale": scale, "peak_scale": peak}
-        empty: Group = {"params": [], "names": [], **scales, "weight_decay": decay}
-        group = groups.setdefault((scale, peak, decay), empty)
+        decay = weight_decay
+        if own is not None:
+            decays, decay = decays or own.decay_all, _first(own.weight_decay, decay)
+        decay = decay if decays else 0.0
+        empty: Group = {
+            "params": [],
+            "names": [],
+            "lr_scale": scale,
+            "weight_decay": decay,
+            "decays": decays,
+            "own": own,
+        }
+        group = groups.setdefault((group_name, scale, decay), empty)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
 
 
 def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over ``param_groups``; rates are set by :func:`set_lr`."""
+    """The recipe's optimizer over ``param_groups``; rates are set by :func:`set_schedules`."""
     optim: OptimSection = recipe.optim
     groups = param_groups(method, optim.weight_decay, optim.layer_decay)
     if optim.name == "adamw":
@@ -62,14 +74,32 @@ def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
     return SGD(groups, lr=recipe.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
 
 
-def set_lr(optimizer: Optimizer, lr_at: Callable[[float], float]) -> None:
-    """Set every group's rate: ``lr_at(scale of its peak)`` times the group's scale.
-
-    The two differ where a schedule begins or ends at a rate of its own: a group with a higher peak
-    still ends there.
-    """
+def set_schedules(optimizer: Optimizer, recipe: Recipe, step: int, steps_per_epoch: int) -> None:
+    """Set what the recipe schedules for the step that follows ``step`` finished ones: every
+    group's rate, weight decay and first beta."""
+    optim = recipe.optim
     for group in optimizer.param_groups:
-        group["lr"] = lr_at(group["peak_scale"]) * group["lr_scale"]
+        own: GroupSection | None = group["own"]
+        schedule, lr = recipe.schedule, recipe.lr
+        start, end = optim.weight_decay, optim.weight_decay_end
+        if own is not None:
+            given = {"min_lr": own.min_lr, "warmup_epochs": own.warmup_epochs}
+            schedule = schedule.model_copy(
+                update={key: value for key, value in given.items() if value is not None}
+            )
+            lr = _first(own.lr, lr)
+            if own.weight_decay is not None:
+                start, end = own.weight_decay, own.weight_decay_end
+        group["lr"] = rate_at(schedule, lr, step, steps_per_epoch) * group["lr_scale"]
+        if group["decays"]:
+            group["weight_decay"] = decay_at(schedule, start, end, step, steps_per_epoch)
+    set_beta(optimizer, beta_at(recipe.schedule, step, steps_per_epoch))
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Set every group's rate to ``lr`` times the group's scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
 
 
 def set_beta(optimizer: Optimizer, beta: float | None) -> None:
@@ -77,6 +107,10 @@ def set_beta(optimizer: Optimizer, beta: float | None) -> None:
     if beta is not None:
         for group in optimizer.param_groups:
             group["betas"] = (beta, group["betas"][1])
+
+
+def _first(given: float | None, otherwise: float) -> float:
+    return otherwise if given is None else given
 
 
 def _can_fuse(method: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the fractional epoch, so nothing has to be saved."""
+"""Schedules of rate, decay and momentum: pure functions of the step, so nothing has to be saved."""
 
 from __future__ import annotations
 
@@ -60,6 +60,31 @@ def epoch_lagged(
     return min_lr + 0.5 * (lr - min_lr) * (1.0 + math.cos(math.pi * due / epochs))
 
 
+def cosine_ahead(
+    step: int, *, lr: float, warmup_lr: float, min_lr: float, warmup: int, total: int
+) -> float:
+    """Linear warm-up, then half a cosine, both at the step that is about to be done (I-JEPA's).
+
+    Args:
+        step: optimizer steps done; the first runs one step above ``warmup_lr``.
+        lr: peak rate, of step number ``warmup``, counted from 1.
+        min_lr: of step number ``total`` and all behind it.
+    """
+    due = step + 1
+    if due < warmup:
+        return warmup_lr + due / warmup * (lr - warmup_lr)
+    if due >= total:
+        return min_lr
+    progress = (due - warmup) / (total - warmup)
+    return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def half_cosine_to(step: int, *, start: float, end: float, total: int) -> float:
+    """Half a cosine from ``start`` to ``end``, at the step that is about to be done; ``end`` holds
+    from step number ``total`` on, counted from 1."""
+    return _between(start, end, (step + 1) / total)
+
+
 def one_cycle(step: int, *, lr: float, warmup: float, total: int) -> float:
     """Up from ``lr / 25`` and down to ``lr / 250000``, half a cosine each (Smith & Topin,
     arXiv:1708.07120, with PyTorch's factors, as NeRF-MAE trains).
@@ -97,6 +122,21 @@ def beta_at(section: ScheduleSection, step: int, steps_per_epoch: int) -> float 
     return one_cycle_beta(step, warmup=section.warmup_epochs * steps_per_epoch, total=total)
 
 
+def stretched(section: ScheduleSection, steps_per_epoch: int) -> float:
+    """Steps after which what ``schedule.stretch`` stretches ends."""
+    return section.stretch * section.epochs * steps_per_epoch
+
+
+def decay_at(
+    section: ScheduleSection, start: float, end: float | None, step: int, steps_per_epoch: int
+) -> float:
+    """Weight decay of the step that follows ``step`` finished ones."""
+    if end is None:
+        return start
+    total = max(int(stretched(section, steps_per_epoch)), 1)
+    return half_cosine_to(step, start=start, end=end, total=total)
+
+
 def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int) -> float:
     """Rate of the step that follows ``step`` finished ones; ``lr`` is the peak."""
     if section.kind == "cosine-per-step":
@@ -106,6 +146,15 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             min_lr=section.min_lr,
             warmup=round(section.warmup_epochs * steps_per_epoch),
             total=max(round(section.epochs * steps_per_epoch), step + 1),
+        )
+    if section.kind == "cosine-ahead":
+        return cosine_ahead(
+            step,
+            lr=lr,
+            warmup_lr=section.warmup_lr,
+            min_lr=section.min_lr,
+            warmup=int(section.warmup_epochs * steps_per_epoch),
+            total=int(stretched(section, steps_per_epoch)),
         )
     if section.kind == "one-cycle":
         return one_cycle(

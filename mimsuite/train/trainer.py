@@ -22,14 +22,15 @@ from mimsuite.train import checkpoint, replay
 from mimsuite.train.average import MovingAverage
 from mimsuite.train.batchnorm import sync_batchnorm
 from mimsuite.train.blocks import blocks_of, prepare_blocks
+from mimsuite.train.collapse import CollapseWatch
 from mimsuite.train.damage_report import DamageReport
 from mimsuite.train.device import peak_memory_mb
 from mimsuite.train.meter import Meter
-from mimsuite.train.optim import build_optimizer, set_beta, set_lr
+from mimsuite.train.optim import build_optimizer, set_schedules
 from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.saving import Saver
-from mimsuite.train.schedule import beta_at, rate_at
+from mimsuite.train.schedule import decay_at, rate_at
 from mimsuite.train.state import (
     generator_tensors,
     load_generators,
@@ -89,6 +90,7 @@ class Trainer:
         self.precision = Precision(train.precision, device)
         self.average = None if train.ema is None else MovingAverage(method, train.ema)
         self.meter = Meter()
+        self.collapse = CollapseWatch(self.recipe.log, method.collapse_terms, self.total_steps)
         self.saver = Saver(peers, self.recipe.checkpoint, self.warn)
         self.step = 0
         self._stopping = self._rewound = False
@@ -130,13 +132,21 @@ class Trainer:
                     loader.start_at(self.step)
                     batches = self._batches(loader, watch)
             self.peers.at(self.step)
-            stop, late = self.peers.any(bool(self.stop), self.saver.late())
+            flags = bool(self.stop), self.saver.late(), self.collapse.must_stop
+            stop, late, collapsed = self.peers.any(*flags)
             if stop:
                 self._stopping = True
                 self.save()
                 name = self.stop.name or "a signal to another rank"
                 self.run.event("preempt", self.step, signal=name)
                 raise Preempted(f"stopped by {name} after saving step {self.step}")
+            if collapsed:
+                self._stopping = True
+                self.save()
+                raise DivergedError(
+                    f"stopped after saving step {self.step}, {self.collapse.note or 'collapse'}: "
+                    f"raise the teacher's momentum or lower optim.lr; log.collapse=warn goes on"
+                )
             if late or self._due(self.recipe.checkpoint.every_steps):
                 self.save()
         if self.saver.step != self.step:
@@ -145,8 +155,7 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
-        set_lr(self.optimizer, lambda scale: self.lr_at(self.step, scale))
-        set_beta(self.optimizer, beta_at(self.recipe.schedule, self.step, self.steps_per_epoch))
+        set_schedules(self.optimizer, self.recipe, self.step, self.steps_per_epoch)
         seed, step = self.recipe.train.seed, self.step
         result = train_step(
             self.method,
@@ -159,17 +168,32 @@ class Trainer:
             peers=self.peers,
             replica=self.replica,
             loss_scope=self.recipe.train.loss_scope,
-            progress=Progress(step, self.total_steps, self.steps_per_epoch),
+            progress=self._progress(step),
         )
         if self.average is not None:
             self.average.update(self.method, result.skipped)
         self.step += 1
         return result
 
-    def lr_at(self, step: int, peak_scale: float = 1.0) -> float:
-        """Learning rate of the step that follows ``step`` finished ones, for a scaled peak."""
-        peak = self.recipe.lr * peak_scale
-        return rate_at(self.recipe.schedule, peak, step, self.steps_per_epoch)
+    def lr_at(self, step: int) -> float:
+        """Learning rate of the step that follows ``step`` finished ones."""
+        return rate_at(self.recipe.schedule, self.recipe.lr, step, self.steps_per_epoch)
+
+    def scheduled_at(self, step: int) -> dict[str, float]:
+        """Columns of the log for what else is scheduled: the decay, and the method's own values."""
+        optim, columns = self.recipe.optim, {}
+        if optim.weight_decay_end is not None:
+            columns["weight_decay"] = decay_at(
+                self.recipe.schedule,
+                optim.weight_decay,
+                optim.weight_decay_end,
+                step,
+                self.steps_per_epoch,
+            )
+        return columns | self.method.scheduled(self._progress(step))
+
+    def _progress(self, step: int) -> Progress:
+        return Progress(step, self.total_steps, self.steps_per_epoch)
 
     def _batches(self, loader: TrainLoader, watch: Callable[[Batch], None]) -> Iterator[Batch]:
         """Micro-batches on the device, normalised; damage is reported as it is met."""
@@ -236,8 +260,22 @@ class Trainer:
         if worker_memory_mb is not None:
             speed["worker_memory_mb"] = worker_memory_mb
         signals = self._signals(self.step)
-        self.run.metrics(self.step, {"epoch": epoch, "lr": lr, **means, **speed, **signals})
-        progress.update(self.step, loss=means["loss"], lr=lr, grad_norm=means["grad_norm"], **speed)
+        columns = {"epoch": epoch, "lr": lr, **self.scheduled_at(self.step - 1)}
+        self.run.metrics(self.step, {**columns, **means, **speed, **signals})
+        for fallen in self.collapse.add(self.step, {**means, **signals}):
+            self.run.event(
+                "collapse", self.step, term=fallen.term, value=fallen.value, early=fallen.early
+            )
+            if self.peers.first:
+                self.warn(str(fallen))
+        progress.update(
+            self.step,
+            loss=means["loss"],
+            lr=lr,
+            grad_norm=means["grad_norm"],
+            note=self.collapse.note,
+            **speed,
+        )
         if means["skipped"]:
             self.run.event("skip", self.step, steps=means["skipped"])
         # Signals are not the next steps' time.
@@ -257,6 +295,7 @@ class Trainer:
             facts={
                 "scaler": self.precision.state_dict(),
                 "meter": self.meter.state_dict(),
+                "collapse": self.collapse.state_dict(),
                 "steps_per_epoch": self.steps_per_epoch,
                 "torch": torch.__version__,
             },
@@ -286,6 +325,8 @@ class Trainer:
             self.average.load(state.ema)
         self.precision.load_state_dict(state.facts["scaler"])
         self.meter.load_state_dict(state.facts["meter"])
+        if "collapse" in state.facts:
+            self.collapse.load_state_dict(state.facts["collapse"])
         if self.peers.rank < len(state.ranks):
             load_generators(state.ranks[self.peers.rank])
         self.step = state.step

@@ -35,6 +35,8 @@ _CONTAINERS = (
     *("teacher", "target_encoder", "base_encoder", "encoder", "backbone", "student"),
     *("model_ema", "ema", "state_dict_ema"),
 )
+# Networks that belong together: entries of a checkpoint that are read as one, each below its name.
+_TOGETHER = ("encoder", "predictor", "target_encoder")
 _SETTINGS = ("args", "train_args", "hyper_parameters", "config", "cfg")
 _DEEPEST = 3  # containers in containers
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
@@ -96,6 +98,8 @@ def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
             metadata |= found
         else:
             content = _read_torch(file, kind)
+            if not entry:
+                content = _joined(content)
             way = _way_to_tensors(path, content, entry)
             if entry and way[: len(entry.split("."))] == tuple(entry.split(".")):
                 wanted = None
@@ -153,6 +157,22 @@ def _read_torch(path: Path, kind: Kind) -> Any:
                 f"ran. If you trust it, save its weights alone as .safetensors where it was made"
             ) from None
         raise UserError(f"{path} is damaged or no weights file ({_line(error)})") from None
+
+
+def _joined(content: Any) -> Any:
+    """A checkpoint of networks that belong together, with one entry in place of theirs."""
+    if not isinstance(content, Mapping) or not all(name in content for name in _TOGETHER):
+        return content
+    networks = {name: content[name] for name in _TOGETHER}
+    if any(_way(network, ()) != () for network in networks.values()):
+        return content
+    together = {
+        f"{name}.{key.removeprefix(_prefix(network) or '') if isinstance(key, str) else key}": value
+        for name, network in networks.items()
+        for key, value in network.items()
+    }
+    others = {key: value for key, value in content.items() if key not in _TOGETHER}
+    return {**others, "state_dict": together}
 
 
 def _check_archive(path: Path) -> None:

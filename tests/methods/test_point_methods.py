@@ -287,5 +287,6 @@ def test_what_reads_the_encoder_may_be_trained_at_a_rate_of_its_own() -> None:
     for group in param_groups(method, 0.05):
         reads = [name.startswith(("cls.", "head.")) for name in group["names"]]
         assert all(reads) or not any(reads)
-        assert group["peak_scale"] == (10.0 if reads[0] else 1.0)
+        own = group["own"]
+        assert (own.lr if own else None) == (10.0 * method.recipe.lr if reads[0] else None)
         assert group["weight_decay"] == 0.05 or not reads[0]

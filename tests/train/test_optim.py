@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
+from mimsuite.config.keys.shared import GroupSection
 from mimsuite.errors import UserError
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.noise import Noise
 from mimsuite.train.lars import LARS
 from mimsuite.train.meter import Meter
-from mimsuite.train.optim import build_optimizer, param_groups, set_lr
+from mimsuite.train.optim import build_optimizer, param_groups, set_lr, set_schedules
 from mimsuite.train.precision import Precision
 from mimsuite.train.schedule import half_cosine
 from mimsuite.train.state import load_optimizer, optimizer_tensors
@@ -36,7 +37,7 @@ def tiny_recipe(**changes: object) -> MAERecipe:
 
 
 def one_step(method: MAE, optimizer: torch.optim.Optimizer, images: Tensor) -> StepResult:
-    set_lr(optimizer, lambda scale: 1e-2 * scale)
+    set_lr(optimizer, 1e-2)
     halves = [Batch.of_images(images).rows(0, 2), Batch.of_images(images).rows(2, 4)]
     return train_step(
         method,
@@ -167,3 +168,36 @@ def test_precision_refuses_what_would_fail_and_warns_of_what_would_crawl() -> No
         Precision("fp16", cpu)
     assert Precision("auto", cpu).warning is None
     assert "train.precision=bf16 on a CPU" in str(Precision("bf16", cpu).warning)
+
+
+# --- named groups and schedules -------------------------------------------------------------------
+
+
+def test_a_named_group_has_a_rate_and_a_decay_of_its_own() -> None:
+    class Grouped(MAE):
+        def parameter_groups(self) -> dict[str, GroupSection]:
+            keys = {"lr": 1e-4, "min_lr": 1e-5, "warmup_epochs": 0.0, "weight_decay": 0.1}
+            return {
+                "decoder.": GroupSection(**keys, decay_all=True),
+                "decoder.pred.": GroupSection(),
+            }
+
+    document = tiny_recipe().model_dump()
+    document["optim"] |= {"lr": 1e-3, "lr_per_256": None, "weight_decay_end": 0.4}
+    document["optim"] |= {"weight_decay": 0.04}
+    document["schedule"] |= {"kind": "cosine-ahead", "epochs": 10, "warmup_epochs": 5}
+    recipe = type(tiny_recipe()).model_validate(document)
+    optimizer = build_optimizer(Grouped(recipe), recipe)
+    found = {name: group for group in optimizer.param_groups for name in group["names"]}
+    bias, head = found["decoder.norm.bias"], found["decoder.pred.weight"]
+    weight, norm = found["encoder.blocks.0.mlp.fc1.weight"], found["encoder.norm.weight"]
+    set_schedules(optimizer, recipe, step=0, steps_per_epoch=10)
+    assert weight["lr"] == pytest.approx(1e-3 / 50)
+    assert bias["lr"] == pytest.approx(1e-4, rel=1e-2)
+    assert head["lr"] == weight["lr"]
+    set_schedules(optimizer, recipe, step=99, steps_per_epoch=10)
+    assert weight["weight_decay"] == head["weight_decay"] == pytest.approx(0.4)
+    assert bias["weight_decay"] == 0.1
+    assert norm["weight_decay"] == 0.0
+    assert found["decoder.pred.bias"]["weight_decay"] == 0.0
+    assert bias["lr"] == pytest.approx(1e-5)

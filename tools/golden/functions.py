@@ -67,7 +67,7 @@ def linear_probe(case: Case) -> Results:
     optimizer = build_optimizer(method, recipe)
     for group in optimizer.param_groups:
         group["trust_coefficient"] = hparams["trust_coefficient"]
-    set_lr(optimizer, lambda scale: recipe.lr * scale)
+    set_lr(optimizer, recipe.lr)
 
     results, seen = Results(), []
     handle = method.head.register_forward_hook(lambda module, args, out: seen.append(out.detach()))

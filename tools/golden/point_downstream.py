@@ -49,7 +49,11 @@ def classify_pcp(case: Case) -> Results:
     results.facts["hparams.batch"] = (len(case.input("points")), hparams["batch"])
     groups, names = param_groups(method, 0.05), build.published_names(method)
     ours = {
-        (group["peak_scale"], group["weight_decay"], name)
+        (
+            1.0 if group["own"] is None else group["own"].lr / method.recipe.lr,
+            group["weight_decay"],
+            name,
+        )
         for group in groups
         for name in (names[own] for own in group["names"])
     }

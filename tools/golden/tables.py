@@ -36,6 +36,7 @@ FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "maskalign": maskalign.published_model,
     "videomae": lambda model, stage, pool: None,  # likewise
     "videomae2": lambda model, stage, pool: None,
+    "ijepa": lambda model, stage, pool: None,  # its tables say all
     "point-mae": lambda model, stage, pool: None,  # rates hold for every model
 }
 
@@ -65,7 +66,8 @@ def table(groups: dict[str, Callable[[Case, Entry], dict[str, Any] | None]]) -> 
     return compute
 
 
-def _args(entry: Entry, *names: str) -> list[Any]:
+def args_of(entry: Entry, *names: str) -> list[Any]:
+    """Arguments of an entry; faults on the first that is missing."""
     missing = [name for name in names if name not in entry["args"]]
     if missing:
         raise CaseFault(f"table: {entry['id']} has no args.{missing[0]}")
@@ -77,7 +79,7 @@ def _args(entry: Entry, *names: str) -> list[Any]:
 
 def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
     case.hparams.only("temperature", 10000.0)
-    width, grid, cls_token, rows = _args(entry, "dim", "grid", "cls_token", "rows")
+    width, grid, cls_token, rows = args_of(entry, "dim", "grid", "cls_token", "rows")
     row_first = entry["family"] == "cae"
     if row_first:  # its code walks a rectangle column by column, so its table is the transpose's
         grid = grid[::-1]
@@ -87,10 +89,10 @@ def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
 
 
 def _half_cosine(case: Case, entry: Entry) -> dict[str, Any]:
-    lr, final, warmup, epochs, unit, at = _args(
+    lr, final, warmup, epochs, unit, at = args_of(
         entry, "base_lr", "final_lr", "warmup_epochs", "epochs", "unit", "at"
     )
-    steps = 1 if unit == "epoch" else _args(entry, "iters_per_epoch")[0]
+    steps = 1 if unit == "epoch" else args_of(entry, "iters_per_epoch")[0]
     rate = lambda epoch: half_cosine(  # noqa: E731
         epoch, lr=lr, min_lr=final, warmup_epochs=warmup, epochs=epochs
     )
@@ -98,7 +100,7 @@ def _half_cosine(case: Case, entry: Entry) -> dict[str, Any]:
 
 
 def _cosine_per_step(case: Case, entry: Entry) -> dict[str, Any]:
-    lr, final, warmup, epochs, steps, total, at = _args(
+    lr, final, warmup, epochs, steps, total, at = args_of(
         entry,
         "base_lr",
         "final_lr",
@@ -119,7 +121,7 @@ def _cosine_per_step(case: Case, entry: Entry) -> dict[str, Any]:
 def _epoch_lagged(case: Case, entry: Entry) -> dict[str, Any]:
     case.hparams.only("lag_epochs", 1)
     case.hparams.skip("warmup_epochs", "warmup_lr", "min_lr")  # entries have their own
-    lr, final, first, warmup, epochs, listed = _args(
+    lr, final, first, warmup, epochs, listed = args_of(
         entry, "base_lr", "final_lr", "warmup_lr", "warmup_epochs", "epochs", "num_epochs_listed"
     )
     keys = {"min_lr": final, "warmup_lr": first, "warmup_epochs": warmup, "epochs": epochs}
@@ -128,7 +130,7 @@ def _epoch_lagged(case: Case, entry: Entry) -> dict[str, Any]:
 
 
 def _len_keep(case: Case, entry: Entry) -> dict[str, Any]:
-    tokens, ratio = _args(entry, "num_patches", "mask_ratio")
+    tokens, ratio = args_of(entry, "num_patches", "mask_ratio")
     sampler = RandomSampler(RandomMaskSection(ratio=ratio))
     return {"len_keep": sampler(torch.rand(1, tokens), (tokens,)).visible.shape[1]}
 
@@ -137,12 +139,12 @@ def _len_keep(case: Case, entry: Entry) -> dict[str, Any]:
 
 
 def _layer_decay(case: Case, entry: Entry) -> dict[str, Any] | None:
-    pool, decay, weight_decay = _args(entry, "pool", "layer_decay", "weight_decay")
+    pool, decay, weight_decay = args_of(entry, "pool", "layer_decay", "weight_decay")
     method = _model(entry, "finetune", pool)
     if method is None:
         return None
-    _args(entry, "num_layers", "no_weight_decay")
-    fields = _groups(method, weight_decay, decay)
+    args_of(entry, "num_layers", "no_weight_decay")
+    fields = groups_of(method, weight_decay, decay)
     names = build.published_names(method)
     return {
         **fields,
@@ -151,16 +153,17 @@ def _layer_decay(case: Case, entry: Entry) -> dict[str, Any] | None:
 
 
 def _weight_decay_split(case: Case, entry: Entry) -> dict[str, Any] | None:
-    (weight_decay,) = _args(entry, "weight_decay")
+    (weight_decay,) = args_of(entry, "weight_decay")
     method = _model(entry, "pretrain", None)
     if method is None:
         return None
-    fields = _groups(method, weight_decay, None)
+    fields = groups_of(method, weight_decay, None)
     # Without layer decay there are no layers: the table holds zeros in their place.
     return {**fields, "layer_id": dict.fromkeys(fields["lr_scale"], 0)}
 
 
-def _groups(method: Method, weight_decay: float, layer_decay: float | None) -> dict[str, Any]:
+def groups_of(method: Method, weight_decay: float, layer_decay: float | None) -> dict[str, Any]:
+    """Rate scale and weight decay of every trained parameter, by its published name."""
     names = build.published_names(method)
     groups = param_groups(method, weight_decay, layer_decay)
     return {
@@ -174,7 +177,7 @@ def _trained(method: Method) -> list[str]:
 
 
 def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
-    (stage,) = _args(entry, "stage")
+    (stage,) = args_of(entry, "stage")
     pooled = "globalpool" in entry["id"] or "global_pool" in entry["args"].get("layout", "")
     method = _model(entry, stage, "mean" if pooled else "cls")
     if method is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from golden import build, cae, points, video
+from golden import build, cae, ijepa, points, video
 from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
@@ -82,6 +82,34 @@ def cae_pretrain(case: Case) -> Results:
 
     run = _Run(case, document, hparams["iters_per_epoch"], 1, inject)
     run.results.tensors["loss_align_weighted"] = run.results.tensors["term.alignment"]
+    return run.judge()
+
+
+def ijepa_pretrain(case: Case) -> Results:
+    """A ``latent/ijepa-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        ijepa.MODEL + "lr start_lr final_lr weight_decay final_weight_decay betas adam_eps "
+        "clip_grad epochs warmup_epochs steps iters_per_epoch ema ipe_scale"
+    )
+    training = _training(case, 1, kind="cosine-ahead", end="final_lr")
+    training["optim"]["weight_decay_end"] = hparams["final_weight_decay"]
+    training["schedule"] |= {"warmup_lr": hparams["start_lr"], "stretch": hparams["ipe_scale"]}
+    contexts, targets = case.input("enc_idx"), case.input("pred_idx")
+
+    def inject(method: Any) -> None:
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            step = int(batch.keys[0])
+            return ijepa.masks_of(contexts[step], targets[step], method.grid)
+
+        method.mask = mask
+
+    document = ijepa.document(hparams) | training
+    run = _Run(case, document, hparams["iters_per_epoch"], 1, inject)
+    tensors = run.results.tensors
+    tensors["wd"] = tensors["weight_decay"]
+    method: Any = run.trainer.method
+    run.results.facts |= ijepa.facts(case, method)
     return run.judge()
 
 
@@ -162,8 +190,10 @@ def finetune(case: Case) -> Results:
     return _Run(case, document, hparams["steps_per_epoch"], accumulation, inject).judge()
 
 
-def _training(case: Case, accumulation: int, kind: str = "half-cosine") -> dict[str, Any]:
-    """The optim, schedule and train sections."""
+def _training(
+    case: Case, accumulation: int, kind: str = "half-cosine", end: str = "min_lr"
+) -> dict[str, Any]:
+    """The optim, schedule and train sections; the last rate is the hyperparameter ``end``."""
     hparams = case.hparams
     build.refuse_drop_path(case)
     return {
@@ -180,7 +210,7 @@ def _training(case: Case, accumulation: int, kind: str = "half-cosine") -> dict[
             "kind": kind,
             "epochs": hparams["epochs"],
             "warmup_epochs": hparams["warmup_epochs"],
-            "min_lr": hparams["min_lr"],
+            "min_lr": hparams[end],
         },
         "train": {
             "global_batch": hparams["batch"] * accumulation,
@@ -222,6 +252,7 @@ class _Run:
             steps_per_epoch=self.steps_per_epoch,
             stop=absent,
         )
+        self.groups = self._groups()  # as they begin: a decay may be scheduled
         self.columns = self._columns()
         method.train()
         self._train(method)
@@ -235,7 +266,9 @@ class _Run:
             lambda module, args, output: measured["loss_micro"].append(float(output.loss.detach()))
         )
         batches, groups = self._batches(), self.trainer.optimizer.param_groups
-        for _ in range(self.case.hparams["steps"]):
+        for step in range(self.case.hparams["steps"]):
+            for name, value in self.trainer.scheduled_at(step).items():
+                measured.setdefault(name, []).append(value)
             done = self.trainer.train_step(batches, self.accumulation)
             measured["lr"].append(groups[0]["lr"] / groups[0]["lr_scale"])
             measured["lr_groups"].append([groups[i]["lr"] for i in self.columns])
@@ -272,7 +305,7 @@ class _Run:
 
     def judge(self) -> Results:
         """The findings for every stored answer."""
-        record = Record(self.results.tensors, self.start, self._groups(), self.unused, self.idle)
+        record = Record(self.results.tensors, self.start, self.groups, self.unused, self.idle)
         self.results.findings += compare_trajectory(self.case, record)
         return self.results
 
@@ -289,7 +322,7 @@ class _Run:
 
     def _columns(self) -> list[int]:
         """Our parameter groups in the order of the case's ``param_groups``, matched by names."""
-        ours = [group.names for group in self._groups()]
+        ours = [group.names for group in self.groups]
         theirs = [group.names for group in stored_groups(self.case, self.unused)]
         if set(ours) != set(theirs):  # a case without answers, or a finding of its own
             return list(range(len(ours)))

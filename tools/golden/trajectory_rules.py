@@ -12,7 +12,10 @@ from golden.case import Case, CaseFault
 from golden.compare import Finding, compare, failed
 
 _EARLY = "loss_rel_steps_0_to_9"
-_RELATIVE = {"lr": "lr_rel", "lr_groups": "lr_rel", "grad_norm": "grad_norm_rel"}
+_RELATIVE = {
+    **dict.fromkeys(("lr", "lr_groups", "wd", "momentum"), "lr_rel"),
+    "grad_norm": "grad_norm_rel",
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mimsuite.checkpoints.published import (
     convmae,
     crate,
     huggingface,
+    ijepa,
     mae,
     maskalign,
     mmpretrain,
@@ -31,7 +32,7 @@ from mimsuite.weights.files import WeightsFile, listed
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, mae)
+_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, ijepa, mae)
 # Libraries that have names of their own for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 

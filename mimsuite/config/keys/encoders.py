@@ -62,6 +62,7 @@ class ViTSection(PatchEncoderSection):
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
+    class_tokens: Annotated[int, Field(ge=0, le=1)] = 1  # 0: patches alone
 
 
 class BEiTSection(ViTSection):
@@ -74,6 +75,7 @@ class BEiTSection(ViTSection):
     kind: Literal["beit"]  # type: ignore[assignment]
     layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: none
     relative_positions: bool = False  # biases of the attention in each block; whole images only
+    class_tokens: Literal[1] = 1  # type: ignore[assignment]
 
 
 class ConvViTSection(ViTSection):
@@ -91,6 +93,7 @@ class ConvViTSection(ViTSection):
     conv_kernel: Positive = 5  # of the depthwise convolutions, pixels of the stage
     conv_mlp_ratio: Range = (4.0, 4.0)
     conv_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5  # and of the norms of patch embeddings
+    class_tokens: Literal[0] = 0  # type: ignore[assignment]
     fusion: bool = False  # in pretraining, add both stages to the output; transfers never do
 
     @model_validator(mode="after")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mimsuite.config.keys.section import Positive, Range, Section
+
+_PARTS: tuple[Literal["context"], Literal["target"]] = ("context", "target")
+_SIZES = 1000  # numbers at which the sizes of rectangles are looked at
+_LARGEST = 128  # side of a grid that is proposed
 
 
 class RandomMaskSection(Section):
@@ -78,6 +83,78 @@ class BlockMaskSection(Section):
             raise ValueError("set exactly one of mask.ratio and mask.count; null clears one")
         if self.aspect[0] > self.aspect[1]:
             raise ValueError(f"aspect {self.aspect[0]} to {self.aspect[1]} is an empty range")
+        return self
+
+
+class MultiBlockMaskSection(Section):
+    """`mask:` rectangles to predict, and a large one to see, less what is predicted (I-JEPA).
+
+    A rectangle covers `scale` of the patches at `aspect` = height / width; one random number a step
+    draws both, for all samples of the step. So large targets are tall and small ones wide.
+    """
+
+    kind: Literal["multi-block"] = "multi-block"
+    contexts: Positive = 1  # rectangles to see
+    context_scale: Range = (0.85, 1.0)
+    targets: Positive = 4  # rectangles to predict
+    target_scale: Range = (0.15, 0.2)
+    aspect: Range = (0.75, 1.5)  # of targets; contexts are as near to square as the grid
+    min_keep: Annotated[int, Field(ge=0)] = 10  # a context and a target have more patches
+    overlap: bool = False  # contexts may hold what is predicted
+    # All contexts of a batch have one length. batch: of the shortest in the micro-batch, as
+    # published, so that results depend on its size; fixed: `context_tokens`, shorter ones are drawn
+    # again. Either way the last ones in raster order are left out.
+    context_cut: Literal["batch", "fixed"] = "batch"
+    context_tokens: Positive | None = None
+
+    def size(
+        self, grid: tuple[int, int], number: float, part: Literal["context", "target"]
+    ) -> tuple[int, int]:
+        """(height, width) of a rectangle by a number in [0, 1); one row and column stay free."""
+        rows, columns = grid
+        target = part == "target"
+        low, high = self.target_scale if target else self.context_scale
+        flat, tall = self.aspect if target else (1.0, 1.0)
+        patches = int(rows * columns * (low + number * (high - low)))
+        aspect = flat + number * (tall - flat)
+        height, width = round(math.sqrt(patches * aspect)), round(math.sqrt(patches / aspect))
+        return min(height, rows - 1), min(width, columns - 1)
+
+    @property
+    def least(self) -> int:
+        """Patches that a context has at least."""
+        return max(self.min_keep + 1, self.context_tokens or 0)
+
+    def fits(self, grid: tuple[int, int]) -> bool:
+        """Whether every rectangle that may be drawn has enough patches."""
+        numbers = [step / _SIZES for step in range(_SIZES)]
+        sizes = {part: {self.size(grid, n, part) for n in numbers} for part in _PARTS}
+        least = {part: min(height * width for height, width in sizes[part]) for part in _PARTS}
+        return least["target"] > self.min_keep and least["context"] >= self.least
+
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        """Refuse, with ``ValueError``, a grid on which no rectangle might be valid."""
+        if self.fits(grid):
+            return
+        side = next((n for n in range(2, _LARGEST) if self.fits((n, n))), None)
+        wanted = f"a context of {self.least} and targets of {self.min_keep + 1} patches at least"
+        mend = "" if side is None else f"; the smallest square grid that works is {side} x {side}"
+        raise ValueError(
+            f"mask: blocks on {grid[0]} x {grid[1]} patches do not always reach {wanted}{mend}: "
+            f"take more patches, or lower mask.min_keep or mask.context_tokens"
+        )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> MultiBlockMaskSection:
+        if (self.context_cut == "fixed") == (self.context_tokens is None):
+            raise ValueError("set context_tokens with context_cut fixed, and with nothing else")
+        for name in ("context_scale", "target_scale", "aspect"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} {low:g} to {high:g} is an empty range")
+        for name in ("context_scale", "target_scale"):
+            if getattr(self, name)[1] > 1:
+                raise ValueError(f"{name} {getattr(self, name)[1]:g} is more than all patches")
         return self
 
 

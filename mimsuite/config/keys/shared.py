@@ -158,6 +158,8 @@ class OptimSection(Section):
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    # Where the decay ends, half a cosine from weight_decay; null: it stays. See schedule.stretch.
+    weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
 
@@ -168,17 +170,35 @@ class OptimSection(Section):
         return self
 
 
+class GroupSection(Section):
+    """Keys of a named parameter group that a method declares; null: as in `optim`, `schedule`."""
+
+    lr: Annotated[float, Field(gt=0.0)] | None = None  # peak
+    min_lr: Annotated[float, Field(ge=0.0)] | None = None
+    warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = None
+    weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None  # null: it stays
+    decay_all: bool = False  # biases and other vectors too
+
+
 class ScheduleSection(Section):
     """`schedule:` learning rate over fractional epochs, read at every optimizer step."""
 
     # half-cosine: MAE's; cosine-per-step: CAE's, whose warm-up ends on the peak, used twice;
     # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
     # one-cycle: up and down by half a cosine each, with the first beta moving the other way
-    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle"] = "half-cosine"
+    # cosine-ahead: I-JEPA's, which counts the step that is about to be done
+    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle", "cosine-ahead"] = (
+        "half-cosine"
+    )
     epochs: Annotated[float, Field(gt=0.0)]
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0  # where warm-up begins; of epoch-lagged only
+    # Where warm-up begins; of epoch-lagged and cosine-ahead only
+    warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    # The rate of cosine-ahead, a decay that changes and a momentum end after this many times the
+    # epochs: above 1, training stops before.
+    stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleSection:
@@ -231,6 +251,10 @@ class LogSection(Section):
     pictures_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
     # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
     signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    # Features collapse when they become the same for every sample: a term of the log that says how
+    # much they differ falls below `collapse_share` of its maximum in the first tenth of training.
+    collapse: Literal["warn", "stop", "off"] = "warn"
+    collapse_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     signals_samples: Annotated[int, Field(ge=2)] = 256  # of the training set, the same each time
     # kNN and a linear head on frozen features of a small labelled set; None: not measured
     probe_every_epochs: Annotated[float, Field(gt=0.0)] | None = None

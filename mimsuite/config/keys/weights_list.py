@@ -96,6 +96,21 @@ def published_weights() -> list[Weights]:
     found += _hugging_face()
     found += [
         Weights(
+            f"{name}.pth.tar",
+            f"https://dl.fbaipublicfiles.com/ijepa/{name}.pth.tar",
+            "encoder, predictor and target encoder",
+            "CC-BY-NC-4.0",
+            f"image/ijepa-{recipe}",
+        )
+        for name, recipe in (
+            ("IN1K-vit.h.14-300e", "vith14-in1k"),
+            ("IN1K-vit.h.16-448px-300e", "vith16-448-in1k"),
+            ("IN22K-vit.h.14-900e", "vith14-in22k"),
+            ("IN22K-vit.g.16-600e", "vitg16-in22k"),
+        )
+    ]
+    found += [
+        Weights(
             "CAE base and large (a folder)",
             "https://drive.google.com/drive/folders/1wwhg7nj2GQuU9uthVuQLkEEXEjx90G7g",
             "encoder, regressor and decoder; classifiers",

@@ -1,0 +1,91 @@
+"""A narrow transformer that predicts tokens from visible latents and a mask token in each place.
+
+The sequence is [class, visible, asked for], never put back into raster order: attention does not
+care, and each token carries its own position. So nothing is un-shuffled, and the last block, the
+norm and the head compute the tokens asked for only.
+
+Letters: B batch, C class tokens, V visible, K target sets, T tokens of each, D width of latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimsuite.config.keys.encoders import DecoderSection
+from mimsuite.masking import gather_tokens
+from mimsuite.models.blocks import Block, init_linear
+from mimsuite.tokens import sincos_2d
+
+
+class Predictor(nn.Module):
+    """Visible latents and the places of other tokens -> ``out_width`` numbers for each of these.
+
+    Args:
+        in_width: D.
+        grid: tokens along each axis.
+        class_tokens: how many class tokens the latents bring, 0 or more; their positions are zero.
+        init: of every linear layer.
+    """
+
+    def __init__(
+        self,
+        section: DecoderSection,
+        in_width: int,
+        out_width: int,
+        grid: tuple[int, int],
+        eps: float,
+        class_tokens: int = 0,
+        init: Callable[[nn.Module], None] = init_linear,
+    ) -> None:
+        super().__init__()
+        self.class_tokens = class_tokens
+        self.embed = nn.Linear(in_width, section.width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
+        positions = F.pad(sincos_2d(section.width, grid), (0, 0, class_tokens, 0))[None]
+        self.pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(section.width, section.heads, section.mlp_ratio, eps)
+            for _ in range(section.depth)
+        )
+        self.norm = nn.LayerNorm(section.width, eps=eps)
+        self.pred = nn.Linear(section.width, out_width)
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.apply(init)
+
+    def forward(self, latent: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
+        """Each target set from the visible latents, in a sequence of its own.
+
+        Args:
+            latent: (B, C + V, D).
+            ids: (B, V) which tokens the visible ones are.
+            targets: (K, B, T) which ones are asked for.
+
+        Returns:
+            (K, B, T, out_width).
+        """
+        seen = self.seen(latent, ids)
+        sets = [torch.cat([seen, self.asked(each, seen.dtype)], dim=1) for each in targets]
+        found = self.run(torch.cat(sets), targets.shape[2])  # (K B, T, out_width)
+        return found.unflatten(0, targets.shape[:2])
+
+    def seen(self, latent: Tensor, ids: Tensor) -> Tensor:
+        """(B, C + V, D) latents -> tokens of the sequence, at their positions."""
+        count = self.class_tokens
+        places = gather_tokens(self.pos_embed[:, count:], ids)
+        first = self.pos_embed[:, :count].expand(len(ids), -1, -1)
+        return self.embed(latent) + torch.cat([first, places], dim=1)
+
+    def asked(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Mask tokens at the positions of ``ids`` (B, T)."""
+        places = gather_tokens(self.pos_embed[:, self.class_tokens :], ids)
+        return self.mask_token.to(dtype) + places
+
+    def run(self, x: Tensor, last: int) -> Tensor:
+        """Predictions for the ``last`` tokens of a sequence."""
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.pred(self.norm(self.blocks[-1](x, queries=last)))
