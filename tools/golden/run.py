@@ -25,6 +25,7 @@ from golden import (
     nerf,
     point_downstream,
     points,
+    sae,
     tables,
     trajectory,
     video,
@@ -80,6 +81,9 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "image/layer-decay-groups": tables.parameter_groups,
     "image/len-keep": tables.kept_tokens,
     "image/state-dict-keys": tables.keys,
+    **{f"sae/{variant}": sae.step_forward for variant in sae.VARIANTS},
+    **{f"sae/{variant}-traj": sae.trajectory for variant in sae.VARIANTS},
+    "sae/functions": sae.functions,
 }
 
 
