@@ -62,9 +62,7 @@ class ArchetypalAtomsSection(Section):
     multiplier: bool = True  # train a common scale of all atoms
 
 
-AtomsSection = Annotated[
-    FreeAtomsSection | ArchetypalAtomsSection, Field(discriminator="kind")
-]
+AtomsSection = Annotated[FreeAtomsSection | ArchetypalAtomsSection, Field(discriminator="kind")]
 
 
 class PenaltySection(Section):

@@ -33,6 +33,8 @@ class Atoms(nn.Module):
         multiplier: train the common scale; else it stays 1.
     """
 
+    multiplier: Tensor
+
     def __init__(
         self, codes: int, width: int, projection: Projection = "l2", multiplier: bool = False
     ) -> None:
@@ -63,6 +65,7 @@ class ArchetypalAtoms(nn.Module):
     """
 
     C: Tensor
+    multiplier: Tensor
 
     def __init__(
         self, points: Tensor, codes: int, delta: float = 1.0, multiplier: bool = True

@@ -46,9 +46,7 @@ def build_dictionary(section: Any, width: int, points: Tensor | None = None) -> 
     if isinstance(section, BatchTopKSection):
         return BatchTopKDictionary(atoms, coder, section.active, section.momentum)
     if isinstance(section, JumpReLUSection):
-        return JumpReLUDictionary(
-            atoms, coder, section.codes, section.kernel, section.bandwidth
-        )
+        return JumpReLUDictionary(atoms, coder, section.codes, section.kernel, section.bandwidth)
     return ReLUDictionary(atoms, coder)
 
 

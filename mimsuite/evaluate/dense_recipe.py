@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+
 from mimsuite import config
 from mimsuite.config import Resolved
 from mimsuite.config.suggest import with_article

@@ -51,9 +51,7 @@ class DictionaryRecipe(Recipe):
             raise ValueError("eval.layers: a dictionary is of one layer: list one, or set null")
         if self.model.teacher is not None:
             encoder = self.model.encoder
-            check_teacher(
-                self.model.teacher, encoder.grid, encoder.in_channels, "model.teacher"
-            )
+            check_teacher(self.model.teacher, encoder.grid, encoder.in_channels, "model.teacher")
         return self
 
 

@@ -1,0 +1,154 @@
+"""Codes of whole images: those of their patches, pooled.
+
+Letters: N images, B batch, T patches, D width, C codes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mimsuite.data import views_of
+from mimsuite.data.source import Source
+from mimsuite.dictionaries.stored import Stored
+from mimsuite.errors import DataError, UserError
+from mimsuite.evaluate.features import normalized_batches
+from mimsuite.methods import Method
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+
+POOLS = ("max", "mean")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of images in source order, stored sparse.
+
+    Attributes:
+        rows: (N, C) in compressed sparse rows.
+        labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
+        keys: N sample names.
+    """
+
+    rows: Tensor
+    labels: Tensor | None
+    keys: list[str]
+    classes: list[str] | None
+
+
+def encode_images(
+    method: Method,
+    stored: Stored,
+    source: Source,
+    resolved: Resolved,
+    device: torch.device,
+    pool: str = "max",
+) -> Codes:
+    """Code every image once.
+
+    Args:
+        method: in eval mode, on the device.
+        pool: ``max`` over patches, or ``mean`` of those patches that have the code.
+
+    Raises:
+        UserError: a dictionary of features of another width or layer, or another pooling.
+        DataError: nothing could be read.
+    """
+    if pool not in POOLS:
+        raise UserError(f"--pool {pool}: codes are pooled by {' or '.join(POOLS)}")
+    depth, layer = method.layer_count() - 1, stored.facts["layer"]
+    if not 1 <= layer <= depth:
+        raise UserError(f"--dictionary: of block {layer}, this encoder has blocks 1 to {depth}")
+    stored = stored.to(device)
+    parts: list[Tensor] = []
+    labels: list[Tensor] = []
+    keys: list[str] = []
+    views = views_of(resolved.recipe)
+    with torch.inference_mode():
+        for batch in normalized_batches(source, resolved, device, views=views):
+            tokens = _tokens(method, batch, layer, depth)
+            if tokens.shape[2] != stored.facts["width"]:
+                raise UserError(
+                    f"--dictionary: of features of width {stored.facts['width']}, this encoder's "
+                    f"have {tokens.shape[2]}"
+                )
+            parts.append(_pooled(stored.encode(tokens), pool).cpu().to_sparse_csr())
+            if batch.label is not None:
+                labels.append(batch.label.cpu())
+            keys += batch.keys
+    if not keys:
+        raise DataError(f"{source.name} has no sample in split '{source.split}'")
+    return Codes(_stacked(parts), torch.cat(labels) if labels else None, keys, source.classes)
+
+
+def save_codes(codes: Codes, path: Path, facts: dict[str, Any], *, dense: bool) -> list[Path]:
+    """Write codes for other tools.
+
+    ``path`` (safetensors) holds ``indptr`` (N + 1,) int64, ``indices`` int32 and ``values`` float32
+    in compressed sparse rows, as scipy.sparse.csr_matrix takes them; or with ``dense`` one table
+    ``features`` (N, C) float32. ``labels`` (N,) int64 where known. Beside it, as .json: keys,
+    class names, shape and what made the dictionary.
+
+    Returns:
+        the two files.
+    """
+    from safetensors.torch import save_file
+
+    rows = codes.rows
+    if dense:
+        tensors = {"features": rows.to_dense().contiguous()}
+    else:
+        tensors = {
+            "indptr": rows.crow_indices().contiguous(),
+            "indices": rows.col_indices().int().contiguous(),
+            "values": rows.values().contiguous(),
+        }
+    if codes.labels is not None:
+        tensors["labels"] = codes.labels.contiguous()
+    beside = path.with_suffix(".json")
+    told = {
+        "features": "codes",
+        "shape": list(rows.shape),
+        "dictionary": facts,
+        "keys": codes.keys,
+        "classes": codes.classes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path), metadata={"features": "codes"})
+    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return [path, beside]
+
+
+def _tokens(method: Method, batch: Any, layer: int, depth: int) -> Tensor:
+    """(B, T, D) patch features of a block."""
+    features = method.encode(batch, layers=[layer] if layer != depth else [])
+    if layer == depth:
+        return features.tokens
+    return features.layers[layer][:, features.cls.shape[1] :]
+
+
+def _pooled(codes: Tensor, pool: str) -> Tensor:
+    """(B, T, C) -> (B, C)."""
+    if pool == "max":
+        return codes.amax(dim=1)
+    return codes.sum(dim=1) / (codes != 0).sum(dim=1).clamp(min=1)
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """Sparse rows of several batches, one below the other."""
+    indptr, before = [torch.zeros(1, dtype=torch.int64)], 0
+    for part in parts:
+        indptr.append(part.crow_indices()[1:] + before)
+        before += part.values().numel()
+    return torch.sparse_csr_tensor(
+        torch.cat(indptr),
+        torch.cat([part.col_indices() for part in parts]),
+        torch.cat([part.values() for part in parts]),
+        (sum(len(part) for part in parts), parts[0].shape[1]),
+    )
