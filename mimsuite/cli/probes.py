@@ -341,8 +341,8 @@ def _codes(
         written = save_codes(codes, out, stored.facts, dense=dense)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
-    active = codes.rows.values().numel() / len(codes.keys)
-    shape = " x ".join(map(str, codes.rows.shape))
+    active = len(codes.values) / len(codes.keys)
+    shape = f"{len(codes.keys)} x {codes.size}"
     say(f"codes: {shape}, {active:.1f} an image -> {', '.join(map(str, written))}")
     return 0
 

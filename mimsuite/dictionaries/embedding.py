@@ -31,15 +31,27 @@ class Codes:
     """Codes of images in source order, stored sparse.
 
     Attributes:
-        rows: (N, C) in compressed sparse rows.
+        counts: (N,) int64 codes of each image.
+        indices: int32 numbers of those codes, ascending, image after image; values: float32.
+        size: C.
         labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
         keys: N sample names.
     """
 
-    rows: Tensor
+    counts: Tensor
+    indices: Tensor
+    values: Tensor
+    size: int
     labels: Tensor | None
     keys: list[str]
     classes: list[str] | None
+
+    def table(self) -> Tensor:
+        """(N, C) float32, zeros included."""
+        rows = torch.repeat_interleave(torch.arange(len(self.keys)), self.counts)
+        table = torch.zeros(len(self.keys), self.size)
+        table[rows, self.indices.long()] = self.values
+        return table
 
 
 def encode_images(
@@ -66,7 +78,7 @@ def encode_images(
     if not 1 <= layer <= depth:
         raise UserError(f"--dictionary: of block {layer}, this encoder has blocks 1 to {depth}")
     stored = stored.to(device)
-    parts: list[Tensor] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     labels: list[Tensor] = []
     keys: list[str] = []
     views = views_of(resolved.recipe)
@@ -78,13 +90,16 @@ def encode_images(
                     f"--dictionary: of features of width {stored.facts['width']}, this encoder's "
                     f"have {tokens.shape[2]}"
                 )
-            parts.append(_pooled(stored.encode(tokens), pool).cpu().to_sparse_csr())
+            parts.append(_sparse(_pooled(stored.encode(tokens), pool).cpu()))
             if batch.label is not None:
                 labels.append(batch.label.cpu())
             keys += batch.keys
     if not keys:
         raise DataError(f"{source.name} has no sample in split '{source.split}'")
-    return Codes(_stacked(parts), torch.cat(labels) if labels else None, keys, source.classes)
+    counts, indices, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    label = torch.cat(labels) if labels else None
+    size = int(stored.facts["target"]["codes"])
+    return Codes(counts, indices, values, size, label, keys, source.classes)
 
 
 def save_codes(codes: Codes, path: Path, facts: dict[str, Any], *, dense: bool) -> list[Path]:
@@ -100,21 +115,17 @@ def save_codes(codes: Codes, path: Path, facts: dict[str, Any], *, dense: bool) 
     """
     from safetensors.torch import save_file
 
-    rows = codes.rows
     if dense:
-        tensors = {"features": rows.to_dense().contiguous()}
+        tensors = {"features": codes.table()}
     else:
-        tensors = {
-            "indptr": rows.crow_indices().contiguous(),
-            "indices": rows.col_indices().int().contiguous(),
-            "values": rows.values().contiguous(),
-        }
+        indptr = torch.cat([torch.zeros(1, dtype=torch.int64), codes.counts.cumsum(0)])
+        tensors = {"indptr": indptr, "indices": codes.indices, "values": codes.values}
     if codes.labels is not None:
         tensors["labels"] = codes.labels.contiguous()
     beside = path.with_suffix(".json")
     told = {
         "features": "codes",
-        "shape": list(rows.shape),
+        "shape": [len(codes.keys), codes.size],
         "dictionary": facts,
         "keys": codes.keys,
         "classes": codes.classes,
@@ -140,15 +151,7 @@ def _pooled(codes: Tensor, pool: str) -> Tensor:
     return codes.sum(dim=1) / (codes != 0).sum(dim=1).clamp(min=1)
 
 
-def _stacked(parts: list[Tensor]) -> Tensor:
-    """Sparse rows of several batches, one below the other."""
-    indptr, before = [torch.zeros(1, dtype=torch.int64)], 0
-    for part in parts:
-        indptr.append(part.crow_indices()[1:] + before)
-        before += part.values().numel()
-    return torch.sparse_csr_tensor(
-        torch.cat(indptr),
-        torch.cat([part.col_indices() for part in parts]),
-        torch.cat([part.values() for part in parts]),
-        (sum(len(part) for part in parts), parts[0].shape[1]),
-    )
+def _sparse(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts, indices and values of (B, C)."""
+    rows, places = codes.nonzero(as_tuple=True)
+    return torch.bincount(rows, minlength=len(codes)), places.int(), codes[rows, places].float()
