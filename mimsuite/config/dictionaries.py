@@ -83,7 +83,7 @@ class PenaltySection(Section):
     ] = "none"
     weight: NotNegative = 0.0
     dead_after: Positive = 50_000  # rows without it make a code a dead one; of kind dead
-    dead_codes: Positive = 256  # dead codes that a row's error is explained by; of kind dead
+    dead_codes: Positive = 32  # of them that explain a row; more overshoot at first; of kind dead
 
 
 class DictionarySection(Section):

@@ -221,7 +221,7 @@ PROBES = [
     ("dictionary $run --data $photos --out $out eval.layers=[99] --smoke", 2, "99"),
     ("dictionary $run --data $photos --out $out eval.layers=[1,2]", 2, "eval.layers"),
     ("dictionary $run --data $photos --out $out target.codes=8", 2, "active"),
-    ("dictionary $run --data $photos --out $out target.kind=vanilla", 2, "target.kind"),
+    ("dictionary $run --data $photos --out $out target.kind=vanilla", 2, "vanilla"),
     ("dictionary $run --data $photos --out $out target.penalty.kind=revive", 2, "penalty"),
     ("dictionary $run --data $photos --out $out --smoke train.global_batch=99999", 3, "batch"),
     ("score $run --data $photos --out $file/x.csv", 2, "file.txt"),
