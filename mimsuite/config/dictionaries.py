@@ -1,4 +1,4 @@
-"""`model:`, `method:`, `target:` and `data:` of sparse dictionaries of frozen features.
+"""`model:`, `target:`, `optim:` and `schedule:` of sparse dictionaries of frozen features.
 Nothing here imports torch."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mimsuite.config.encoders import EncoderSection, ViTSection
 from mimsuite.config.section import Fraction, Positive, Section
-from mimsuite.config.sections import MethodSection, OptimSection, ScheduleSection
+from mimsuite.config.sections import OptimSection, ScheduleSection
 from mimsuite.config.teachers import TeacherSection
 
 Projection = Literal["l2", "l1", "max_l2", "max_l1", "identity"]
@@ -26,15 +26,6 @@ Kernel = Literal[
 ]
 Above0 = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
-
-
-class DictionaryMethodSection(MethodSection):
-    """`method:` what is trained beside the first dictionary, and what is shown of it."""
-
-    name: Literal["dictionary"]
-    seeds: Positive = 2  # dictionaries trained, from train.seed on; stability compares them
-    concepts: Positive = 12  # of the concept sheet: the codes of most energy
-    examples: Positive = 6  # images of each of them
 
 
 class DictionaryModelSection(Section):

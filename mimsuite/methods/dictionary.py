@@ -8,7 +8,7 @@ Letters: B batch, N patches, D width.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -16,19 +16,27 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.dictionaries import (
-    DictionaryMethodSection,
     DictionaryModelSection,
     DictionaryOptimSection,
     DictionaryScheduleSection,
     TargetSection,
 )
-from mimsuite.config.section import Nothing
-from mimsuite.config.sections import MethodCard, Recipe
+from mimsuite.config.section import Nothing, Positive
+from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.config.teachers import check_teacher
 from mimsuite.errors import UserError
 from mimsuite.methods.base import Method
 from mimsuite.methods.reader import FrozenReader
 from mimsuite.models.teachers import build_teacher
+
+
+class DictionaryMethodSection(MethodSection):
+    """`method:` what is trained beside the first dictionary, and what is shown of it."""
+
+    name: Literal["dictionary"]
+    seeds: Positive = 2  # dictionaries trained, from train.seed on; stability compares them
+    concepts: Positive = 12  # of the concept sheet: the codes of most energy
+    examples: Positive = 6  # images of each of them
 
 
 class DictionaryRecipe(Recipe):
