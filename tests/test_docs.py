@@ -29,6 +29,7 @@ PAGES = {page.name: page for page in sorted((ROOT / "docs").glob("*.md"))}
 ELSEWHERE = {
     "probes.md": "tests/test_probe_docs.py",
     "dense.md": "tests/cli/test_cli_dense.py",
+    "dictionary.md": "tests/cli/test_cli_dictionary.py",
 }
 HERE = [name for name in PAGES if name not in ELSEWHERE]
 

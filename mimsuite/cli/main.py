@@ -45,6 +45,9 @@ COMMANDS = {
         "attentive:attentive_probe", "Attentive probe of a frozen encoder.", _LOOK
     ),
     "dense-probe": Command("dense:dense_probe", "Segments and depth of frozen patches.", _LOOK),
+    "dictionary": Command(
+        "dictionary:dictionary", "Sparse dictionary of frozen patches: their concepts.", _LOOK
+    ),
     "knn": Command("probes:knn", "Nearest-neighbour probe of frozen features.", _LOOK),
     "low-shot": Command("lowshot:low_shot", "Probes with few labels of each class.", _LOOK),
     "robustness": Command("robustness:robustness", "A probe on corrupted samples.", _LOOK),

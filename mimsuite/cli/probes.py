@@ -253,8 +253,16 @@ def features(
     split: Annotated[str, typer.Option("--split", help="Which part of the source.")] = "train",
     layer: Annotated[int | None, typer.Option("--layer", help="Block; default: the last.")] = None,
     pool: Annotated[
-        str | None, typer.Option("--pool", help="cls or mean; default: eval.pool, or mean.")
+        str | None,
+        typer.Option("--pool", help="cls or mean, else eval.pool, or mean; of codes max or mean."),
     ] = None,
+    dictionary: Annotated[
+        str | None,
+        typer.Option("--dictionary", metavar="FILE", help="Write codes of it, not features."),
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Codes as a full table; else in sparse rows.")
+    ] = False,
     device: DeviceOption = "auto",
     procs: ProcsOption = None,
     gpus: GpusOption = None,
@@ -262,12 +270,19 @@ def features(
     """Write frozen features, labels and sample keys for other tools.
 
     FILE holds `features` (N, D) and, where known, `labels` (N,); beside it, as .json, are the
-    sample keys and class names.
+    sample keys and class names. With a dictionary it holds codes, in sparse rows of `indptr`,
+    `indices` and `values`: docs/dictionary.md.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
+    if dense and dictionary is None:
+        raise UserError("--dense is of codes: give --dictionary FILE")
+    if dictionary is not None:
+        if procs or gpus:
+            raise UserError("--dictionary works in one process: leave out --procs and --gpus")
+        return _codes(model, overrides, data, split, layer, pool, dictionary, device, out, dense)
     if procs or gpus:
         return start_processes(ctx, procs, gpus, _on_cuda(gpus, device))
     from mimsuite.console import say
@@ -292,6 +307,43 @@ def features(
             raise UserError(f"cannot write {out}: {error.strerror or error}") from error
         name, table = next(iter(found.features.items()))
         say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
+    return 0
+
+
+def _codes(
+    model: str,
+    overrides: list[str] | None,
+    data: str | None,
+    split: str,
+    layer: int | None,
+    pool: str | None,
+    dictionary: str,
+    device: str,
+    out: Path,
+    dense: bool,
+) -> int:
+    """`features --dictionary`."""
+    require_single_process()
+    from mimsuite.console import say
+    from mimsuite.data import open_split
+    from mimsuite.dictionaries.embedding import encode_images, save_codes
+    from mimsuite.dictionaries.stored import load_dictionary
+    from mimsuite.train.device import choose_device
+
+    stored = load_dictionary(dictionary)
+    if layer not in (None, stored.facts["layer"]):
+        raise UserError(f"--layer {layer}: the dictionary is of block {stored.facts['layer']}")
+    chosen = choose_device(device)
+    opened = _open(model, overrides, data, chosen)
+    source = open_split(opened.resolved.recipe, split)
+    codes = encode_images(opened.method, stored, source, opened.resolved, chosen, pool or "max")
+    try:
+        written = save_codes(codes, out, stored.facts, dense=dense)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    active = len(codes.values) / len(codes.keys)
+    shape = f"{len(codes.keys)} x {codes.size}"
+    say(f"codes: {shape}, {active:.1f} an image -> {', '.join(map(str, written))}")
     return 0
 
 

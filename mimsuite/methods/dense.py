@@ -3,7 +3,7 @@
 The encoder is all there is to build; the heads are trained on its cached features, many at once, by
 :mod:`mimsuite.evaluate.dense.probe`.
 
-Letters: B batch, N patches in a grid (h, w), C class tokens, D width.
+Letters: B batch, D width, (h, w) grid of patches.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import model_validator
 from torch import Tensor
 
@@ -24,11 +23,7 @@ from mimsuite.config.keys.dense import (
 )
 from mimsuite.config.keys.section import Nothing
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
-from mimsuite.errors import UserError
-from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Method, Output
-from mimsuite.models import build_encoder
-from mimsuite.noise import Noise
+from mimsuite.methods.reader import FrozenReader
 
 
 class DenseMethodSection(MethodSection):
@@ -56,44 +51,16 @@ class DenseRecipe(Recipe):
         return self
 
 
-class DenseReader(Method):
+class DenseReader(FrozenReader):
     """An encoder, frozen, whose patch tokens are read as maps."""
 
     Recipe = DenseRecipe
+    command = "mimsuite dense-probe RUN --data FOLDER"
 
-    def __init__(self, recipe: DenseRecipe) -> None:
-        super().__init__(recipe)
-        self.encoder = build_encoder(recipe.model.encoder).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> DenseReader:
-        """It stays in eval mode."""
-        super().train(False)
-        return self
-
-    @torch.no_grad()
     def maps(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Patch features (B, D, h, w) behind each of these blocks, counted from 1.
-
-        Those of the last carry the encoder's norm, those of earlier blocks are the plain output.
-        """
+        """(B, D, h, w) of each of these blocks; see :meth:`patches`."""
         height, width = self.recipe.model.encoder.grid
-        depth = self.encoder.depth
-        features = self.encode(batch, layers=[layer for layer in layers if layer != depth])
-        classes = features.cls.shape[1]
-        found = {}
-        for layer in layers:
-            tokens = features.tokens if layer == depth else features.layers[layer][:, classes:]
-            found[layer] = tokens.transpose(1, 2).unflatten(2, (height, width))  # (B, D, h, w)
-        return found
-
-    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Nothing is learnt here.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError("a dense probe is run by mimsuite dense-probe RUN --data FOLDER")
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
+        return {
+            layer: tokens.transpose(1, 2).unflatten(2, (height, width))
+            for layer, tokens in self.patches(batch, layers).items()
+        }

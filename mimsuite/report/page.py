@@ -12,6 +12,7 @@ from mimsuite.console import shown_value, warn
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
 from mimsuite.report.curves import PROBES, SIGNALS, draw_curves
+from mimsuite.report.dictionaries import dictionaries
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
 from mimsuite.report.run_facts import RunFacts, read_json
 from mimsuite.text import count, duration, memory, number
@@ -45,6 +46,7 @@ def write_page(run_dir: str | Path) -> Path | None:
     sections = [
         section("Figures", key_figures(run)),
         section("Probes", join(probes(run.path))),
+        section("Dictionaries", join(dictionaries(run.path))),
         section("Curves", curves(run.path)),
         section("Reconstructions", join(reconstructions(run.path))),
         section("Masks", _image(run.path, "masks.png", "What the encoder sees")),

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints import open_model
 from mimsuite.config import Resolved
 from mimsuite.errors import UserError
-from mimsuite.export import open_model
 from mimsuite.methods import build
 from mimsuite.noise import Noise
 from mimsuite.train import checkpoint

@@ -27,6 +27,7 @@ from golden import (
     nerf,
     point_downstream,
     points,
+    sae,
     tables,
     trajectory,
     video,
@@ -91,6 +92,9 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "image/layer-decay-groups": tables.parameter_groups,
     "image/len-keep": tables.kept_tokens,
     "image/state-dict-keys": tables.keys,
+    **{f"sae/{variant}": sae.step_forward for variant in sae.VARIANTS},
+    **{f"sae/{variant}-traj": sae.trajectory for variant in sae.VARIANTS},
+    "sae/functions": sae.functions,
 }
 
 

@@ -79,6 +79,8 @@ def _compare_answer(case: Case, record: Record, name: str, reference: Tensor) ->
         return failed(name, "not computed")
     if own.shape != reference.shape:
         return failed(name, f"shape {list(own.shape)} instead of {list(reference.shape)}")
+    if name.startswith("eval."):
+        return compare(name, own, reference, {"atol": _limit(case, "eval_maxabs")})
     if not name.startswith(("state_final.", "opt.")):
         limit = torch.full_like(own, _limit(case, _RELATIVE.get(name, "loss_rel")))
         if name.startswith("loss") and _EARLY in case.field("tolerances"):

@@ -51,9 +51,9 @@ class About(Section):
     """`recipe:` what this file is; shown by `recipes list`."""
 
     title: str = ""
-    task: Literal["pretrain", "finetune", "linear-probe", "attentive-probe", "dense-probe"] = (
-        "pretrain"
-    )
+    task: Literal[
+        "pretrain", "finetune", "linear-probe", "attentive-probe", "dense-probe", "dictionary"
+    ] = "pretrain"
     modality: ModalityName = "image"
     paper: str = ""
     published: str = ""  # the figure the paper or its code reports, with its conditions

@@ -17,6 +17,7 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.data.dense import DenseViews
 from mimsuite.data.source import Source
+from mimsuite.data.views import Views
 from mimsuite.errors import DataError
 from mimsuite.evaluate.features import normalized_batches
 from mimsuite.tokens import patchify
@@ -34,7 +35,7 @@ class DenseTables:
     """What was read of a split; arrays are files that are mapped into memory.
 
     Attributes:
-        maps: name -> (N, D, h, w) float16.
+        maps: name -> (N, D, h, w) float16, or rows of the shape that the encoder gave.
         truth: ``segments`` (N, H, W) uint8 and ``depth`` (N, H, W) float32, those there are.
         positions: (N,) of the samples in source order; corrupt ones are missing.
         keys: N sample names.
@@ -50,14 +51,20 @@ class DenseTables:
 
 
 def extract_dense(
-    encode: Encode, source: Source, resolved: Resolved, device: torch.device, folder: Path
+    encode: Encode,
+    source: Source,
+    resolved: Resolved,
+    device: torch.device,
+    folder: Path,
+    views: Views | None = None,
 ) -> DenseTables:
     """Read every sample once.
 
     Args:
-        encode: a normalised batch -> name -> (B, D, h, w).
+        encode: a normalised batch -> name -> (B, D, h, w), or rows of any other shape.
         device: where it computes.
         folder: new; takes the tables.
+        views: of the samples; ``None``: images with their truth.
 
     Raises:
         DataError: nothing could be read.
@@ -74,7 +81,7 @@ def extract_dense(
             tables[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         tables[name][len(keys) : len(keys) + len(rows)] = rows.numpy()
 
-    views = DenseViews(resolved.recipe)
+    views = views or DenseViews(resolved.recipe)
     with torch.inference_mode():
         for batch in normalized_batches(source, resolved, device, views=views):
             for name, rows in encode(batch).items():

@@ -1,0 +1,9 @@
+"""Sparse dictionaries of frozen features: each feature as a sum of few atoms.
+
+Letters: B rows (one a patch), D width of a feature, C codes, A (C, D) the atoms, z (B, C) codes.
+"""
+
+from mimsuite.dictionaries.base import Coded, Dictionary
+from mimsuite.dictionaries.build import build_dictionary
+
+__all__ = ["Coded", "Dictionary", "build_dictionary"]

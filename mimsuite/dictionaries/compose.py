@@ -1,0 +1,56 @@
+"""The recipe of a dictionary, put together with what belongs to the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mimsuite import config
+from mimsuite.config import Resolved
+from mimsuite.config.suggest import with_article
+from mimsuite.errors import UserError
+from mimsuite.evaluate.frozen_recipe import require_images, with_data, with_encoder_of
+
+TASK = "dictionary"
+DEFAULT = "image/dictionary-topk"
+
+
+def compose_dictionary(
+    model: str,
+    recipe: str = "",
+    data: str = "",
+    overrides: Sequence[str] = (),
+    *,
+    smoke: bool = False,
+) -> Resolved:
+    """The recipe that trains a dictionary.
+
+    Args:
+        model: run, checkpoint or weights file; "" where the recipe has a teacher.
+        recipe: name or file; "" = :data:`DEFAULT`.
+        data: "" = the recipe's ``data.source``, else what the run was trained on.
+        overrides: ``section.key=value``, laid over everything.
+        smoke: shrink it as the recipe's ``smoke:`` says; the encoder keeps its sizes.
+
+    Raises:
+        UserError: another kind of recipe, a run without an encoder of images, both a run and a
+            teacher or neither, no data.
+    """
+    # Before the encoder's keys, too: a kind's own keys go with it.
+    found = config.load(recipe or DEFAULT, overrides, smoke=smoke)
+    if found.recipe.recipe.task != TASK:
+        task = with_article(found.recipe.recipe.task)
+        raise UserError(f"{found.name} is {task} recipe, not {with_article(TASK)} recipe")
+    if found.recipe.model.teacher is not None:
+        if model:
+            raise UserError(
+                f"{found.name} reads model.teacher: leave out {model}, or set model.teacher=null"
+            )
+        return with_data(found, data, overrides)
+    if not model:
+        raise UserError(f"{found.name} has no model.teacher: give a RUN, as in dictionary RUN")
+    from mimsuite.checkpoints import open_model
+
+    run = open_model(model).resolved
+    require_images(run, TASK)
+    data = data or found.recipe.data.source or run.recipe.data.source
+    return with_encoder_of(run, found, data, overrides)
