@@ -41,11 +41,17 @@ def main() -> None:
     PAGE.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
 
 
+def recipes() -> list[str]:
+    """Recipes whose model `export` takes; a dictionary is a file of its own."""
+    named = config.recipe_names()
+    return [one for one in named if config.load(one).recipe.recipe.task != "dictionary"]
+
+
 @cache
 def rows() -> tuple[tuple[str, ...], ...]:
     """Recipes that share a row, by the rule above; the first stands for them."""
     found: dict[tuple[Any, ...], list[str]] = {}
-    for name in config.recipe_names():
+    for name in recipes():
         document = config.load(name, smoke=True).document
         key = (document["method"]["name"], *_options("model", document["model"]))
         found.setdefault(key, []).append(name)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimsuite import config
 from mimsuite.checkpoints import Opened, open_model
 from mimsuite.errors import UserError
 from mimsuite.export import FORMATS, export
@@ -178,7 +177,7 @@ def test_graphs(recipe: str, tmp_path: Path) -> None:
 
 def test_every_recipe_is_in_one_row() -> None:
     assert sorted(name for names in export_matrix.rows() for name in names) == sorted(
-        config.recipe_names()
+        export_matrix.recipes()
     )
 
 
