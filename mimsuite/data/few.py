@@ -109,7 +109,8 @@ class Subset(Source):
             labelled=source.labelled,
             decoder=source.decoder,
         )
-        self.unused = source.unused
+        self.unused, self.no_classes = source.unused, source.no_classes
+        self.targets = None if source.targets is None else source.targets.take(positions)
         self._source = source
         self._places = [source.locate(int(position)) for position in positions]
 

@@ -49,7 +49,7 @@ def class_ids(texts: Iterable[str]) -> ClassIds:
     numbers = [_number(text) for text in labels]
     if all(number is not None for number in numbers):
         return _of_numbers(labels, [number for number in numbers if number is not None])
-    if _are_several(labels):
+    if are_several(labels):
         return ClassIds(other="labels that name several classes each, which are not read as one")
     return ClassIds({text: index for index, text in enumerate(labels)}, labels)
 
@@ -69,7 +69,7 @@ def _of_numbers(labels: list[str], numbers: list[float]) -> ClassIds:
     return ClassIds(ids, [str(index) for index in range(largest + 1)])
 
 
-def _are_several(labels: list[str]) -> bool:
+def are_several(labels: list[str]) -> bool:
     """Whether labels are joined: by ``;`` or ``|``, or by commas around parts that come again.
 
     A comma alone does not show it: ``tench, Tinca tinca`` is one class.

@@ -5,6 +5,7 @@ from mimsuite.targets.classes import PairMix, soft_cross_entropy, soft_targets
 from mimsuite.targets.consistency import consistency
 from mimsuite.targets.feature_pictures import FeatureColours, feature_pictures
 from mimsuite.targets.features import FeatureTarget
+from mimsuite.targets.labels import labels_of
 from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer
 from mimsuite.targets.tubelets import TubeletTarget
@@ -20,6 +21,7 @@ __all__ = [
     "chamfer",
     "consistency",
     "feature_pictures",
+    "labels_of",
     "soft_cross_entropy",
     "soft_targets",
 ]
