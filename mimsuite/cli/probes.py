@@ -349,7 +349,8 @@ def _open(
 def _data_of(opened: Opened, baselines: bool, seed: int | None, peers: Peers) -> ProbeData | None:
     from mimsuite import evaluate
 
-    train, test = evaluate.open_labelled(opened.resolved)
+    classes = opened.resolved.recipe.data.targets == "classes"
+    train, test = evaluate.open_splits(opened.resolved, labelled=classes)
     return evaluate.probe_data(
         opened.method,
         opened.resolved,

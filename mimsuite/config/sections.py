@@ -78,7 +78,8 @@ class DataSection(Section):
     fold: Annotated[int, Field(ge=0)] = 0  # the one left out of training, to be tested on instead
     # So many labelled samples of each class, drawn by train.seed; 0.1: a tenth of each class
     per_class: Positive | Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    # What labels are: one class a sample; a number, or several as 1.5;2; several as cat;dog
+    # What labels are: one class a sample; a number, or several as 1.5;2; several classes as
+    # cat;dog, where ; alone says that it has none of them
     targets: Literal["classes", "regression", "multilabel"] = "classes"
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
     limit: Positive | None = None  # train on so many samples, spread over the set

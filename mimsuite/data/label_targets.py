@@ -81,7 +81,7 @@ def parse(kind: Kind, texts: Sequence[str], whose: str) -> Targets:
 
     Args:
         texts: one a sample; empty, ``nan`` or ``none``: not known. ``-1`` is a number, and no
-            label.
+            label; ``;`` alone says that a sample has none of the labels.
         whose: source, for messages.
 
     Raises:

@@ -29,8 +29,9 @@ class ClassIds:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text is a label: not empty, ``-1``, ``None`` or ``nan``."""
-    return text.strip().lower() not in _NONE
+    """Whether a text is a label: not empty, ``-1``, ``None`` or ``nan``, and not ``;`` alone, by
+    which a set of several labels a sample says that it has none."""
+    return text.strip(";| \t").lower() not in _NONE
 
 
 def class_ids(texts: Iterable[str]) -> ClassIds:

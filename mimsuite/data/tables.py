@@ -257,7 +257,7 @@ class _Table:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ";".join(map(str, value))
+        return ";".join(map(str, value)) or ";"  # known to have none
     return "" if value is None else str(value)
 
 

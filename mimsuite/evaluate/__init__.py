@@ -9,7 +9,7 @@ from mimsuite.evaluate.lowshot_tuning import low_shot_finetune
 from mimsuite.evaluate.probe import ProbeData, knn, linear_probe, probe_data
 from mimsuite.evaluate.robustness import robustness
 from mimsuite.evaluate.score import classify
-from mimsuite.evaluate.sources import open_labelled
+from mimsuite.evaluate.sources import open_labelled, open_splits
 
 __all__ = [
     "FeatureSet",
@@ -25,6 +25,7 @@ __all__ = [
     "low_shot",
     "low_shot_finetune",
     "open_labelled",
+    "open_splits",
     "paired_interval",
     "probe_data",
     "robustness",

@@ -37,9 +37,10 @@ class FeatureSet:
 
     Attributes:
         features: ``pool@layer`` (``cls@12``, ``mean@9``) or ``pixels`` -> (N, D) float32, CPU.
-        labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
+        labels: (N,) int64, -1 = unlabelled; (N, K) float32 of a source that has ``targets``;
+            ``None`` where the source has no labels.
         keys: N sample names.
-        classes: class names, where known.
+        classes: class names, where known; or those of K labels.
     """
 
     features: dict[str, Tensor]
@@ -116,7 +117,8 @@ def extract(
     # clone: what was made in inference mode may not take part in training a probe.
     tables = {name: torch.cat(parts).clone() for name, parts in rows.items()}
     label = torch.cat(labels).clone() if labels else None
-    found = FeatureSet(tables, label, keys, source.classes)
+    names = source.classes if source.targets is None else source.targets.names
+    found = FeatureSet(tables, label, keys, None if names is None else list(names))
     if peers.world > 1:
         found = gathered(found, peers)
     if peers.first and not found.keys:
@@ -148,15 +150,18 @@ def feature(method: Method, batch: Batch, name: str) -> Tensor:
 def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
     """The rows of all ranks, in their order, on the first; an empty set on the others."""
     widths = {name: table.shape[1] for name, table in found.features.items()}
-    own = json.dumps([widths, found.labels is not None]) if found.keys else ""
+    columns = None if found.labels is None else list(found.labels.shape[1:])  # [] of class ids
+    own = json.dumps([widths, columns]) if found.keys else ""
     described = [json.loads(text) for text in peers.texts(own) if text]
-    widths, labelled = described[0] if described else ({}, False)
+    widths, columns = described[0] if described else ({}, None)
     features = {
         name: peers.rows(found.features.get(name, torch.zeros(0, width)))
         for name, width in widths.items()
     }
-    label = torch.zeros(0, dtype=torch.int64) if found.labels is None else found.labels
-    labels = peers.rows(label) if labelled else None
+    labels = None
+    if columns is not None:
+        none = torch.zeros(0, *columns, dtype=torch.float32 if columns else torch.int64)
+        labels = peers.rows(none if found.labels is None else found.labels)
     keys = [key for text in peers.texts(json.dumps(found.keys)) for key in json.loads(text)]
     if not peers.first:
         return FeatureSet({}, None, [], found.classes)

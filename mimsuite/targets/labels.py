@@ -73,6 +73,8 @@ class NumberLabels(ClassLabels):
     """K numbers a sample. The head predicts them at mean 0 and deviation 1 of the training split,
     so that the rate does not depend on their unit; numbers that are not known do not count."""
 
+    hint = ""
+
     def __init__(self, recipe: LabelRecipe) -> None:
         target = recipe.target
         if target.mean is None or target.std is None:
@@ -88,7 +90,7 @@ class NumberLabels(ClassLabels):
         empty = label.isnan().all(dim=1)
         if empty.any():
             key = batch.keys[int(empty.nonzero()[0])]
-            raise DataError(f"sample {key} has no label: leave it out of the training split")
+            raise DataError(f"sample {key} has no label: leave it out{self.hint}")
 
     def target(self, batch: Batch, training: bool) -> Tensor:
         label = self.labels(batch)
@@ -108,6 +110,8 @@ class NumberLabels(ClassLabels):
 
 class SeveralLabels(NumberLabels):
     """Which of K labels a sample has, each by binary cross-entropy; outputs are logits."""
+
+    hint = ", or label it ; if it has none of the labels"
 
     def __init__(self, recipe: LabelRecipe) -> None:
         if recipe.target.names is None:

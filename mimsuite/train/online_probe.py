@@ -74,6 +74,10 @@ class OnlineProbe:
         train, test = open_splits(self._resolved, labelled=False)
         recipe = self._resolved.recipe
         named = f"log.probe_every_epochs: {train.name}"
+        if train.targets is not None:
+            raise DataError(
+                f"log.probe_every_epochs tells classes apart, not data.targets={train.targets.kind}"
+            )
         if not train.labelled or (test is not None and not test.labelled):
             raise DataError(f"{named} has no labels: name a labelled set with log.probe_source")
         labels = train.labels()

@@ -128,7 +128,8 @@ def label_text(data: bytes, extension: str = "cls", longest: int = _LONGEST_LABE
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, str | int | float) for part in parts):
         return ""
-    return ";".join(str(part) for part in parts)[:longest].strip()
+    joined = ";".join(str(part) for part in parts) or ";"  # an empty list: known to have none
+    return joined[:longest].strip()
 
 
 def label_id(text: str) -> int | None:
@@ -275,7 +276,7 @@ class _Scanner:
         data = self._read(name, place)
         if extension in LABEL_EXTENSIONS:
             text = label_text(data, extension)
-            if not is_label(text) and extension != "cls":
+            if not text and extension != "cls":
                 return
             if is_label(text) and label_id(text) is None:
                 self.label_names[key] = text
