@@ -61,6 +61,7 @@ ResumeOption = Annotated[
 
 # Sections that frozen features depend on; the others made the weights and are history.
 _READING = ("eval", "data", "augment")
+FEATURE_FILES = (".safetensors", ".npy", ".csv")
 _SHARED_SECONDS = 3600.0  # parts of a source may take ranks very different times
 
 
@@ -247,7 +248,9 @@ def evaluate(
 def features(
     ctx: typer.Context,
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .safetensors file.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .safetensors, .npy or .csv file.")
+    ],
     overrides: OverridesArgument = None,
     data: DataOption = None,
     split: Annotated[str, typer.Option("--split", help="Which part of the source.")] = "train",
@@ -261,13 +264,14 @@ def features(
 ) -> int:
     """Write frozen features, labels and sample keys for other tools.
 
-    FILE holds `features` (N, D) and, where known, `labels` (N,); beside it, as .json, are the
-    sample keys and class names.
+    A .safetensors FILE holds `features` (N, D) and, where known, `labels`; beside it, as .json, are
+    the sample keys and class names. An .npy FILE is the (N, D) array alone; beside it, as
+    .keys.csv, are keys and labels in the same order. A .csv FILE has them all: key, label, f0, f1 ...
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: the name must end in .safetensors")
+    if out.suffix not in FEATURE_FILES:
+        raise UserError(f"--out {out}: the name must end in {', '.join(FEATURE_FILES)}")
     if procs or gpus:
         return start_processes(ctx, procs, gpus, _on_cuda(gpus, device))
     from mimsuite.data import open_split

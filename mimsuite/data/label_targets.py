@@ -56,7 +56,7 @@ class Targets:
             whose: source, for messages.
 
         Raises:
-            DataError: another count of numbers a sample.
+            DataError: another count of numbers a sample, or no label that is known.
         """
         if names is None or self.names is None:
             if self.values.shape[1] != width:
@@ -66,6 +66,8 @@ class Targets:
             return self, 0
         values = np.zeros((len(self.values), len(names)), dtype=np.float32)
         places = {name: place for place, name in enumerate(names)}
+        if not places.keys() & set(self.names):
+            raise DataError(f"{whose} has none of the labels of training ({names[0]} ...)")
         strange = 0
         for column, name in enumerate(self.names):
             if name in places:

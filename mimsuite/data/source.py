@@ -135,6 +135,15 @@ class Source(ABC):
         those of class folders."""
         return None
 
+    @property
+    def other_labels(self) -> str:
+        """For a message that there are no classes: what the labels are; "" where there are none."""
+        if self.targets is not None:
+            return f" (data.targets={self.targets.kind} reads them as no classes)"
+        if self.no_classes is not None:
+            return f" ({self.no_classes}: read them with data.targets=regression or =multilabel)"
+        return ""
+
     def take_targets(self, kind: Kind) -> None:
         """Read the labels as targets that are no classes: from now on the source has no classes.
 

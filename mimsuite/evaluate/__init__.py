@@ -1,7 +1,8 @@
 """Probes of pretrained encoders, with their baselines and intervals."""
 
 from mimsuite.evaluate.bootstrap import Interval, paired_interval
-from mimsuite.evaluate.features import FeatureSet, extract, save_features
+from mimsuite.evaluate.feature_files import save_features
+from mimsuite.evaluate.features import FeatureSet, extract
 from mimsuite.evaluate.finetune import compose, finetune, trained_probe
 from mimsuite.evaluate.linear import LinearGrid
 from mimsuite.evaluate.lowshot import low_shot

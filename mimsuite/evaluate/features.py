@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -212,34 +211,6 @@ def wanted_pools(section: EvalSection, features: Features) -> list[str]:
     if section.pool != "auto":
         return [section.pool]
     return [pool for pool in features.pools if features.cls.shape[1] or "cls" not in pool]
-
-
-def save_features(features: FeatureSet, path: Path) -> list[Path]:
-    """Write one feature table with labels and keys, to be read by other tools.
-
-    ``path`` (safetensors) holds ``features`` (N, D) float32 and ``labels`` (N,) int64 where known;
-    ``path`` with the ending ``.json`` the name of the features, sample keys and class names.
-
-    Returns:
-        the two files.
-
-    Raises:
-        ValueError: more than one table.
-    """
-    from safetensors.torch import save_file
-
-    if len(features.features) != 1:
-        raise ValueError(f"one feature table, not {sorted(features.features)}")
-    name, table = next(iter(features.features.items()))
-    tensors = {"features": table.contiguous()}
-    if features.labels is not None:
-        tensors["labels"] = features.labels.contiguous()
-    beside = path.with_suffix(".json")
-    facts = {"features": name, "keys": features.keys, "classes": features.classes}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), metadata={"features": name})
-    beside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return [path, beside]
 
 
 def _tables(

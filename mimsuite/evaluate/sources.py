@@ -65,17 +65,11 @@ def _require_split(wanted: str, existing: Sequence[str], train: Source) -> None:
 
 def require_labels(source: Source) -> None:
     """Refuse a source that could not teach a probe anything."""
-    if source.targets is not None:
-        raise UserError(
-            f"data.targets={source.targets.kind} has no classes, and this needs some: use "
-            "finetune, linear-probe or knn"
-        )
-    if source.no_classes is not None:
-        raise DataError(
-            f"{source.name} has {source.no_classes}: read them with data.targets=regression, or "
-            "data.targets=multilabel"
-        )
     if not source.labelled:
+        if source.other_labels:
+            raise DataError(
+                f"{source.name} has no classes in split '{source.split}'{source.other_labels}"
+            )
         raise DataError(
             f"{source.name} has no labels in split '{source.split}': put samples into one folder "
             f"per class, or name a labelled source with --data"

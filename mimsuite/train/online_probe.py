@@ -74,12 +74,11 @@ class OnlineProbe:
         train, test = open_splits(self._resolved, labelled=False)
         recipe = self._resolved.recipe
         named = f"log.probe_every_epochs: {train.name}"
-        if train.targets is not None:
-            raise DataError(
-                f"log.probe_every_epochs tells classes apart, not data.targets={train.targets.kind}"
-            )
         if not train.labelled or (test is not None and not test.labelled):
-            raise DataError(f"{named} has no labels: name a labelled set with log.probe_source")
+            raise DataError(
+                f"{named} has no labels{train.other_labels}: name a labelled set with "
+                "log.probe_source"
+            )
         labels = train.labels()
         known = np.flatnonzero(labels >= 0)
         if len(np.unique(labels[known])) < 2:
