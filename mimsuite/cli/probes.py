@@ -266,7 +266,7 @@ def features(
 
     A .safetensors FILE holds `features` (N, D) and, where known, `labels`; beside it, as .json, are
     the sample keys and class names. An .npy FILE is the (N, D) array alone; beside it, as
-    .keys.csv, are keys and labels in the same order. A .csv FILE has them all: key, label, f0, f1 ...
+    .keys.csv, are keys and labels in the same order. A .csv FILE has all of it in one table.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """

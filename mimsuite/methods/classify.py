@@ -183,6 +183,8 @@ class Classifier(Method):
         kind = type(self.encoder).__name__
         if self.pool == "attentive" and not any(ours == "pooler." for ours, _ in names.pairs):
             raise NotImplementedError(f"no published code has an attentive probe of a {kind}")
+        if self.recipe.data.targets == "regression":
+            raise NotImplementedError("published classifiers predict no numbers in their own unit")
         if getattr(self.recipe.model.encoder, "embed", "") == "linear":
             raise NotImplementedError("published CRATE classifiers norm their patch embedding")
         return {names.published(name): value for name, value in self.state_dict().items()}

@@ -152,6 +152,8 @@ class PointClassifier(Method):
     # --- published checkpoints (PointTransformer of Point-MAE and Point-CMAE) ---
 
     def export_reference(self) -> dict[str, Tensor]:
+        if self.recipe.data.targets == "regression":
+            raise NotImplementedError("published classifiers predict no numbers in their own unit")
         return {self.names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod

@@ -62,6 +62,10 @@ class ClassLabels:
         """(B, K) outputs of the head as people use them: logits, or numbers in their own unit."""
         return outputs
 
+    def in_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A linear head (K, D), (K,) that gives what :meth:`answer` makes of this one's outputs."""
+        return weight, bias
+
     def labels(self, batch: Batch) -> Tensor:
         """Of a batch that has some."""
         if batch.label is None:
@@ -107,6 +111,10 @@ class NumberLabels(ClassLabels):
     def answer(self, outputs: Tensor) -> Tensor:
         return outputs.float() * self.std.to(outputs.device) + self.mean.to(outputs.device)
 
+    def in_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        std, mean = self.std.to(weight.device), self.mean.to(weight.device)
+        return weight * std[:, None], bias * std + mean
+
 
 class SeveralLabels(NumberLabels):
     """Which of K labels a sample has, each by binary cross-entropy; outputs are logits."""
@@ -127,6 +135,9 @@ class SeveralLabels(NumberLabels):
 
     def answer(self, outputs: Tensor) -> Tensor:
         return outputs
+
+    def in_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return weight, bias
 
 
 _KINDS = {"classes": ClassLabels, "regression": NumberLabels, "multilabel": SeveralLabels}
