@@ -51,8 +51,9 @@ class LabelRecipe(Recipe):
         )
         wrong = [key for key in keys if getattr(target, key, 0)]
         if wrong:
+            names = " and ".join(f"target.{key}" for key in wrong)
             zero = " ".join(f"target.{key}=0" for key in wrong)
-            raise ValueError(f"data.targets={kind} has no classes to smooth or to mix: set {zero}")
+            raise ValueError(f"{names}: not with data.targets={kind}; set {zero}")
         if target.loss != "mse" and kind != "regression":
             raise ValueError(f"target.loss={target.loss} is of data.targets=regression only")
         if len(target.mean or ()) != len(target.std or ()):

@@ -96,7 +96,9 @@ def parse(kind: Kind, texts: Sequence[str], whose: str) -> Targets:
 
 
 def _numbers(texts: Sequence[str], whose: str) -> Targets:
-    rows = [[] if _is_in(text, _MISSING) else _SEPARATORS.split(text) for text in texts]
+    rows = [
+        [] if _is_in(text.strip(";| "), _MISSING) else _SEPARATORS.split(text) for text in texts
+    ]
     width = next((len(cells) for cells in rows if cells), 1)
     values = np.full((len(rows), width), np.nan, dtype=np.float32)
     for row, cells in enumerate(rows):

@@ -47,7 +47,7 @@ def test_numbers_with_gaps() -> None:
         (["1", "cat"], "'cat' (sample 2) is no finite number"),
         (["1", "inf"], "'inf' (sample 2) is no finite number"),
         (["1;2", "3"], "'3' (sample 2) has 1 numbers, the first has 2"),
-        (["", "nan"], "no sample has a label"),
+        (["", "nan", ";"], "no sample has a label"),
     ],
 )
 def test_what_is_no_number(texts: list[str], words: str) -> None:
