@@ -29,8 +29,8 @@ def few_of_each_class(source: Source, per_class: Amount, seed: int) -> Source:
     labels = source.labels() if source.labelled else np.full(1, -1)
     if labels.max() < 0:
         raise DataError(
-            f"data.per_class={per_class} draws from labels of classes; {source.name} has none in "
-            f"split '{source.split}'{source.other_labels}"
+            f"data.per_class={per_class} draws from labels; {source.name} has none in split "
+            f"'{source.split}'{source.other_labels}"
         )
     return Subset(source, draw(labels, per_class, seed))
 
