@@ -18,7 +18,8 @@ class Batch:
             sees them.
         index: (B,) int64, row in the global batch: the key of all noise.
         keys: B sample names, for reports.
-        label: (B,) int64 class ids, -1 = unlabelled; ``None`` where the source has no labels.
+        label: (B,) int64 class ids, -1 = unlabelled; (B, K) float32 targets of a source that has
+            such, NaN = not known; ``None`` where the source has no labels.
         host_index: ``index`` on the host, for work that must not wait for the device; ``None``
             where ``index`` is there itself.
     """

@@ -61,6 +61,7 @@ ResumeOption = Annotated[
 
 # Sections that frozen features depend on; the others made the weights and are history.
 _READING = ("eval", "data", "augment")
+FEATURE_FILES = (".safetensors", ".npy", ".csv")
 _SHARED_SECONDS = 3600.0  # parts of a source may take ranks very different times
 
 
@@ -247,7 +248,9 @@ def evaluate(
 def features(
     ctx: typer.Context,
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .safetensors file.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .safetensors, .npy or .csv file.")
+    ],
     overrides: OverridesArgument = None,
     data: DataOption = None,
     split: Annotated[str, typer.Option("--split", help="Which part of the source.")] = "train",
@@ -269,17 +272,21 @@ def features(
 ) -> int:
     """Write frozen features, labels and sample keys for other tools.
 
-    FILE holds `features` (N, D) and, where known, `labels` (N,); beside it, as .json, are the
-    sample keys and class names. With a dictionary it holds codes, in sparse rows of `indptr`,
-    `indices` and `values`: docs/dictionary.md.
+    A .safetensors FILE holds `features` (N, D) and, where known, `labels`; beside it, as .json, are
+    the sample keys and class names. An .npy FILE is the (N, D) array alone; beside it, as
+    .keys.csv, are keys and labels in the same order. A .csv FILE has all of it in one table. With a
+    dictionary a .safetensors FILE holds codes, in sparse rows of `indptr`, `indices` and `values`:
+    docs/dictionary.md.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: the name must end in .safetensors")
+    if out.suffix not in FEATURE_FILES:
+        raise UserError(f"--out {out}: the name must end in {', '.join(FEATURE_FILES)}")
     if dense and dictionary is None:
         raise UserError("--dense is of codes: give --dictionary FILE")
     if dictionary is not None:
+        if out.suffix != ".safetensors":
+            raise UserError(f"--out {out}: codes go to a file that ends in .safetensors")
         if procs or gpus:
             raise UserError("--dictionary works in one process: leave out --procs and --gpus")
         return _codes(model, overrides, data, split, layer, pool, dictionary, device, out, dense)
@@ -401,7 +408,8 @@ def _open(
 def _data_of(opened: Opened, baselines: bool, seed: int | None, peers: Peers) -> ProbeData | None:
     from mimsuite import evaluate
 
-    train, test = evaluate.open_labelled(opened.resolved)
+    classes = opened.resolved.recipe.data.targets == "classes"
+    train, test = evaluate.open_splits(opened.resolved, labelled=classes)
     return evaluate.probe_data(
         opened.method,
         opened.resolved,

@@ -13,7 +13,9 @@ import numpy as np
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.decoder import Decoder
 from mimsuite.data.local_file import LocalFile
+from mimsuite.data.sources.label_targets import Kind, Targets, parse
 from mimsuite.data.unused import Unused
+from mimsuite.errors import UserError
 
 MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
 Payload = bytes | np.ndarray | LocalFile
@@ -26,14 +28,15 @@ class Sample:
     Attributes:
         key: its name, unique in the source (in foreign shards: in the shard).
         shard_name: the file or set that holds it.
-        label: class id, None = unlabelled.
+        label: class id, or (K,) float32 targets where the source has ``targets``; None =
+            unlabelled.
         payload: an encoded file, or an array (H, W) or (H, W, C); of a decoder that reads
             ``in_place``, where the file is.
     """
 
     key: str
     shard_name: str
-    label: int | None
+    label: int | np.ndarray | None
     payload: Payload
 
 
@@ -51,8 +54,9 @@ class Source(ABC):
 
     Attributes:
         unused: what lies there and is no sample, or is passed over in all of them.
-        targets: (len,) label texts in source order where they are no classes, such as numbers
-            with a fraction or several labels; "" = none. None where labels are classes.
+        no_classes: what the labels are where they are no classes, for messages; None: they are
+            classes, or there are none.
+        targets: what samples are labelled with instead of classes, see :meth:`take_targets`.
     """
 
     def __init__(
@@ -68,11 +72,17 @@ class Source(ABC):
         self.name, self.split, self.classes = name, split, classes
         self.counts, self.labelled, self.decoder = counts, labelled, decoder
         self.unused = Unused()
-        self.targets: Sequence[str] | None = None
+        self.no_classes: str | None = None
+        self.targets: Targets | None = None
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def annotated(self) -> bool:
+        """Whether samples have classes or targets."""
+        return self.labelled or self.targets is not None
 
     def locate(self, position: int) -> tuple[int, int]:
         """(shard, offset) of a sample by its position in source order."""
@@ -114,9 +124,48 @@ class Source(ABC):
         return Sample(
             key=self.key(shard, offset),
             shard_name=self.shard_name(shard),
-            label=self.label(shard, offset),
+            label=self.label(shard, offset)
+            if self.targets is None
+            else self._target(shard, offset),
             payload=self.payload(shard, offset),
         )
+
+    def label_texts(self) -> Sequence[str] | None:
+        """(len,) texts of the labels in source order, "" = none; None where labels are no texts, as
+        those of class folders."""
+        return None
+
+    @property
+    def other_labels(self) -> str:
+        """For a message that there are no classes: what the labels are; "" where there are none."""
+        if self.targets is not None:
+            return f" (data.targets={self.targets.kind} reads them as no classes)"
+        if self.no_classes is not None:
+            return f" ({self.no_classes}: read them with data.targets=regression or =multilabel)"
+        return ""
+
+    def take_targets(self, kind: Kind) -> None:
+        """Read the labels as targets that are no classes: from now on the source has no classes.
+
+        Raises:
+            UserError: labels are no texts.
+            DataError: texts that are no such targets.
+        """
+        texts = self.label_texts()
+        if texts is None:
+            raise UserError(
+                f"data.targets={kind} reads the labels of lists, tables and shards; {self.name} "
+                "has none: name a .csv of `path` and `label` with --data"
+            )
+        self.targets = parse(kind, texts, self.name)
+        if self.no_classes is not None:
+            self.unused.drop(self.no_classes)
+        self.classes, self.labelled, self.no_classes = None, False, None
+
+    def _target(self, shard: int, offset: int) -> np.ndarray:
+        assert self.targets is not None
+        row: np.ndarray = self.targets.values[self._ends[shard] - self.counts[shard] + offset]
+        return row
 
     def decode(self, sample: Sample) -> Any:
         """What the modality's views are cut from. Of images (C, H, W) uint8, or float32 for more

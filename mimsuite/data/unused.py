@@ -57,6 +57,10 @@ class Unused:
         if more:
             self._count(_Kind(more, names=listed), what)
 
+    def drop(self, what: str) -> None:
+        """Count no more what has found a use."""
+        self._kinds.pop(what, None)
+
     def looked(self, key: str, noticed: Iterable[str]) -> None:
         """Count a sample that was decoded, and what its decoder noticed."""
         self._looked_at += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,9 +36,10 @@ class FeatureSet:
 
     Attributes:
         features: ``pool@layer`` (``cls@12``, ``mean@9``) or ``pixels`` -> (N, D) float32, CPU.
-        labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
+        labels: (N,) int64, -1 = unlabelled; (N, K) float32 of a source that has ``targets``;
+            ``None`` where the source has no labels.
         keys: N sample names.
-        classes: class names, where known.
+        classes: class names, where known; or those of K labels.
     """
 
     features: dict[str, Tensor]
@@ -116,7 +116,8 @@ def extract(
     # clone: what was made in inference mode may not take part in training a probe.
     tables = {name: torch.cat(parts).clone() for name, parts in rows.items()}
     label = torch.cat(labels).clone() if labels else None
-    found = FeatureSet(tables, label, keys, source.classes)
+    names = source.classes if source.targets is None else source.targets.names
+    found = FeatureSet(tables, label, keys, None if names is None else list(names))
     if peers.world > 1:
         found = gathered(found, peers)
     if peers.first and not found.keys:
@@ -148,15 +149,18 @@ def feature(method: Method, batch: Batch, name: str) -> Tensor:
 def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
     """The rows of all ranks, in their order, on the first; an empty set on the others."""
     widths = {name: table.shape[1] for name, table in found.features.items()}
-    own = json.dumps([widths, found.labels is not None]) if found.keys else ""
+    columns = None if found.labels is None else list(found.labels.shape[1:])  # [] of class ids
+    own = json.dumps([widths, columns]) if found.keys else ""
     described = [json.loads(text) for text in peers.texts(own) if text]
-    widths, labelled = described[0] if described else ({}, False)
+    widths, columns = described[0] if described else ({}, None)
     features = {
         name: peers.rows(found.features.get(name, torch.zeros(0, width)))
         for name, width in widths.items()
     }
-    label = torch.zeros(0, dtype=torch.int64) if found.labels is None else found.labels
-    labels = peers.rows(label) if labelled else None
+    labels = None
+    if columns is not None:
+        none = torch.zeros(0, *columns, dtype=torch.float32 if columns else torch.int64)
+        labels = peers.rows(none if found.labels is None else found.labels)
     keys = [key for text in peers.texts(json.dumps(found.keys)) for key in json.loads(text)]
     if not peers.first:
         return FeatureSet({}, None, [], found.classes)
@@ -207,34 +211,6 @@ def wanted_pools(section: EvalSection, features: Features) -> list[str]:
     if section.pool != "auto":
         return [section.pool]
     return [pool for pool in features.pools if features.cls.shape[1] or "cls" not in pool]
-
-
-def save_features(features: FeatureSet, path: Path) -> list[Path]:
-    """Write one feature table with labels and keys, to be read by other tools.
-
-    ``path`` (safetensors) holds ``features`` (N, D) float32 and ``labels`` (N,) int64 where known;
-    ``path`` with the ending ``.json`` the name of the features, sample keys and class names.
-
-    Returns:
-        the two files.
-
-    Raises:
-        ValueError: more than one table.
-    """
-    from safetensors.torch import save_file
-
-    if len(features.features) != 1:
-        raise ValueError(f"one feature table, not {sorted(features.features)}")
-    name, table = next(iter(features.features.items()))
-    tensors = {"features": table.contiguous()}
-    if features.labels is not None:
-        tensors["labels"] = features.labels.contiguous()
-    beside = path.with_suffix(".json")
-    facts = {"features": name, "keys": features.keys, "classes": features.classes}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), metadata={"features": name})
-    beside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return [path, beside]
 
 
 def _tables(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mimsuite.console import say, stderr, warn
 from mimsuite.evaluate.metrics import TOP5
+from mimsuite.evaluate.scoring.scorer import Figure
 from mimsuite.text import clean
 
 _WORDS = {
@@ -18,6 +19,8 @@ _WORDS = {
     "random_init": "random init",
     "raw_input": "raw input",
     "majority": "majority",
+    "mean": "mean of training",
+    "prior": "prior",
     "from_scratch": "from scratch",
     "from_scratch_equal_compute": "scratch, equal compute",
 }
@@ -56,7 +59,7 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
     if result["intervals"]:
         name = "balanced accuracy" if main["name"] == _MAIN else main["title"]
         unit = "points" if main["unit"] == "%" else main["unit"]
-        say(f"gain: {name} of pretrained minus the row's, {unit} [95 % interval]")
+        say(f"gain: {name} of pretrained minus the row's{unit and ', '}{unit} [95 % interval]")
     for note in result["notes"]:
         warn(note)
 
@@ -126,7 +129,7 @@ def _figures_of(result: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
 
 
 def _text(value: float, figure: Mapping[str, str]) -> str:
-    return percent(value) if figure["unit"] == "%" else f"{value:.2f} {figure['unit']}"
+    return Figure(**figure).text(value)
 
 
 def _gain(intervals: Mapping[str, Any] | None, figure: Mapping[str, str]) -> str:
@@ -136,14 +139,15 @@ def _gain(intervals: Mapping[str, Any] | None, figure: Mapping[str, str]) -> str
     gain = intervals[figure["name"]]
     factor = 100 if figure["unit"] == "%" else 1
     value, low, high = (factor * gain[key] for key in ("difference", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    digits = 1 if figure["unit"] else 3
+    return ", ".join([f"{value:+.{digits}f} [{low:+.{digits}f}", f"{high:+.{digits}f}]"])
 
 
 def _chosen(choice: Mapping[str, Any] | None) -> str:
     if choice is None:
         return ""
     words = [str(choice["features"])] if "features" in choice else []
-    for key, word in (("C", "C"), ("learning_rate", "lr")):
+    for key, word in (("C", "C"), ("alpha", "alpha"), ("learning_rate", "lr")):
         if key in choice:
             words.append(f"{word} {choice[key]:g}")
     return ", ".join(words)

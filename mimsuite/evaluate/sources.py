@@ -66,6 +66,10 @@ def _require_split(wanted: str, existing: Sequence[str], train: Source) -> None:
 def require_labels(source: Source) -> None:
     """Refuse a source that could not teach a probe anything."""
     if not source.labelled:
+        if source.other_labels:
+            raise DataError(
+                f"{source.name} has no classes in split '{source.split}'{source.other_labels}"
+            )
         raise DataError(
             f"{source.name} has no labels in split '{source.split}': put samples into one folder "
             f"per class, or name a labelled source with --data"

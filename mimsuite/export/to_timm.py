@@ -129,13 +129,14 @@ def linear_head(method: Method) -> tuple[Tensor, Tensor] | None:
     ``None`` where there is none.
 
     A batch norm before it, with running mean m and variance v, is folded in:
-    ``W (x - m) / s + b = (W / s) x + (b - (W / s) m)`` with ``s = sqrt(v + eps)``.
+    ``W (x - m) / s + b = (W / s) x + (b - (W / s) m)`` with ``s = sqrt(v + eps)``; so is the unit
+    of numbers that the head predicts.
     """
     if not isinstance(method, Classifier) or method.pool == "attentive":
         return None
     head = method.head
     if isinstance(head, nn.Linear):
-        return head.weight, head.bias
+        return method.learnt.in_units(head.weight, head.bias)
     assert isinstance(head, nn.Sequential)
     norm, linear = head[0], head[1]
     assert isinstance(norm, nn.BatchNorm1d)
@@ -143,4 +144,4 @@ def linear_head(method: Method) -> tuple[Tensor, Tensor] | None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight = linear.weight / torch.sqrt(norm.running_var + norm.eps)
-    return weight, linear.bias - weight @ norm.running_mean
+    return method.learnt.in_units(weight, linear.bias - weight @ norm.running_mean)

@@ -25,16 +25,15 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import EncoderSection, ViTSection
-from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Positive, Section
-from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
-from mimsuite.config.keys.teachers import LogitTeacherSection
-from mimsuite.errors import DataError, UserError
+from mimsuite.config.keys.labels import ClassTargetSection, LabelRecipe
+from mimsuite.config.keys.section import FirstBlocks, Nothing, Section
+from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import AttentivePooler, Features, build_encoder, encoder_named
 from mimsuite.models.teachers.classifier import LogitTeacher
 from mimsuite.noise import Noise
-from mimsuite.targets import PairMix, soft_cross_entropy, soft_targets
+from mimsuite.targets import PairMix, labels_of
 
 
 class ClassifyMethodSection(MethodSection):
@@ -65,19 +64,7 @@ class ClassifierSection(Section):
         return self
 
 
-class ClassTargetSection(Section):
-    """`target:` class labels of the data source."""
-
-    kind: Literal["classes"] = "classes"
-    classes: Positive | None = None  # None: as many as the data source has
-    label_smoothing: Fraction = 0.0
-    mixup: Annotated[float, Field(ge=0.0)] = 0.0  # parameter of its Beta distribution; 0: off
-    cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # likewise
-    mixup_switch: Fraction = 0.5  # probability of cutmix where both are on
-    teacher: LogitTeacherSection | None = None  # learn from a classifier's scores too, or alone
-
-
-class ClassifyRecipe(Recipe):
+class ClassifyRecipe(LabelRecipe):
     """A recipe for fine-tuning or for the published linear-probe protocol."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2111.06377", "verified", ("step", "trajectory"))
@@ -112,9 +99,8 @@ class Classifier(Method):
     def __init__(self, recipe: ClassifyRecipe) -> None:
         super().__init__(recipe)
         model, target = recipe.model, recipe.target
-        if target.classes is None:
-            raise UserError("target.classes is not set and no labelled data source tells it")
-        self.classes, self.smoothing = target.classes, target.label_smoothing
+        self.learnt = labels_of(recipe)
+        self.classes = self.learnt.outputs
         self.mix = PairMix(target.mixup, target.cutmix, target.mixup_switch)
         self.pool, self.frozen = model.pool, model.freeze == "all" or model.freeze is True
         width, eps = model.encoder.width, model.encoder.norm_eps
@@ -151,13 +137,7 @@ class Classifier(Method):
 
     def check(self, batch: Batch) -> None:
         """Raise a ``DataError`` for a sample without a label, or one beyond ``target.classes``."""
-        label = self._labels(batch)
-        wrong = (label < 0) | (label >= self.classes)
-        if wrong.any():
-            at = int(wrong.nonzero()[0])
-            found = int(label[at])
-            fault = "has no label" if found < 0 else f"has label {found}"
-            raise DataError(f"sample {batch.keys[at]} {fault}; target.classes is {self.classes}")
+        self.learnt.check(batch)
 
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
@@ -169,9 +149,7 @@ class Classifier(Method):
         Raises:
             DataError: a batch without labels.
         """
-        label = self._labels(batch)
-        smoothing = self.smoothing if self.training else 0.0
-        image, target = batch.views[self.view], soft_targets(label, self.classes, smoothing)
+        image, target = batch.views[self.view], self.learnt.target(batch, self.training)
         if self.training and self.mix.active:
             image, target = self.mix(image, target, noise.rows("mixup", PairMix.NOISE))
         if self.training and self.teacher is not None:
@@ -183,19 +161,18 @@ class Classifier(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Cross-entropy; ``prediction`` is the logits (B, K).
-
-        The term ``accuracy`` counts the samples' own labels, of mixed samples too.
-        """
-        logits = self.logits(ctx.made["image"], ctx.noise)
-        loss = soft_cross_entropy(logits, ctx.made["target"])
-        terms = {"cross_entropy": loss.detach()}
-        if batch.label is not None:
-            terms["accuracy"] = (logits.detach().argmax(1) == batch.label).float().mean()
-        return Output(loss, terms, logits, masks)
+        """The loss of the labels, of classes the cross-entropy; ``prediction`` is (B, K)."""
+        outputs = self.outputs(ctx.made["image"], ctx.noise)
+        loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
+        return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
     def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, C, H, W) normalised images -> (B, K)."""
+        """(B, C, H, W) normalised images -> (B, K): logits, or with ``data.targets=regression``
+        the numbers."""
+        return self.learnt.answer(self.outputs(images, noise))
+
+    def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
+        """(B, K) of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.encoder.encode(Batch.of_views({self.view: images}), noise=noise)
         return self.head(self.pooled(features))
@@ -229,6 +206,8 @@ class Classifier(Method):
         kind = type(self.encoder).__name__
         if self.pool == "attentive" and not any(ours == "pooler." for ours, _ in names.pairs):
             raise NotImplementedError(f"no published code has an attentive probe of a {kind}")
+        if self.recipe.data.targets == "regression":
+            raise NotImplementedError("published classifiers predict no numbers in their own unit")
         if getattr(self.recipe.model.encoder, "embed", "") == "linear":
             raise NotImplementedError("published CRATE classifiers norm their patch embedding")
         return {names.published(name): value for name, value in self.state_dict().items()}
@@ -243,11 +222,6 @@ class Classifier(Method):
         return {
             names.ours(name): value for name, value in state.items() if not name.startswith(UNUSED)
         }
-
-    def _labels(self, batch: Batch) -> Tensor:
-        if batch.label is None:
-            raise DataError("classification needs labels: data.source has none")
-        return batch.label
 
     def _teacher_of(self, recipe: ClassifyRecipe) -> LogitTeacher | None:
         section, augment = recipe.target.teacher, recipe.augment

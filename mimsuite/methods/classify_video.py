@@ -62,8 +62,8 @@ class VideoClassifier(Classifier):
         super().__init__(recipe)
         self.head_dropout = recipe.model.head_dropout
 
-    def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, C, T, H, W) normalised clips -> (B, K)."""
+    def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
+        """(B, C, T, H, W) normalised clips -> (B, K) of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             batch = Batch.of_views({self.view: images})
             pooled = self.pooled(self.encoder.encode(batch, noise=noise))

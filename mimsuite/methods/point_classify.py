@@ -17,15 +17,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
+from mimsuite.config.keys.labels import LabelRecipe, LabelTargetSection
 from mimsuite.config.keys.points import PointRecipe, PointTransformerSection
-from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Positive, Section
+from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Section
 from mimsuite.config.keys.shared import GroupSection, MethodCard, MethodSection
-from mimsuite.errors import DataError, UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import ClassToken, Features, PointHead, PointTransformer
 from mimsuite.noise import Noise
-from mimsuite.targets import soft_cross_entropy, soft_targets
+from mimsuite.targets import labels_of
 from mimsuite.weights.names import Names
 
 _READOUT = ("cls.", "head.")  # parameters that pretraining does not know
@@ -58,15 +58,7 @@ class PointClassifierSection(Section):
         return self
 
 
-class PointClassTargetSection(Section):
-    """`target:` class labels of the data source."""
-
-    kind: Literal["classes"] = "classes"
-    classes: Positive | None = None  # None: as many as the data source has
-    label_smoothing: Fraction = 0.0
-
-
-class PointClassifyRecipe(PointRecipe):
+class PointClassifyRecipe(PointRecipe, LabelRecipe):
     """A recipe for fine-tuning, or for training a head on a frozen encoder."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2203.06604", "verified", ("step",))
@@ -74,7 +66,7 @@ class PointClassifyRecipe(PointRecipe):
     method: PointClassifySection
     model: PointClassifierSection
     mask: Nothing = Nothing()
-    target: PointClassTargetSection
+    target: LabelTargetSection
 
 
 class PointClassifier(Method):
@@ -97,10 +89,9 @@ class PointClassifier(Method):
 
     def __init__(self, recipe: PointClassifyRecipe) -> None:
         super().__init__(recipe)
-        model, target = recipe.model, recipe.target
-        if target.classes is None:
-            raise UserError("target.classes is not set and no labelled data source tells it")
-        self.classes, self.smoothing = target.classes, target.label_smoothing
+        model = recipe.model
+        self.learnt = labels_of(recipe)
+        self.classes = self.learnt.outputs
         self.strict = model.strict_freeze
         width = model.encoder.width
         self.encoder = PointTransformer(model.encoder)
@@ -121,41 +112,30 @@ class PointClassifier(Method):
 
     def check(self, batch: Batch) -> None:
         """Raise a ``DataError`` for a sample without a label, or one beyond ``target.classes``."""
-        label = self._labels(batch)
-        wrong = ((label < 0) | (label >= self.classes)).nonzero().flatten().tolist()
-        if wrong:
-            key, found = batch.keys[wrong[0]], int(label[wrong[0]])
-            fault = (
-                f"has label {found}"
-                if found >= 0
-                else ("has no label (data.per_class leaves such samples out)")
-            )
-            raise DataError(f"sample {key} {fault}; target.classes is {self.classes}")
+        self.learnt.check(batch)
 
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
         """Soft targets; a label that :meth:`check` would refuse makes the loss NaN."""
-        label = self._labels(batch)
-        smoothing = self.smoothing if self.training else 0.0
-        target = soft_targets(label, self.classes, smoothing)
-        return Context(noise, gather, {"target": target})
+        return Context(noise, gather, {"target": self.learnt.target(batch, self.training)})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
         """Nothing is masked."""
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Cross-entropy; ``prediction`` is the logits (B, K)."""
-        logits = self.logits(batch.views["points"], ctx.noise)
-        loss = soft_cross_entropy(logits, ctx.made["target"])
-        terms = {"cross_entropy": loss.detach()}
-        if batch.label is not None:
-            terms["accuracy"] = (logits.detach().argmax(1) == batch.label).float().mean()
-        return Output(loss, terms, logits, masks)
+        """The loss of the labels, of classes the cross-entropy; ``prediction`` is (B, K)."""
+        outputs = self.outputs(batch.views["points"], ctx.noise)
+        loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
+        return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
     def logits(self, points: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, N, 3) -> (B, K)."""
+        """(B, N, 3) -> (B, K): logits, or with ``data.targets=regression`` the numbers."""
+        return self.learnt.answer(self.outputs(points, noise))
+
+    def outputs(self, points: Tensor, noise: Noise | None = None) -> Tensor:
+        """(B, K) of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.strict):
             batch = Batch.of_views({"points": points})
             features = self.encoder.encode(batch, noise=noise, cls=self.cls).pool("cls_max")
@@ -163,11 +143,6 @@ class PointClassifier(Method):
 
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
         return self.encoder.encode(batch, layers=layers, cls=self.cls)
-
-    def _labels(self, batch: Batch) -> Tensor:
-        if batch.label is None:
-            raise DataError("classification needs labels: data.source has none")
-        return batch.label
 
     # --- what the optimizer asks ---
 
@@ -187,6 +162,8 @@ class PointClassifier(Method):
     # --- published checkpoints (PointTransformer of Point-MAE and Point-CMAE) ---
 
     def export_reference(self) -> dict[str, Tensor]:
+        if self.recipe.data.targets == "regression":
+            raise NotImplementedError("published classifiers predict no numbers in their own unit")
         return {self.names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod

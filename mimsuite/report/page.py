@@ -184,7 +184,8 @@ def _measured(result: dict[str, Any]) -> Markup:
 def _figure(value: Any, figure: dict[str, Any]) -> Markup:
     if figure.get("unit") == "%" or not isinstance(value, int | float):
         return _percent(value)
-    return tag("span", f"{value:.2f} {figure.get('unit', '')}", class_="number")
+    unit = figure.get("unit", "")
+    return tag("span", f"{value:.2f} {unit}" if unit else f"{value:.4g}", class_="number")
 
 
 def _percent(value: Any) -> Markup:

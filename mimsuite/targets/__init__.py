@@ -6,6 +6,7 @@ from mimsuite.targets.classes import PairMix, soft_cross_entropy, soft_targets
 from mimsuite.targets.consistency import consistency
 from mimsuite.targets.deviation import channel_deviation
 from mimsuite.targets.features import FeatureTarget
+from mimsuite.targets.labels import labels_of
 from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer
 from mimsuite.targets.tubelets import TubeletTarget
@@ -22,6 +23,7 @@ __all__ = [
     "channel_deviation",
     "consistency",
     "feature_pictures",
+    "labels_of",
     "soft_cross_entropy",
     "soft_targets",
 ]

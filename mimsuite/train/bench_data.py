@@ -167,7 +167,9 @@ def _stored(source: Source) -> list[Stored]:
             continue
         if extension == "npy":
             raise UserError(f"{source.name} holds arrays: the comparison is of encoded images")
-        kept.append(Stored(extension, content, sample.label or 0))
+        kept.append(
+            Stored(extension, content, sample.label if isinstance(sample.label, int) else 0)
+        )
     if not kept:
         raise DataError(f"{source.name}: none of its first samples is an image that can be read")
     return kept

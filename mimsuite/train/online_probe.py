@@ -75,7 +75,10 @@ class OnlineProbe:
         recipe = self._resolved.recipe
         named = f"log.probe_every_epochs: {train.name}"
         if not train.labelled or (test is not None and not test.labelled):
-            raise DataError(f"{named} has no labels: name a labelled set with log.probe_source")
+            raise DataError(
+                f"{named} has no labels{train.other_labels}: name a labelled set with "
+                "log.probe_source"
+            )
         labels = train.labels()
         known = np.flatnonzero(labels >= 0)
         if len(np.unique(labels[known])) < 2:

@@ -63,7 +63,7 @@ def test_other_words_for_no_label(
     text = f"path,label\na.png,{none}\nb.png,{labels[0]}\nc.png,{none}\nd.png,{labels[1]}\n"
     source = open_source(str(files("l.csv", text, "a.png", "b.png", "c.png", "d.png")))
     assert source.labels().tolist() == classes
-    assert source.targets is None
+    assert source.no_classes is None
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_labels_that_are_no_classes_are_kept_as_text_and_counted(
     rows = [f"{name},{label}" for name, label in zip(names, (*labels, "-1"), strict=True)]
     source = open_source(str(files("l.csv", "\n".join(["path,label", *rows]), *names)))
     assert (source.labelled, source.classes) == (False, None)
-    assert source.targets == [*(label.strip('"') for label in labels), ""]
+    assert source.label_texts() == [*(label.strip('"') for label in labels), "-1"]
     (line,) = source.unused.lines()
     assert what in line
     assert f"({len(labels)})" in line

@@ -92,6 +92,9 @@ class DataSection(Section):
     fold: Annotated[int, Field(ge=0)] = 0  # the one left out of training, to be tested on instead
     # So many labelled samples of each class, drawn by train.seed; 0.1: a tenth of each class
     per_class: Positive | Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    # What labels are: one class a sample; a number, or several as 1.5;2; several classes as
+    # cat;dog, where ; alone says that it has none of them
+    targets: Literal["classes", "regression", "multilabel"] = "classes"
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
     limit: Positive | None = None  # train on so many samples, spread over the set
     workers: Annotated[int, Field(ge=0)] = 2
@@ -108,6 +111,15 @@ class DataSection(Section):
     def _fold_is_one(self) -> DataSection:
         if self.fold >= (self.folds or 1):
             raise ValueError(f"data.fold {self.fold} is none of {self.folds or 1}, from 0 on")
+        return self
+
+    @model_validator(mode="after")
+    def _draws_by_class(self) -> DataSection:
+        if self.per_class is not None and self.targets != "classes":
+            raise ValueError(
+                f"data.per_class draws by class, and data.targets={self.targets} has none: set "
+                "data.per_class=null (data.limit takes so many samples)"
+            )
         return self
 
     @property

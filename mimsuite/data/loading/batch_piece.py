@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class Part:
         rows: their places in the micro-batch.
         index: their rows in the global batch; for evaluation, positions in the source.
         views: by name (len(rows), ...); empty where there are no rows.
-        labels: class ids, -1 = none.
+        labels: class ids, -1 = none; or (K,) targets.
         damage: corrupt samples that were met, with the row at which.
         fault: an error for the user, to be raised in the main process.
     """
@@ -29,7 +30,7 @@ class Part:
     rows: list[int] = field(default_factory=list)
     index: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    labels: list[int | np.ndarray] = field(default_factory=list)
     views: dict[str, Tensor] = field(default_factory=dict)
     damage: list[tuple[int, Damage]] = field(default_factory=list)
     fault: MimsuiteError | None = None
@@ -43,7 +44,12 @@ class PartBuilder:
         self._views: dict[str, list[Tensor]] = {}
 
     def add(
-        self, row: int, index: int, key: str, label: int | None, views: dict[str, Tensor]
+        self,
+        row: int,
+        index: int,
+        key: str,
+        label: int | np.ndarray | None,
+        views: dict[str, Tensor],
     ) -> None:
         self._part.rows.append(row)
         self._part.index.append(index)
@@ -75,7 +81,7 @@ def join(parts: list[Part], *, labelled: bool, pin: bool) -> Batch:
         for name in parts[0].views
     }
     index = torch.tensor([parts[p].index[i] for _, p, i in order])
-    labels = torch.tensor([parts[p].labels[i] for _, p, i in order]) if labelled else None
+    labels = torch.tensor(np.array([parts[p].labels[i] for _, p, i in order])) if labelled else None
     return Batch(
         views=views,
         index=index.pin_memory() if pin else index,

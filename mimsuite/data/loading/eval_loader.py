@@ -75,7 +75,7 @@ class EvalLoader:
             if part.fault is not None:
                 raise part.fault
             if part.views:
-                yield join([part], labelled=self._dataset.source.labelled, pin=False)
+                yield join([part], labelled=self._dataset.source.annotated, pin=False)
 
     def _next(self, parts: Iterator[Part]) -> Part | None:
         try:

@@ -21,7 +21,7 @@ class Drawn:
     """A sample ready for the batch, and the corrupt ones in whose place it stands."""
 
     key: str
-    label: int | None
+    label: int | np.ndarray | None
     views: dict[str, Tensor]
     damage: list[Damage]
 

@@ -107,7 +107,7 @@ class TrainLoader:
         self.steps_per_epoch = plan.steps_per_epoch
         self.dropped, self.repeated = plan.dropped, plan.repeated
         self.accumulation, self.micro_batch = share.accumulation, share.micro_batch
-        self._labelled, self._pin = reader.source.labelled, pin
+        self._labelled, self._pin = reader.source.annotated, pin
         self._count = DamageCount(plan.total)
         # A worker without a lane would never have anything to do.
         self._workers = min(workers, len(share.lanes))

@@ -86,7 +86,7 @@ def contact_sheet(source: Source, path: Path, modality: str = "image") -> Path:
         try:
             sample = source.read(*address)
             sheet.paste(coder.picture(source, sample), (left, top))
-            caption = _caption(source, sample.label, sample.key)
+            caption = _caption(source, source.label(*address), sample.key)
         except CorruptSample as fault:
             caption = f"corrupt: {fault.kind}"
         ascii_only = caption.encode("ascii", "replace").decode()

@@ -44,7 +44,7 @@ _BLOCK = 512
 _CHUNK = 1 << 20
 _LONGEST_LABEL = 256  # bytes
 _LONGEST_ID = 9  # digits, and what follows fits in 32 bits
-_LONGEST_JSON = 1 << 20  # bytes of a sample's .json that may hold its label
+LONGEST_JSON = 1 << 20  # bytes of a sample's .json that may hold its label
 _JSON_LABELS = ("label", "cls", "class", "target")  # keys of it
 _FORMATS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _LONGEST_CLASSES = 1 << 22  # bytes of classes.json, which may take twenty times that in memory
@@ -109,14 +109,14 @@ def is_payload(extension: str) -> bool:
     return extension.rpartition(".")[2] in payload_extensions()
 
 
-def label_text(data: bytes, extension: str = "cls") -> str:
+def label_text(data: bytes, extension: str = "cls", longest: int = _LONGEST_LABEL) -> str:
     """The label in a ``.cls`` member, or in a ``.json`` one under a key as ``label``.
 
     A class id or a class name; several joined by ``;``; empty where there is none.
     """
     if extension == "cls":
-        return data[:_LONGEST_LABEL].decode("utf-8", "replace").strip()
-    if len(data) > _LONGEST_JSON:
+        return data[:longest].decode("utf-8", "replace").strip()
+    if len(data) > LONGEST_JSON:
         return ""
     try:
         content = json.loads(data)
@@ -128,7 +128,8 @@ def label_text(data: bytes, extension: str = "cls") -> str:
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, str | int | float) for part in parts):
         return ""
-    return ";".join(str(part) for part in parts)[:_LONGEST_LABEL].strip()
+    joined = ";".join(str(part) for part in parts) or ";"  # an empty list: known to have none
+    return joined[:longest].strip()
 
 
 def label_id(text: str) -> int | None:
@@ -275,7 +276,7 @@ class _Scanner:
         data = self._read(name, place)
         if extension in LABEL_EXTENSIONS:
             text = label_text(data, extension)
-            if not is_label(text) and extension != "cls":
+            if not text and extension != "cls":
                 return
             if is_label(text) and label_id(text) is None:
                 self.label_names[key] = text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Decoder
 from mimsuite.data.modalities import payload_extensions
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
-from mimsuite.data.shards.scan import LABEL_EXTENSIONS, label_id, label_text
+from mimsuite.data.shards.scan import LABEL_EXTENSIONS, LONGEST_JSON, label_id, label_text
 from mimsuite.data.source import Source
 from mimsuite.data.sources.label_texts import class_ids, is_label
 from mimsuite.data.stores import OpenShard, Shard
@@ -79,6 +80,7 @@ class TarSource(Source):
         self.verify, self.tar_labels = verify, tar_labels
         for header in headers:
             self.unused.add_json(header.unused)  # type: ignore[arg-type]
+        self.no_classes = other
         if other:
             self.unused.add(other, [name for header in headers for name in header.label_names])
         self._ids = {name: number for number, name in enumerate(classes or [])}
@@ -116,6 +118,25 @@ class TarSource(Source):
         if label is None:
             raise CorruptSample("label", f"'{text[:40]}' is no class id and no name of a class")
         return None if label < 0 else label
+
+    def label_texts(self) -> Sequence[str] | None:
+        """Reads the label of every sample; one that cannot be read is ""."""
+        if not any(
+            name in LABEL_EXTENSIONS for header in self.headers for name in header.extensions
+        ):
+            return None
+        return [self._text(*self.locate(position)) for position in range(len(self))]
+
+    def _text(self, shard: int, offset: int) -> str:
+        opened = self._open(shard)
+        member = opened.labels[offset]
+        if member < 0:
+            return ""
+        extension = opened.index.extensions[opened.index.members[member]["extension"]]
+        try:
+            return label_text(self._read_member(opened, member), extension, LONGEST_JSON)
+        except CorruptSample:  # the sample is reported when it is read
+            return ""
 
     def close(self) -> None:
         """Close all files; they open again when needed."""

@@ -30,7 +30,7 @@ def few_of_each_class(source: Source, per_class: Amount, seed: int) -> Source:
     if labels.max() < 0:
         raise DataError(
             f"data.per_class={per_class} draws from labels; {source.name} has none in split "
-            f"'{source.split}'"
+            f"'{source.split}'{source.other_labels}"
         )
     return Subset(source, draw(labels, per_class, seed))
 
@@ -109,7 +109,8 @@ class Subset(Source):
             labelled=source.labelled,
             decoder=source.decoder,
         )
-        self.unused = source.unused
+        self.unused, self.no_classes = source.unused, source.no_classes
+        self.targets = None if source.targets is None else source.targets.take(positions)
         self._source = source
         self._places = [source.locate(int(position)) for position in positions]
 

@@ -62,6 +62,7 @@ class FileSource(Source):
             decoder=decoder,
         )
         self.root, self._paths, self._labels = root, StringTable.of(listing.paths), labels
+        self.texts: StringTable | None = None  # of the labels, where they are texts
 
     def key(self, shard: int, offset: int) -> str:
         return self._paths[shard]
@@ -98,6 +99,9 @@ class FileSource(Source):
 
     def labels(self) -> np.ndarray:
         return self._labels.copy()
+
+    def label_texts(self) -> Sequence[str] | None:
+        return None if self.texts is None else list(self.texts)
 
 
 def _check_file(file: Path | int) -> int:

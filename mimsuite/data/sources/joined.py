@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.source import Payload, Source
+from mimsuite.data.sources.label_targets import Targets
 
 
 class Joined(Source):
@@ -30,6 +33,8 @@ class Joined(Source):
         )
         for source in sources:
             self.unused.update(source.unused)
+        self.no_classes = next((s.no_classes for s in sources if s.no_classes), None)
+        self.targets = _joined([source.targets for source in sources])
         self.sources = sources
         self._first = np.cumsum([0, *(len(source.counts) for source in sources)])
 
@@ -60,3 +65,12 @@ class Joined(Source):
     def damage(self, shard: int, offset: int, fault: CorruptSample) -> Damage:
         source, shard = self._of(shard)
         return source.damage(shard, offset, fault)
+
+
+def _joined(targets: Sequence[Targets | None]) -> Targets | None:
+    """Of all samples; None where a source has none, or other labels or counts of numbers."""
+    known = [one for one in targets if one is not None]
+    alike = {(one.kind, one.names, one.values.shape[1]) for one in known}
+    if len(known) < len(targets) or len(alike) != 1:
+        return None
+    return Targets(known[0].kind, np.concatenate([one.values for one in known]), known[0].names)

@@ -29,8 +29,9 @@ class ClassIds:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text is a label: not empty, ``-1``, ``None`` or ``nan``."""
-    return text.strip().lower() not in _NONE
+    """Whether a text is a label: not empty, ``-1``, ``None`` or ``nan``, and not ``;`` alone, by
+    which a set of several labels a sample says that it has none."""
+    return text.strip(";| \t").lower() not in _NONE
 
 
 def class_ids(texts: Iterable[str]) -> ClassIds:
@@ -49,7 +50,7 @@ def class_ids(texts: Iterable[str]) -> ClassIds:
     numbers = [_number(text) for text in labels]
     if all(number is not None for number in numbers):
         return _of_numbers(labels, [number for number in numbers if number is not None])
-    if _are_several(labels):
+    if are_several(labels):
         return ClassIds(other="labels that name several classes each, which are not read as one")
     return ClassIds({text: index for index, text in enumerate(labels)}, labels)
 
@@ -69,7 +70,7 @@ def _of_numbers(labels: list[str], numbers: list[float]) -> ClassIds:
     return ClassIds(ids, [str(index) for index in range(largest + 1)])
 
 
-def _are_several(labels: list[str]) -> bool:
+def are_several(labels: list[str]) -> bool:
     """Whether labels are joined: by ``;`` or ``|``, or by commas around parts that come again.
 
     A comma alone does not show it: ``tench, Tinca tinca`` is one class.

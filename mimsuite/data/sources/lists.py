@@ -18,6 +18,7 @@ from mimsuite.data.decoder import Decoder
 from mimsuite.data.sources.files import FileSource, Listing, ending_of
 from mimsuite.data.sources.frame_folders import FrameSource
 from mimsuite.data.sources.label_texts import ClassIds, class_ids, is_label
+from mimsuite.data.strings import StringTable
 from mimsuite.errors import DataError, UserError
 from mimsuite.paths import expand_path
 
@@ -77,7 +78,7 @@ def open_list(file: Path, split: str, decoder: Decoder, name: str) -> FileSource
     A header may name the columns (``path``, ``label``, ``split``, ``start``, ``length``); others
     are counted as unused. Paths are relative to the list's folder, else to one of the two above it
     or the current one. Whole numbers are class ids, other labels are names; ``-1``, ``None`` and
-    ``nan`` are none. Labels that are no classes become ``targets`` of the source.
+    ``nan`` are none.
 
     Raises:
         UserError: no such split, or a part of a video is asked for.
@@ -102,16 +103,16 @@ def open_list(file: Path, split: str, decoder: Decoder, name: str) -> FileSource
     )
     for column, filled in table.unused.items():
         source.unused.add(f"cells of {column} of the list", count=filled)
-    _keep_targets(source, known, chosen)
+    _keep_texts(source, known, chosen)
     return source
 
 
-def _keep_targets(source: FileSource, known: ClassIds, rows: list[_Row]) -> None:
-    if known.other is None:
-        return
-    texts = [row.label if is_label(row.label) else "" for row in rows]
-    source.targets = texts
-    source.unused.add(known.other, [text for text in texts if text])
+def _keep_texts(source: FileSource, known: ClassIds, rows: list[_Row]) -> None:
+    texts = [row.label for row in rows]
+    source.texts = StringTable.of(texts) if any(texts) else None
+    source.no_classes = known.other
+    if known.other is not None:
+        source.unused.add(known.other, [text for text in texts if is_label(text)])
 
 
 def _check(

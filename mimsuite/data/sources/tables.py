@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mimsuite.data.shards import holds_shards
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Source
 from mimsuite.data.sources.files import walk
 from mimsuite.data.sources.label_texts import class_ids, is_label
+from mimsuite.data.strings import StringTable
 from mimsuite.errors import DataError, UserError
 
 EXTENSIONS = (".parquet", ".arrow")
@@ -68,6 +69,7 @@ class TableSource(Source):
             decoder=decoder,
         )
         self.groups, self.column, self._labels = groups, column, labels
+        self.texts: StringTable | None = None  # of the labels
         self._read: OrderedDict[int, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,6 +88,9 @@ class TableSource(Source):
 
     def labels(self) -> np.ndarray:
         return self._labels.copy()
+
+    def label_texts(self) -> Sequence[str] | None:
+        return None if self.texts is None else list(self.texts)
 
     def payload(self, shard: int, offset: int) -> bytes:
         value = self._value(shard, offset).as_py()
@@ -191,9 +196,10 @@ def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource
     )
     others = [field for field in tables[0].fields if field not in (column, label)]
     source.unused.add("columns of the table", others)
+    source.texts = StringTable.of(texts[split]) if texts else None
+    source.no_classes = known.other
     if known.other is not None:
-        source.targets = [text if is_label(text) else "" for text in texts[split]]
-        source.unused.add(known.other, [text for text in source.targets if text])
+        source.unused.add(known.other, [text for text in texts[split] if is_label(text)])
     return source
 
 
@@ -251,7 +257,7 @@ class _Table:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ";".join(map(str, value))
+        return ";".join(map(str, value)) or ";"  # known to have none
     return "" if value is None else str(value)
 
 

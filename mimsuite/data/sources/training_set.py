@@ -68,7 +68,7 @@ def _open_mixture(recipe: Recipe) -> Joined:
 
 def _open(recipe: Recipe, spec: str, split: str) -> Source:
     data = recipe.data
-    return open_source(
+    source = open_source(
         spec,
         split,
         modality=recipe.recipe.modality,
@@ -78,3 +78,6 @@ def _open(recipe: Recipe, spec: str, split: str) -> Source:
         max_bytes=data.max_bytes,
         cache=ShardCache(Path(expand_path(data.cache)), data.cache_gib) if data.cache else None,
     )
+    if data.targets != "classes":
+        source.take_targets(data.targets)
+    return source

@@ -131,7 +131,7 @@ class ClipNormalize(Normalize):
                 views=flat,
                 index=_repeated(batch.index, repeats),
                 keys=batch.keys * repeats,
-                label=None if batch.label is None else batch.label.repeat(repeats),
+                label=None if batch.label is None else torch.cat([batch.label] * repeats),
                 host_index=None if host is None else _repeated(host, repeats),
             )
         )

@@ -45,3 +45,19 @@ def knn_scores(
         # A similarity is at most 1, so divided by 4 it never outweighs a vote.
         found.append(votes.sum(1) + best / 4)
     return torch.cat(found)
+
+
+def nearest_mean(features: Tensor, targets: Tensor, queries: Tensor, neighbours: int) -> Tensor:
+    """(Q, T) mean of the targets (N, T) of the ``neighbours`` most similar samples; those that are
+    NaN do not count, and where all are, the mean of all samples stands in.
+
+    Arguments as of :func:`knn_scores`.
+    """
+    reference = F.normalize(features.float(), dim=1)
+    count = min(neighbours, len(reference))
+    found = []
+    for chunk in F.normalize(queries.float(), dim=1).split(_CHUNK):
+        nearest = (chunk @ reference.T).topk(count, dim=1).indices  # (q, k)
+        mean = targets[nearest].nanmean(dim=1)  # (q, T)
+        found.append(torch.where(mean.isnan(), targets.nanmean(dim=0), mean))
+    return torch.cat(found)

@@ -9,7 +9,7 @@ Letters: N samples, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from mimsuite.evaluate.metrics import accuracy
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C; strong penalties first
 _STEPS = 200
+Loss = Callable[[Tensor, Tensor], Tensor]
 _HISTORY = 10
 _TOLERANCE = 1e-5  # of the largest slope of the mean loss
 
@@ -48,8 +49,25 @@ def fit(features: Tensor, labels: Tensor, classes: int, strength: float = 1.0) -
     return fit_path(features, labels, classes, (strength,))[0]
 
 
+def fit_labels(features: Tensor, labels: Tensor, strengths: Sequence[float]) -> list[Logistic]:
+    """The minima of a regression for each of K labels, (N, K) of 0 and 1.
+
+    Other arguments as of :func:`fit_path`.
+    """
+    return fit_path(features, labels, labels.shape[1], strengths, _each_label)
+
+
+def _each_label(logits: Tensor, labels: Tensor) -> Tensor:
+    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return each.sum(dim=1).mean()
+
+
 def fit_path(
-    features: Tensor, labels: Tensor, classes: int, strengths: Sequence[float]
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    strengths: Sequence[float],
+    loss: Loss = F.cross_entropy,
 ) -> list[Logistic]:
     """The minima for several ``C``, each found from the one before (L-BFGS).
 
@@ -57,6 +75,7 @@ def fit_path(
         features: (N, D); standardised here by their own mean and deviation.
         labels: (N,) int64 in ``range(classes)``.
         strengths: ``C``, rising: then each start is a good one.
+        loss: mean over samples, of logits (N, K) and labels.
     """
     mean, scale = standardisation(features)
     rows = (features.float() - mean) * scale
@@ -66,7 +85,7 @@ def fit_path(
     with torch.inference_mode(False), torch.enable_grad():
         for strength in strengths:
             penalty = 1 / (2 * strength * len(rows))
-            weight, bias = _minimum(rows, labels, weight, bias, penalty)
+            weight, bias = _minimum(rows, labels, weight, bias, penalty, loss)
             found.append(Logistic(weight, bias, mean, scale))
     return found
 
@@ -97,7 +116,7 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _minimum(
-    rows: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, penalty: float
+    rows: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, penalty: float, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     weight, bias = (value.clone().requires_grad_() for value in (weight, bias))
     solver = torch.optim.LBFGS(
@@ -110,9 +129,9 @@ def _minimum(
 
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = F.cross_entropy(rows @ weight + bias, labels) + penalty * weight.square().sum()
-        loss.backward()
-        return loss.detach()
+        value = loss(rows @ weight + bias, labels) + penalty * weight.square().sum()
+        value.backward()
+        return value.detach()
 
     solver.step(objective)  # type: ignore[arg-type]
     return weight.detach(), bias.detach()

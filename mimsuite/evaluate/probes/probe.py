@@ -32,6 +32,9 @@ from mimsuite.evaluate.metrics import (
 from mimsuite.evaluate.probes import logistic
 from mimsuite.evaluate.probes.knn import knn_predict, knn_scores
 from mimsuite.evaluate.probes.linear import LinearGrid, search
+from mimsuite.evaluate.probes.targets import knn_targets, linear_targets
+from mimsuite.evaluate.scoring.scorer import scorer_of
+from mimsuite.evaluate.scoring.targets import TargetScorer, fit_to
 from mimsuite.evaluate.split import stratified_holdout
 from mimsuite.methods import Method
 
@@ -48,12 +51,13 @@ class ProbeData:
 
     Attributes:
         train, test: variant (``pretrained``, ``random_init``, ``raw_input``) -> features by name.
-        train_labels, test_labels: (N,) int64.
-        classes: K.
+        train_labels, test_labels: (N,) int64; of ``data.targets`` (N, K) float32.
+        classes: K; 1 of other labels.
         parts: rows of the training samples to fit on, and to validate on.
         seed: key of splits and minibatches.
         notes: what a reader of the figures must know about the data.
         train_keys: N names of the training samples.
+        scorer: of numbers or several labels a sample; None: of classes.
     """
 
     train: dict[str, Sets]
@@ -65,6 +69,7 @@ class ProbeData:
     seed: int
     notes: list[str] = field(default_factory=list)
     train_keys: list[str] = field(default_factory=list)
+    scorer: TargetScorer | None = None
 
 
 def probe_data(
@@ -91,6 +96,7 @@ def probe_data(
     Raises:
         DataError: no labels, one class, or fewer samples than classes.
     """
+    scorer = _target_scorer(resolved, train, test)
     models = encoders(method, resolved, baselines)
     notes: list[str] = []
 
@@ -101,23 +107,50 @@ def probe_data(
     if not peers.first:
         return None
     train_sets, labels, keys = labelled_tables(of_train, train, notes)
-    if len(torch.unique(labels)) < 2:
+    if scorer is None and len(torch.unique(labels)) < 2:
         raise DataError(f"{train.name} has one class in '{train.split}': nothing to tell apart")
     held_fraction = resolved.recipe.eval.validation
     if test is None:
-        kept, held = stratified_holdout(labels, held_fraction, seed, "test")
+        kept, held = stratified_holdout(_strata(labels), held_fraction, seed, "test")
         test_sets, test_labels = _rows(train_sets, held), labels[held]
         train_sets, labels = _rows(train_sets, kept), labels[kept]
         keys = [keys[row] for row in kept.tolist()]
         notes.append(f"no test split: {held_fraction:.0%} of '{train.split}' is held out as one")
     else:
         test_sets, test_labels, _ = labelled_tables(of_test, test, notes)
-    parts = stratified_holdout(labels, held_fraction, seed)
-    classes = int(torch.cat([labels, test_labels]).max()) + 1
+    parts = stratified_holdout(_strata(labels), held_fraction, seed)
+    classes = 1 if scorer else int(torch.cat([labels, test_labels]).max()) + 1
     _enough(len(labels), classes, len(parts[1]), len(test_labels), train)
     return ProbeData(
-        train_sets, test_sets, labels, test_labels, classes, parts, seed, notes, train_keys=keys
+        train_sets,
+        test_sets,
+        labels,
+        test_labels,
+        classes,
+        parts,
+        seed,
+        notes,
+        train_keys=keys,
+        scorer=scorer,
     )
+
+
+def _target_scorer(resolved: Resolved, train: Source, test: Source | None) -> TargetScorer | None:
+    """Of labels that are no classes; it also gives the test split the columns of the training."""
+    if train.targets is None:
+        return None
+    scorer = scorer_of(resolved)
+    assert isinstance(scorer, TargetScorer)
+    scorer.names = train.targets.names
+    scorer.told_by(train)  # refuses what leaves nothing to tell apart
+    if test is not None:
+        fit_to(test, scorer.names, train.targets.values.shape[1])
+    return scorer
+
+
+def _strata(labels: Tensor) -> Tensor:
+    """(N,) what is held out in proportion: classes; other labels have no order of strata."""
+    return labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
 
 
 def encoders(method: Method, resolved: Resolved, baselines: bool) -> dict[str, Method]:
@@ -160,7 +193,8 @@ def labelled_tables(
 
 
 def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, Any]:
-    """Softmax regression on frozen features, of the layer and pooling that suit it best.
+    """Softmax regression on frozen features, of the layer and pooling that suit it best; of labels
+    that are no classes see :func:`~mimsuite.evaluate.probes.targets.linear_targets`.
 
     Returns:
         ``accuracy`` and ``balanced_accuracy`` of each variant (null where it was not asked for),
@@ -170,6 +204,8 @@ def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, A
         variant one character a test sample), ``n_train``, ``n_validation``, ``n_test``,
         ``classes``, ``seed``, ``protocol``, ``notes``.
     """
+    if data.scorer is not None:
+        return linear_targets(data)
     tried = grid or LinearGrid()
 
     def predict(train: Sets, test: Sets) -> tuple[Tensor, dict[str, Any]]:
@@ -219,6 +255,8 @@ def linear_protocol(grid: LinearGrid, samples: int, parts: tuple[Tensor, Tensor]
 
 def knn(data: ProbeData, neighbours: int = 5) -> dict[str, Any]:
     """Cosine nearest neighbours; layer and pooling chosen on validation. Returns as above."""
+    if data.scorer is not None:
+        return knn_targets(data, neighbours)
 
     def predict(train: Sets, test: Sets) -> tuple[Tensor, dict[str, Any]]:
         (fit, held), labels = data.parts, data.train_labels
@@ -293,9 +331,11 @@ def _intervals(guesses: dict[str, Tensor], labels: Tensor, seed: int) -> dict[st
 
 def _labelled(found: FeatureSet, source: Source, notes: list[str]) -> FeatureSet:
     """Only the samples that have a label."""
-    if found.labels is None or not bool((found.labels >= 0).any()):
+    labels = torch.zeros(0) if found.labels is None else found.labels
+    there = labels >= 0 if labels.ndim == 1 else ~labels.isnan().all(dim=1)
+    if not bool(there.any()):
         raise DataError(f"{source.name} has no labels: a probe needs a labelled source")
-    known = (found.labels >= 0).nonzero().squeeze(1)
+    known = there.nonzero().squeeze(1)
     if len(known) == len(found):
         return found
     note = f"{len(found) - len(known)} unlabelled samples of '{source.split}' left out"

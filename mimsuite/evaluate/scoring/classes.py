@@ -13,6 +13,7 @@ from mimsuite.batch import Batch
 from mimsuite.data import views_of
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, Preempted, UserError
+from mimsuite.evaluate.baselines import majority_scores
 from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
 from mimsuite.evaluate.features import normalized_batches
 from mimsuite.evaluate.metrics import (
@@ -188,6 +189,13 @@ class ClassScorer(Scorer):
 
     def told_by(self, train: Source) -> dict[str, Any]:
         return {"target.classes": class_count(train)}
+
+    def without_looking(self, train: Source, judged: Sequence[Judged]) -> tuple[str, list[Judged]]:
+        _, labels = columns(judged)
+        known = torch.from_numpy(train.labels())
+        known = known[known >= 0]
+        table = majority_scores(known, len(labels), self.recipe.target.classes)
+        return "majority", judged_by(table, labels)
 
     def gains(self, ours: Sequence[Judged], theirs: Sequence[Judged]) -> dict[str, Any]:
         right = []

@@ -40,7 +40,9 @@ class Figure(NamedTuple):
     unit: str = "%"
 
     def text(self, value: float) -> str:
-        """0.8375 -> ``83.75 %``; 21.5 of unit dB -> ``21.50 dB``."""
+        """0.8375 -> ``83.75 %``; 21.5 of unit dB -> ``21.50 dB``; without a unit ``0.8375``."""
+        if not self.unit:
+            return f"{value:.4g}"
         return f"{100 * value if self.unit == '%' else value:.2f} {self.unit}"
 
 
@@ -48,7 +50,7 @@ class Scorer(ABC):
     """Base of all scorers.
 
     Attributes:
-        figures: what it makes; more is better.
+        figures: what it makes; of the main one more is better.
         main: name of the one that learning rates are chosen by.
         ability: name of the method's function that it calls.
         labelled: whether samples need class labels.
@@ -101,13 +103,22 @@ class Scorer(ABC):
                 for batch in normalized_batches(source, self.resolved, device, views=views):
                     if stop:
                         raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
-                    method.check(batch)
+                    self.check(method, batch)
                     judged += self.judge(method, batch)
         finally:
             method.train(was_training)
         if not judged:
             raise DataError(f"{source.name} has no sample in split '{source.split}'")
         return judged
+
+    def check(self, method: Method, batch: Batch) -> None:
+        """Raise a ``DataError`` for a batch that cannot be judged."""
+        method.check(batch)
+
+    def without_looking(self, train: Source, judged: Sequence[Any]) -> tuple[str, list[Any]] | None:
+        """Name and judgements of a guess that knows the labels of the training split only; None
+        where there is none."""
+        return None
 
     def require_ability(self, method: Method) -> None:
         """Raise a ``UserError`` for a method that cannot do what is scored."""
@@ -138,9 +149,9 @@ class Scorer(ABC):
 
 
 def paired_figures(
-    measure: Callable[[Sequence[Any]], dict[str, float]],
-    ours: Sequence[Any],
-    theirs: Sequence[Any],
+    measure: Callable[[Any], dict[str, float]],
+    ours: Sequence[Any] | np.ndarray,
+    theirs: Sequence[Any] | np.ndarray,
     *,
     draws: int = _DRAWS,
     seed: int = 0,
@@ -157,7 +168,7 @@ def paired_figures(
     drawn: dict[str, list[float]] = {name: [] for name in all_of_them}
     for _ in range(draws):
         rows = rng.integers(len(ours), size=len(ours))
-        pair = measure([ours[row] for row in rows]), measure([theirs[row] for row in rows])
+        pair = measure(_drawn(ours, rows)), measure(_drawn(theirs, rows))
         for name, value in _differences(*pair).items():
             drawn[name].append(value)
     tail = (1 - _CONFIDENCE) / 2
@@ -167,6 +178,10 @@ def paired_figures(
         bounds = value, float(low), float(high)
         intervals[name] = Interval(*bounds, _CONFIDENCE, seeds=1, samples=len(ours))
     return intervals
+
+
+def _drawn(judged: Sequence[Any] | np.ndarray, rows: np.ndarray) -> Any:
+    return judged[rows] if isinstance(judged, np.ndarray) else [judged[row] for row in rows]
 
 
 def _differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
@@ -180,12 +195,17 @@ _SCORERS = {
     "super-resolution": "mimsuite.evaluate.scoring.super_resolution:FinerScorer",
     "parts": "mimsuite.evaluate.scoring.part_segmentation:PartScorer",
 }
+_TARGETS = {
+    "regression": "mimsuite.evaluate.scoring.targets:RegressionScorer",
+    "multilabel": "mimsuite.evaluate.scoring.targets:MultilabelScorer",
+}
 _CLASSES = "mimsuite.evaluate.scoring.classes:ClassScorer"
 
 
 def scorer_of(resolved: Resolved) -> Scorer:
-    """By the recipe's ``target.kind``."""
+    """By the recipe's ``data.targets`` and ``target.kind``."""
     kind = getattr(resolved.recipe.target, "kind", "")
-    module, _, name = _SCORERS.get(kind, _CLASSES).partition(":")
+    path = _TARGETS.get(resolved.recipe.data.targets) or _SCORERS.get(kind, _CLASSES)
+    module, _, name = path.partition(":")
     made: Scorer = getattr(import_module(module), name)(resolved)
     return made

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mimsuite import config
+from mimsuite.config.keys.labels import LabelRecipe
 from mimsuite.config.keys.section import height_width
 from mimsuite.config.suggest import with_article
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
-from mimsuite.evaluate.baselines import VARIANTS, majority_scores
-from mimsuite.evaluate.scoring.classes import columns, judged_by
+from mimsuite.evaluate.baselines import VARIANTS
 from mimsuite.evaluate.scoring.scorer import Scorer, scorer_of
 from mimsuite.evaluate.sources import open_splits
 from mimsuite.evaluate.tuning.lr_search import Trial, choose_rate, with_rate
@@ -28,8 +28,6 @@ from mimsuite.evaluate.tuning.scratch_baselines import equal_compute, equal_step
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mimsuite.config import Resolved
 
 # Of the encoder, what the tuning recipe decides; all else is what the weights were trained with.
@@ -97,11 +95,21 @@ def compose(
         inherited["augment.eval_resize"] = _eval_resize(tuning, run)
     tuning = config.with_overrides(tuning, {**encoder, **inherited}, "pretrained run")
     tuning = config.with_overrides(tuning, list(overrides))
+    _require_learnable(tuning)
     scorer = scorer_of(tuning)
     train, _ = open_splits(tuning, labelled=scorer.labelled)
     given = {text.partition("=")[0] for text in overrides}
     told = {key: value for key, value in scorer.told_by(train).items() if key not in given}
     return config.with_overrides(tuning, told, "data") if told else tuning
+
+
+def _require_learnable(tuning: Resolved) -> None:
+    """Refuse labels that are no classes where a recipe learns something else."""
+    kind = tuning.recipe.data.targets
+    if kind != "classes" and not isinstance(tuning.recipe, LabelRecipe):
+        raise UserError(
+            f"data.targets={kind}: {tuning.name} learns no labels of samples; leave it at classes"
+        )
 
 
 @dataclass(frozen=True)
@@ -209,17 +217,16 @@ def trained_probe(
     result = _result(
         recipe,
         tuned,
-        VARIANTS,
+        VARIANTS if scorer.labelled else VARIANTS[:3],
         train,
         f"{kind}: {recipe.name} on the frozen encoder, trained by {recipe.recipe.optim.name}; the "
         f"last step's head was scored once on the test split",
         scorer,
     )
-    if baselines:
-        _, labels = columns(tuned["pretrained"].judged)
-        table = majority_scores(_labels_of(train), len(labels), recipe.recipe.target.classes)
-        for figure, value in scorer.measure(judged_by(table, labels)).items():
-            result[figure]["majority"] = value
+    if baselines and (guess := scorer.without_looking(train, tuned["pretrained"].judged)):
+        name, judged = guess
+        for figure, value in scorer.measure(judged).items():
+            result[figure][name] = value
     return result
 
 
@@ -305,10 +312,3 @@ def _result(
         "protocol": protocol,
         "notes": [],
     }
-
-
-def _labels_of(source: Source) -> Tensor:
-    import torch
-
-    labels = torch.from_numpy(source.labels())
-    return labels[labels >= 0]

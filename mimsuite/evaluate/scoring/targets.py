@@ -1,0 +1,205 @@
+"""Scoring of what is labelled with numbers, or with several labels (``data.targets``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.console import warn
+from mimsuite.data import views_of
+from mimsuite.data.source import Source
+from mimsuite.errors import DataError
+from mimsuite.evaluate.scoring.scorer import Figure, Scorer, paired_figures
+from mimsuite.evaluate.scoring.target_metrics import (
+    average_precisions,
+    f1_scores,
+    multilabel_figures,
+    regression_columns,
+    regression_figures,
+)
+from mimsuite.methods import Method
+
+if TYPE_CHECKING:
+    from mimsuite.config import Resolved
+    from mimsuite.train.preempt import StopFlag
+
+
+class TargetScorer(Scorer):
+    """Base of both. A sample is judged as (2, K) float32: what was predicted, and the truth.
+
+    Attributes:
+        baseline: name in results of what predicts the same for every sample.
+        names: of the K labels; None for numbers.
+    """
+
+    ability = "logits"
+    baseline: ClassVar[str]
+
+    def __init__(self, resolved: Resolved) -> None:
+        super().__init__(resolved)
+        self.names: Sequence[str] | None = getattr(self.recipe.target, "names", None)
+        self._views = views_of(self.recipe).test()
+
+    def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Any]:
+        """Samples without a target are left out.
+
+        Raises:
+            DataError: no sample has one, or they are not those that were trained on.
+        """
+        fit_to(source, self.names, len(self.recipe.target.mean or ()))
+        judged = super().collect(method, source, stop)
+        judged = [one for one in judged if not np.isnan(one[1]).all()]
+        if not judged:
+            raise DataError(f"{source.name} has no labels in split '{source.split}'")
+        return judged
+
+    def check(self, method: Method, batch: Batch) -> None:
+        """Samples without a target are no fault here."""
+
+    def judge(self, method: Any, batch: Batch) -> list[Any]:
+        assert batch.label is not None
+        answers = self.probability(method.logits(batch.views[self._views.main]).float())
+        answers = answers.unflatten(0, (self._views.rows, -1)).mean(0)  # of all views of a sample
+        truth = batch.label[: len(answers)]
+        return list(torch.stack([answers, truth], dim=1).cpu().numpy())
+
+    def probability(self, answers: Tensor) -> Tensor:
+        """What is scored of a method's answers."""
+        return answers
+
+    def measure(self, judged: Sequence[Any] | np.ndarray) -> dict[str, float]:
+        table = np.asarray(judged)
+        return self.figures_of(table[:, 0], table[:, 1])
+
+    def figures_of(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        """Of (N, K) predictions and truth."""
+        raise NotImplementedError
+
+    def each(self, predicted: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
+        """Figures of each of the K columns."""
+        raise NotImplementedError
+
+    def constant(self, train: np.ndarray, samples: int) -> np.ndarray:
+        """(samples, K): the mean of (N, K) training targets, whatever is shown."""
+        return np.broadcast_to(np.nanmean(train, axis=0), (samples, train.shape[1]))
+
+    def without_looking(self, train: Source, judged: Sequence[Any]) -> tuple[str, list[Any]]:
+        assert train.targets is not None
+        truth = np.asarray(judged)[:, 1]
+        guess = self.constant(train.targets.values, len(truth))
+        return self.baseline, list(np.stack([guess, truth], axis=1))
+
+    def gains(
+        self, ours: Sequence[Any] | np.ndarray, theirs: Sequence[Any] | np.ndarray
+    ) -> dict[str, Any]:
+        found = paired_figures(self.measure, np.asarray(ours), np.asarray(theirs))
+        return {name: interval.as_dict() for name, interval in found.items()}
+
+    def details(self, judged: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """``each``: the figures of each number or label, of every method."""
+        tables = {name: np.asarray(one) for name, one in judged.items()}
+        return {
+            "targets": self.recipe.data.targets,
+            "each": {name: self.each(table[:, 0], table[:, 1]) for name, table in tables.items()},
+        }
+
+    def report(self, judged: Sequence[Any], source: Source) -> dict[str, Any]:
+        table = np.asarray(judged)
+        found = {"targets": self.recipe.data.targets, "each": self.each(table[:, 0], table[:, 1])}
+        return super().report(judged, source) | found
+
+
+class RegressionScorer(TargetScorer):
+    """Numbers. R2 is the main figure: of it more is better."""
+
+    figures = (
+        Figure("mae", "MAE", ""),
+        Figure("rmse", "RMSE", ""),
+        Figure("r2", "R2", ""),
+        Figure("spearman", "Spearman", ""),
+    )
+    main = "r2"
+    baseline = "mean"
+
+    def told_by(self, train: Source) -> dict[str, Any]:
+        """Mean and deviation of the training split."""
+        assert train.targets is not None
+        values = train.targets.values.astype(np.float64)
+        if not np.isfinite(values).any(axis=0).all():
+            raise DataError(f"{train.name}: one of the numbers is not known of any sample")
+        std = np.nanstd(values, axis=0)
+        if not std.any():
+            raise DataError(f"{train.name}: all labels are the same number: nothing to tell apart")
+        # A number without spread is learnt in its own unit.
+        std = np.where(std > 0, std, 1.0)
+        return {"target.mean": np.nanmean(values, axis=0).tolist(), "target.std": std.tolist()}
+
+    def figures_of(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        return regression_figures(predicted, truth)
+
+    def each(self, predicted: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
+        tables = [
+            regression_columns(predicted[:, [column]], truth[:, [column]])
+            for column in range(truth.shape[1])
+        ]
+        return [
+            {name: values[0] if values else None for name, values in table.items()}
+            for table in tables
+        ]
+
+    def details(self, judged: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """With the statistics that the head was trained on."""
+        target = self.recipe.target
+        return super().details(judged) | {"mean": target.mean, "std": target.std}
+
+
+class MultilabelScorer(TargetScorer):
+    """Several labels a sample. mAP is the main figure."""
+
+    figures = (Figure("map", "mAP"), Figure("f1_micro", "micro F1"), Figure("f1_macro", "macro F1"))
+    main = "map"
+    baseline = "prior"
+
+    def told_by(self, train: Source) -> dict[str, Any]:
+        assert train.targets is not None
+        return {"target.names": train.targets.names}
+
+    def probability(self, answers: Tensor) -> Tensor:
+        return answers.sigmoid()
+
+    def figures_of(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        return multilabel_figures(predicted, truth)
+
+    def each(self, predicted: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
+        precisions, (f1, _) = average_precisions(predicted, truth), f1_scores(predicted, truth)
+        names = self.names or [str(number) for number in range(len(f1))]
+        return [
+            {
+                "label": name,
+                "samples": int(count),
+                "average_precision": None if np.isnan(precision) else float(precision),
+                "f1": float(score),
+            }
+            for name, count, precision, score in zip(
+                names, truth.sum(0), precisions, f1, strict=True
+            )
+        ]
+
+
+def fit_to(source: Source, names: Sequence[str] | None, width: int) -> None:
+    """Give a source's targets the columns that were trained on; labels that training does not know
+    are left out and named.
+
+    Raises:
+        DataError: no targets, or another count of numbers.
+    """
+    if source.targets is None:
+        raise DataError(f"{source.name} has no targets: its parts have other labels or numbers")
+    source.targets, strange = source.targets.under(names, width, source.name)
+    if strange:
+        warn(f"{source.name} '{source.split}': {strange} labels that training does not know")
