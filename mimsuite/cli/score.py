@@ -47,8 +47,8 @@ def score(
     require_single_process()
     from mimsuite import config
     from mimsuite.cli.output import print_json, say
-    from mimsuite.data import open_split
     from mimsuite.evaluate import difficulty, extract
+    from mimsuite.evaluate.sources import open_said
     from mimsuite.export import open_model
     from mimsuite.report.reconstruct import rebuilding_method
     from mimsuite.train.device import choose_device
@@ -60,13 +60,13 @@ def score(
     if data is not None:
         resolved = config.with_overrides(resolved, {"data.source": data}, "command line")
     method = rebuilding_method(opened, model).to(choose_device(device))
-    wanted = open_split(resolved.recipe, split)
+    wanted = open_said(resolved, split)
     strange = _numbers(anomaly, wanted.classes) if anomaly else []
     last = method.layer_count() - 1
     found = extract(method, wanted, resolved, pools=["mean"], layers=[last])
     same, normal = split == "train", found
     if not same:
-        others = open_split(resolved.recipe, "train")
+        others = open_said(resolved, "train")
         normal = extract(method, others, resolved, pools=["mean"], layers=[last])
     if strange:
         _require_both(found.labels, strange)

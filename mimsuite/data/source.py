@@ -50,10 +50,14 @@ class Source(ABC):
         decoder: turns a payload into pixels.
 
     Attributes:
+        in_frames: whether samples are videos stored as pictures, which decode to
+            :class:`~mimsuite.data.frame_folders.Frames`.
         unused: what lies there and is no sample, or is passed over in all of them.
         targets: (len,) label texts in source order where they are no classes, such as numbers
             with a fraction or several labels; "" = none. None where labels are classes.
     """
+
+    in_frames = False
 
     def __init__(
         self,

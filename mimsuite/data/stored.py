@@ -11,7 +11,7 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decode import Channels
 from mimsuite.data.files import FileSource, walk
 from mimsuite.data.layouts import speaks_of
-from mimsuite.data.modalities import IMAGE, Modality, Undecoded
+from mimsuite.data.modalities import IMAGE, VIDEO, Modality, Undecoded
 from mimsuite.data.opening import open_source, source_splits
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import IndexHeader
@@ -22,7 +22,7 @@ from mimsuite.data.stores import Url
 from mimsuite.errors import DataError, UserError
 from mimsuite.formats.arrays import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
 
-_EVERYTHING = Modality("any", stored=modalities.PAYLOAD_EXTENSIONS)
+_EVERYTHING = Modality("any", stored=modalities.PAYLOAD_EXTENSIONS, sequences=True)
 _LOOKED_AT = 16  # samples that may be too damaged to tell what they are
 
 
@@ -125,6 +125,8 @@ def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
     counted: dict[str, int] = {}
     for split in source_splits(spec, decoder=decoder):
         source = open_source(spec, split, decoder=decoder)
+        if source.in_frames:
+            return {}, VIDEO.name
         assert isinstance(source, FileSource)
         keys = [source.key(shard, 0) for shard in range(len(source))]
         for extension, count in _count(keys).items():

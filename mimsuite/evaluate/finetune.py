@@ -24,7 +24,7 @@ from mimsuite.evaluate.rates import Trial, choose_rate, with_rate
 from mimsuite.evaluate.score import columns, judged_by
 from mimsuite.evaluate.scorer import Scorer, scorer_of
 from mimsuite.evaluate.scratch import equal_compute, equal_steps
-from mimsuite.evaluate.sources import open_splits
+from mimsuite.evaluate.sources import open_splits, say_unused
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
@@ -249,6 +249,7 @@ def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
             f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
             f"the split to score with eval.split=NAME"
         )
+    say_unused(recipe, test)  # training says it of its own split
     return train, test
 
 
