@@ -126,9 +126,9 @@ def _check(
         header = missing == [rows[0].path] and len(rows) > 1
         raise DataError(
             f"{name}: {len(missing)} of {len(rows)} listed files do not exist, the first is "
-            f"{table.root / missing[0]} (columns are read as separated by {table.separator}; "
-            "data.root=FOLDER names the folder that paths are relative to)"
+            f"{table.root / missing[0]} (columns are read as separated by {table.separator})"
             + ("; if the first line is a header, call the column of files `path`" if header else "")
+            + "; data.root=FOLDER names the folder that paths are relative to"
         )
     for number, (row, path) in enumerate(zip(rows, found, strict=True), 1):
         place = table.root / (path or "")

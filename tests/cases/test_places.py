@@ -54,11 +54,11 @@ def test_a_zip_file_is_read_as_a_folder(
 def test_splits_and_other_files_in_a_zip(tmp_path: Path) -> None:
     spec = pack(tmp_path / "x.zip", "d/train/a/1.png", "d/train/b/2.png", "d/val/b/3.png")
     with zipfile.ZipFile(spec, "a") as archive:
-        archive.writestr("d/val/notes.heic", b"x")
+        archive.writestr("d/val/notes.psd", b"x")
     assert source_splits(spec) == ["train", "val"]
     val = open_source(spec, "val")
     assert (keys(val), val.labels().tolist(), val.classes) == (["b/3.png"], [1], ["a", "b"])
-    assert val.unused.lines() == [".heic files (1): val/notes.heic"]
+    assert val.unused.lines() == [".psd files (1): val/notes.psd"]
 
 
 def test_one_bad_member_of_a_zip_is_one_corrupt_sample(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_is_no_zip_or_holds_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no zip file"):
         open_source(str(tmp_path / "x.zip"))
     with pytest.raises(DataError, match="no files in it that are read"):
-        open_source(pack(tmp_path / "y.zip", "a.heic"))
+        open_source(pack(tmp_path / "y.zip", "a.psd"))
 
 
 def test_commands_on_a_zip_and_on_one_file(tmp_path: Path) -> None:
