@@ -172,7 +172,7 @@ def pack(
     facts = packed.as_json()
     for damage in packed.damaged:
         output.warn(f"left out {damage}")
-    for line in packed.unused.lines():
+    for line in packed.dropped.lines():
         output.warn(f"not used: {line}")
     if json:
         output.print_json(facts)

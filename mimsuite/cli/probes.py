@@ -232,13 +232,13 @@ def evaluate(
 
     Example: mimsuite evaluate runs/first/finetune/pretrained --data ./photos eval.split=val
     """
-    from mimsuite.data import open_split
     from mimsuite.evaluate.scoring.scorer import scorer_of
     from mimsuite.evaluate.show import show_report
+    from mimsuite.evaluate.sources import open_said
 
     require_single_process()
     opened = _open(model, overrides, data, device)
-    source = open_split(opened.resolved.recipe, opened.resolved.recipe.eval.split)
+    source = open_said(opened.resolved, opened.resolved.recipe.eval.split)
     scorer = scorer_of(opened.resolved)
     result = scorer.report(scorer.collect(opened.method, source), source)
     show_report(f"{model} on {source.name}, split '{source.split}'", result)
@@ -295,13 +295,17 @@ def features(
     from mimsuite.console import say
     from mimsuite.data import open_split
     from mimsuite.evaluate import extract, save_features
+    from mimsuite.evaluate.sources import say_unused
 
     with _together(device) as (peers, place):
         opened = _open(model, overrides, data, place, peers.first)
+        source = open_split(opened.resolved.recipe, split)
+        if peers.first:
+            say_unused(opened.resolved, source)
         wanted = pool or opened.resolved.recipe.eval.pool
         found = extract(
             opened.method,
-            open_split(opened.resolved.recipe, split),
+            source,
             opened.resolved,
             pools=["mean" if wanted == "auto" else wanted],
             layers=[opened.method.layer_count() - 1 if layer is None else layer],

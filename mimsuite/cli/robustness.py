@@ -67,13 +67,14 @@ def robustness(
 def _open_shifted(resolved: Resolved, source: str) -> Source:
     """Its test split where it has one, else all of it."""
     from mimsuite import config
-    from mimsuite.data import open_split, source_splits
-    from mimsuite.evaluate.sources import require_labels
+    from mimsuite.data import source_splits
+    from mimsuite.evaluate.sources import open_said, require_labels
 
-    recipe = config.with_overrides(resolved, {"data.source": source}, "--shifted").recipe
+    shifted = config.with_overrides(resolved, {"data.source": source}, "--shifted")
+    recipe = shifted.recipe
     existing = source_splits(source, channels=recipe.data.channels)
     wanted = (recipe.eval.split, "test", "val", "train")
-    opened = open_split(recipe, next((name for name in wanted if name in existing), existing[0]))
+    opened = open_said(shifted, next((name for name in wanted if name in existing), existing[0]))
     require_labels(opened)
     return opened
 

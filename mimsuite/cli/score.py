@@ -48,9 +48,9 @@ def score(
     from mimsuite import config
     from mimsuite.checkpoints import open_model
     from mimsuite.cli.output import print_json, say
-    from mimsuite.data import open_split
     from mimsuite.evaluate import extract
     from mimsuite.evaluate.probes import difficulty
+    from mimsuite.evaluate.sources import open_said
     from mimsuite.report.reconstruct import rebuilding_method
     from mimsuite.train.device import choose_device
 
@@ -61,13 +61,13 @@ def score(
     if data is not None:
         resolved = config.with_overrides(resolved, {"data.source": data}, "command line")
     method = rebuilding_method(opened, model).to(choose_device(device))
-    wanted = open_split(resolved.recipe, split)
+    wanted = open_said(resolved, split)
     strange = _numbers(anomaly, wanted.classes) if anomaly else []
     last = method.layer_count() - 1
     found = extract(method, wanted, resolved, pools=["mean"], layers=[last])
     same, normal = split == "train", found
     if not same:
-        others = open_split(resolved.recipe, "train")
+        others = open_said(resolved, "train")
         normal = extract(method, others, resolved, pools=["mean"], layers=[last])
     if strange:
         _require_both(found.labels, strange)

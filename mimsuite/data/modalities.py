@@ -41,6 +41,7 @@ class Modality:
         tile: (width, height) in pixels of its pictures on a contact sheet.
         corruptions: module with ``CORRUPTIONS``; None: there are none.
         in_place: whether local files are read by seeking; else they are loaded whole.
+        sequences: whether a folder of images may be one sample, as the frames of a video.
         layouts: modules that know further ways in which its samples lie on a disk; see
             :mod:`mimsuite.data.sources.layouts`.
         codec: ``module:class`` of its :class:`~mimsuite.data.packing.codecs.Codec`, which works in
@@ -61,6 +62,7 @@ class Modality:
     tile: tuple[int, int] = (96, 96)
     corruptions: str | None = None
     in_place: bool = False
+    sequences: bool = False
     layouts: tuple[str, ...] = ()
     codec: Target = None
     pack_options: tuple[str, ...] = ()
@@ -149,7 +151,7 @@ class Undecoded(Decoder):
 
     def __init__(self, modality: Modality) -> None:
         self.modality, self.in_place = modality, modality.in_place
-        self.layouts = modality.layouts
+        self.sequences, self.layouts = modality.sequences, modality.layouts
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -196,6 +198,7 @@ VIDEO = register(
         views="mimsuite.data.video.views:VideoViews",
         tile=(256, 64),
         in_place=True,
+        sequences=True,
         corruptions="mimsuite.data.video.corruptions",
         pack_options=("resize", "gop"),
         maker="mimsuite.data.made.clips:MAKER",

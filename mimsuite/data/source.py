@@ -53,11 +53,15 @@ class Source(ABC):
         decoder: turns a payload into pixels.
 
     Attributes:
+        in_frames: whether samples are videos stored as pictures, which decode to
+            :class:`~mimsuite.data.sources.frame_folders.Frames`.
         unused: what lies there and is no sample, or is passed over in all of them.
         no_classes: what the labels are where they are no classes, for messages; None: they are
             classes, or there are none.
         targets: what samples are labelled with instead of classes, see :meth:`take_targets`.
     """
+
+    in_frames = False
 
     def __init__(
         self,

@@ -65,6 +65,9 @@ class Views(ABC):
         """(B, D) float32: normalised samples without any encoder, for the baseline of probes."""
         return raw_pixels(batch.views[self.main])
 
+    def notice_unused(self, sample: Any) -> None:  # noqa: B027, nothing is left by default
+        """Notice what these views leave of a decoded sample; see :mod:`mimsuite.data.unused`."""
+
     def check(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
         """Compare recipe and source before the first sample is read; raises ``UserError``."""
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from mimsuite.config.layers import COMMAND_LINE
 from mimsuite.data import open_fold, open_split, open_training_set, source_splits
+from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.splits import split_of
+from mimsuite.data.views import views_of
 from mimsuite.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -16,8 +18,25 @@ if TYPE_CHECKING:
 
 
 def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
-    """:func:`open_splits` of a source with labels."""
-    return open_splits(resolved, labelled=True)
+    """:func:`open_splits` of a source with labels; says what it holds and is not used."""
+    train, test = open_splits(resolved, labelled=True)
+    for source in (train, test):
+        if source is not None:
+            say_unused(resolved, source)
+    return train, test
+
+
+def open_said(resolved: Resolved, split: str) -> Source:
+    """A split of the source; says what it holds and is not used."""
+    source = open_split(resolved.recipe, split)
+    say_unused(resolved, source)
+    return source
+
+
+def say_unused(resolved: Resolved, source: Source) -> None:
+    """Warn of what a source holds and is not used, for commands that keep no run directory."""
+    views = views_of(resolved.recipe)
+    unused_in(source, views).warn(f"{source.name}, split '{source.split}'")
 
 
 def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source | None]:
@@ -37,7 +56,6 @@ def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source |
     train = open_training_set(recipe)
     if labelled:
         require_labels(train)
-    train.unused.warn(train.name)
     if (held := open_fold(recipe)) is not None:
         return train, held
     existing = source_splits(recipe.data.source, decoder=train.decoder)
@@ -49,7 +67,6 @@ def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source |
             test = open_split(recipe, split)
             if labelled:
                 require_labels(test)
-            test.unused.warn(f"{test.name} {split}")
             return train, test
     return train, None
 

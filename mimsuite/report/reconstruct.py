@@ -14,6 +14,7 @@ from mimsuite.console import warn
 from mimsuite.data import eval_loader, open_source, source_splits, views_of
 from mimsuite.data.decoder import Decoder
 from mimsuite.data.modalities import training_decoder
+from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import DataError, UserError
@@ -71,6 +72,7 @@ def load_samples(
     """
     recipe = resolved.recipe
     source, views = _open(inputs, recipe, split), views_of(recipe)
+    unused_in(source, views, look=count).warn(source.name)
     positions = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
     loader = eval_loader(source, views, batch=count, positions=positions.tolist())
     batch = next(iter(loader), None)

@@ -17,7 +17,7 @@ from mimsuite.evaluate.features import normalized_batches
 from mimsuite.evaluate.metrics import accuracy
 from mimsuite.evaluate.probes import logistic
 from mimsuite.evaluate.probes.knn import knn_predict
-from mimsuite.evaluate.sources import open_splits
+from mimsuite.evaluate.sources import open_splits, say_unused
 from mimsuite.evaluate.split import stratified_holdout
 from mimsuite.methods import Method
 from mimsuite.noise import keyed_rng
@@ -73,6 +73,8 @@ class OnlineProbe:
         self._resolved = self._recipe()
         train, test = open_splits(self._resolved, labelled=False)
         recipe = self._resolved.recipe
+        if recipe.log.probe_source:  # of its own data the run has said it
+            say_unused(self._resolved, train)
         named = f"log.probe_every_epochs: {train.name}"
         if not train.labelled or (test is not None and not test.labelled):
             raise DataError(

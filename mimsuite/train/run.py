@@ -158,7 +158,7 @@ def _train(
             run.event("resume", trainer.step)
         unused = Unused()
         if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source)
+            unused = unused_in(source, views)
             if unused:
                 run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())

@@ -76,6 +76,7 @@ class MixedSection(Section):
     """One of the sets that `data.mixture` lists."""
 
     source: PathText  # as data.source
+    root: PathText | None = None  # as data.root
     split: str = "train"
     weight: Annotated[float, Field(gt=0.0)] = 1.0  # its share is weight / sum of weights
 
@@ -86,6 +87,7 @@ class DataSection(Section):
     source: PathText = (
         ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
     )
+    root: PathText | None = None  # folder that the paths in a list are relative to; null: found
     mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
     split: str = "train"
     folds: Annotated[int, Field(ge=2)] | None = None  # cut the split into so many, class by class

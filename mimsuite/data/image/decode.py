@@ -8,6 +8,7 @@ one flipped bit.
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ from mimsuite.data.image import jpeg, png16, tiff
 from mimsuite.data.image.kinds import (
     ARRAY_EXTENSIONS,
     PIXEL_TYPES,
+    avif_bits,
     kind_of,
     open_image,
     readable,
@@ -35,6 +37,7 @@ _LOW_BITS = "low bits of images of 16 bits, which data.channels=native keeps"
 _BANDS = "further bands of a TIFF, which data.channels=native keeps"
 _COLOUR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
 _EXIF_ORIENTATION = 0x0112
+_PLACE_IN_CODE = re.compile(r"\S+\.cpp:\d+, ")  # of torchvision's messages
 
 
 def extensions(channels: Channels) -> tuple[str, ...]:
@@ -105,6 +108,8 @@ class ImageDecoder(Decoder):
             image.load()
             pixels = self._convert(_upright(image))
             if listening():
+                if kind_of(data) == "avif" and avif_bits(data) > 8:
+                    notice("low bits of AVIF images of more than 8 bits")
                 with suppress(Exception):  # further frames may be damaged; the first is sound
                     _notice_dropped(self._open(data), self.channels)
             return pixels
@@ -256,5 +261,5 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _one_line(fault: BaseException) -> str:
-    text = " ".join(str(fault).split())
+    text = _PLACE_IN_CODE.sub("", " ".join(str(fault).split()))
     return f"{type(fault).__name__}: {text[:160]}" if text else type(fault).__name__

@@ -76,6 +76,13 @@ def kind_of(data: bytes) -> str | None:
     return next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
 
 
+def avif_bits(data: bytes) -> int:
+    """Bits of each channel of an AVIF image, by its ``av1C`` box; 8 where there is none."""
+    at = data.find(b"av1C", 0, 1 << 16)
+    flags = data[at + 6] if at >= 0 and at + 6 < len(data) else 0
+    return 8 + 2 * bool(flags & 0x40) + 2 * bool(flags & 0x40 and flags & 0x20)
+
+
 def open_image(data: bytes) -> ImageFile.ImageFile:
     """Read the header of an image in an allowed format.
 

@@ -1,7 +1,7 @@
 """One face for samples of every modality: their figures, what shards store, their pictures.
 
-Images, and modalities with a codec of their own, are decoded in this process by the decoder of
-their source; everything else in a child, within limits of time and memory.
+Images, modalities with a codec of their own, and videos stored as images are decoded in this
+process, as training does it; everything else in a child, within limits of time and memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mimsuite.data.local_file import LocalFile
 from mimsuite.data.modalities import IMAGE, Modality
 from mimsuite.data.packing.isolated import shared
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Sample, Source
+from mimsuite.data.sources.frame_folders import Frames
 
 SAMPLE_SECONDS = 120.0  # of processor time that one sample may take
 Facts = dict[str, int | float | str]
@@ -32,21 +33,23 @@ class Codec(Protocol):
     def facts(self, source: Source, sample: Sample) -> Facts:
         """Figures by name, once all of the sample was decoded."""
 
-    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> tuple[str, bytes]:
-        """(extension, bytes) as a shard holds it; ``options`` are those of its modality."""
+    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
+        """Members by extension as a shard holds them; ``options`` are those of its modality."""
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
         """RGB, of the modality's tile size or smaller."""
 
 
-def codec(modality: str, seconds: float = SAMPLE_SECONDS) -> Codec:
-    """The codec of a modality.
+def codec(source: Source, modality: str, seconds: float = SAMPLE_SECONDS) -> Codec:
+    """The codec of the samples of a source.
 
     Args:
         seconds: of processor time for one sample that is decoded in a child process; decoders of
             images have no loops that a file could make endless.
     """
     known = modalities.get(modality)
+    if source.in_frames:
+        return FramesCodec()
     if known.codec is None:
         return IsolatedCodec(known, seconds)
     own: Codec = modalities.target(known.codec)()
@@ -69,21 +72,65 @@ class ImageCodec:
             "channels": f"{image.shape[0]} x {str(image.dtype).removeprefix('torch.')}",
         }
 
-    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> tuple[str, bytes]:
+    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
         image = source.decode(sample)
         side, quality = options.get("short_side"), options.get("quality")
         stored = sample.payload if isinstance(sample.payload, bytes) else None
         extension = extension_of(stored) if stored is not None else ""
         small = image if side is None else shrink(image, side)
         if stored is None or small is not image or (quality is not None and stored):
-            return encode(small, quality=quality, jpeg=extension == "jpg")
-        return extension, stored
+            return dict([encode(small, quality=quality, jpeg=extension == "jpg")])
+        return {extension: stored}
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
         pixels = unit(self.view(source.decode(sample))).clamp(0, 1)
         # More than three channels show their first three.
         pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
         return Image.fromarray((pixels * 255).byte().permute(1, 2, 0).numpy())
+
+
+class FramesCodec:
+    """Videos whose frames are pictures; see
+    :class:`~mimsuite.data.sources.frame_folders.Frames`."""
+
+    def facts(self, source: Source, sample: Sample) -> Facts:
+        frames = _frames(source, sample)
+        height = width = 0
+        for frame in frames.decoded([*range(len(frames))]):
+            _, height, width = frame.shape
+        kinds = sorted({extension_of(frames.load(number)) for number in (0, len(frames) - 1)})
+        return {
+            "frames": len(frames),
+            "height": height,
+            "width": width,
+            "codec": f"{', '.join(kinds)}, a file a frame",
+        }
+
+    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
+        """The pictures as they are, numbered; H.264 in mp4 where a size or key frames are asked."""
+        frames, side, gop = _frames(source, sample), options.get("short_side"), options.get("gop")
+        pictures = frames.decoded([*range(len(frames))])
+        if side is None and gop is None:
+            stored = [frames.load(number) for number, _ in enumerate(pictures)]
+            if sum(map(len, stored)) > MAX_SAMPLE_BYTES:
+                raise CorruptSample("too-large", f"its frames take over {MAX_SAMPLE_BYTES} bytes")
+            return {f"{n:06d}.{extension_of(data)}": data for n, data in enumerate(stored, 1)}
+        from mimsuite.data.video.files import from_pictures
+
+        return {"mp4": from_pictures((p.permute(1, 2, 0).numpy() for p in pictures), side, gop)}
+
+    def picture(self, source: Source, sample: Sample) -> Image.Image:
+        from mimsuite.data.video.files import SHOWN, filmstrip
+
+        frames = _frames(source, sample)
+        shown = frames.read(lambda total: [int(total * share) for share in SHOWN])
+        return filmstrip([Image.fromarray(frame) for frame in shown])
+
+
+def _frames(source: Source, sample: Sample) -> Frames:
+    found = source.decode(sample)
+    assert isinstance(found, Frames)
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,7 +143,7 @@ class IsolatedCodec:
     def facts(self, source: Source, sample: Sample) -> Facts:
         return self._call("facts", sample)[0]
 
-    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> tuple[str, bytes]:
+    def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
         whole = len(sample.payload) if isinstance(sample.payload, LocalFile) else 0
         if whole > MAX_SAMPLE_BYTES and not any(options.values()):
             raise CorruptSample(
@@ -107,7 +154,7 @@ class IsolatedCodec:
         figures, content = self._call("store", sample, **options)
         if len(content) > MAX_SAMPLE_BYTES:
             raise CorruptSample("too-large", f"{len(content)} bytes when packed: too many")
-        return figures["extension"], content
+        return {figures["extension"]: content}
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
         figures, content = self._call("picture", sample)

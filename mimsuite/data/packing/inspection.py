@@ -17,6 +17,7 @@ from mimsuite.data.packing.codecs import SAMPLE_SECONDS, Facts, codec
 from mimsuite.data.source import Source
 from mimsuite.data.sources.stored import modalities_in, open_stored, stored_splits
 from mimsuite.data.unused import Unused, noticing
+from mimsuite.data.views import Views
 from mimsuite.errors import UserError
 
 _WIDTH, _HEIGHT = 768, 660  # pixels of a full sheet
@@ -50,10 +51,11 @@ def inspect(
     return {"source": spec, **first, **({"others": others} if others else {})}
 
 
-def unused_in(source: Source, look: int = 16) -> Unused:
+def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unused:
     """What a source holds and training does not use.
 
     Args:
+        views: that are cut of its samples.
         look: how many samples, evenly spread, are decoded to learn what is dropped of each.
     """
     unused = Unused()
@@ -62,7 +64,9 @@ def unused_in(source: Source, look: int = 16) -> Unused:
         # A corrupt sample is reported when training meets it.
         with suppress(CorruptSample), noticing() as noticed:
             sample = source.read(*source.locate(position))
-            source.decode(sample)
+            decoded = source.decode(sample)
+            if views is not None:
+                views.notice_unused(decoded)
             unused.looked(sample.key, noticed)
     return unused
 
@@ -75,7 +79,7 @@ def contact_sheet(source: Source, path: Path, modality: str = "image") -> Path:
     """
     width, height = modalities.get(modality).tile
     columns, rows = _WIDTH // width, _HEIGHT // (height + _CAPTION)
-    coder = codec(modality)
+    coder = codec(source, modality)
     shown = _spread(len(source), columns * rows)
     used = -(-len(shown) // columns)
     sheet = Image.new("RGB", (columns * width, used * (height + _CAPTION)), "white")
@@ -116,7 +120,7 @@ def _of_modality(
 
 def _figures(source: Source, modality: str, look: int | None, progress: Progress) -> dict[str, Any]:
     look = look or (256 if modalities.get(modality).codec else 32)
-    coder = codec(modality, SAMPLE_SECONDS)
+    coder = codec(source, modality, SAMPLE_SECONDS)
     facts: list[Facts] = []
     corrupt = []
     unused = Unused()

@@ -94,7 +94,8 @@ class Packed:
         shards: in order.
         damaged: samples left out since they are corrupt.
         kept: shards that an interrupted run had finished.
-        unused: what the source holds, and what was dropped of its samples, but is not stored.
+        unused: what the source holds and is not stored; said as packing begins.
+        dropped: what was dropped of its samples.
     """
 
     modality: str
@@ -102,8 +103,12 @@ class Packed:
     damaged: list[Damage] = field(default_factory=list)
     kept: int = 0
     unused: Unused = field(default_factory=Unused)
+    dropped: Unused = field(default_factory=Unused)
 
     def as_json(self) -> dict[str, Any]:
+        unused = Unused()
+        for some in (self.unused, self.dropped):
+            unused.update(some)
         return {
             "modality": self.modality,
             "shards": [entry.model_dump() for entry in self.shards],
@@ -111,7 +116,7 @@ class Packed:
             "bytes": sum(entry.bytes for entry in self.shards),
             "damaged": [vars(item) for item in self.damaged],
             "kept": self.kept,
-            "unused": self.unused.as_json(),
+            "unused": unused.as_json(),
         }
 
 
@@ -245,7 +250,7 @@ def _write_all(
         found = kept.get(job.name) or next(written)
         result.damaged += count.add(found.damaged)
         for item in found.unused:
-            result.unused.add(item["what"], item["first"], count=item["count"])
+            result.dropped.add(item["what"], item["first"], count=item["count"])
         if found.entry is not None:
             result.shards.append(found.entry)
     return result
@@ -290,7 +295,7 @@ def _write(job: _Job) -> Finished:
     damaged: list[Damage] = []
     unused = Unused()
     extensions: set[str] = set()
-    coder = codec(job.modality, job.options.seconds)
+    coder = codec(job.source, job.modality, job.options.seconds)
     path = job.place.path(job.name)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -327,8 +332,7 @@ def _write(job: _Job) -> Finished:
 def _members(job: _Job, coder: Codec, address: tuple[int, int]) -> dict[str, bytes]:
     sample = job.source.read(*address)
     options = job.options.of_sample(job.modality, job.source.split, sample.key)
-    extension, stored = coder.store(job.source, sample, options)
-    members = {extension: stored}
+    members = coder.store(job.source, sample, options)
     if sample.label is not None:
         members["cls"] = str(sample.label).encode()
     return members

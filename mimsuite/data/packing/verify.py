@@ -221,7 +221,7 @@ def _manifest(path: Path) -> Manifest | None:
 
 def _decode_all(source: Source, how: _How, positions: np.ndarray) -> list[str]:
     problems = []
-    coder = codec(how.modality, how.seconds)
+    coder = codec(source, how.modality, how.seconds)
     for position in positions:
         address = source.locate(int(position))
         try:

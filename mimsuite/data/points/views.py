@@ -17,6 +17,7 @@ from mimsuite.config.keys.points import PointAugmentSection
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.points import geometry
+from mimsuite.data.unused import notice
 from mimsuite.data.views import Views
 from mimsuite.noise import keyed_rng
 from mimsuite.tokens import farthest_points
@@ -84,6 +85,10 @@ class PointViews(Views):
 
     def test(self) -> Views:
         return PointViews(self.recipe, testing=True)
+
+    def notice_unused(self, sample: Tensor) -> None:
+        if sample.shape[1] > 3 and not self.parts:
+            notice("the part that each point is of, which target.kind=parts learns")
 
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
         return _Moved(device)

@@ -6,42 +6,41 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.source import Sample
-from mimsuite.data.sources.frame_folders import stacked
+from mimsuite.data.sources.frame_folders import Frames
 from mimsuite.data.video.natural_order import natural_key
 
 _NUMBERED = re.compile(rf".*[0-9]\.(?:{'|'.join(IMAGE_EXTENSIONS)})")
 
 
 @dataclass(frozen=True)
-class TarFrames:
-    """Frames of a sample; those that are wanted are read in the process that cuts its views.
+class TarFrames(Frames):
+    """Frames of a sample.
 
     Attributes:
-        load: the bytes of a member of the shard.
+        load_member: the bytes of a member of the shard.
         members: one a frame, in the order of the frames.
         max_pixels: of a frame.
     """
 
-    load: Callable[[int], bytes]
+    load_member: Callable[[int], bytes]
     members: tuple[int, ...]
     max_pixels: int
 
-    def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.video.readers.read_video`."""
-        decoder = ImageDecoder("rgb", self.max_pixels)
-        wanted = choose(len(self.members))
-        return stacked(wanted, lambda frame: decoder(self.load(self.members[frame])))
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def load(self, number: int) -> bytes:
+        return self.load_member(self.members[number])
 
 
 class FrameTarSource(TarSource):
     """Tar shards whose samples are numbered pictures; other pictures of a sample are not read."""
+
+    in_frames = True
 
     def payload(self, shard: int, offset: int) -> bytes:
         """Where the sample is; its frames are read when it is known which are wanted."""

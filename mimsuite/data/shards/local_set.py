@@ -10,7 +10,8 @@ from mimsuite.data import splits
 from mimsuite.data.shards.index import IndexHeader, open_index
 from mimsuite.data.shards.manifest import FILE_NAME, Manifest
 from mimsuite.data.shards.names import refuse_compressed, shard_files
-from mimsuite.data.shards.shard_set import ShardSet, by_name
+from mimsuite.data.shards.scan import NoSample
+from mimsuite.data.shards.shard_set import ShardSet, by_name, header_or_none
 from mimsuite.data.stores import LocalShard, Shard
 from mimsuite.errors import DataError
 
@@ -83,14 +84,14 @@ def _by_path(spec: str, paths: list[Path]) -> tuple[dict[str | None, list[Path]]
 
 def _headers(
     shards: Sequence[Shard], *, manifest: Manifest | None, beside: bool
-) -> list[IndexHeader]:
+) -> list[IndexHeader | NoSample]:
     headers = []
     for shard in shards:
         assert isinstance(shard, LocalShard)
         if manifest is not None:
             manifest.check(shard.path)
-        header = open_index(shard.path, beside=beside)
-        if manifest is not None:
+        header = header_or_none(partial(open_index, shard.path, beside=beside))
+        if manifest is not None and isinstance(header, IndexHeader):
             manifest.check(shard.path, samples=header.samples)
         headers.append(header)
     return headers

@@ -17,7 +17,8 @@ from mimsuite.data.shards.index import IndexHeader
 from mimsuite.data.shards.manifest import FILE_NAME, Manifest, ShardEntry
 from mimsuite.data.shards.names import refuse_compressed
 from mimsuite.data.shards.remote_index import open_remote_index
-from mimsuite.data.shards.shard_set import ShardSet, by_name
+from mimsuite.data.shards.scan import NoSample
+from mimsuite.data.shards.shard_set import ShardSet, by_name, header_or_none
 from mimsuite.data.stores import RemoteShard, Shard, ShardCache, Url, s3
 from mimsuite.data.stores.retry import Denied, NotThere
 from mimsuite.data.stores.transfer import Version, look, whole
@@ -70,9 +71,13 @@ def _set(
     )
 
 
-def _headers(shards: Sequence[Shard], *, entries: _Entries) -> list[IndexHeader]:
+def _headers(shards: Sequence[Shard], *, entries: _Entries) -> list[IndexHeader | NoSample]:
     remote = [shard for shard in shards if isinstance(shard, RemoteShard)]
-    return _together(lambda shard: open_remote_index(shard, entries.get(str(shard))), remote)
+
+    def read(shard: RemoteShard) -> IndexHeader | NoSample:
+        return header_or_none(partial(open_remote_index, shard, entries.get(str(shard))))
+
+    return _together(read, remote)
 
 
 def _folder(spec: str, folder: Url, cache: ShardCache | None) -> ShardSet:

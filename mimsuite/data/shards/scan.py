@@ -82,8 +82,9 @@ def scan(shard: Shard | Path) -> Scan:
     devices and compressed members are left out and counted.
 
     Raises:
+        NoSample: nothing in it can be read as a sample.
         DataError: naming the shard and what is wrong: compressed, unreadable header, cut member,
-            no end of archive, no sample, duplicate or oversized member.
+            no end of archive, duplicate or oversized member.
     """
     shard = LocalShard(shard) if isinstance(shard, Path) else shard
     opened = shard.open()
@@ -137,6 +138,10 @@ def label_id(text: str) -> int | None:
     if not text.removeprefix("-").isdecimal() or len(text) > _LONGEST_ID:
         return None
     return max(int(text), -1)
+
+
+class NoSample(DataError):
+    """A sound shard without any sample."""
 
 
 class _Kept(NamedTuple):
@@ -353,7 +358,10 @@ class _Scanner:
         ]
         if not whole:
             there = "; ".join(self.unused.lines())
-            raise self._fault("no samples with an image in it" + (there and f"; there are {there}"))
+            fault = self._fault(
+                "no samples with an image in it" + (there and f"; there are {there}")
+            )
+            raise NoSample(str(fault))
         self.unused.add("samples without an image", bare)
         for key in bare:
             del self.found[key]

@@ -45,10 +45,9 @@ def open_shards(
     key_split, shards = None, found.by_split.get(None)
     if shards is None:
         split = splits.choose(name, split, [s for s in found.by_split if s is not None])
-        shards = found.by_split[split]
-        headers = found.headers(shards)
+        shards, headers, empty = found.sound(found.by_split[split])
     else:
-        headers = found.headers(shards)
+        shards, headers, empty = found.sound(shards)
         existing = _key_splits(headers)
         split = splits.choose(name, split, existing)
         key_split = split if existing else None
@@ -73,6 +72,7 @@ def open_shards(
         verify=verify,
         tar_labels=tar_labels,
     )
+    source.unused.add("shards without any sample", empty)
     _count_unread(source)
     return source
 
@@ -113,11 +113,17 @@ def _count_unread(source: TarSource) -> None:
         if name not in read and name not in LABEL_EXTENSIONS:
             source.unused.add(f".{_last(name)} members", [f"*.{name}"], count=count)
     if not isinstance(source, DottedTarSource) and source.key_split is None:
-        more = sum(read.values()) - len(source)
-        least = sorted(read, key=lambda name: (name.count("."), -read[name]))[1:]
-        if more > 0:
-            what = "files of a sample beside the one that is read"
-            source.unused.add(what, [f"*.{name}" for name in least], count=more)
+        for header in source.headers:
+            _count_beside(source, header, read)
+
+
+def _count_beside(source: TarSource, header: IndexHeader, read: dict[str, int]) -> None:
+    here = {name: n for name, n in header.counts.items() if name in read}
+    more = sum(here.values()) - header.samples
+    if more > 0:
+        least = sorted(here, key=lambda name: (name.count("."), -here[name]))[1:]
+        what = "files of a sample beside the one that is read"
+        source.unused.add(what, [f"*.{name}" for name in least], count=more)
 
 
 def _last(extension: str) -> str:
@@ -129,7 +135,7 @@ def shard_splits(spec: str, *, cache: ShardCache | None = None) -> set[str]:
     found = _find(spec, cache=cache)
     if None not in found.by_split:
         return {split for split in found.by_split if split is not None}
-    return _key_splits(found.headers(found.by_split[None]))
+    return _key_splits(found.sound(found.by_split[None])[1])
 
 
 def find_shards(spec: str) -> list[Path]:
@@ -169,5 +175,5 @@ def _classes(headers: list[IndexHeader], found: ShardSet) -> list[str] | None:
     if listed is not None or not any(header.label_names for header in headers):
         return listed
     # Ids must mean the same in every split, also where one lacks a class.
-    known = found.headers([shard for shards in found.by_split.values() for shard in shards])
+    _, known, _ = found.sound([s for shards in found.by_split.values() for s in shards])
     return sorted({name for header in known for name in header.label_names})

@@ -21,6 +21,7 @@ from mimsuite.data.decoder import Decoder
 from mimsuite.data.shards import open_shards
 from mimsuite.data.source import Source
 from mimsuite.data.sources.arrays import ArraySource
+from mimsuite.data.unused import Unused
 from mimsuite.errors import UserError
 
 _FASHION = "fashion-mnist"
@@ -89,7 +90,9 @@ def open_embedded(name: str, split: str, decoder: Decoder, verify: str) -> Sourc
     if name == _CLIPART:
         with as_file(folder / "openclipart11_64.tar") as path:
             # An installed package is not a place to write to: the index goes to the cache.
-            return open_shards(str(path), split, decoder, verify, source, beside=False)
+            drawings = open_shards(str(path), split, decoder, verify, source, beside=False)
+        drawings.unused = Unused()  # where each drawing is from, which nobody would miss
+        return drawings
     if name == _FURNITURE:
         with as_file(folder / "furniture820_points2048.npz") as path:
             return _furniture(path, source, split, decoder)

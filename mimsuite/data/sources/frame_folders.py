@@ -5,10 +5,10 @@ Frames follow each other in the order of the numbers in their names, with or wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -19,13 +19,54 @@ from mimsuite.data.decoder import Decoder
 from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.source import Sample
-from mimsuite.data.sources.files import FileSource, Listing, folder_splits, walk
+from mimsuite.data.sources.files import FileSource, Listing, folder_splits, unused_files, walk
 from mimsuite.data.video.natural_order import natural_key
 
 
+class Frames(ABC):
+    """A video as pictures; those that are wanted are read in the process that cuts its views.
+
+    Attributes:
+        max_pixels: of a frame.
+    """
+
+    max_pixels: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many frames there are."""
+
+    @abstractmethod
+    def load(self, number: int) -> bytes:
+        """The picture of a frame, as stored; raises CorruptSample."""
+
+    def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB, each frame decoded once; see
+        :func:`~mimsuite.data.video.readers.read_video`.
+
+        Raises:
+            CorruptSample: a frame cannot be read, or they are not of one size.
+        """
+        wanted = choose(len(self))
+        numbers = sorted(set(wanted))
+        frames = dict(zip(numbers, self.decoded(numbers), strict=True))
+        return np.stack([frames[number].permute(1, 2, 0).numpy() for number in wanted])
+
+    def decoded(self, numbers: list[int]) -> Iterator[Tensor]:
+        """(3, H, W) uint8 RGB, one frame after the other; raises as :meth:`read`."""
+        decoder = ImageDecoder("rgb", self.max_pixels)
+        shape = None
+        for number in numbers:
+            frame = decoder(self.load(number))
+            if frame.shape != (shape or frame.shape):
+                raise CorruptSample("decode", "its frames are of several sizes")
+            shape = frame.shape
+            yield frame
+
+
 @dataclass(frozen=True)
-class FrameFolder:
-    """A folder of frames; those that are wanted are read in the process that cuts its views.
+class FrameFolder(Frames):
+    """A folder of frames.
 
     Attributes:
         folder: where they are.
@@ -37,34 +78,20 @@ class FrameFolder:
     names: tuple[str, ...]
     max_pixels: int
 
-    def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB; see :func:`~mimsuite.data.video.readers.read_video`."""
-        decoder = ImageDecoder("rgb", self.max_pixels)
-        wanted = choose(len(self.names))
-        return stacked(wanted, lambda number: self._frame(self.names[number], decoder))
+    def __len__(self) -> int:
+        return len(self.names)
 
-    def _frame(self, name: str, decoder: Decoder) -> Tensor:
+    def load(self, number: int) -> bytes:
         try:
-            data = (self.folder / name).read_bytes()
+            return (self.folder / self.names[number]).read_bytes()
         except OSError as fault:
-            raise CorruptSample("missing", f"{name}: {fault.strerror}") from None
-        return decoder(data)
-
-
-def stacked(wanted: list[int], decode: Callable[[int], Tensor]) -> np.ndarray:
-    """(n, H, W, 3) the frames of these numbers; each is decoded once, to (3, H, W).
-
-    Raises:
-        CorruptSample: they are not of one size, or what ``decode`` raises.
-    """
-    frames = {number: decode(number) for number in sorted(set(wanted))}
-    if len({frame.shape for frame in frames.values()}) > 1:
-        raise CorruptSample("decode", "its frames are of several sizes")
-    return np.stack([frames[number].permute(1, 2, 0).numpy() for number in wanted])
+            raise CorruptSample("missing", f"{self.names[number]}: {fault.strerror}") from None
 
 
 class FrameSource(FileSource):
     """Each folder is a sample; its key is its path below the root."""
+
+    in_frames = True
 
     def payload(self, shard: int, offset: int) -> bytes:
         """The names of its frames, a line each."""
@@ -78,7 +105,14 @@ class FrameSource(FileSource):
             raise CorruptSample("missing", "no frame in it")
         return "\n".join(found).encode("utf-8", "surrogateescape")
 
-    def decode(self, sample: Sample) -> Any:
+    def sample_bytes(self, shard: int, offset: int) -> int:
+        try:
+            entries = list((self.root / self._paths[shard]).iterdir())
+            return sum(entry.stat().st_size for entry in entries if _is_frame(entry.name))
+        except OSError:
+            return 0
+
+    def decode(self, sample: Sample) -> FrameFolder:
         assert isinstance(sample.payload, bytes)
         names = sample.payload.decode("utf-8", "surrogateescape").split("\n")
         return FrameFolder(self.root / sample.key, tuple(names), self.decoder.max_pixels)
@@ -108,7 +142,10 @@ def open_frames(root: Path, split: str, decoder: Decoder, name: str) -> FrameSou
         labels = [classes.index(path.partition("/")[0]) for path in paths]
     top = parts.get(split, root)
     listing = Listing(paths, labels, classes)
-    return FrameSource(top, listing, name=name, split=split, decoder=decoder)
+    source = FrameSource(top, listing, name=name, split=split, decoder=decoder)
+    frames = {path for path in walk(top, IMAGE_EXTENSIONS) if "/" in path}
+    source.unused.update(unused_files(top, frames))
+    return source
 
 
 def _is_frame(name: str) -> bool:

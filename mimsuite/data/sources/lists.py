@@ -72,19 +72,21 @@ def list_splits(file: Path) -> set[str]:
     return {row.split for row in _table(file, ()).rows if row.split}
 
 
-def open_list(file: Path, split: str, decoder: Decoder, name: str) -> FileSource:
+def open_list(
+    file: Path, split: str, decoder: Decoder, name: str, root: Path | None = None
+) -> FileSource:
     """A list file: a path a line, then maybe a label, or a start and a length of a video.
 
     A header may name the columns (``path``, ``label``, ``split``, ``start``, ``length``); others
-    are counted as unused. Paths are relative to the list's folder, else to one of the two above it
-    or the current one. Whole numbers are class ids, other labels are names; ``-1``, ``None`` and
-    ``nan`` are none.
+    are counted as unused. Paths are relative to ``root``; where none is given to the list's folder,
+    else to one of the two above it or the current one. Whole numbers are class ids, other labels
+    are names; ``-1``, ``None`` and ``nan`` are none.
 
     Raises:
         UserError: no such split, or a part of a video is asked for.
         DataError: an empty list, or a path without a file.
     """
-    table = _table(file, decoder.extensions)
+    table = _table(file, decoder.extensions, root)
     split = splits.choose(name, split, {row.split for row in table.rows if row.split})
     chosen = [row for row in table.rows if row.split in ("", split)]
     if not chosen:
@@ -126,6 +128,7 @@ def _check(
             f"{name}: {len(missing)} of {len(rows)} listed files do not exist, the first is "
             f"{table.root / missing[0]} (columns are read as separated by {table.separator})"
             + ("; if the first line is a header, call the column of files `path`" if header else "")
+            + "; data.root=FOLDER names the folder that paths are relative to"
         )
     for number, (row, path) in enumerate(zip(rows, found, strict=True), 1):
         place = table.root / (path or "")
@@ -150,13 +153,13 @@ def _is_whole(row: _Row, place: Path) -> bool:
 # --- taking a list apart ---
 
 
-def _table(file: Path, known: tuple[str, ...]) -> _Table:
+def _table(file: Path, known: tuple[str, ...], root: Path | None = None) -> _Table:
     lines = [line for line in _text(file).splitlines() if line.strip()]
     try:
         return (
-            _without_header(file, lines, known)
+            _without_header(file, lines, known, root)
             if not (header := _header(file, lines))
-            else _with_header(file, lines, header, known)
+            else _with_header(file, lines, header, known, root)
         )
     except csv.Error as fault:
         raise DataError(f"{file}: no list of files ({fault})") from None
@@ -199,7 +202,11 @@ def _column(names: list[str], role: str) -> int | None:
 
 
 def _with_header(
-    file: Path, lines: list[str], header: tuple[str, list[str]], known: tuple[str, ...]
+    file: Path,
+    lines: list[str],
+    header: tuple[str, list[str]],
+    known: tuple[str, ...],
+    given: Path | None,
 ) -> _Table:
     separator, names = header
     roles = {role: column for role in _HEADER if (column := _column(names, role)) is not None}
@@ -208,11 +215,13 @@ def _with_header(
         cut = (lambda line: line.rsplit(None, last)) if roles["path"] == 0 else cut
     cells = [cut(line) for line in lines[1:]]
     labels = {number: name or str(number + 1) for number, name in enumerate(names)}
-    root, _ = _best(file, {separator: [_at(row, roles["path"]) for row in cells]}, known)
+    root, _ = _best(file, {separator: [_at(row, roles["path"]) for row in cells]}, known, given)
     return _made(file, cells, roles, labels, root, separator)
 
 
-def _without_header(file: Path, lines: list[str], known: tuple[str, ...]) -> _Table:
+def _without_header(
+    file: Path, lines: list[str], known: tuple[str, ...], given: Path | None
+) -> _Table:
     forms = {name: cut for name, cut in _SEPARATED.items() if name != "blanks"}
     forms["nothing"] = lambda line: [line.strip()]
     for count in (1, 2, 3):
@@ -222,18 +231,20 @@ def _without_header(file: Path, lines: list[str], known: tuple[str, ...]) -> _Ta
     paths = {name: [cut(line)[0] for line in lines[:_LOOKED_AT]] for name, cut in forms.items()}
     if file.suffix == ".csv":  # what a list is by its name, where no form names a file
         paths = {name: paths[name] for name in ("commas", *(n for n in paths if n != "commas"))}
-    root, separator = _best(file, paths, known)
+    root, separator = _best(file, paths, known, given)
     cells = [forms[separator](line) for line in lines]
     roles = _roles(cells, separator.startswith("blanks"), root)
     return _made(file, cells, roles, {}, root, separator.partition(" ")[0])
 
 
-def _best(file: Path, paths: dict[str, list[str]], known: tuple[str, ...]) -> tuple[Path, str]:
+def _best(
+    file: Path, paths: dict[str, list[str]], known: tuple[str, ...], given: Path | None
+) -> tuple[Path, str]:
     """The folder and the separator by which most of the first lines name what is there."""
     here = file.resolve().parent
-    roots = dict.fromkeys([file.parent, here.parent, here.parent.parent, Path()])
-    best, most = (file.parent, next(iter(paths))), 0
-    for root in roots:
+    roots = [given] if given else [file.parent, here.parent, here.parent.parent, Path()]
+    best, most = (roots[0], next(iter(paths))), 0
+    for root in dict.fromkeys(roots):
         for separator, names in paths.items():
             count = sum(_found(root, name, known) is not None for name in names[:_LOOKED_AT])
             if count > most:

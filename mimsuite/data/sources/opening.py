@@ -39,6 +39,7 @@ def open_source(
     max_bytes: int = MAX_SAMPLE_BYTES,
     decoder: Decoder | None = None,
     cache: ShardCache | None = None,
+    root: Path | None = None,
 ) -> Source:
     """Open a data set.
 
@@ -55,6 +56,7 @@ def open_source(
         max_bytes: larger files are not loaded; videos are not loaded, but read in place.
         modality: what the samples are; see :mod:`mimsuite.data.modalities`.
         decoder: another than the modality's own; it says which files are read.
+        root: folder that the paths in a list are relative to; None: found by where files are.
         cache: where whole remote shards are kept; None: only what is in use is fetched.
 
     Raises:
@@ -68,6 +70,8 @@ def open_source(
     if spec.startswith(_EMBEDDED):
         return embedded_sets.open_embedded(spec.removeprefix(_EMBEDDED), split, decoder, verify)
     path = _existing(spec)
+    if root is not None and (path is None or path.suffix not in LIST_EXTENSIONS):
+        raise UserError(f"data.root={root}: {spec} is no list of files, only its paths have a root")
     if path is None:
         return open_shards(spec, split, decoder, verify, spec, cache=cache)
     if layout := layout_of(path, decoder):
@@ -76,7 +80,7 @@ def open_source(
         frames = open_frames(path, split, decoder, spec) if decoder.sequences else None
         source = frames or open_folder(path, split, decoder, spec)
     elif path.suffix in LIST_EXTENSIONS:
-        source = open_list(path, split, decoder, spec)
+        source = open_list(path, split, decoder, spec, root)
     elif path.suffix == ".zip":
         source = open_zip(path, split, decoder, spec)
     elif path.is_file() and path.suffix != ".tar":

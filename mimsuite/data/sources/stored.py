@@ -10,7 +10,7 @@ from mimsuite.data import modalities
 from mimsuite.data.array_files import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Channels, Decoder
-from mimsuite.data.modalities import IMAGE, Modality, Undecoded
+from mimsuite.data.modalities import IMAGE, VIDEO, Modality, Undecoded
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import IndexHeader
 from mimsuite.data.shards.names import expand, places_of, shard_files
@@ -112,7 +112,7 @@ def local_shards(spec: str) -> list[Path]:
 
 
 def _anything() -> Undecoded:
-    return Undecoded(Modality("any", stored=modalities.payload_extensions()))
+    return Undecoded(Modality("any", modalities.payload_extensions(), sequences=True))
 
 
 def _meant(extension: str) -> list[str]:
@@ -133,6 +133,8 @@ def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
     counted: dict[str, int] = {}
     for split in source_splits(spec, decoder=decoder):
         source = open_source(spec, split, decoder=decoder)
+        if source.in_frames:
+            return {}, VIDEO.name
         assert isinstance(source, FileSource)
         keys = [source.key(shard, 0) for shard in range(len(source))]
         for extension, count in _count(keys).items():

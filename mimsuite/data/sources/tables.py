@@ -166,9 +166,11 @@ def _saved(folder: Path) -> list[Path]:
 def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource:
     """The pictures of a split, with the labels of a class column.
 
+    A table that cannot be read, among others that can, is one damaged sample.
+
     Raises:
         UserError: no such split, samples other than pictures, or pyarrow is missing.
-        DataError: a table is damaged, or has no column of pictures.
+        DataError: no table can be read, or it has no column of pictures.
     """
     if "jpg" not in decoder.extensions:
         raise UserError(f"{name}: tables are read as pictures only")
@@ -176,11 +178,14 @@ def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource
     split = splits.choose(name, split, found)
     every = {part: [_Table(file) for file in files] for part, files in found.items()}
     tables = every[split]
-    if not tables or not any(table.groups for table in tables):
+    sound = [table for table in tables if table.fault is None]
+    if tables and not sound and tables[0].fault is not None:
+        raise tables[0].fault
+    if not any(table.groups for table in sound):
         raise DataError(f"{name}: no rows in split '{split}'")
-    column, label = tables[0].pictures(name), tables[0].label()
+    column, label = sound[0].pictures(name), sound[0].label()
     texts = {part: _texts(some, label) for part, some in every.items()} if label else {}
-    names = tables[0].class_names(label)
+    names = sound[0].class_names(label)
     known = class_ids(text for part in texts.values() for text in part)
     ids = [known.ids.get(text, -1) for text in texts.get(split, ())]
     groups = [group for table in tables for group in table.groups]
@@ -194,7 +199,7 @@ def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource
         split=split,
         decoder=decoder,
     )
-    others = [field for field in tables[0].fields if field not in (column, label)]
+    others = [field for field in sound[0].fields if field not in (column, label)]
     source.unused.add("columns of the table", others)
     source.texts = StringTable.of(texts[split]) if texts else None
     source.no_classes = known.other
@@ -208,18 +213,28 @@ def _texts(tables: Iterable[_Table], label: str) -> list[str]:
 
 
 class _Table:
-    """A table's schema and row groups."""
+    """A table's schema and row groups.
+
+    Attributes:
+        fault: why it cannot be read; it then stands for one sample, which is damaged.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.schema, rows = _outline(file)
+        self.fault: DataError | None = None
+        self.fields: list[str] = []
+        try:
+            self.schema, rows = _outline(file)
+        except DataError as fault:
+            self.fault, self.groups = fault, [_Group(file, 0, 0, 1)]
+            return
         ends = np.cumsum(rows).tolist()
         self.groups = [
             _Group(file, number, end - count, count)
             for number, (count, end) in enumerate(zip(rows, ends, strict=True))
             if count
         ]
-        self.fields: list[str] = self.schema.names
+        self.fields = self.schema.names
         self.features = _features(self.schema)
 
     def pictures(self, name: str) -> str:
@@ -251,8 +266,15 @@ class _Table:
         return [str(name) for name in names] if isinstance(names, list) else None
 
     def texts(self, label: str) -> list[str]:
-        values = [v for group in self.groups for v in _column(group.file, label, group).to_pylist()]
-        return [_text(value) for value in values]
+        return [text for group in self.groups for text in _group_texts(group, label)]
+
+
+def _group_texts(group: _Group, column: str) -> list[str]:
+    """Labels of a row group; none where it is damaged, as its pictures then are too."""
+    try:
+        return [_text(value) for value in _column(group.file, column, group).to_pylist()]
+    except DataError:
+        return [""] * group.rows
 
 
 def _text(value: Any) -> str:

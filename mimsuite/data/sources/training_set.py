@@ -28,7 +28,7 @@ def open_split(recipe: Recipe, split: str) -> Source:
             "the recipe names no data: give it with --data (a folder, a list file, tar shards, or "
             "embedded:NAME)"
         )
-    return _open(recipe, recipe.data.source, split)
+    return _open(recipe, recipe.data.source, split, recipe.data.root)
 
 
 def open_training_set(recipe: Recipe) -> Source:
@@ -60,13 +60,15 @@ def open_fold(recipe: Recipe) -> Source | None:
 
 
 def _open_mixture(recipe: Recipe) -> Joined:
-    for key in ("source", "folds", "per_class", "limit"):
+    for key in ("source", "root", "folds", "per_class", "limit"):
         if getattr(recipe.data, key):
             raise UserError(f"data.mixture and data.{key} exclude each other: set one to null")
-    return Joined([_open(recipe, one.source, one.split) for one in recipe.data.mixture or ()])
+    return Joined(
+        [_open(recipe, one.source, one.split, one.root) for one in recipe.data.mixture or ()]
+    )
 
 
-def _open(recipe: Recipe, spec: str, split: str) -> Source:
+def _open(recipe: Recipe, spec: str, split: str, root: str | None) -> Source:
     data = recipe.data
     source = open_source(
         spec,
@@ -76,6 +78,7 @@ def _open(recipe: Recipe, spec: str, split: str) -> Source:
         verify=data.verify,
         max_pixels=data.max_pixels,
         max_bytes=data.max_bytes,
+        root=None if root is None else Path(expand_path(root)),
         cache=ShardCache(Path(expand_path(data.cache)), data.cache_gib) if data.cache else None,
     )
     if data.targets != "classes":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from mimsuite.data.local_file import Stored, opened
 from mimsuite.data.video.containers import Container, container_of
 from mimsuite.errors import CorruptSample, UserError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MOST_PIXELS = 40_000_000  # of a frame: 8K has 35 million
 MOST_FRAMES = 1_000_000
 _QUALITY = "20"  # x264's constant rate factor, 23 by default; lower is better
 _PRESET = "medium"
-_SHOWN = (1 / 6, 1 / 2, 5 / 6)  # of the duration
+SHOWN = (1 / 6, 1 / 2, 5 / 6)  # of the duration
 _TILE = (85, 64)  # width and height of a frame on a contact sheet
 
 
@@ -99,24 +102,48 @@ def encode(frames: Iterator[Any], rate: Fraction, gop: int) -> bytes:
 
 def picture(data: Stored) -> np.ndarray:
     """(64, 255, 3) uint8: an early, the middle and a late frame, side by side."""
-    from PIL import Image
-
     with _Clip(data, container_of(data)) as clip:
         total = sum(1 for _ in clip.frames())
-    wanted = [int(total * share) for share in _SHOWN]
+    wanted = [int(total * share) for share in SHOWN]
     tiles = []
     with _Clip(data, container_of(data)) as clip:
         shown = (frame for number, frame in enumerate(clip.frames()) if number in wanted)
         tiles = [turned(frame).to_image() for frame in shown]
     if not tiles:
         raise CorruptSample("decode", "no frame can be decoded")
-    while len(tiles) < len(_SHOWN):  # clips of one or two frames
+    while len(tiles) < len(SHOWN):  # clips of one or two frames
         tiles.append(tiles[-1])
+    return np.asarray(filmstrip(tiles))
+
+
+def filmstrip(tiles: list[Image]) -> Image:
+    """Frames side by side, 64 pixels high."""
+    from PIL import Image
+
     sheet = Image.new("RGB", (_TILE[0] * len(tiles), _TILE[1]), "white")
     for number, tile in enumerate(tiles):
         tile.thumbnail((_TILE[0] - 2, _TILE[1]))
         sheet.paste(tile, (number * _TILE[0], (_TILE[1] - tile.height) // 2))
-    return np.asarray(sheet)
+    return sheet
+
+
+def from_pictures(pictures: Iterator[np.ndarray], short_side: int | None, gop: int | None) -> bytes:
+    """H.264 in mp4 of frames that are pictures, at 25 a second.
+
+    Args:
+        pictures: (H, W, 3) uint8 RGB, of one size.
+        short_side, gop: as of :func:`store`.
+    """
+    av = _av()
+
+    def shrunk() -> Iterator[Any]:
+        for picture in pictures:
+            height, width, _ = picture.shape
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            size = _size(width, height, short_side)
+            yield frame.reformat(*size, format="yuv420p", interpolation="AREA")
+
+    return encode(shrunk(), Fraction(25), gop or 12)
 
 
 class _Clip:
@@ -127,7 +154,9 @@ class _Clip:
         try:
             self._file = self._av.open(opened(data), format=container.demuxer)
             self._stream = self._file.streams.video[0]
-        except (self._av.FFmpegError, IndexError) as fault:
+        except IndexError:
+            raise CorruptSample("decode", "no video in it, maybe sound alone") from None
+        except self._av.FFmpegError as fault:
             raise CorruptSample("decode", f"no video in it ({_reason(fault)})") from None
         context = self._stream.codec_context
         if context is None or not context.name:

@@ -22,7 +22,7 @@ from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS
 from mimsuite.evaluate.scoring.scorer import Scorer, scorer_of
-from mimsuite.evaluate.sources import open_splits
+from mimsuite.evaluate.sources import open_splits, say_unused
 from mimsuite.evaluate.tuning.lr_search import Trial, choose_rate, with_rate
 from mimsuite.evaluate.tuning.scratch_baselines import equal_compute, equal_steps
 from mimsuite.methods import Method
@@ -256,6 +256,7 @@ def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
             f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
             f"the split to score with eval.split=NAME"
         )
+    say_unused(recipe, test)  # training says it of its own split
     return train, test
 
 
