@@ -61,6 +61,7 @@ class ViTSection(PatchEncoderSection):
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    final_norm: bool = True  # a layer norm over the output of the last block
     trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
 
 
@@ -145,8 +146,9 @@ EncoderSection = Annotated[
 
 
 class DecoderSection(Section):
-    """A light transformer that rebuilds the masked tokens."""
+    """A light transformer over visible latents and mask tokens (MAE)."""
 
+    kind: Literal["self"] = "self"
     width: Positive = 512
     depth: Positive = 8
     heads: Positive = 16
@@ -161,9 +163,51 @@ class DecoderSection(Section):
         return self
 
 
+class CrossDecoderSection(DecoderSection):
+    """A light transformer in which mask tokens attend to the encoder's layers (CrossMAE).
+
+    Each block reads its own trained mixture of them.
+    """
+
+    kind: Literal["cross"]  # type: ignore[assignment]
+    depth: Positive = 12
+    # Numbers, from 1, of the encoder's blocks whose outputs are mixed; 0: its input; null: all of
+    # them. Blocks behind the last one that is read do not train.
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    self_attention: bool = False  # mask tokens attend to each other first
+
+    def reads(self, depth: int) -> tuple[int, ...]:
+        """The layers that are mixed, of an encoder of ``depth`` blocks, in rising order."""
+        return tuple(range(depth + 1)) if self.layers is None else tuple(sorted(self.layers))
+
+    @model_validator(mode="after")
+    def _layers_are_a_set(self) -> CrossDecoderSection:
+        if self.layers is not None and (
+            not any(self.layers) or len(set(self.layers)) < len(self.layers)
+        ):
+            raise ValueError(
+                f"layers {list(self.layers)}: name at least one block, and none of them twice"
+            )
+        return self
+
+
+def _decoder_kind(given: Any) -> str:
+    """The `kind` of a decoder section; MAE's where none is given."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "self"))
+    return str(getattr(given, "kind", "self"))
+
+
+# Decoders of image patches, told apart by `kind`.
+AnyDecoderSection = Annotated[
+    Annotated[DecoderSection, Tag("self")] | Annotated[CrossDecoderSection, Tag("cross")],
+    Discriminator(_decoder_kind),
+]
+
+
 class AutoencoderSection(Section):
     """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
 
     encoder: ViTSection = ViTSection()
-    decoder: DecoderSection = DecoderSection()
+    decoder: AnyDecoderSection = DecoderSection()
     freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are

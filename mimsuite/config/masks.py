@@ -19,6 +19,33 @@ class RandomMaskSection(Section):
         """How many tokens stay visible: ``int(N * (1 - ratio))`` in float64, as published."""
         return int(tokens * (1 - self.ratio))
 
+    def dropped(self, tokens: int) -> int | None:
+        """How many masked tokens nobody decodes; ``None``: the decoder is given all of them."""
+        return None
+
+
+class PartlyDecodedSection(RandomMaskSection):
+    """`mask:` as random masking, and the decoder may be given a part of the masked tokens."""
+
+    # Share of all tokens that is decoded, at most `ratio`, drawn with the mask; null: all that are
+    # masked. Fewer tokens make a step cheaper.
+    decode_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+
+    def dropped(self, tokens: int) -> int | None:
+        """``int(N * (ratio - decode_ratio))`` in float64, as published."""
+        if self.decode_ratio is None:
+            return None
+        return int(tokens * (self.ratio - self.decode_ratio))
+
+    @model_validator(mode="after")
+    def _of_the_masked(self) -> PartlyDecodedSection:
+        if self.decode_ratio is not None and self.decode_ratio > self.ratio:
+            raise ValueError(
+                f"mask.decode_ratio {self.decode_ratio} exceeds mask.ratio {self.ratio}: only "
+                f"masked tokens are decoded"
+            )
+        return self
+
 
 class AttentiveMaskSection(RandomMaskSection):
     """`mask:` tokens to which the teacher's class token attends stay visible more often."""
@@ -100,6 +127,18 @@ ImageMaskSection = Annotated[RandomMaskSection | BlockMaskSection, Field(discrim
 
 # Masks that need no more than a teacher, told apart by `kind`.
 GuidedMaskSection = Annotated[RandomMaskSection | AttentiveMaskSection, Field(discriminator="kind")]
+
+
+class PartlyDecodedAttentiveSection(PartlyDecodedSection, AttentiveMaskSection):
+    """`mask:` as attentive masking, with `decode_ratio`."""
+
+    kind: Literal["attentive"]  # type: ignore[assignment]
+
+
+# The same for methods that have a decoder.
+GuidedDecodedMaskSection = Annotated[
+    PartlyDecodedSection | PartlyDecodedAttentiveSection, Field(discriminator="kind")
+]
 
 # Masks of groups of points, told apart by `kind`.
 PointMaskSection = Annotated[RandomGroupMaskSection | BallMaskSection, Field(discriminator="kind")]

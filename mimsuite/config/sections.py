@@ -261,9 +261,14 @@ class Recipe(Section):
     smoke: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def rate_factor(self) -> float:
+        """What `optim.lr_per_256` is multiplied by, beside the batch."""
+        return 1.0
+
+    @property
     def lr(self) -> float:
         """Peak learning rate after scaling by the global batch."""
         if self.optim.lr is not None:
             return self.optim.lr
         assert self.optim.lr_per_256 is not None
-        return self.optim.lr_per_256 * self.train.global_batch / 256
+        return self.optim.lr_per_256 * self.train.global_batch / 256 * self.rate_factor

@@ -77,6 +77,8 @@ def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
         settings["class"] = "Beit"
         settings["init_values"] = section.layer_scale or None
         settings["use_rel_pos_bias"] = section.relative_positions
+    if not section.final_norm:
+        settings["final_norm"] = False
     head = linear_head(method)
     if head is not None:
         settings["num_classes"] = len(head[0])

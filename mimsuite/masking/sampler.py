@@ -52,6 +52,4 @@ class Sampler:
         mask = self(noise.on_host("mask", width), grid, guide)
         if noise.device.type != "cuda":
             return mask.to(noise.device)
-        # Page-locked, or the copies would wait for the device.
-        pinned = TokenMask(grid, mask.visible.pin_memory(), mask.masked.pin_memory())
-        return pinned.to(noise.device)
+        return mask.pin_memory().to(noise.device)

@@ -21,8 +21,13 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.encoders import DecoderSection, EncoderSection, ViTSection
-from mimsuite.config.masks import GuidedMaskSection
+from mimsuite.config.encoders import (
+    AnyDecoderSection,
+    DecoderSection,
+    EncoderSection,
+    ViTSection,
+)
+from mimsuite.config.masks import GuidedDecodedMaskSection
 from mimsuite.config.section import Positive, Section
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.config.targets import FeatureLossSection, PixelTargetSection
@@ -47,7 +52,7 @@ class MimicModelSection(Section):
     """`model:` an encoder, a decoder of the masked tokens, and which blocks are fused."""
 
     encoder: EncoderSection = ViTSection()
-    decoder: DecoderSection = DecoderSection()
+    decoder: AnyDecoderSection = DecoderSection()
     fuse_layers: tuple[Positive, ...] = ()  # blocks added to the output, each normed and mapped
 
 
@@ -66,7 +71,7 @@ class MRMAERecipe(MAERecipe):
 
     method: MRMAESection  # type: ignore[assignment]
     model: MimicModelSection  # type: ignore[assignment]
-    mask: GuidedMaskSection  # type: ignore[assignment]
+    mask: GuidedDecodedMaskSection  # type: ignore[assignment]
     target: MimicTargetSection
 
     @model_validator(mode="after")
@@ -129,7 +134,7 @@ class MRMAE(MAE):
     def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
         """The encoder's output for the visible patches, with the fused blocks added."""
         visible = self.encoder.patches(batch.image, mask.visible)
-        layers = [int(number) for number in self.fusion]
+        layers = {*map(int, self.fusion), *self.decoder.layers}
         found: Features = self.encoder(visible, mask.visible, noise=ctx.noise, layers=layers)
         for number, fuse in self.fusion.items():
             block = fuse(found.layers[int(number)])  # (B, C + V, D)
@@ -140,12 +145,12 @@ class MRMAE(MAE):
         return found
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Pixel loss of the masked patches plus mimic loss of the visible ones; ``prediction`` is
-        the pixels (B, M, P)."""
+        """Pixel loss of the decoded patches plus mimic loss of the visible ones; ``prediction`` is
+        the pixels (B, Nd, P)."""
         mask = masks["image"]
         latent = self.latent(batch, mask, ctx)
-        prediction = self.decoder(latent, mask)  # (B, M, P)
-        patches = self.encoder.patches(batch.image, mask.masked)
+        prediction = self.decoder(latent, mask)  # (B, Nd, P)
+        patches = self.encoder.patches(batch.image, mask.ids("decoded"))
         pixels = self.target.loss(prediction, self.target(patches))
         wanted = self.mimic(mask.gather(ctx.made["teacher"].tokens, "visible"))
         mimic = self.mimic.loss(self.head(latent.tokens), wanted)  # (B, V, E)

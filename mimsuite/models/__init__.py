@@ -11,6 +11,7 @@ from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
 from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
+from mimsuite.models.cross_decoder import CrossDecoder
 from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
@@ -30,6 +31,7 @@ __all__ = [
     "ConvViT",
     "Crate",
     "CrateDecoder",
+    "CrossDecoder",
     "Encoder",
     "FeatureHead",
     "Features",
@@ -43,6 +45,7 @@ __all__ = [
     "TokenDecoder",
     "ViT",
     "VideoViT",
+    "build_decoder",
     "build_encoder",
     "encoder_named",
 ]
@@ -59,6 +62,18 @@ _ENCODERS: dict[str, type[Encoder]] = {
 def build_encoder(section: Section) -> Encoder:
     """The encoder that a recipe's ``model.encoder`` section describes, by its ``kind``."""
     return _ENCODERS[section.kind](section)  # type: ignore[attr-defined, call-arg]
+
+
+def build_decoder(
+    section: Section, encoder: ImageEncoder, out_width: int
+) -> MAEDecoder | CrossDecoder:
+    """The decoder of image patches that a ``model.decoder`` section describes, by its ``kind``.
+
+    Args:
+        out_width: numbers that it predicts a token.
+    """
+    kinds = {"self": MAEDecoder, "cross": CrossDecoder}
+    return kinds[section.kind](section, encoder, out_width)  # type: ignore[attr-defined, no-any-return]
 
 
 def encoder_named(names: Iterable[str]) -> type[Encoder]:

@@ -39,6 +39,29 @@ class Attention(TimmAttention):
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens to a memory of another width.
+
+    Parameter names are those of published code: ``q``, a fused ``kv``, ``proj``.
+    """
+
+    def __init__(self, width: int, memory_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(memory_width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """(B, N, D) and memory (B, T, E) -> (B, N, D)."""
+        q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, h, N, d)
+        kv = self.kv(memory).unflatten(2, (2, self.heads, -1))
+        k, v = (part.transpose(1, 2) for part in kv.unbind(2))  # each (B, h, T, d)
+        out = F.scaled_dot_product_attention(q, k, v)
+        mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return mixed
+
+
 class Block(nn.Module):
     """Pre-norm block; parameter names are those of timm and of the published code."""
 

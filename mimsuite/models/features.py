@@ -15,7 +15,8 @@ class Features:
     Attributes:
         cls: (B, C, D) class tokens, C >= 0.
         tokens: (B, N, D) the other tokens, in the order they were given.
-        layers: block number (from 1) -> (B, C + N, D) output of that block, where asked for.
+        layers: block number (from 1) -> (B, C + N, D) output of that block, where asked for; 0 ->
+            what the first block reads.
         maps: of hierarchical encoders, one ((B, n, d) tokens, grid) per stage.
         qkv: block number -> queries, keys and values (B, h, C + N, d) of it, where asked for.
         pools: the poolings that suit them, for :meth:`pool`; the best first.

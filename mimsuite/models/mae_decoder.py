@@ -1,8 +1,9 @@
 """MAE's decoder: a narrow transformer over visible latents and mask tokens.
 
-The sequence is [class, visible, masked], never put back into raster order: attention does not
+The sequence is [class, visible, decoded], never put back into raster order: attention does not
 care, and each token carries its own position. So nothing is un-shuffled, and the last block, the
-norm and the head compute masked tokens only. The function is the published one.
+norm and the head compute decoded tokens only. Decoded are all masked tokens, where the mask says
+no less. The function is the published one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mimsuite.config.encoders import DecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.models.blocks import Block, init_linear
+from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.tokens import sincos_2d
 
@@ -21,24 +23,21 @@ from mimsuite.tokens import sincos_2d
 class MAEDecoder(nn.Module):
     """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token.
 
-    Args:
-        class_tokens: how many class tokens the latents bring, 0 or more; their positions are zero.
+    Positions of class tokens are zero.
+
+    Attributes:
+        layers: the encoder layers that it reads besides the output: none.
     """
 
-    def __init__(
-        self,
-        section: DecoderSection,
-        in_width: int,
-        out_width: int,
-        grid: tuple[int, int],
-        eps: float,
-        class_tokens: int = 1,
-    ) -> None:
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, section: DecoderSection, encoder: ImageEncoder, out_width: int) -> None:
         super().__init__()
-        self.class_tokens = class_tokens
-        self.embed = nn.Linear(in_width, section.width)
+        eps, self.class_tokens = encoder.section.norm_eps, encoder.class_tokens
+        self.embed = nn.Linear(encoder.width, section.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        positions = F.pad(sincos_2d(section.width, grid), (0, 0, class_tokens, 0))[None]
+        table = sincos_2d(section.width, encoder.grid)
+        positions = F.pad(table, (0, 0, self.class_tokens, 0))[None]
         self.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(section.width, section.heads, section.mlp_ratio, eps)
@@ -53,17 +52,18 @@ class MAEDecoder(nn.Module):
         """Predictions in the mask's order.
 
         Returns:
-            (B, M, out_width) for the masked tokens; with ``everywhere`` (B, V + M, out_width) for
-            the visible tokens and then the masked ones.
+            (B, Nd, out_width) for the decoded tokens; with ``everywhere`` (B, V + M, out_width)
+            for the visible tokens and then the masked ones.
         """
         cls_positions = self.pos_embed[:, : self.class_tokens]
         positions = self.pos_embed[:, self.class_tokens :]
         cls = self.embed(latent.cls) + cls_positions
         visible = self.embed(latent.tokens) + gather_tokens(positions, mask.visible)
-        masked = self.mask_token.to(visible.dtype) + gather_tokens(positions, mask.masked)
-        x = torch.cat([cls, visible, masked], dim=1)
+        asked = mask.masked if everywhere else mask.ids("decoded")
+        decoded = self.mask_token.to(visible.dtype) + gather_tokens(positions, asked)
+        x = torch.cat([cls, visible, decoded], dim=1)
         for block in self.blocks[:-1]:
             x = block(x)
-        wanted = mask.tokens if everywhere else mask.masked.shape[1]
+        wanted = mask.tokens if everywhere else asked.shape[1]
         x = self.blocks[-1](x, queries=wanted)
         return self.pred(self.norm(x))

@@ -55,7 +55,8 @@ class ViT(ImageEncoder):
         positions = F.pad(table, (0, 0, 1, 0))[None]  # cls row 0
         self.pos_embed = nn.Parameter(positions, requires_grad=section.trained_positions)
         self.blocks = nn.ModuleList(self.block() for _ in range(section.depth))
-        self.norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        self.norm = norm if section.final_norm else nn.Identity()
         nn.init.normal_(self.cls_token, std=0.02)
         self.apply(init_linear)
 
@@ -81,7 +82,8 @@ class ViT(ImageEncoder):
             patches: (B, V, P).
             ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
+            layers: numbers, from 1, of the blocks whose output is wanted too;
+                0: what the first of them reads.
             grid: patches per column and row where it is not the trained one; positions are
                 resized to it.
             qkv: numbers, from 1, of the blocks whose queries, keys and values are wanted too.
@@ -98,7 +100,7 @@ class ViT(ImageEncoder):
             [cls.expand(len(patches), -1, -1), self.patch_embed(patches) + patch_positions], dim=1
         )
         keep = self._drop_path(noise)
-        outputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         heads: dict[int, QKV] = {}
         for number, block in enumerate(self.blocks, start=1):
             if number in qkv:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from golden import build, cae, convmae, crate, mae, maskalign
+from golden import build, cae, convmae, crate, crossmae, mae, maskalign
 from golden.case import Case, CaseFault
 from golden.results import Results
 from mimsuite.config.masks import RandomMaskSection
@@ -34,6 +34,7 @@ FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "crate": crate.published_classifier,
     "crate-mae": crate.published_autoencoder,
     "maskalign": maskalign.published_model,
+    "crossmae": crossmae.published_model,
     "videomae": lambda model, stage, pool: None,  # likewise
     "videomae2": lambda model, stage, pool: None,
     "point-mae": lambda model, stage, pool: None,  # rates hold for every model
@@ -205,9 +206,29 @@ def _model(entry: Entry, stage: str, pool: str | None) -> Method | None:
     return build.method_of(document | build.idle_sections(), meta=True)
 
 
+def _decays(case: Case, entry: Entry) -> dict[str, Any] | None:
+    """Which parameters decay, of a small model of the entry's sizes."""
+    if entry["family"] not in _SMALL:
+        return None
+    document = _SMALL[entry["family"]](entry["args"])
+    decays = _groups(build.method_of(document, meta=True), 0.05, None)["weight_decay"]
+    return {"decays": {name: decay > 0 for name, decay in decays.items()}}
+
+
+_SMALL: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "crossmae": crossmae.small_model,
+}
+
 positions = table({"sincos_2d": _sincos})
 rates = table({"half_cosine": _half_cosine, "cosine_per_step": _cosine_per_step})
 point_rates = table(dict.fromkeys(("pretrain", "finetune", "fewshot", "partseg"), _epoch_lagged))
 kept_tokens = table({"len_keep": _len_keep})
 parameter_groups = table({"layer_decay": _layer_decay, "weight_decay_split": _weight_decay_split})
+optimizer = table(
+    {
+        "lr": crossmae.rate,
+        "weight_decay_split": _decays,
+    }
+)
+mask_counts = table({"counts": crossmae.mask_counts})
 keys = table({"state_dict": _state_dict})
