@@ -15,6 +15,7 @@ from mimsuite.export.published import (
     cae,
     convmae,
     crate,
+    crossmae,
     huggingface,
     mae,
     maskalign,
@@ -31,7 +32,7 @@ from mimsuite.export.weights_file import WeightsFile, listed
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, mae)
+_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, crossmae, mae)
 # Libraries that have names of their own for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 
