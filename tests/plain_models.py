@@ -155,6 +155,43 @@ def masked_autoencoder(state: State, images: Tensor, noise: Tensor, sizes: Sizes
     return Answers(loss, prediction, mask)
 
 
+def cross_attention(x: Tensor, memory: Tensor, state: State, name: str, heads: int) -> Tensor:
+    """Softmax attention of (B, N, D) tokens to a memory (B, T, E)."""
+    batch, tokens, width = x.shape
+    query = linear(x, state, f"{name}.q").reshape(batch, tokens, heads, -1)
+    key, value = (
+        part.reshape(batch, memory.shape[1], heads, -1)
+        for part in linear(memory, state, f"{name}.kv").split(width, dim=-1)
+    )
+    scores = torch.einsum("bihd,bjhd->bhij", query, key) / math.sqrt(width // heads)
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    mixed = torch.einsum("bhij,bjhd->bihd", weights, value).reshape(batch, tokens, width)
+    return linear(mixed, state, f"{name}.proj")
+
+
+def cross_decoder(
+    state: State, layers: list[Tensor], decoded: Tensor, heads: int, eps: float
+) -> Tensor:
+    """CrossMAE's decoder (arXiv:2401.14391): (B, Nd, P) for the ids ``decoded`` (B, Nd).
+
+    ``layers`` are the encoder layers that are mixed, (B, T, D) each.
+    """
+    places = state["decoder_pos_embed"][0, 1:]  # the class token's row comes first
+    x = torch.stack([state["mask_token"][0, 0] + places[ids] for ids in decoded])
+    weights = state["wfm.linear.weight"]
+    for i in range(len(weights)):
+        block = f"decoder_blocks.{i}"
+        mixed = sum(weight * layer for weight, layer in zip(weights[i], layers, strict=True))
+        memory = layer_norm(mixed, state, f"dec_norms.{i}", eps)
+        if f"{block}.norm0.weight" in state:
+            normed = layer_norm(x, state, f"{block}.norm0", eps)
+            x = x + attention(normed, state, f"{block}.self_attn", heads, None)
+        normed = layer_norm(x, state, f"{block}.norm1", eps)
+        x = x + cross_attention(normed, memory, state, f"{block}.cross_attn", heads)
+        x = x + mlp(layer_norm(x, state, f"{block}.norm2", eps), state, f"{block}.mlp")
+    return linear(layer_norm(x, state, "decoder_norm", eps), state, "decoder_pred")
+
+
 def classifier_logits(state: State, images: Tensor, sizes: Sizes, mean_pool: bool) -> Tensor:
     """A ViT with a linear head on the class token, or on the normalised mean of the patches."""
     x = embed(images, state, sizes.patch)
