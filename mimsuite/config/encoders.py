@@ -22,6 +22,10 @@ from mimsuite.config.section import (
 AdaptChannels = Literal["mean", "repeat"] | None
 
 
+# Where positions begin: the sin-cos table, or a random draw, which has to be trained.
+PositionStart = Literal["sin-cos", "random"]
+
+
 class PatchEncoderSection(Section):
     """What all encoders of image patches have."""
 
@@ -62,7 +66,14 @@ class ViTSection(PatchEncoderSection):
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     final_norm: bool = True  # a layer norm over the output of the last block
-    trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
+    class_tokens: Positive = 1  # in front of the patches
+    trained_positions: bool = False  # positions stay as they begin, or are trained
+    position_start: PositionStart = "sin-cos"  # random: of class tokens too
+
+    @model_validator(mode="after")
+    def _random_positions_train(self) -> ViTSection:
+        _require_training(self.position_start, self.trained_positions)
+        return self
 
 
 class BEiTSection(ViTSection):
@@ -73,6 +84,7 @@ class BEiTSection(ViTSection):
     """
 
     kind: Literal["beit"]  # type: ignore[assignment]
+    class_tokens: Literal[1] = 1  # type: ignore[assignment]
     layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: none
     relative_positions: bool = False  # biases of the attention in each block; whole images only
 
@@ -85,6 +97,8 @@ class ConvViTSection(ViTSection):
     """
 
     kind: Literal["convvit"] = "convvit"  # type: ignore[assignment]
+    class_tokens: Literal[0] = 0  # type: ignore[assignment]  # it has none
+    position_start: Literal["sin-cos"] = "sin-cos"
     depth: Positive = 11
     conv_strides: tuple[Positive, Positive] = (4, 2)  # of their patch embeddings
     conv_width: tuple[Positive, Positive] = (256, 384)
@@ -128,6 +142,11 @@ class CrateSection(PatchEncoderSection):
         return self
 
 
+def _require_training(start: PositionStart, trained: bool) -> None:
+    if start == "random" and not trained:
+        raise ValueError("position_start random needs trained_positions true")
+
+
 def _kind(given: Any) -> str:
     """The `kind` of an encoder section; a plain ViT where none is given."""
     if isinstance(given, dict):
@@ -153,9 +172,12 @@ class DecoderSection(Section):
     depth: Positive = 8
     heads: Positive = 16
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    trained_positions: bool = False  # positions stay as they begin, or are trained
+    position_start: PositionStart = "sin-cos"  # random: of class tokens too
 
     @model_validator(mode="after")
     def _fits(self) -> DecoderSection:
+        _require_training(self.position_start, self.trained_positions)
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
         if self.width % 4:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mimsuite.config.section import Positive, Range, Section
 
@@ -22,6 +22,9 @@ class RandomMaskSection(Section):
     def dropped(self, tokens: int) -> int | None:
         """How many masked tokens nobody decodes; ``None``: the decoder is given all of them."""
         return None
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        """Refuse, with ``ValueError``, a grid of tokens that this mask does not fit."""
 
 
 class PartlyDecodedSection(RandomMaskSection):
@@ -45,6 +48,38 @@ class PartlyDecodedSection(RandomMaskSection):
                 f"masked tokens are decoded"
             )
         return self
+
+
+class SquareMaskSection(RandomMaskSection):
+    """`mask:` whole squares of patches, each with equal probability (Pixio)."""
+
+    kind: Literal["squares"] = "squares"  # type: ignore[assignment]
+    side: Positive  # patches along a side of a square
+
+    def visible(self, tokens: int) -> int:
+        """Tokens of ``int(squares * (1 - ratio))`` squares, in float64, as published."""
+        size = self.side**2
+        return int(tokens // size * (1 - self.ratio)) * size
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        if grid[0] % self.side or grid[1] % self.side:
+            raise ValueError(
+                f"mask.side {self.side} does not divide the {grid[0]} x {grid[1]} patches"
+            )
+
+
+def _kind(given: Any) -> str:
+    """The `kind` of a mask section; random where none is given."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "random"))
+    return str(getattr(given, "kind", "random"))
+
+
+# Masks of methods that rebuild what is masked, told apart by `kind`.
+RebuiltMaskSection = Annotated[
+    Annotated[PartlyDecodedSection, Tag("random")] | Annotated[SquareMaskSection, Tag("squares")],
+    Discriminator(_kind),
+]
 
 
 class AttentiveMaskSection(RandomMaskSection):

@@ -198,9 +198,9 @@ class EvalSection(Section):
     """`eval:` probes of frozen features."""
 
     split: str = "test"
-    # Of the tokens of a sample; cls_max: class token and maximum side by side, mean_max likewise;
-    # auto: by validation
-    pool: Literal["auto", "cls", "mean", "max", "cls_max", "mean_max"] = "auto"
+    # Of the tokens of a sample; cls: the class token, of several their mean; cls_mean: class token
+    # and mean side by side, cls_max and mean_max likewise; auto: by validation
+    pool: Literal["auto", "cls", "mean", "max", "cls_mean", "cls_max", "mean_max"] = "auto"
     layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
     neighbours: Positive = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class

@@ -63,8 +63,9 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[2]
     if kernel.shape[3] != patch:
         raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones are read")
-    table = of_rank(tensors, "pos_embed", 3)  # (1, 1 + N, D)
-    rows, columns = grid_of(table, patch, hints)
+    table = of_rank(tensors, "pos_embed", 3)  # (1, C + N, D)
+    classes = of_rank(tensors, "cls_token", 3).shape[1]
+    rows, columns = grid_of(table, patch, hints, classes)
     heads, assumed = heads_of("encoder", width, hints)
     hidden = of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
     size = (rows * patch, columns * patch)
@@ -77,6 +78,7 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
         **norm_eps(hints),
+        **({} if classes == 1 else {"class_tokens": classes}),
     }
     return Architecture({f"encoder.{key}": value for key, value in keys.items()}, assumed)
 

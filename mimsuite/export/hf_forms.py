@@ -99,6 +99,8 @@ def refuse_huggingface(opened: Opened) -> str | None:
     if not isinstance(encoder, ViT):
         return f"transformers has no {type(encoder).__name__} encoder"
     rows, columns = height_width(section.image_size)
+    if section.class_tokens > 1:
+        return "transformers' ViT has one class token"
     if not section.final_norm:
         return "transformers' ViT has a last norm, and this encoder has none"
     if isinstance(encoder, BEiT):

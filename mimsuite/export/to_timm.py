@@ -26,6 +26,8 @@ from mimsuite.models import BEiT, ViT
 
 def refuse_timm(opened: Opened) -> str | None:
     """Why timm cannot hold a model; ``None``: it can."""
+    if getattr(opened.method.encoder, "class_tokens", 1) > 1:
+        return "timm's VisionTransformer has one class token"
     return no_vit(opened, "timm")
 
 

@@ -10,6 +10,7 @@ from mimsuite.masking.cubes import CubeSampler
 from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.random import RandomSampler
 from mimsuite.masking.sampler import Sampler
+from mimsuite.masking.squares import SquareSampler
 from mimsuite.masking.tube import ClipSampler, SpacetimeSampler, TubeSampler
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SpacetimeSampler",
+    "SquareSampler",
     "TokenMask",
     "TubeSampler",
     "build_sampler",
@@ -34,6 +36,7 @@ _SAMPLERS: dict[str, type[Sampler]] = {
     "cubes": CubeSampler,
     "random": RandomSampler,
     "spacetime": SpacetimeSampler,
+    "squares": SquareSampler,
     "tube": TubeSampler,
 }
 

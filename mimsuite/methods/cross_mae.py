@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from mimsuite.config.encoders import CrossDecoderSection, ViTSection
+from mimsuite.config.masks import PartlyDecodedSection
 from mimsuite.config.section import FirstBlocks, Section
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.methods.mae import MAE, MAERecipe
@@ -45,6 +46,7 @@ class CrossMAERecipe(MAERecipe):
 
     method: CrossMAESection  # type: ignore[assignment]
     model: CrossModelSection  # type: ignore[assignment]
+    mask: PartlyDecodedSection  # type: ignore[assignment]
 
     @property
     def rate_factor(self) -> float:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.encoders import AutoencoderSection
-from mimsuite.config.masks import PartlyDecodedSection
+from mimsuite.config.masks import RebuiltMaskSection
 from mimsuite.config.sections import MethodCard, MethodSection, Recipe
 from mimsuite.config.targets import PixelTargetSection
-from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
+from mimsuite.masking import TokenMask, build_sampler, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models import Features, ImageEncoder, build_decoder, build_encoder
 from mimsuite.models.names import Names
@@ -43,12 +43,13 @@ class MAERecipe(Recipe):
 
     method: MAESection
     model: AutoencoderSection
-    mask: PartlyDecodedSection
+    mask: RebuiltMaskSection
     target: PixelTargetSection
 
     @model_validator(mode="after")
     def _something_to_see_and_to_rebuild(self) -> MAERecipe:
         rows, columns = self.model.encoder.grid
+        self.mask.require_grid(self.model.encoder.grid)
         visible = self.mask.visible(rows * columns)
         if visible == 0 or visible == rows * columns:
             raise ValueError(
@@ -78,7 +79,7 @@ class MAE(Method):
         super().__init__(recipe)
         section = recipe.model.encoder
         self.grid, self.patch_size = section.grid, section.patch_size
-        self.sampler = RandomSampler(recipe.mask)
+        self.sampler = build_sampler(recipe.mask)
         self.target = PixelTarget(recipe.target)
         encoder = build_encoder(section)
         assert isinstance(encoder, ImageEncoder)
@@ -89,8 +90,7 @@ class MAE(Method):
             self.get_parameter(name).requires_grad_(False)
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        rows, columns = self.grid
-        return {"image": self.sampler(noise.rows("mask", rows * columns), self.grid)}
+        return {"image": self.sampler.sample(noise, self.grid)}
 
     def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
         """What the encoder makes of the visible patches, as far as the decoder reads it."""

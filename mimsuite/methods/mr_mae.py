@@ -32,7 +32,7 @@ from mimsuite.config.section import Positive, Section
 from mimsuite.config.sections import MethodCard, MethodSection
 from mimsuite.config.targets import FeatureLossSection, PixelTargetSection
 from mimsuite.config.teachers import TeacherSection, check_attention, check_teacher
-from mimsuite.masking import TokenMask, build_sampler
+from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.models import Features
@@ -96,7 +96,6 @@ class MRMAE(MAE):
     def __init__(self, recipe: MRMAERecipe) -> None:
         super().__init__(recipe)
         section, teacher = recipe.model.encoder, recipe.target.teacher
-        self.sampler = build_sampler(recipe.mask)  # type: ignore[assignment]
         self.mimic = FeatureTarget(recipe.target.mimic)
         self.teacher = build_teacher(teacher, section.grid, recipe.augment)
         self.head = nn.Linear(section.width, self.teacher.width)

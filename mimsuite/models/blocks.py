@@ -100,7 +100,8 @@ def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor
         rate: drop probability of the last block; grows linearly from 0 in the first.
     """
     depth = uniform.shape[1] // 2
-    rates = torch.linspace(0, rate, depth, device=uniform.device).repeat_interleave(2)
+    steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
+    rates = steps.repeat_interleave(2)
     factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
     return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]
 

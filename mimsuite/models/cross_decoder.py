@@ -11,7 +11,6 @@ Nd decoded, P width of the decoder.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.models.blocks import Attention, CrossAttention, init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
-from mimsuite.tokens import sincos_2d
+from mimsuite.models.position_table import position_table
 
 
 class CrossBlock(nn.Module):
@@ -66,9 +65,13 @@ class CrossDecoder(nn.Module):
             nn.LayerNorm(encoder.width, eps=eps) for _ in range(section.depth)
         )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        table = sincos_2d(section.width, encoder.grid)
-        positions = F.pad(table, (0, 0, encoder.class_tokens, 0))[None]  # as published; none asks
-        self.pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.pos_embed = position_table(  # with rows of class tokens, as published; none asks
+            section.width,
+            encoder.grid,
+            encoder.class_tokens,
+            trained=section.trained_positions,
+            start=section.position_start,
+        )
         self.blocks = nn.ModuleList(
             CrossBlock(section, encoder.width, eps) for _ in range(section.depth)
         )

@@ -9,7 +9,6 @@ no less. The function is the published one.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.config.encoders import DecoderSection
@@ -17,13 +16,11 @@ from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.models.blocks import Block, init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
-from mimsuite.tokens import sincos_2d
+from mimsuite.models.position_table import position_table
 
 
 class MAEDecoder(nn.Module):
     """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token.
-
-    Positions of class tokens are zero.
 
     Attributes:
         layers: the encoder layers that it reads besides the output: none.
@@ -36,9 +33,13 @@ class MAEDecoder(nn.Module):
         eps, self.class_tokens = encoder.section.norm_eps, encoder.class_tokens
         self.embed = nn.Linear(encoder.width, section.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        table = sincos_2d(section.width, encoder.grid)
-        positions = F.pad(table, (0, 0, self.class_tokens, 0))[None]
-        self.pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.pos_embed = position_table(
+            section.width,
+            encoder.grid,
+            self.class_tokens,
+            trained=section.trained_positions,
+            start=section.position_start,
+        )
         self.blocks = nn.ModuleList(
             Block(section.width, section.heads, section.mlp_ratio, eps)
             for _ in range(section.depth)

@@ -18,8 +18,9 @@ from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
+from mimsuite.models.position_table import position_table
 from mimsuite.noise import Noise
-from mimsuite.tokens import resize_positions, sincos_2d
+from mimsuite.tokens import resize_positions
 
 Hook = Callable[[int, Tensor, Tensor], Tensor | None]
 
@@ -43,17 +44,23 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(ImageEncoder):
-    """Encoder of visible patches, with one class token and absolute positions."""
+    """Encoder of visible patches, with class tokens and absolute positions."""
 
     row_first = False  # which half of a fixed position encodes the row
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
         self.patch_embed = PatchEmbed(section.in_channels, section.patch_size, section.width)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        table = sincos_2d(section.width, section.grid, self.row_first)
-        positions = F.pad(table, (0, 0, 1, 0))[None]  # cls row 0
-        self.pos_embed = nn.Parameter(positions, requires_grad=section.trained_positions)
+        self.class_tokens = section.class_tokens
+        self.cls_token = nn.Parameter(torch.zeros(1, self.class_tokens, section.width))
+        self.pos_embed = position_table(
+            section.width,
+            section.grid,
+            self.class_tokens,
+            trained=section.trained_positions,
+            start=section.position_start,
+            row_first=self.row_first,
+        )
         self.blocks = nn.ModuleList(self.block() for _ in range(section.depth))
         norm = nn.LayerNorm(section.width, eps=section.norm_eps)
         self.norm = norm if section.final_norm else nn.Identity()
@@ -88,12 +95,13 @@ class ViT(ImageEncoder):
                 resized to it.
             qkv: numbers, from 1, of the blocks whose queries, keys and values are wanted too.
             hook: called behind every block with its number, the tokens (B, V, D) without the
-                class token and their ids; the ids (B, K) that it returns, some of those given,
+                class tokens and their ids; the ids (B, K) that it returns, some of those given,
                 go on, ``None`` = all.
         """
         positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
-        cls = self.cls_token + positions[:, :1]  # (1, 1, D)
-        patch_positions = positions[:, 1:]
+        count = self.class_tokens
+        cls = self.cls_token + positions[:, :count]  # (1, C, D)
+        patch_positions = positions[:, count:]
         if ids is not None:
             patch_positions = gather_tokens(patch_positions, ids)
         x = torch.cat(
@@ -109,9 +117,10 @@ class ViT(ImageEncoder):
             if number in layers:
                 outputs[number] = x
             if hook is not None:
-                x, ids = _shrink(x, ids, hook, number)
+                x, ids = _shrink(x, ids, hook, number, count)
         x = self.norm(x)
-        return Features(cls=x[:, :1], tokens=x[:, 1:], layers=outputs, qkv=heads)
+        pools = ("cls", "mean") if count == 1 else ("cls_mean", "cls", "mean")
+        return Features(x[:, :count], x[:, count:], layers=outputs, qkv=heads, pools=pools)
 
     def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
         if not self.training or self.section.drop_path == 0:
@@ -122,9 +131,11 @@ class ViT(ImageEncoder):
         return [*drop_path_factors(uniform, self.section.drop_path)]
 
 
-def _shrink(x: Tensor, ids: Tensor | None, hook: Hook, number: int) -> tuple[Tensor, Tensor | None]:
-    """The class token and the tokens that a hook lets go on, and the ids of these."""
-    cls, tokens = x[:, :1], x[:, 1:]
+def _shrink(
+    x: Tensor, ids: Tensor | None, hook: Hook, number: int, classes: int
+) -> tuple[Tensor, Tensor | None]:
+    """The class tokens and the tokens that a hook lets go on, and the ids of these."""
+    cls, tokens = x[:, :classes], x[:, classes:]
     if ids is None:
         ids = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
     kept = hook(number, tokens, ids)

@@ -20,6 +20,7 @@ from mimsuite.export.published import (
     mae,
     maskalign,
     mmpretrain,
+    pixio,
     points,
     video,
     volumes,
@@ -32,7 +33,7 @@ from mimsuite.export.weights_file import WeightsFile, listed
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, crossmae, mae)
+_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, crossmae, pixio, mae)
 # Libraries that have names of their own for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 
