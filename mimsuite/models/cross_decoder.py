@@ -54,9 +54,7 @@ class CrossDecoder(nn.Module):
         layers: the encoder layers that it reads, as :class:`Features` numbers them.
     """
 
-    def __init__(
-        self, section: CrossDecoderSection, encoder: ImageEncoder, out_width: int
-    ) -> None:
+    def __init__(self, section: CrossDecoderSection, encoder: ImageEncoder, out_width: int) -> None:
         super().__init__()
         eps, self.class_tokens = encoder.section.norm_eps, encoder.class_tokens
         self.layers, self.last = section.reads(encoder.depth), encoder.depth

@@ -116,7 +116,7 @@ def test_its_checkpoints_open(decoder: bool, tmp_path: Path) -> None:
 
 def test_the_encoder_is_that_of_transformers() -> None:
     """On images of the trained size, and of another."""
-    transformers = needs.module("transformers", "dev")
+    transformers = needs.module("transformers")
     if not hasattr(transformers, "PixioModel"):
         pytest.skip("this transformers has no Pixio")
     method = made().float().eval()

@@ -74,7 +74,9 @@ def pretrain(case: Case) -> Results:
     mask = masks["image"]
     facts = counts(case.hparams, mask)
     facts["hparams.batch"] = (len(batch), case.hparams.get("batch", None))
-    return Results({**_tensors(method, batch, mask, output, seen), **build.gradients(method)}, facts)
+    return Results(
+        {**_tensors(method, batch, mask, output, seen), **build.gradients(method)}, facts
+    )
 
 
 @dataclass

@@ -83,9 +83,7 @@ def _decoder(file: WeightsFile, hints: Hints, depth: int) -> Architecture:
     return Architecture({f"decoder.{key}": value for key, value in keys.items()}, assumed + note)
 
 
-def _layers(
-    facts: Mapping[str, Any], count: int, depth: int
-) -> tuple[list[int] | None, list[str]]:
+def _layers(facts: Mapping[str, Any], count: int, depth: int) -> tuple[list[int] | None, list[str]]:
     """Which encoder layers are mixed, by the settings, ours or the published ones, or else by how
     many there are."""
     own = facts.get("decoder_layers")

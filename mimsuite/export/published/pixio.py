@@ -29,19 +29,19 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     encoder = infer_encoder(file.tensors, hints)
     width = encoder.keys["encoder.width"]
     heads, notes = heads_of("encoder", width, hints, _HEADS)
-    encoder.keys |= {f"encoder.{key}": value for key, value in _TRAINED.items()}
+    encoder.keys.update({f"encoder.{key}": value for key, value in _TRAINED.items()})
     encoder.keys["encoder.heads"] = heads
     keys: dict[str, Any] = model_keys(encoder)
     layout = "Pixio encoder without decoder"
     if "decoder_embed.weight" in file.tensors:
         layout = "Pixio encoder and decoder"
         decoder = infer_decoder(file.tensors, hints)
-        decoder.keys |= {f"decoder.{key}": value for key, value in _TRAINED.items()}
+        decoder.keys.update({f"decoder.{key}": value for key, value in _TRAINED.items()})
         keys |= model_keys(decoder)
         notes = [*notes, *decoder.assumed]
     rows, columns = (side // encoder.keys["encoder.patch_size"] for side in _sides(encoder.keys))
     side = next(side for side in (4, 2, 1) if rows % side == 0 and columns % side == 0)
-    keys["mask.side"] = file.facts["mask_grid"] if "mask_grid" in file.facts else side
+    keys["mask.side"] = file.facts.get("mask_grid", side)
     recipe = f"image/pixio-{'vit5b16-web' if width == 3072 else 'vith16-in1k'}"
     return published(file, Pixio, layout, recipe, keys, notes)
 
