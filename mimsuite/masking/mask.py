@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,7 +117,7 @@ class TokenMask:
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> TokenMask:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {k: move(t) for k, t in tensors.items() if isinstance(t, Tensor)}
+        moved: dict[str, Any] = {k: move(t) for k, t in tensors.items() if isinstance(t, Tensor)}
         return replace(self, **moved)
 
     # --- using it ---
