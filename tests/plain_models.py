@@ -108,7 +108,7 @@ def patch_vectors(images: Tensor, sizes: Sizes) -> Tensor:
 
 
 def embed(images: Tensor, state: State, patch: int) -> Tensor:
-    """[class token, patches] with positions, (B, 1 + N, D)."""
+    """[class tokens, patches] with positions, (B, C + N, D)."""
     weight, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
     tokens = torch.nn.functional.conv2d(images, weight, bias, stride=patch)
     tokens = tokens.flatten(2).transpose(1, 2)
@@ -130,9 +130,32 @@ class Answers:
 
 def masked_autoencoder(state: State, images: Tensor, noise: Tensor, sizes: Sizes) -> Answers:
     """MAE (arXiv:2111.06377): the patches with the least noise are visible."""
-    rank = torch.tensor([[sum(other < x for other in row) for x in row] for row in noise.tolist()])
-    mask = rank >= sizes.visible
-    hidden = torch.cat([torch.zeros(len(mask), 1, dtype=torch.bool), mask], dim=1)
+    return _rebuilt(state, images, _ranks(noise) >= sizes.visible, sizes)
+
+
+def squares_autoencoder(
+    state: State, images: Tensor, noise: Tensor, sizes: Sizes, side: int
+) -> Answers:
+    """Pixio (arXiv:2512.15715): the squares of side x side patches with the least noise are
+    visible; class tokens have positions."""
+    rows, columns = sizes.grid
+    kept = int(noise.shape[1] * (1 - sizes.ratio))
+    masked = _ranks(noise) >= kept
+    across = columns // side
+    square = [(i // side) * across + j // side for i in range(rows) for j in range(columns)]
+    return _rebuilt(state, images, masked[:, square], sizes)
+
+
+def _ranks(noise: Tensor) -> Tensor:
+    """How many numbers of its row are smaller."""
+    return torch.tensor([[sum(other < x for other in row) for x in row] for row in noise.tolist()])
+
+
+def _rebuilt(state: State, images: Tensor, mask: Tensor, sizes: Sizes) -> Answers:
+    """A masked autoencoder of any number of class tokens under a mask (B, N)."""
+    classes = state["cls_token"].shape[1]
+    seen = torch.zeros(len(mask), classes, dtype=torch.bool)
+    hidden = torch.cat([seen, mask], dim=1)
 
     x = embed(images, state, sizes.patch)
     x = blocks(x, state, "blocks", sizes.depth, sizes.heads, sizes.eps, hidden)
@@ -143,7 +166,7 @@ def masked_autoencoder(state: State, images: Tensor, noise: Tensor, sizes: Sizes
     depth, heads = sizes.decoder_depth, sizes.decoder_heads
     x = blocks(x, state, "decoder_blocks", depth, heads, sizes.eps, None)
     x = layer_norm(x, state, "decoder_norm", sizes.eps)
-    prediction = linear(x, state, "decoder_pred")[:, 1:]
+    prediction = linear(x, state, "decoder_pred")[:, classes:]
 
     target = patch_vectors(images, sizes)
     if sizes.normalize:
@@ -153,6 +176,43 @@ def masked_autoencoder(state: State, images: Tensor, noise: Tensor, sizes: Sizes
     per_token = ((prediction - target) ** 2).mean(-1)
     loss = (per_token * mask).sum() / mask.sum()
     return Answers(loss, prediction, mask)
+
+
+def cross_attention(x: Tensor, memory: Tensor, state: State, name: str, heads: int) -> Tensor:
+    """Softmax attention of (B, N, D) tokens to a memory (B, T, E)."""
+    batch, tokens, width = x.shape
+    query = linear(x, state, f"{name}.q").reshape(batch, tokens, heads, -1)
+    key, value = (
+        part.reshape(batch, memory.shape[1], heads, -1)
+        for part in linear(memory, state, f"{name}.kv").split(width, dim=-1)
+    )
+    scores = torch.einsum("bihd,bjhd->bhij", query, key) / math.sqrt(width // heads)
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    mixed = torch.einsum("bhij,bjhd->bihd", weights, value).reshape(batch, tokens, width)
+    return linear(mixed, state, f"{name}.proj")
+
+
+def cross_decoder(
+    state: State, layers: list[Tensor], decoded: Tensor, heads: int, eps: float
+) -> Tensor:
+    """CrossMAE's decoder (arXiv:2401.14391): (B, Nd, P) for the ids ``decoded`` (B, Nd).
+
+    ``layers`` are the encoder layers that are mixed, (B, T, D) each.
+    """
+    places = state["decoder_pos_embed"][0, 1:]  # the class token's row comes first
+    x = torch.stack([state["mask_token"][0, 0] + places[ids] for ids in decoded])
+    weights = state["wfm.linear.weight"]
+    for i in range(len(weights)):
+        block = f"decoder_blocks.{i}"
+        mixed = sum(weight * layer for weight, layer in zip(weights[i], layers, strict=True))
+        memory = layer_norm(mixed, state, f"dec_norms.{i}", eps)
+        if f"{block}.norm0.weight" in state:
+            normed = layer_norm(x, state, f"{block}.norm0", eps)
+            x = x + attention(normed, state, f"{block}.self_attn", heads, None)
+        normed = layer_norm(x, state, f"{block}.norm1", eps)
+        x = x + cross_attention(normed, memory, state, f"{block}.cross_attn", heads)
+        x = x + mlp(layer_norm(x, state, f"{block}.norm2", eps), state, f"{block}.mlp")
+    return linear(layer_norm(x, state, "decoder_norm", eps), state, "decoder_pred")
 
 
 def classifier_logits(state: State, images: Tensor, sizes: Sizes, mean_pool: bool) -> Tensor:

@@ -64,7 +64,7 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
     if kernel.shape[3] != patch:
         raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones are read")
     table = of_rank(tensors, "pos_embed", 3)  # (1, C + N, D)
-    class_tokens = int("cls_token" in tensors)
+    class_tokens = of_rank(tensors, "cls_token", 3).shape[1] if "cls_token" in tensors else 0
     rows, columns = grid_of(table, patch, hints, class_tokens)
     heads, assumed = heads_of("encoder", width, hints)
     hidden = of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
@@ -77,8 +77,8 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
         "depth": count_blocks(tensors, "blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
-        **({} if class_tokens else {"class_tokens": 0}),
         **norm_eps(hints),
+        **({} if class_tokens == 1 else {"class_tokens": class_tokens}),
     }
     return Architecture({f"encoder.{key}": value for key, value in keys.items()}, assumed)
 

@@ -18,7 +18,7 @@ from mimsuite.export.to_timm import linear_head
 from mimsuite.methods.classify import Classifier
 from mimsuite.methods.mae import MAE
 from mimsuite.methods.video_mae import VideoMAE
-from mimsuite.models import BEiT, VideoViT, ViT
+from mimsuite.models import BEiT, MAEDecoder, VideoViT, ViT
 
 # Our name below a block -> theirs. The fused qkv is cut in three beforehand.
 _BLOCK = {
@@ -101,6 +101,10 @@ def refuse_huggingface(opened: Opened) -> str | None:
     if not encoder.class_tokens:
         return "transformers' ViT has a class token, this encoder has none"
     rows, columns = height_width(section.image_size)
+    if section.class_tokens > 1:
+        return "transformers' ViT has one class token"
+    if not section.final_norm:
+        return "transformers' ViT has a last norm, and this encoder has none"
     if isinstance(encoder, BEiT):
         return None if rows == columns else "transformers' BEiT holds square images only"
     if isinstance(method, Classifier) and method.pool == "mean":
@@ -129,7 +133,8 @@ def _vit(opened: Opened) -> Form:
     method = opened.method
     rebuilds = opened.has_decoder and isinstance(method, MAE)
     fused = bool(getattr(method, "fusion", ()))  # blocks that the decoder reads too
-    if rebuilds and rows == columns and not fused:
+    crossed = not isinstance(getattr(method, "decoder", None), MAEDecoder)
+    if rebuilds and rows == columns and not fused and not crossed:
         decoder = _renamed(_below(state, "decoder."), _DECODER, "decoder_layers", _BLOCK)
         tensors = _encoder(state, _BLOCK, "vit.")
         tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
@@ -140,7 +145,7 @@ def _vit(opened: Opened) -> Form:
         tensors = _encoder(state, _BLOCK)
         form = Form("ViTModel", config, tensors, {"add_pooling_layer": False})
     if rebuilds:
-        why = "reads one block only" if fused else "holds square images only"
+        why = "reads one block only" if fused or crossed else "holds square images only"
         form.notes.append(f"ViTMAE {why}: this is the encoder without the decoder")
     return form
 

@@ -109,6 +109,9 @@ _FACTS = (
     ("decoder_num_heads", "model.regressor.heads"),
     ("decoder_num_heads", "model.decoder.heads"),
     ("mask_ratio", "mask.ratio"),
+    ("kept_mask_ratio", "mask.decode_ratio"),
+    ("mask_grid", "mask.side"),
+    ("decoder_layers", "model.decoder.layers"),  # published code has two settings for it
     ("decoder_mask_ratio", "mask.decoder_ratio"),
     ("norm_pix_loss", "target.normalize"),
     ("normlize_target", "target.normalize"),

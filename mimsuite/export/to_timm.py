@@ -26,6 +26,8 @@ from mimsuite.weights.native import contiguous
 
 def refuse_timm(opened: Opened) -> str | None:
     """Why timm cannot hold a model; ``None``: it can."""
+    if getattr(opened.method.encoder, "class_tokens", 1) > 1:
+        return "timm's VisionTransformer has one class token"
     return no_vit(opened, "timm")
 
 
@@ -79,6 +81,8 @@ def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
         settings["class"] = "Beit"
         settings["init_values"] = section.layer_scale or None
         settings["use_rel_pos_bias"] = section.relative_positions
+    if not section.final_norm:
+        settings["final_norm"] = False
     head = linear_head(method)
     if head is not None:
         settings["num_classes"] = len(head[0])

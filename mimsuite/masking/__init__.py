@@ -11,6 +11,7 @@ from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.multi_block import MultiBlockSampler
 from mimsuite.masking.random import RandomSampler
 from mimsuite.masking.sampler import Sampler
+from mimsuite.masking.squares import SquareSampler
 from mimsuite.masking.tube import ClipSampler, SpacetimeSampler, TubeSampler
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SpacetimeSampler",
+    "SquareSampler",
     "TokenMask",
     "TubeSampler",
     "build_sampler",
@@ -36,6 +38,7 @@ _SAMPLERS: dict[str, type[Sampler]] = {
     "cubes": CubeSampler,
     "random": RandomSampler,
     "spacetime": SpacetimeSampler,
+    "squares": SquareSampler,
     "tube": TubeSampler,
 }
 

@@ -32,4 +32,6 @@ class AttentiveSampler(Sampler):
         weights = guide.float().clamp_min(_LEAST)
         scores = weights.log() - (-noise.float().log()).log()
         order = scores.argsort(dim=1, descending=True, stable=True)
-        return TokenMask.from_order(order, self.section.visible(noise.shape[1]), grid)
+        tokens = noise.shape[1]
+        visible, dropped = self.section.visible(tokens), self.section.dropped(tokens)
+        return TokenMask.from_order(order, visible, grid, dropped)

@@ -11,7 +11,9 @@ only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,9 +57,20 @@ class TokenMask:
     # --- making one ---
 
     @classmethod
-    def from_order(cls, order: Tensor, visible: int, grid: tuple[int, ...]) -> TokenMask:
-        """The first ``visible`` of a permutation (B, N) of token ids are seen, in that order."""
-        return cls(grid, order[:, :visible].contiguous(), order[:, visible:].contiguous())
+    def from_order(
+        cls, order: Tensor, visible: int, grid: tuple[int, ...], dropped: int | None = None
+    ) -> TokenMask:
+        """The first ``visible`` of a permutation (B, N) of token ids are seen, in that order.
+
+        Args:
+            dropped: so many that come next are neither seen nor decoded; the rest is decoded, in
+                raster order. ``None``: all that are masked are decoded, in the order given.
+        """
+        seen, masked = order[:, :visible].contiguous(), order[:, visible:].contiguous()
+        if dropped is None:
+            return cls(grid, seen, masked)
+        decoded = masked[:, dropped:].sort(dim=1).values
+        return cls(grid, seen, masked, decoded, torch.ones_like(decoded, dtype=torch.bool))
 
     @classmethod
     def from_removed(
@@ -142,22 +155,17 @@ class TokenMask:
         """The complementary mask: sees what was masked."""
         return TokenMask(self.grid, visible=self.masked, masked=self.visible)
 
-    def pin_memory(self) -> TokenMask:
-        """Page-locked, so that copies to a device wait for nothing."""
-        names = ("visible", "masked", "decoded", "decoded_masked", "targets")
-        given = {name: getattr(self, name) for name in names}
-        return replace(self, **{n: t.pin_memory() for n, t in given.items() if t is not None})
-
     def to(self, device: torch.device | str) -> TokenMask:
-        move = lambda x: None if x is None else x.to(device, non_blocking=True)  # noqa: E731
-        return replace(
-            self,
-            visible=self.visible.to(device, non_blocking=True),
-            masked=self.masked.to(device, non_blocking=True),
-            decoded=move(self.decoded),
-            decoded_masked=move(self.decoded_masked),
-            targets=move(self.targets),
-        )
+        return self._each(lambda ids: ids.to(device, non_blocking=True))
+
+    def pin_memory(self) -> TokenMask:
+        """A copy in page-locked memory, from which :meth:`to` does not wait for the device."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> TokenMask:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {k: move(t) for k, t in tensors.items() if isinstance(t, Tensor)}
+        return replace(self, **moved)
 
     # --- using it ---
 

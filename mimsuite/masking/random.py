@@ -19,4 +19,6 @@ class RandomSampler(Sampler):
     ) -> TokenMask:
         """Mask of (B, N) float32 noise, N tokens of ``grid``."""
         order = noise.argsort(dim=1, stable=True)  # stable: equal noise sorts alike everywhere
-        return TokenMask.from_order(order, self.section.visible(noise.shape[1]), grid)
+        tokens = noise.shape[1]
+        visible, dropped = self.section.visible(tokens), self.section.dropped(tokens)
+        return TokenMask.from_order(order, visible, grid, dropped)

@@ -19,10 +19,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from mimsuite.config.keys.encoders import ConvViTSection, DecoderSection
+from mimsuite.config.keys.encoders import AnyDecoderSection, ConvViTSection, DecoderSection
 from mimsuite.config.keys.section import Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
-from mimsuite.methods.mae import MAE, MAERecipe
+from mimsuite.methods.mae import DECODER_NAMES, MAE, MAERecipe
 from mimsuite.models import ConvViT
 from mimsuite.weights.names import Names
 
@@ -37,7 +37,7 @@ class ConvAutoencoderSection(Section):
     """`model:` a convolutional encoder of the visible tokens, a decoder of the masked ones."""
 
     encoder: ConvViTSection = ConvViTSection()
-    decoder: DecoderSection = DecoderSection()
+    decoder: AnyDecoderSection = DecoderSection()
 
 
 class ConvMAERecipe(MAERecipe):
@@ -68,7 +68,6 @@ class ConvMAE(MAE):
 _NAMES = Names(
     [
         *ConvViT.published.pairs,
-        ("decoder.mask_token", "mask_token"),
-        ("decoder.", "decoder_"),
+        *DECODER_NAMES,
     ]
 )

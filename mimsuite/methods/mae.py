@@ -3,7 +3,10 @@
 A random quarter of the patches is encoded; a small decoder sees their latents, and a mask token in
 every other place, and rebuilds the pixels of the masked patches (section 3 of the paper).
 
-Letters: B batch, N patches, V visible, M masked, P = p*p*C pixels of a patch.
+Beyond the paper, ``mask.decode_ratio`` gives the decoder a part of the masked patches only, and
+``model.decoder.kind`` chooses another decoder.
+
+Letters: B batch, N patches, V visible, M masked, Nd decoded, P = p*p*C pixels of a patch.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import AutoencoderSection
-from mimsuite.config.keys.masks import RandomMaskSection
+from mimsuite.config.keys.masks import RebuiltMaskSection
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import PixelTargetSection
-from mimsuite.masking import RandomSampler, TokenMask, gather_tokens
+from mimsuite.masking import TokenMask, build_sampler, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models import Features, ImageEncoder, MAEDecoder, build_encoder
+from mimsuite.models import Features, ImageEncoder, build_decoder, build_encoder
 from mimsuite.noise import Noise
 from mimsuite.targets import PixelTarget
 from mimsuite.tokens import unpatchify
+from mimsuite.weights.names import Names
 
 
 class MAESection(MethodSection):
@@ -39,18 +43,29 @@ class MAERecipe(Recipe):
 
     method: MAESection
     model: AutoencoderSection
-    mask: RandomMaskSection
+    mask: RebuiltMaskSection
     target: PixelTargetSection
 
     @model_validator(mode="after")
     def _something_to_see_and_to_rebuild(self) -> MAERecipe:
         rows, columns = self.model.encoder.grid
+        self.mask.require_grid(self.model.encoder.grid)
         visible = self.mask.visible(rows * columns)
         if visible == 0 or visible == rows * columns:
             raise ValueError(
                 f"mask.ratio {self.mask.ratio} leaves {visible} of {rows * columns} patches "
                 f"visible: at least one must be visible and one masked"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_decoder_reads_layers_there_are(self) -> MAERecipe:
+        depth = self.model.encoder.depth
+        for number in getattr(self.model.decoder, "layers", None) or ():
+            if number > depth:
+                raise ValueError(
+                    f"model.decoder.layers {number} exceeds model.encoder.depth {depth}"
+                )
         return self
 
 
@@ -64,35 +79,32 @@ class MAE(Method):
         super().__init__(recipe)
         section = recipe.model.encoder
         self.grid, self.patch_size = section.grid, section.patch_size
-        self.sampler = RandomSampler(recipe.mask)
+        self.sampler = build_sampler(recipe.mask)
         self.target = PixelTarget(recipe.target)
         encoder = build_encoder(section)
         assert isinstance(encoder, ImageEncoder)
         self.encoder = encoder
-        self.decoder = MAEDecoder(
-            recipe.model.decoder,
-            in_width=section.width,
-            out_width=section.patch_size**2 * section.in_channels,
-            grid=section.grid,
-            eps=section.norm_eps,
-            class_tokens=encoder.class_tokens,
-        )
+        pixels = section.patch_size**2 * section.in_channels
+        self.decoder = build_decoder(recipe.model.decoder, encoder, pixels)
+        for name in self.unused_parameters():
+            self.get_parameter(name).requires_grad_(False)
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        rows, columns = self.grid
-        return {"image": self.sampler(noise.rows("mask", rows * columns), self.grid)}
+        return {"image": self.sampler.sample(noise, self.grid)}
 
     def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
-        """The encoder's output for the visible patches."""
+        """What the encoder makes of the visible patches, as far as the decoder reads it."""
         visible = self.encoder.patches(batch.image, mask.visible)  # (B, V, P)
-        features: Features = self.encoder(visible, mask.visible, noise=ctx.noise)
+        features: Features = self.encoder(
+            visible, mask.visible, noise=ctx.noise, layers=self.decoder.layers
+        )
         return features
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Mean squared error over the masked patches; ``prediction`` is (B, M, P)."""
+        """Mean squared error over the decoded patches; ``prediction`` is (B, Nd, P)."""
         mask = masks["image"]
-        prediction = self.decoder(self.latent(batch, mask, ctx), mask)  # (B, M, P)
-        target = self.target(self.encoder.patches(batch.image, mask.masked))
+        prediction = self.decoder(self.latent(batch, mask, ctx), mask)  # (B, Nd, P)
+        target = self.target(self.encoder.patches(batch.image, mask.ids("decoded")))
         loss = self.target.loss(prediction, target)
         return Output(loss, {"pixels": loss.detach()}, prediction, masks)
 
@@ -119,27 +131,30 @@ class MAE(Method):
             picture("reconstruction + visible", patches.where(~hidden, rebuilt)),
         ]
 
+    def unused_parameters(self) -> set[str]:
+        """Of encoder blocks behind the deepest layer that the decoder reads."""
+        deepest = max(self.decoder.layers, default=self.encoder.depth)
+        return {
+            f"encoder.{name}"
+            for name, _ in self.encoder.named_parameters()
+            if deepest < self.encoder.depth and self.encoder.layer_id(name) > deepest
+        }
+
     # --- published checkpoints (facebookresearch/mae) ---
 
     def export_reference(self) -> dict[str, Tensor]:
-        return {_to_published(name): tensor for name, tensor in self.state_dict().items()}
+        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_from_published(name): tensor for name, tensor in state.items()}
+        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
 
 
-def _to_published(name: str) -> str:
-    """``decoder.blocks.0.norm1.weight`` -> ``decoder_blocks.0.norm1.weight``; encoder keys bare."""
-    part, _, rest = name.partition(".")
-    if part == "encoder":
-        return rest
-    return rest if rest == "mask_token" else f"decoder_{rest}"
-
-
-def _from_published(name: str) -> str:
-    if name == "mask_token":
-        return "decoder.mask_token"
-    if name.startswith("decoder_"):
-        return "decoder." + name.removeprefix("decoder_")
-    return "encoder." + name
+# Parameters of decoders, ours and the published ones.
+DECODER_NAMES = (
+    ("decoder.mask_token", "mask_token"),
+    ("decoder.mix.", "wfm.linear."),
+    ("decoder.memory_norms.", "dec_norms."),
+    ("decoder.", "decoder_"),
+)
+_NAMES = Names([*DECODER_NAMES, ("encoder.", "")])

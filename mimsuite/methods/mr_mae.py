@@ -21,13 +21,18 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.keys.encoders import DecoderSection, EncoderSection, ViTSection
-from mimsuite.config.keys.masks import GuidedMaskSection
+from mimsuite.config.keys.encoders import (
+    AnyDecoderSection,
+    DecoderSection,
+    EncoderSection,
+    ViTSection,
+)
+from mimsuite.config.keys.masks import GuidedDecodedMaskSection
 from mimsuite.config.keys.section import Positive, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.config.keys.targets import FeatureLossSection, PixelTargetSection
 from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
-from mimsuite.masking import TokenMask, build_sampler
+from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.models import Features
@@ -47,7 +52,7 @@ class MimicModelSection(Section):
     """`model:` an encoder, a decoder of the masked tokens, and which blocks are fused."""
 
     encoder: EncoderSection = ViTSection()
-    decoder: DecoderSection = DecoderSection()
+    decoder: AnyDecoderSection = DecoderSection()
     fuse_layers: tuple[Positive, ...] = ()  # blocks added to the output, each normed and mapped
 
 
@@ -66,7 +71,7 @@ class MRMAERecipe(MAERecipe):
 
     method: MRMAESection  # type: ignore[assignment]
     model: MimicModelSection  # type: ignore[assignment]
-    mask: GuidedMaskSection  # type: ignore[assignment]
+    mask: GuidedDecodedMaskSection  # type: ignore[assignment]
     target: MimicTargetSection
 
     @model_validator(mode="after")
@@ -91,7 +96,6 @@ class MRMAE(MAE):
     def __init__(self, recipe: MRMAERecipe) -> None:
         super().__init__(recipe)
         section, teacher = recipe.model.encoder, recipe.target.teacher
-        self.sampler = build_sampler(recipe.mask)  # type: ignore[assignment]
         self.mimic = FeatureTarget(recipe.target.mimic)
         self.teacher = build_teacher(teacher, section.grid, recipe.augment)
         self.head = nn.Linear(section.width, self.teacher.width)
@@ -129,7 +133,7 @@ class MRMAE(MAE):
     def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
         """The encoder's output for the visible patches, with the fused blocks added."""
         visible = self.encoder.patches(batch.image, mask.visible)
-        layers = [int(number) for number in self.fusion]
+        layers = {*map(int, self.fusion), *self.decoder.layers}
         found: Features = self.encoder(visible, mask.visible, noise=ctx.noise, layers=layers)
         for number, fuse in self.fusion.items():
             block = fuse(found.layers[int(number)])  # (B, C + V, D)
@@ -140,12 +144,12 @@ class MRMAE(MAE):
         return found
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Pixel loss of the masked patches plus mimic loss of the visible ones; ``prediction`` is
-        the pixels (B, M, P)."""
+        """Pixel loss of the decoded patches plus mimic loss of the visible ones; ``prediction`` is
+        the pixels (B, Nd, P)."""
         mask = masks["image"]
         latent = self.latent(batch, mask, ctx)
-        prediction = self.decoder(latent, mask)  # (B, M, P)
-        patches = self.encoder.patches(batch.image, mask.masked)
+        prediction = self.decoder(latent, mask)  # (B, Nd, P)
+        patches = self.encoder.patches(batch.image, mask.ids("decoded"))
         pixels = self.target.loss(prediction, self.target(patches))
         wanted = self.mimic(mask.gather(ctx.made["teacher"].tokens, "visible"))
         mimic = self.mimic.loss(self.head(latent.tokens), wanted)  # (B, V, E)

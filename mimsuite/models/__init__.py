@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
+from mimsuite.config.keys.encoders import CrossDecoderSection, DecoderSection
 from mimsuite.config.keys.section import Section
 from mimsuite.models.attentive import AttentivePooler
 from mimsuite.models.beit import BEiT
@@ -11,6 +13,7 @@ from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
 from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
+from mimsuite.models.cross_decoder import CrossDecoder
 from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
@@ -31,6 +34,7 @@ __all__ = [
     "ConvViT",
     "Crate",
     "CrateDecoder",
+    "CrossDecoder",
     "Encoder",
     "FeatureHead",
     "Features",
@@ -45,6 +49,7 @@ __all__ = [
     "TokenDecoder",
     "ViT",
     "VideoViT",
+    "build_decoder",
     "build_encoder",
     "encoder_named",
 ]
@@ -61,6 +66,19 @@ _ENCODERS: dict[str, type[Encoder]] = {
 def build_encoder(section: Section) -> Encoder:
     """The encoder that a recipe's ``model.encoder`` section describes, by its ``kind``."""
     return _ENCODERS[section.kind](section)  # type: ignore[attr-defined, call-arg]
+
+
+def build_decoder(
+    section: Section, encoder: ImageEncoder, out_width: int
+) -> MAEDecoder | CrossDecoder:
+    """The decoder of image patches that a ``model.decoder`` section describes, by its ``kind``.
+
+    Args:
+        out_width: numbers that it predicts a token.
+    """
+    if isinstance(section, CrossDecoderSection):
+        return CrossDecoder(section, encoder, out_width)
+    return MAEDecoder(cast(DecoderSection, section), encoder, out_width)
 
 
 def encoder_named(names: Iterable[str]) -> type[Encoder]:

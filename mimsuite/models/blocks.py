@@ -50,6 +50,29 @@ class Attention(TimmAttention):
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens to a memory of another width.
+
+    Parameter names are those of published code: ``q``, a fused ``kv``, ``proj``.
+    """
+
+    def __init__(self, width: int, memory_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(memory_width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """(B, N, D) and memory (B, T, E) -> (B, N, D)."""
+        q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, h, N, d)
+        kv = self.kv(memory).unflatten(2, (2, self.heads, -1))
+        k, v = (part.transpose(1, 2) for part in kv.unbind(2))  # each (B, h, T, d)
+        out = F.scaled_dot_product_attention(q, k, v)
+        mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return mixed
+
+
 class Block(nn.Module):
     """Pre-norm block; parameter names are those of timm and of the published code."""
 
@@ -93,7 +116,8 @@ def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor
         rate: drop probability of the last block; grows linearly from 0 in the first.
     """
     depth = uniform.shape[1] // 2
-    rates = torch.linspace(0, rate, depth, device=uniform.device).repeat_interleave(2)
+    steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
+    rates = steps.repeat_interleave(2)
     factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
     return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]
 

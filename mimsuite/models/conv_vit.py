@@ -213,7 +213,8 @@ class ConvViT(ImageEncoder):
             self.fusion.extend(
                 StepConv(d, width, side) for d, side in zip(section.conv_width, sides, strict=True)
             )
-        self.norm = nn.LayerNorm(width, eps=section.norm_eps)
+        norm = nn.LayerNorm(width, eps=section.norm_eps)
+        self.norm = norm if section.final_norm else nn.Identity()
         self.apply(init_linear)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(width, -1))
 
@@ -236,7 +237,8 @@ class ConvViT(ImageEncoder):
             patches: (B, V, P).
             ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks of the last stage whose output is wanted too.
+            layers: numbers, from 1, of the blocks of the last stage whose output is wanted too;
+                0: what the first of them reads.
             grid: patches per column and row where it is not the trained one; positions are
                 resized to it.
         """
@@ -251,7 +253,7 @@ class ConvViT(ImageEncoder):
         x = self.patch_embed(x2.flatten(2))  # (B, V, D): a token is one window
         positions = resize_positions(self.pos_embed, self.grid, grid)
         x = self.token_embed(x) + gather_tokens(positions, given)
-        outputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, keep=keep[first + second + number - 1])
             if number in layers:

@@ -190,7 +190,8 @@ class Crate(ImageEncoder):
             fill: a mask token (1, 1, D) and the (B, M) ids of the places that it fills; they come
                 after the patches in the output.
             noise: taken for the sake of a common call; CRATE has no drop path.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
+            layers: numbers, from 1, of the blocks whose output is wanted too;
+                0: what the first of them reads.
             grid: patches per column and row where it is not the trained one; positions are
                 resized to it.
         """
@@ -203,7 +204,7 @@ class Crate(ImageEncoder):
         if fill is not None:
             parts.append(fill[0] + gather_tokens(positions, fill[1]))
         x = torch.cat(parts, dim=1)
-        outputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if number in layers:

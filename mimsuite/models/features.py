@@ -15,7 +15,8 @@ class Features:
     Attributes:
         cls: (B, C, D) class tokens, C >= 0.
         tokens: (B, N, D) the other tokens, in the order they were given.
-        layers: block number (from 1) -> (B, C + N, D) output of that block, where asked for.
+        layers: block number (from 1) -> (B, C + N, D) output of that block, where asked for; 0 ->
+            what the first block reads.
         maps: of hierarchical encoders, one ((B, n, d) tokens, grid) per stage.
         qkv: block number -> queries, keys and values (B, h, C + N, d) of it, where asked for.
         pools: the poolings that suit them, for :meth:`pool`; the best first.
@@ -29,9 +30,9 @@ class Features:
     pools: tuple[str, ...] = ("cls", "mean")
 
     def pool(self, kind: str) -> Tensor:
-        """(B, D): ``cls`` (first class token), ``mean`` or ``max`` (over all tokens but class
-        tokens), ``mean_all`` (over class tokens too); (B, 2 D): ``cls_max`` and ``mean_max``, both
-        side by side.
+        """(B, D): ``cls`` (mean of the class tokens), ``mean`` or ``max`` (over all tokens but
+        class tokens), ``mean_all`` (over class tokens too); (B, 2 D): ``cls_mean``, ``cls_max`` and
+        ``mean_max``, both side by side.
 
         Raises:
             ValueError: another kind, or no class token.
@@ -44,9 +45,14 @@ class Features:
             return self.tokens.amax(dim=1)
         if kind == "mean_max":
             return torch.cat([self.tokens.mean(dim=1), self.tokens.amax(dim=1)], dim=1)
-        if kind not in ("cls", "cls_max"):
-            raise ValueError(f"unknown pooling '{kind}': cls, mean, max, cls_max or mean_max")
+        if kind not in ("cls", "cls_mean", "cls_max"):
+            raise ValueError(
+                f"unknown pooling '{kind}': cls, mean, max, cls_mean, cls_max or mean_max"
+            )
         if self.cls.shape[1] == 0:
             raise ValueError(f"this encoder has no class token: use pool '{self.pools[-1]}'")
-        cls = self.cls[:, 0]
-        return cls if kind == "cls" else torch.cat([cls, self.tokens.amax(dim=1)], dim=1)
+        cls = self.cls.mean(dim=1)
+        if kind == "cls":
+            return cls
+        other = self.tokens.mean(dim=1) if kind == "cls_mean" else self.tokens.amax(dim=1)
+        return torch.cat([cls, other], dim=1)

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from mimsuite.config.keys.encoders import DecoderSection
 from mimsuite.masking import TokenMask
+from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.predictor import Predictor
 
 
 class MAEDecoder(Predictor):
-    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token."""
+    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token.
 
-    def __init__(
-        self,
-        section: DecoderSection,
-        in_width: int,
-        out_width: int,
-        grid: tuple[int, int],
-        eps: float,
-        class_tokens: int = 1,
-    ) -> None:
-        super().__init__(section, in_width, out_width, grid, eps, class_tokens)
+    Attributes:
+        layers: the encoder layers that it reads besides the output: none.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, section: DecoderSection, encoder: ImageEncoder, out_width: int) -> None:
+        eps, classes = encoder.section.norm_eps, encoder.class_tokens
+        super().__init__(section, encoder.width, out_width, encoder.grid, eps, classes)
 
     def forward(  # type: ignore[override]
         self, latent: Features, mask: TokenMask, everywhere: bool = False
@@ -34,9 +34,10 @@ class MAEDecoder(Predictor):
         """Predictions in the mask's order.
 
         Returns:
-            (B, M, out_width) for the masked tokens; with ``everywhere`` (B, V + M, out_width) for
-            the visible tokens and then the masked ones.
+            (B, Nd, out_width) for the decoded tokens; with ``everywhere`` (B, V + M, out_width)
+            for the visible tokens and then the masked ones.
         """
         seen = self.seen(torch.cat([latent.cls, latent.tokens], dim=1), mask.visible)
-        x = torch.cat([seen, self.asked(mask.masked, seen.dtype)], dim=1)
-        return self.run(x, mask.tokens if everywhere else mask.masked.shape[1])
+        asked = mask.masked if everywhere else mask.ids("decoded")
+        x = torch.cat([seen, self.asked(asked, seen.dtype)], dim=1)
+        return self.run(x, mask.tokens if everywhere else asked.shape[1])

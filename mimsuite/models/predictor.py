@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import DecoderSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import Block, init_linear
-from mimsuite.tokens import sincos_2d
+from mimsuite.models.position_table import position_table
 
 
 class Predictor(nn.Module):
@@ -27,7 +26,7 @@ class Predictor(nn.Module):
     Args:
         in_width: D.
         grid: tokens along each axis.
-        class_tokens: how many class tokens the latents bring, 0 or more; their positions are zero.
+        class_tokens: how many class tokens the latents bring, 0 or more.
         init: of every linear layer.
     """
 
@@ -45,8 +44,13 @@ class Predictor(nn.Module):
         self.class_tokens = class_tokens
         self.embed = nn.Linear(in_width, section.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        positions = F.pad(sincos_2d(section.width, grid), (0, 0, class_tokens, 0))[None]
-        self.pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.pos_embed = position_table(
+            section.width,
+            grid,
+            class_tokens,
+            trained=section.trained_positions,
+            start=section.position_start,
+        )
         self.blocks = nn.ModuleList(
             Block(section.width, section.heads, section.mlp_ratio, eps)
             for _ in range(section.depth)

@@ -18,8 +18,9 @@ from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.blocks import Block, drop_path_factors, init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
+from mimsuite.models.position_table import position_table
 from mimsuite.noise import Noise
-from mimsuite.tokens import resize_positions, sincos_2d
+from mimsuite.tokens import resize_positions
 
 Hook = Callable[[int, Tensor, Tensor], Tensor | None]
 
@@ -43,21 +44,27 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(ImageEncoder):
-    """Encoder of visible patches, with one class token or none and absolute positions."""
+    """Encoder of visible patches, with class tokens or none and absolute positions."""
 
     row_first = False  # which half of a fixed position encodes the row
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
-        self.class_tokens = section.class_tokens
         self.patch_embed = PatchEmbed(section.in_channels, section.patch_size, section.width)
+        self.class_tokens = section.class_tokens
         if self.class_tokens:
             self.cls_token = nn.Parameter(torch.zeros(1, self.class_tokens, section.width))
-        table = sincos_2d(section.width, section.grid, self.row_first)
-        positions = F.pad(table, (0, 0, self.class_tokens, 0))[None]  # of class tokens 0
-        self.pos_embed = nn.Parameter(positions, requires_grad=section.trained_positions)
+        self.pos_embed = position_table(
+            section.width,
+            section.grid,
+            self.class_tokens,
+            trained=section.trained_positions,
+            start=section.position_start,
+            row_first=self.row_first,
+        )
         self.blocks = nn.ModuleList(self.block() for _ in range(section.depth))
-        self.norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        norm = nn.LayerNorm(section.width, eps=section.norm_eps)
+        self.norm = norm if section.final_norm else nn.Identity()
         if self.class_tokens:
             nn.init.normal_(self.cls_token, std=0.02)
         self.apply(init_linear)
@@ -84,12 +91,13 @@ class ViT(ImageEncoder):
             patches: (B, V, P).
             ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
+            layers: numbers, from 1, of the blocks whose output is wanted too;
+                0: what the first of them reads.
             grid: patches per column and row where it is not the trained one; positions are
                 resized to it.
             qkv: numbers, from 1, of the blocks whose queries, keys and values are wanted too.
             hook: called behind every block with its number, the tokens (B, V, D) without the
-                class token and their ids; the ids (B, K) that it returns, some of those given,
+                class tokens and their ids; the ids (B, K) that it returns, some of those given,
                 go on, ``None`` = all.
         """
         positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
@@ -102,7 +110,7 @@ class ViT(ImageEncoder):
             cls = self.cls_token + positions[:, :count]  # (1, C, D)
             x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
         keep = self._drop_path(noise)
-        outputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         heads: dict[int, QKV] = {}
         for number, block in enumerate(self.blocks, start=1):
             if number in qkv:
@@ -113,7 +121,7 @@ class ViT(ImageEncoder):
             if hook is not None:
                 x, ids = _shrink(x, ids, hook, number, count)
         x = self.norm(x)
-        pools = ("cls", "mean") if count else ("mean", "max")
+        pools = {0: ("mean", "max"), 1: ("cls", "mean")}.get(count, ("cls_mean", "cls", "mean"))
         return Features(x[:, :count], x[:, count:], outputs, qkv=heads, pools=pools)
 
     def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:

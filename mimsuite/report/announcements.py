@@ -88,7 +88,8 @@ def lr_line(recipe: Any) -> str:
     if recipe.optim.lr_per_256 is None:
         return number(recipe.lr)
     scaled = f"{number(recipe.optim.lr_per_256)} x {recipe.train.global_batch} / 256"
-    return f"{number(recipe.lr)} = {scaled}"
+    factor = "" if recipe.rate_factor == 1 else f" x {number(recipe.rate_factor)}"
+    return f"{number(recipe.lr)} = {scaled}{factor}"
 
 
 def epochs_line(recipe: Any) -> str:

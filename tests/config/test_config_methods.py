@@ -213,7 +213,7 @@ def test_sections_can_come_from_another_method_file(tmp_path):
     )
     assert config.register_plugin(path) == ["more"]
     fields = config.recipe_class("more").model_fields
-    assert fields["mask"].annotation.__name__ == "RandomMaskSection"
+    assert fields["target"].annotation.__name__ == "PixelTargetSection"
 
 
 def test_installed_methods_are_found_without_importing_their_package(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import AutoencoderSection, DecoderSection, ViTSection
-from mimsuite.config.keys.masks import RandomMaskSection
+from mimsuite.config.keys.masks import PartlyDecodedSection
 from mimsuite.config.keys.shared import OptimSection, ScheduleSection, TrainSection
 from mimsuite.config.keys.targets import PixelTargetSection
 from mimsuite.methods.mae import MAE, MAERecipe, MAESection
@@ -49,7 +49,7 @@ def mae(sizes: Sizes, seed: int = 0) -> MAE:
     recipe = MAERecipe(
         method=MAESection(name="mae"),
         model=AutoencoderSection(encoder=encoder, decoder=decoder),
-        mask=RandomMaskSection(ratio=sizes.ratio),
+        mask=PartlyDecodedSection(ratio=sizes.ratio),
         target=PixelTargetSection(normalize=sizes.normalize),
         optim=OptimSection(lr=1e-3),
         schedule=ScheduleSection(epochs=1),

@@ -66,10 +66,14 @@ def decoder_keys(hparams: Hparams, mlp_ratio: float) -> dict[str, Any]:
 
 
 def autoencoder_document(
-    method: str, hparams: Hparams, encoder: dict[str, Any], decoder: dict[str, Any]
+    method: str,
+    hparams: Hparams,
+    encoder: dict[str, Any],
+    decoder: dict[str, Any],
+    loss: str = "mse_masked_mean",
 ) -> dict[str, Any]:
     """The recipe of a case with MAE's mask, target and loss."""
-    hparams.only("loss_kind", "mse_masked_mean")
+    hparams.only("loss_kind", loss)
     normalize = hparams.get("norm_pix_loss", True)
     if normalize:
         hparams.only("norm_pix_eps", 1e-6)

@@ -180,4 +180,5 @@ def outputs_of(blocks: nn.ModuleList, seen: dict[str, Tensor]) -> Iterator[None]
 
 
 def _tokens(method: MAE) -> int:
-    return method.grid[0] * method.grid[1]
+    """Numbers that a sample's mask is drawn from."""
+    return method.sampler.noise_width(method.grid)

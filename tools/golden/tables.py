@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from golden import build, cae, convmae, crate, mae, maskalign
+from golden import build, cae, convmae, crate, crossmae, mae, maskalign, pixio
 from golden.case import Case, CaseFault
 from golden.results import Results
 from mimsuite.config.keys.masks import RandomMaskSection
@@ -34,6 +34,8 @@ FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "crate": crate.published_classifier,
     "crate-mae": crate.published_autoencoder,
     "maskalign": maskalign.published_model,
+    "crossmae": crossmae.published_model,
+    "pixio": pixio.published_model,
     "videomae": lambda model, stage, pool: None,  # likewise
     "videomae2": lambda model, stage, pool: None,
     "ijepa": lambda model, stage, pool: None,  # its tables say all
@@ -89,8 +91,9 @@ def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
 
 
 def _half_cosine(case: Case, entry: Entry) -> dict[str, Any]:
+    last = "final_lr" if "final_lr" in entry["args"] else "min_lr"
     lr, final, warmup, epochs, unit, at = args_of(
-        entry, "base_lr", "final_lr", "warmup_epochs", "epochs", "unit", "at"
+        entry, "base_lr", last, "warmup_epochs", "epochs", "unit", "at"
     )
     steps = 1 if unit == "epoch" else args_of(entry, "iters_per_epoch")[0]
     rate = lambda epoch: half_cosine(  # noqa: E731
@@ -186,14 +189,19 @@ def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
     # Published code counts what it never reads as trained; here it is frozen.
     unused = [method.get_parameter(name) for name in method.unused_parameters()]
     published = method.export_reference()
-    stored = method.parameters()
+    stored = list(method.parameters())
+    if stage == "encoder":
+        names = build.published_names(method)
+        kept = [name for name, _ in method.named_parameters() if name.startswith("encoder.")]
+        published = {names[name]: method.get_parameter(name) for name in kept}
+        stored = list(published.values())
     if entry["family"] in ("cae", "cae-lxt"):  # the published copy of the encoder counts too
         published = cae.of_layout(published, first=entry["family"] == "cae-lxt")
         stored = published.values()
     return {
         "keys": {name: list(tensor.shape) for name, tensor in published.items()},
         "params": count(stored),
-        "trainable": count(p for p in method.parameters() if p.requires_grad) + count(unused),
+        "trainable": count(p for p in stored if p.requires_grad) + count(unused),
         "encoder_only": count(method.encoder.parameters()),
     }
 
@@ -208,9 +216,32 @@ def _model(entry: Entry, stage: str, pool: str | None) -> Method | None:
     return build.method_of(document | build.idle_sections(), meta=True)
 
 
+def _decays(case: Case, entry: Entry) -> dict[str, Any] | None:
+    """Which parameters decay, of a small model of the entry's sizes."""
+    if entry["family"] not in _SMALL:
+        return None
+    document = _SMALL[entry["family"]](entry["args"])
+    decays = groups_of(build.method_of(document, meta=True), 0.05, None)["weight_decay"]
+    return {"decays": {name: decay > 0 for name, decay in decays.items()}}
+
+
+_SMALL: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "crossmae": crossmae.small_model,
+    "pixio": pixio.small_model,
+}
+
 positions = table({"sincos_2d": _sincos})
 rates = table({"half_cosine": _half_cosine, "cosine_per_step": _cosine_per_step})
 point_rates = table(dict.fromkeys(("pretrain", "finetune", "fewshot", "partseg"), _epoch_lagged))
 kept_tokens = table({"len_keep": _len_keep})
 parameter_groups = table({"layer_decay": _layer_decay, "weight_decay_split": _weight_decay_split})
+optimizer = table(
+    {
+        "lr": crossmae.rate,
+        "weight_decay_split": _decays,
+        "half_cosine": _half_cosine,
+        "drop_path": pixio.drop_path,
+    }
+)
+mask_counts = table({"counts": crossmae.mask_counts})
 keys = table({"state_dict": _state_dict})

@@ -7,13 +7,14 @@ ones: the masks' noise, and the targets where a case stores soft ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from golden import build, cae, ijepa, points, video
+from golden import build, cae, crossmae, ijepa, points, video
 from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
@@ -34,13 +35,19 @@ def pretrain(case: Case) -> Results:
         _SIZES + _OPTIM + "decoder_embed_dim decoder_depth decoder_num_heads norm_pix_loss "
         "mask_ratio accum_iter micro_steps_per_epoch"
     )
+    return _masked_by_noise(case, build.mae_document(hparams))
+
+
+def _masked_by_noise(case: Case, document: dict[str, Any]) -> Results:
+    """A trajectory in which a row of noise masks each micro-batch."""
+    hparams = case.hparams
     accumulation, micro_steps = hparams["accum_iter"], hparams["micro_steps_per_epoch"]
     if micro_steps % accumulation:
         raise CaseFault(
             f"hparams.accum_iter: {accumulation} does not divide micro_steps_per_epoch "
             f"{micro_steps}, and the product has no optimizer step across epochs"
         )
-    document = build.mae_document(hparams) | _training(case, accumulation)
+    document = document | _training(case, accumulation)
     noise = case.input("noise")
 
     def inject(method: Any) -> None:
@@ -52,11 +59,25 @@ def pretrain(case: Case) -> Results:
         method.mask = mask
 
     run = _Run(case, document, micro_steps // accumulation, accumulation, inject)
-    for name, own in (("len_keep", run.recipe.mask.visible), ("num_patches", int)):
+    tokens = math.prod(run.recipe.model.encoder.grid)
+    visible, dropped = run.recipe.mask.visible(tokens), run.recipe.mask.dropped(tokens) or 0
+    stated = {
+        "num_patches": tokens,
+        "len_keep": visible,
+        "len_skip": dropped,
+        "len_predicted": tokens - visible - dropped,
+    }
+    for name, own in stated.items():
         if name in hparams:
-            rows, columns = run.recipe.model.encoder.grid
-            run.results.facts[f"hparams.{name}"] = (own(rows * columns), hparams[name])
+            run.results.facts[f"hparams.{name}"] = (own, hparams[name])
     return run.judge()
+
+
+def crossmae_pretrain(case: Case) -> Results:
+    """An ``efficient/crossmae-traj`` case."""
+    hparams = case.hparams
+    hparams.require(crossmae.SIZES + _OPTIM + "accum_iter micro_steps_per_epoch")
+    return _masked_by_noise(case, crossmae.document(hparams))
 
 
 def cae_pretrain(case: Case) -> Results:

@@ -109,8 +109,10 @@ def _compare_weight(
 
 
 def _moved(name: str, tensor: Tensor) -> Tensor:
-    """Without the key part of a qkv bias: softmax ignores it, so its gradient is only rounding,
-    which AdamW amplifies."""
+    """Without the key part of a qkv or kv bias: softmax ignores it, so its gradient is only
+    rounding, which AdamW amplifies."""
+    if name.endswith("cross_attn.kv.bias"):
+        return tensor.chunk(2)[1]
     if not name.endswith("attn.qkv.bias"):
         return tensor
     query, _, value = tensor.chunk(3)

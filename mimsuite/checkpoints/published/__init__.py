@@ -13,11 +13,13 @@ from mimsuite.checkpoints.published import (
     cae,
     convmae,
     crate,
+    crossmae,
     huggingface,
     ijepa,
     mae,
     maskalign,
     mmpretrain,
+    pixio,
     points,
     video,
     volumes,
@@ -32,7 +34,7 @@ from mimsuite.weights.files import WeightsFile, listed
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, ijepa, mae)
+_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, ijepa, crossmae, pixio, mae)
 # Libraries that have names of their own for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 

@@ -22,6 +22,10 @@ from mimsuite.config.keys.section import (
 AdaptChannels = Literal["mean", "repeat"] | None
 
 
+# Where positions begin: the sin-cos table, or a random draw, which has to be trained.
+PositionStart = Literal["sin-cos", "random"]
+
+
 class PatchEncoderSection(Section):
     """What all encoders of image patches have."""
 
@@ -61,8 +65,15 @@ class ViTSection(PatchEncoderSection):
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    trained_positions: bool = False  # fixed sin-cos positions, or started there and trained
-    class_tokens: Annotated[int, Field(ge=0, le=1)] = 1  # 0: patches alone
+    final_norm: bool = True  # a layer norm over the output of the last block
+    class_tokens: Annotated[int, Field(ge=0)] = 1  # in front of the patches; 0: patches alone
+    trained_positions: bool = False  # positions stay as they begin, or are trained
+    position_start: PositionStart = "sin-cos"  # random: of class tokens too
+
+    @model_validator(mode="after")
+    def _random_positions_train(self) -> ViTSection:
+        _require_training(self.position_start, self.trained_positions)
+        return self
 
 
 class BEiTSection(ViTSection):
@@ -73,9 +84,9 @@ class BEiTSection(ViTSection):
     """
 
     kind: Literal["beit"]  # type: ignore[assignment]
+    class_tokens: Literal[1] = 1  # type: ignore[assignment]
     layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: none
     relative_positions: bool = False  # biases of the attention in each block; whole images only
-    class_tokens: Literal[1] = 1  # type: ignore[assignment]
 
 
 class ConvViTSection(ViTSection):
@@ -86,6 +97,8 @@ class ConvViTSection(ViTSection):
     """
 
     kind: Literal["convvit"] = "convvit"  # type: ignore[assignment]
+    class_tokens: Literal[0] = 0  # type: ignore[assignment]  # it has none
+    position_start: Literal["sin-cos"] = "sin-cos"
     depth: Positive = 11
     conv_strides: tuple[Positive, Positive] = (4, 2)  # of their patch embeddings
     conv_width: tuple[Positive, Positive] = (256, 384)
@@ -93,7 +106,6 @@ class ConvViTSection(ViTSection):
     conv_kernel: Positive = 5  # of the depthwise convolutions, pixels of the stage
     conv_mlp_ratio: Range = (4.0, 4.0)
     conv_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5  # and of the norms of patch embeddings
-    class_tokens: Literal[0] = 0  # type: ignore[assignment]
     fusion: bool = False  # in pretraining, add both stages to the output; transfers never do
 
     @model_validator(mode="after")
@@ -130,6 +142,11 @@ class CrateSection(PatchEncoderSection):
         return self
 
 
+def _require_training(start: PositionStart, trained: bool) -> None:
+    if start == "random" and not trained:
+        raise ValueError("position_start random needs trained_positions true")
+
+
 def _kind(given: Any) -> str:
     """The `kind` of an encoder section; a plain ViT where none is given."""
     if isinstance(given, dict):
@@ -148,15 +165,19 @@ EncoderSection = Annotated[
 
 
 class DecoderSection(Section):
-    """A light transformer that rebuilds the masked tokens."""
+    """A light transformer over visible latents and mask tokens (MAE)."""
 
+    kind: Literal["self"] = "self"
     width: Positive = 512
     depth: Positive = 8
     heads: Positive = 16
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    trained_positions: bool = False  # positions stay as they begin, or are trained
+    position_start: PositionStart = "sin-cos"  # random: of class tokens too
 
     @model_validator(mode="after")
     def _fits(self) -> DecoderSection:
+        _require_training(self.position_start, self.trained_positions)
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
         if self.width % 4:
@@ -164,9 +185,51 @@ class DecoderSection(Section):
         return self
 
 
+class CrossDecoderSection(DecoderSection):
+    """A light transformer in which mask tokens attend to the encoder's layers (CrossMAE).
+
+    Each block reads its own trained mixture of them.
+    """
+
+    kind: Literal["cross"]  # type: ignore[assignment]
+    depth: Positive = 12
+    # Numbers, from 1, of the encoder's blocks whose outputs are mixed; 0: its input; null: all of
+    # them. Blocks behind the last one that is read do not train.
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    self_attention: bool = False  # mask tokens attend to each other first
+
+    def reads(self, depth: int) -> tuple[int, ...]:
+        """The layers that are mixed, of an encoder of ``depth`` blocks, in rising order."""
+        return tuple(range(depth + 1)) if self.layers is None else tuple(sorted(self.layers))
+
+    @model_validator(mode="after")
+    def _layers_are_a_set(self) -> CrossDecoderSection:
+        if self.layers is not None and (
+            not any(self.layers) or len(set(self.layers)) < len(self.layers)
+        ):
+            raise ValueError(
+                f"layers {list(self.layers)}: name at least one block, and none of them twice"
+            )
+        return self
+
+
+def _decoder_kind(given: Any) -> str:
+    """The `kind` of a decoder section; MAE's where none is given."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "self"))
+    return str(getattr(given, "kind", "self"))
+
+
+# Decoders of image patches, told apart by `kind`.
+AnyDecoderSection = Annotated[
+    Annotated[DecoderSection, Tag("self")] | Annotated[CrossDecoderSection, Tag("cross")],
+    Discriminator(_decoder_kind),
+]
+
+
 class AutoencoderSection(Section):
     """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
 
     encoder: ViTSection = ViTSection()
-    decoder: DecoderSection = DecoderSection()
+    decoder: AnyDecoderSection = DecoderSection()
     freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are

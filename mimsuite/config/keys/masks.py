@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mimsuite.config.keys.section import Positive, Range, Section
 
@@ -23,6 +23,68 @@ class RandomMaskSection(Section):
     def visible(self, tokens: int) -> int:
         """How many tokens stay visible: ``int(N * (1 - ratio))`` in float64, as published."""
         return int(tokens * (1 - self.ratio))
+
+    def dropped(self, tokens: int) -> int | None:
+        """How many masked tokens nobody decodes; ``None``: the decoder is given all of them."""
+        return None
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        """Refuse, with ``ValueError``, a grid of tokens that this mask does not fit."""
+
+
+class PartlyDecodedSection(RandomMaskSection):
+    """`mask:` as random masking, and the decoder may be given a part of the masked tokens."""
+
+    # Share of all tokens that is decoded, at most `ratio`, drawn with the mask; null: all that are
+    # masked. Fewer tokens make a step cheaper.
+    decode_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+
+    def dropped(self, tokens: int) -> int | None:
+        """``int(N * (ratio - decode_ratio))`` in float64, as published."""
+        if self.decode_ratio is None:
+            return None
+        return int(tokens * (self.ratio - self.decode_ratio))
+
+    @model_validator(mode="after")
+    def _of_the_masked(self) -> PartlyDecodedSection:
+        if self.decode_ratio is not None and self.decode_ratio > self.ratio:
+            raise ValueError(
+                f"mask.decode_ratio {self.decode_ratio} exceeds mask.ratio {self.ratio}: only "
+                f"masked tokens are decoded"
+            )
+        return self
+
+
+class SquareMaskSection(RandomMaskSection):
+    """`mask:` whole squares of patches, each with equal probability (Pixio)."""
+
+    kind: Literal["squares"] = "squares"  # type: ignore[assignment]
+    side: Positive  # patches along a side of a square
+
+    def visible(self, tokens: int) -> int:
+        """Tokens of ``int(squares * (1 - ratio))`` squares, in float64, as published."""
+        size = self.side**2
+        return int(tokens // size * (1 - self.ratio)) * size
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        if grid[0] % self.side or grid[1] % self.side:
+            raise ValueError(
+                f"mask.side {self.side} does not divide the {grid[0]} x {grid[1]} patches"
+            )
+
+
+def _kind(given: Any) -> str:
+    """The `kind` of a mask section; random where none is given."""
+    if isinstance(given, dict):
+        return str(given.get("kind", "random"))
+    return str(getattr(given, "kind", "random"))
+
+
+# Masks of methods that rebuild what is masked, told apart by `kind`.
+RebuiltMaskSection = Annotated[
+    Annotated[PartlyDecodedSection, Tag("random")] | Annotated[SquareMaskSection, Tag("squares")],
+    Discriminator(_kind),
+]
 
 
 class AttentiveMaskSection(RandomMaskSection):
@@ -177,6 +239,18 @@ ImageMaskSection = Annotated[RandomMaskSection | BlockMaskSection, Field(discrim
 
 # Masks that need no more than a teacher, told apart by `kind`.
 GuidedMaskSection = Annotated[RandomMaskSection | AttentiveMaskSection, Field(discriminator="kind")]
+
+
+class PartlyDecodedAttentiveSection(PartlyDecodedSection, AttentiveMaskSection):
+    """`mask:` as attentive masking, with `decode_ratio`."""
+
+    kind: Literal["attentive"]  # type: ignore[assignment]
+
+
+# The same for methods that have a decoder.
+GuidedDecodedMaskSection = Annotated[
+    PartlyDecodedSection | PartlyDecodedAttentiveSection, Field(discriminator="kind")
+]
 
 # Masks of groups of points, told apart by `kind`.
 PointMaskSection = Annotated[RandomGroupMaskSection | BallMaskSection, Field(discriminator="kind")]

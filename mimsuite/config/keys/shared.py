@@ -246,9 +246,9 @@ class EvalSection(Section):
     """`eval:` probes of frozen features."""
 
     split: str = "test"
-    # Of the tokens of a sample; cls_max: class token and maximum side by side, mean_max likewise;
-    # auto: by validation
-    pool: Literal["auto", "cls", "mean", "max", "cls_max", "mean_max"] = "auto"
+    # Of the tokens of a sample; cls: the class token, of several their mean; cls_mean: class token
+    # and mean side by side, cls_max and mean_max likewise; auto: by validation
+    pool: Literal["auto", "cls", "mean", "max", "cls_mean", "cls_max", "mean_max"] = "auto"
     layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
     neighbours: Positive = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
@@ -313,9 +313,14 @@ class Recipe(Section):
     smoke: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def rate_factor(self) -> float:
+        """What `optim.lr_per_256` is multiplied by, beside the batch."""
+        return 1.0
+
+    @property
     def lr(self) -> float:
         """Peak learning rate after scaling by the global batch."""
         if self.optim.lr is not None:
             return self.optim.lr
         assert self.optim.lr_per_256 is not None
-        return self.optim.lr_per_256 * self.train.global_batch / 256
+        return self.optim.lr_per_256 * self.train.global_batch / 256 * self.rate_factor
