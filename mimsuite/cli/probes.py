@@ -413,7 +413,7 @@ def _data_of(opened: Opened, baselines: bool, seed: int | None, peers: Peers) ->
     from mimsuite import evaluate
 
     classes = opened.resolved.recipe.data.targets == "classes"
-    train, test = evaluate.open_splits(opened.resolved, labelled=classes)
+    train, test = evaluate.open_labelled(opened.resolved, classes=classes)
     return evaluate.probe_data(
         opened.method,
         opened.resolved,

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
 
-def open_labelled(resolved: Resolved) -> tuple[Source, Source | None]:
-    """:func:`open_splits` of a source with labels; says what it holds and is not used."""
-    train, test = open_splits(resolved, labelled=True)
+def open_labelled(resolved: Resolved, *, classes: bool = True) -> tuple[Source, Source | None]:
+    """:func:`open_splits` of a source with labels; says what it holds and is not used.
+
+    Args:
+        classes: whether the labels must be classes.
+    """
+    train, test = open_splits(resolved, labelled=classes)
     for source in (train, test):
         if source is not None:
             say_unused(resolved, source)

@@ -6,7 +6,7 @@ optimizer and never knows its rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -104,11 +104,11 @@ class Method(nn.Module):
     # Columns of the log that say how much the features of samples differ.
     collapse_terms: ClassVar[tuple[str, ...]] = ()
     encoder: Encoder
+    _kept: Sequence[nn.Module] = ()  # parts that stay in eval mode
 
     def __init__(self, recipe: sections.Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self._kept: list[nn.Module] = []
 
     def freeze_first(self, blocks: int) -> None:
         """Keep the encoder's embeddings and first ``blocks`` blocks as they are: no gradient, and
@@ -183,7 +183,7 @@ class Method(nn.Module):
 
     def keep_frozen(self, part: nn.Module) -> None:
         """Never train a part: no gradient, and eval mode always."""
-        self._kept.append(part.requires_grad_(False).eval())
+        self._kept = [*self._kept, part.requires_grad_(False).eval()]
 
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
         """Features of the intact sample, as every probe reads them."""

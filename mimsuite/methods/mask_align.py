@@ -59,7 +59,7 @@ class AlignedTargetSection(FeatureTargetSection):
 class MaskAlignRecipe(Recipe):
     """A recipe for MaskAlign pretraining."""
 
-    card: ClassVar[MethodCard] = MethodCard("arXiv:2211.08887", "verified", ("step",), version=2)
+    card: ClassVar[MethodCard] = MethodCard("arXiv:2211.08887", "verified", ("step",), 2)
 
     method: MaskAlignMethodSection
     model: AlignedModelSection

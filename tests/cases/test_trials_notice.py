@@ -12,7 +12,7 @@ from PIL import Image
 from mimsuite import config
 from mimsuite.cli.main import main
 from mimsuite.data import open_training_set, views_of
-from mimsuite.data.image.decode import Decoder
+from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.kinds import avif_bits, has_avif
 from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.unused import noticing
@@ -57,7 +57,7 @@ def avif(depth: int) -> bytes:
 def test_deep_avif_is_noticed(depth: int, channels: str) -> None:
     assert avif_bits(avif(depth)) == depth
     with noticing() as found:
-        assert Decoder(channels)(avif(depth)).dtype == torch.uint8
+        assert ImageDecoder(channels)(avif(depth)).dtype == torch.uint8
     assert (DEEP in found) == (depth > 8)
 
 
@@ -125,4 +125,4 @@ def test_labels_that_are_no_classes_are_called_so(
     rows = [f"{path},{number * 0.5}" for number, path in enumerate(sorted(album.rglob("*.gif")))]
     (tmp_path / "l.csv").write_text("\n".join(["path,label", *rows]))
     assert main(["linear-probe", str(run_of), "--data", str(tmp_path / "l.csv")]) == 3
-    assert "are numbers or several of one sample" in capsys.readouterr().err
+    assert "read them with data.targets=regression" in capsys.readouterr().err
