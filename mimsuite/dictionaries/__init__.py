@@ -2,8 +2,3 @@
 
 Letters: B rows (one a patch), D width of a feature, C codes, A (C, D) the atoms, z (B, C) codes.
 """
-
-from mimsuite.dictionaries.base import Coded, Dictionary
-from mimsuite.dictionaries.build import build_dictionary
-
-__all__ = ["Coded", "Dictionary", "build_dictionary"]

@@ -38,9 +38,14 @@ def open_said(resolved: Resolved, split: str) -> Source:
 
 
 def say_unused(resolved: Resolved, source: Source) -> None:
-    """Warn of what a source holds and is not used, for commands that keep no run directory."""
-    views = views_of(resolved.recipe)
-    unused_in(source, views).warn(f"{source.name}, split '{source.split}'")
+    """Warn of what a source holds and is not used, for commands that keep no run directory.
+
+    Training samples are looked at for what is dropped of each; test samples are read for their
+    figures alone.
+    """
+    look = 16 if source.split == resolved.recipe.data.split else 0
+    unused = unused_in(source, views_of(resolved.recipe), look=look)
+    unused.warn(f"{source.name}, split '{source.split}'")
 
 
 def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source | None]:

@@ -20,7 +20,8 @@ from mimsuite.data.points.cloud_rows import MOVED, NOT_FINITE, ROUNDED
 from mimsuite.data.sources.stored import modalities_in, open_stored, stored_splits
 from mimsuite.data.unused import noticing
 from mimsuite.errors import DataError, UserError
-from tests.data.stored_files import array_of, npy, require
+from tests import needs
+from tests.data.stored_files import array_of, npy
 
 CASES = Path(__file__).with_name("clouds")
 RNG = np.random.default_rng(0)
@@ -62,7 +63,7 @@ def write(folder: Path, **files: bytes) -> Path:
 
 
 def test_a_surveyed_tile_keeps_its_shape(tmp_path, capsys):
-    require("open3d")
+    needs.module("open3d")
     folder = CASES / "cloud-utm"
     expected = np.loadtxt(folder / "expected-centred.csv", delimiter=",")
     clouds = packed(folder, tmp_path / "out")
@@ -107,7 +108,7 @@ def test_digits_that_were_lost_before_are_said():
 
 
 def test_an_organised_cloud_loses_its_empty_points_alone(tmp_path, capsys):
-    require("open3d")
+    needs.module("open3d")
     folder = CASES / "cloud-organized-nan"
     (cloud,) = packed(folder, tmp_path / "out").values()
     assert cloud.shape == (58, 3)
@@ -195,7 +196,7 @@ def test_texts_that_are_refused(data: bytes, message: str):
 
 
 def las(cloud: np.ndarray, **dimensions: np.ndarray) -> bytes:
-    laspy = require("laspy")
+    laspy = needs.module("laspy")
     header = laspy.LasHeader(point_format=2, version="1.2")
     header.scales, header.offsets = [0.001] * 3, np.floor(cloud.mean(axis=0))
     record = laspy.LasData(header)
@@ -267,7 +268,7 @@ def glb() -> bytes:
 
 
 def test_glb_meshes_lie_where_their_scene_puts_them():
-    require("open3d")
+    needs.module("open3d")
     cloud = array_of(points.store(glb(), points=50))
     assert cloud.shape == (50, 3)
     assert cloud[:, 0].min() >= 10
@@ -315,7 +316,7 @@ def test_what_no_reader_knows_is_counted(tmp_path):
 
 
 def test_columns_of_ply_and_pcd_that_are_not_used_are_named():
-    require("open3d")
+    needs.module("open3d")
     head = b"ply\nformat ascii 1.0\nelement vertex 60\n"
     head += b"".join(b"property float %s\n" % name for name in (b"x", b"y", b"z", b"time"))
     with noticing() as noticed:
@@ -453,7 +454,7 @@ def test_shapenet55_as_published(tmp_path):
 
 def h5(path: Path, count: int, **more: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with require("h5py").File(path, "w") as file:
+    with needs.module("h5py").File(path, "w") as file:
         file["data"] = np.random.default_rng(count).normal(size=(count, 64, 3)).astype("<f4")
         for name, values in more.items():
             file[name] = values

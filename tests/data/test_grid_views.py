@@ -30,8 +30,8 @@ def views(side: int = 32, **augment: Any) -> GridViews:
 
 
 def test_a_scene_is_padded_at_the_far_ends(tmp_path: Path) -> None:
-    synthesise("grids", tmp_path / "rooms", count=1, size=20)
-    (file,) = (tmp_path / "rooms").rglob("*.npz")
+    synthesise("grids", tmp_path / "rooms", count=2, size=20)
+    file, _ = sorted((tmp_path / "rooms").rglob("*.npz"))
     scene = GridDecoder()(file.read_bytes())
     view = views().evaluate(scene)
     x, y, z = view["size"].tolist()

@@ -100,7 +100,7 @@ def test_depth_is_that_of_the_planes_of_the_room() -> None:
 
 
 def test_stdout_is_left_to_answers(tmp_path: Path) -> None:
-    words = ["data", "synth", "scenes", str(tmp_path / "s"), "--count", "1", "--size", "32"]
+    words = ["data", "synth", "scenes", str(tmp_path / "s"), "--count", "2", "--size", "32"]
     command = [sys.executable, "-m", "mimsuite", *words, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_without_pybullet_the_error_names_the_pip_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pybullet", None)
-    assert main(["data", "synth", "scenes", str(tmp_path / "s"), "--count", "1"]) == 2
+    assert main(["data", "synth", "scenes", str(tmp_path / "s"), "--count", "2"]) == 2
     assert "pip install 'mimsuite[scenes]'" in capsys.readouterr().err
 
 

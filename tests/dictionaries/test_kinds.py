@@ -9,9 +9,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from mimsuite.config.keys.dictionaries import PenaltySection, TargetSection
-from mimsuite.dictionaries import build_dictionary
 from mimsuite.dictionaries.atoms import ArchetypalAtoms, Atoms
 from mimsuite.dictionaries.batchtopk import BatchTopKDictionary
+from mimsuite.dictionaries.build import build_dictionary
 from mimsuite.dictionaries.losses import explained_by_dead, penalty
 from mimsuite.dictionaries.training import Activity, train_step
 

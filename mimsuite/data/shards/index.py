@@ -156,10 +156,8 @@ def to_bytes(found: Scan) -> bytes:
             "label_names": found.label_names,
             "splits": found.splits,
             "counts": {
-                name: int(count)
-                for name, count in zip(
-                    found.extensions, np.bincount(found.members["extension"]), strict=True
-                )
+                name: int((found.members["extension"] == number).sum())
+                for number, name in enumerate(found.extensions)
             },
             "unused": found.unused,
         }

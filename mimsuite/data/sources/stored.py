@@ -35,6 +35,8 @@ def open_stored(spec: str, split: str, modality: str, *, channels: Channels = "n
     Raises:
         UserError, DataError: as :func:`open_source`.
     """
+    if modalities.get(modality).codec is not None:
+        return open_source(spec, split, modality=modality, channels=channels)
     return open_source(spec, split, decoder=stored_decoder(modality, channels))
 
 
