@@ -28,7 +28,7 @@ from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
 _MODALITIES = ("image", "video", "points", "grids")  # of `mimsuite.data.modalities`
-_NOT_METHODS = {"__init__", "base", "registry"}
+_NOT_METHODS = {"__init__", "base", "reader", "registry"}
 _GROUP = "mimsuite.methods"
 
 _plugins: list[Path] = []  # of this process, in the order given; never remembered on disk

@@ -38,13 +38,8 @@ def open_said(resolved: Resolved, split: str) -> Source:
 
 
 def say_unused(resolved: Resolved, source: Source) -> None:
-    """Warn of what a source holds and is not used, for commands that keep no run directory.
-
-    Training samples are looked at for what is dropped of each; test samples are read for their
-    figures alone.
-    """
-    look = 16 if source.split == resolved.recipe.data.split else 0
-    unused = unused_in(source, views_of(resolved.recipe), look=look)
+    """Warn of what a source holds and is not used, for commands that keep no run directory."""
+    unused = unused_in(source, views_of(resolved.recipe))
     unused.warn(f"{source.name}, split '{source.split}'")
 
 

@@ -50,10 +50,11 @@ def write_vitdet(opened: Opened, out: Path) -> list[str]:
 def vitdet_state(method: Method) -> dict[str, Tensor]:
     """``backbone.net.`` and Detectron2's name -> tensor.
 
-    ``pos_embed`` keeps the class token's row in front, (1, 1 + N, D), where there is one: the
+    ``pos_embed`` keeps one class token's row in front, (1, 1 + N, D), where there are any: the
     backbone drops it, by ``pretrain_use_cls_token``, and resizes the rest from
-    ``pretrain_img_size``.
+    ``pretrain_img_size``. Without class tokens it is (1, N, D).
     """
     state = method.encoder.state_dict()
     kept = {name: t for name, t in state.items() if not name.startswith(_LEFT_OUT)}
+    kept["pos_embed"] = kept["pos_embed"][:, max(0, method.encoder.class_tokens - 1) :]
     return contiguous({PREFIX + name: tensor for name, tensor in kept.items()})

@@ -6,18 +6,24 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mimsuite.cli.main import main
+from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.sources.files import FileSource
+from mimsuite.data.unused import Unused
 
 Reads = Callable[..., tuple[Counter[str], Counter[str]]]
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Runs a command; how often each file of the splits train and test was opened."""
+    """Runs a command; how often each file of the splits train and test was opened.
+
+    Not counted is the look at a few samples that says what is dropped of each.
+    """
     seen: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
     payload = FileSource.payload
 
@@ -25,7 +31,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         seen[self.split][self.key(shard, offset)] += 1
         return payload(self, shard, offset)
 
+    def looked_at(*args: Any) -> Unused:
+        with monkeypatch.context() as uncounted:
+            uncounted.setattr(FileSource, "payload", payload)
+            return unused_in(*args)
+
     monkeypatch.setattr(FileSource, "payload", counted)
+    monkeypatch.setattr("mimsuite.evaluate.sources.unused_in", looked_at)
+    monkeypatch.setattr("mimsuite.train.run.unused_in", looked_at)
 
     def run(*words: object) -> tuple[Counter[str], Counter[str]]:
         for counter in seen.values():

@@ -117,7 +117,7 @@ def check_vitdet(opened: Opened, lines: list[str], out: Path) -> None:
     patches = opened.method.encoder.patches(images)
     with torch.no_grad():
         same(x, opened.method.encoder.patch_embed(patches))
-        x = x + state["pos_embed"][:, 1:]
+        x = x + state["pos_embed"][:, 1 if section.class_tokens else 0 :]
         ours = x
         for block, own in zip(blocks, opened.method.encoder.blocks, strict=True):
             x, ours = block(x), own(ours)

@@ -189,19 +189,19 @@ def _state_dict(case: Case, entry: Entry) -> dict[str, Any] | None:
     # Published code counts what it never reads as trained; here it is frozen.
     unused = [method.get_parameter(name) for name in method.unused_parameters()]
     published = method.export_reference()
-    stored = list(method.parameters())
+    stored = trained = list(method.parameters())
     if stage == "encoder":
         names = build.published_names(method)
         kept = [name for name, _ in method.named_parameters() if name.startswith("encoder.")]
         published = {names[name]: method.get_parameter(name) for name in kept}
-        stored = list(published.values())
+        stored = trained = list(published.values())
     if entry["family"] in ("cae", "cae-lxt"):  # the published copy of the encoder counts too
         published = cae.of_layout(published, first=entry["family"] == "cae-lxt")
         stored = published.values()
     return {
         "keys": {name: list(tensor.shape) for name, tensor in published.items()},
         "params": count(stored),
-        "trainable": count(p for p in stored if p.requires_grad) + count(unused),
+        "trainable": count(p for p in trained if p.requires_grad) + count(unused),
         "encoder_only": count(method.encoder.parameters()),
     }
 
