@@ -56,5 +56,5 @@ def vitdet_state(method: Method) -> dict[str, Tensor]:
     """
     state = method.encoder.state_dict()
     kept = {name: t for name, t in state.items() if not name.startswith(_LEFT_OUT)}
-    kept["pos_embed"] = kept["pos_embed"][:, max(0, method.encoder.class_tokens - 1) :]
+    kept["pos_embed"] = kept["pos_embed"][:, max(0, method.encoder.section.class_tokens - 1) :]
     return contiguous({PREFIX + name: tensor for name, tensor in kept.items()})
