@@ -3,8 +3,7 @@
 Everything goes through the public command line; each command is shown before it runs, so that it
 can be repeated by hand. On two CPU cores all of it took eight and a half minutes.
 
-    python tools/demo.py                    one run, in runs/demo
-    python tools/demo.py --seeds 0 1 2      a run a seed, and intervals over all of them
+    python tools/demo.py
 """
 
 from __future__ import annotations
@@ -51,44 +50,30 @@ WORDS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description="Pretrain on real images and measure the result.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run directory")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="a run for each")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")
     options = parser.parse_args()
-    if options.seeds is None:
-        show([run(options.out, 0, options.smoke)])
-        say(f"\n{options.out}/report.html shows the run, {options.out}/summary.json all figures.")
-        return 0
-    seeds = list(dict.fromkeys(options.seeds))
-    outs = [options.out.with_name(f"{options.out.name}-seed{seed}") for seed in seeds]
-    for out in outs:
-        start_over(out)  # all of it before the work, not between two seeds
-    summaries = [run(out, seed, options.smoke) for out, seed in zip(outs, seeds, strict=True)]
-    folder = options.out.with_name(f"{options.out.name}-seeds")
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "summary.json", over_seeds(seeds, summaries))
-    show(summaries)
-    say(f"\n{folder}/summary.json has all figures.")
+    show(run(options.out, options.smoke))
+    say(f"\n{options.out}/report.html shows the run, {options.out}/summary.json all figures.")
     return 0
 
 
-def run(out: Path, seed: int, smoke: bool) -> dict[str, Any]:
-    """One seed: pretraining, pictures, probes, fine-tuning; writes and returns the summary."""
+def run(out: Path, smoke: bool) -> dict[str, Any]:
+    """Pretraining, pictures, probes, fine-tuning; writes and returns the summary."""
     start_over(out)
     small = ["--smoke"] if smoke else []
     begun = time.monotonic()
     try:
-        mimsuite("pretrain", RECIPE, "--out", out, "--seed", seed, *small)
+        mimsuite("pretrain", RECIPE, "--out", out, *small)
     finally:
         if out.is_dir():
-            write(out / MARKER, {"made_by": "tools/demo.py", "recipe": RECIPE, "seed": seed})
+            write(out / MARKER, {"made_by": "tools/demo.py", "recipe": RECIPE})
     pretrained = time.monotonic()
     pictures = asked("reconstruct", out, "--input", DATA, "--out", out / "pictures")
-    frozen = ("--baselines", "--seed", seed)
     everything = ALL[:1] if smoke else ALL
-    tuned = ("--baselines", "--seed", seed, *small)
+    tuned = ("--baselines", *small)
     results = {
-        "linear_probe": asked("linear-probe", out, *frozen),
-        "knn": asked("knn", out, *frozen),
+        "linear_probe": asked("linear-probe", out, "--baselines"),
+        "knn": asked("knn", out, "--baselines"),
         "finetune": asked("finetune", out, "--out", out / f"finetune-{FEW}", *tuned),
         "finetune_all_labels": asked(
             "finetune", out, *everything, "--out", out / "finetune-all", *tuned
@@ -97,7 +82,6 @@ def run(out: Path, seed: int, smoke: bool) -> dict[str, Any]:
     summary = {
         **{name: results[name] for name in SECTIONS},
         "labels_per_class": FEW,
-        "seed": seed,
         "pretrain_seconds": round(pretrained - begun, 1),
         "total_seconds": round(time.monotonic() - begun, 1),
         "pictures": [pictures["grid"], *pictures["samples"]],
@@ -148,37 +132,8 @@ def asked(*words: object) -> dict[str, Any]:
     return answer
 
 
-def over_seeds(seeds: list[int], summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, min and max of every figure, and the gain over each baseline with its interval."""
-    result: dict[str, Any] = {"seeds": seeds}
-    for name, (_, baselines) in SECTIONS.items():
-        parts = [summary[name] for summary in summaries]
-        section: dict[str, Any] = {
-            figure: {
-                variant: spread([part[figure][variant] for part in parts])
-                for variant in ("pretrained", *baselines)
-            }
-            for figure in ("accuracy", "balanced_accuracy")
-        }
-        section["gains"] = {baseline: gain(parts, baseline) for baseline in baselines}
-        section["protocol"] = parts[0]["protocol"]
-        result[name] = section
-    result["pretrain_seconds"] = spread([summary["pretrain_seconds"] for summary in summaries])
-    result["total_seconds"] = spread([summary["total_seconds"] for summary in summaries])
-    return result
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    return {
-        "mean": sum(values) / len(values),
-        "min": min(values),
-        "max": max(values),
-        "values": values,
-    }
-
-
-def gain(parts: list[dict[str, Any]], baseline: str) -> dict[str, float]:
-    """Gain in accuracy, paired by seed and sample, with its 95 % bootstrap interval.
+def gain(part: dict[str, Any], baseline: str) -> dict[str, float]:
+    """Gain in accuracy, paired by sample, with its 95 % bootstrap interval.
 
     The test split has equally many samples of each class, so balanced accuracy is the same.
     """
@@ -186,42 +141,33 @@ def gain(parts: list[dict[str, Any]], baseline: str) -> dict[str, float]:
 
     from mimsuite.evaluate.bootstrap import paired_interval
 
-    def right(variant: str) -> torch.Tensor:  # (seeds, samples)
-        return torch.tensor([[int(c) for c in part["right"][variant]] for part in parts])
+    def right(variant: str) -> torch.Tensor:  # (1 seed, samples)
+        return torch.tensor([[int(c) for c in part["right"][variant]]])
 
     return paired_interval(right("pretrained"), right(baseline)).as_dict()
 
 
-def show(summaries: list[dict[str, Any]]) -> None:
+def show(summary: dict[str, Any]) -> None:
     """The table: one line for each way of measuring and baseline."""
     rows = []
     for name, (title, baselines) in SECTIONS.items():
-        parts = [summary[name] for summary in summaries]
-        ours = accuracies(parts, "pretrained")
+        accuracy = {
+            key: f"{100 * value:.1f}" for key, value in summary[name]["balanced_accuracy"].items()
+        }
+        ours = accuracy["pretrained"]
         for baseline in baselines:
-            interval = gain(parts, baseline)
+            interval = gain(summary[name], baseline)
             low, high = (f"{100 * interval[end]:+.1f}" for end in ("low", "high"))
-            theirs = accuracies(parts, baseline)
             gained = f"{100 * interval['difference']:+.1f}  [{low}, {high}]"
-            rows.append((title, ours, WORDS[baseline], theirs, gained))
+            rows.append((title, ours, WORDS[baseline], accuracy[baseline], gained))
             title = ours = ""
     header = ("balanced accuracy, %", "pretrained", "compared with", "has", "gain  [95 %]")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     print()
     for row in (header, tuple("-" * width for width in widths), *rows):
         print("  ".join(map(str.ljust, row, widths)).rstrip())
-    seconds = [summary["total_seconds"] for summary in summaries]
-    minutes = sum(seconds) / len(seconds) / 60
-    print(f"\n{len(summaries)} seed(s), {minutes:.1f} minutes each; test samples were scored once.")
-    if len(summaries) == 1:
-        print("Intervals cover the choice of test samples only; --seeds 0 1 2 covers training too.")
-
-
-def accuracies(parts: list[dict[str, Any]], variant: str) -> str:
-    """Mean over seeds, and the range where there are several."""
-    values = [100 * part["balanced_accuracy"][variant] for part in parts]
-    mean = f"{sum(values) / len(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.1f}-{max(values):.1f})"
+    print(f"\n{summary['total_seconds'] / 60:.1f} minutes; test samples were scored once.")
+    print("Intervals cover the choice of test samples only; `make evidence` covers training too.")
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
