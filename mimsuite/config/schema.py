@@ -50,7 +50,7 @@ def locate(recipe: type[BaseModel], document: Any, location: tuple[str | int, ..
     while rest:
         options = sections_of(place.accepts)
         if len(options) > 1 and rest[0] in _branches(options):
-            chosen = _chosen(options, document)
+            chosen = _chosen(options, document, rest[0])
             if chosen is None:
                 return replace(place, inside=tuple(rest))
             if rest[0] not in _branches([chosen]):
@@ -194,8 +194,11 @@ def _branches(sections: list[type[BaseModel]]) -> set[Any]:
     return {name for section in sections for name in [section.__name__, *_kinds(section)]}
 
 
-def _chosen(sections: list[type[BaseModel]], document: Any) -> type[BaseModel] | None:
+def _chosen(
+    sections: list[type[BaseModel]], document: Any, branch: str | int
+) -> type[BaseModel] | None:
+    """The section that the document names, or of an error's branch where it leaves the default."""
     given = document if isinstance(document, dict) else {}
-    names = (given.get("kind"), given.get("name"))
-    matching = [section for section in sections if set(names) & set(_kinds(section))]
+    names = {given.get("kind"), given.get("name")} - {None} or {branch}
+    matching = [section for section in sections if names & set(_kinds(section))]
     return matching[0] if matching else None

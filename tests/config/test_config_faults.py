@@ -63,7 +63,7 @@ def faults(recipe, *overrides, **options):
         ),
         (
             "mask.zzz=1",
-            "mask.zzz: unknown key. Keys here: kind, ratio. (command line)",
+            "mask.zzz: unknown key. Keys here: kind, ratio, decode_ratio. (command line)",
         ),
         ("mask.ratio=lots", "mask.ratio: expected a number, got 'lots' (command line)"),
         ('mask.ratio="0.75"', "mask.ratio: expected a number, got '0.75' (command line)"),
