@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mimsuite.children import passing_signals_on, start_child
-
 ROOT = Path(__file__).parents[1]
 PRETRAIN = (
     "pretrain", "image/mae-tiny-fashion", "--smoke", "schedule.epochs=900", "data.workers=2",
@@ -129,16 +127,25 @@ def test_a_decoding_child_ends_with_a_killed_parent():
     ],
 )
 def test_signals_are_passed_on(number, ignored, code):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    program = "import signal, time; signal.signal(2, signal.SIG_DFL); print(); time.sleep(1.5)"
-    try:
-        children: list[subprocess.Popen] = []
-        with passing_signals_on(children) as signalled:
-            children.append(start_child([sys.executable, "-c", program], stdout=subprocess.PIPE))
-            assert children[0].stdout is not None
-            children[0].stdout.readline()
-            signal.raise_signal(number)
-            assert children[0].wait(timeout=30) == code
-            assert signalled() == (0 if ignored else number)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    """In a process of its own: training that ran here before counts signals, and ends at two."""
+    words = [sys.executable, "-c", PASSING, str(int(number)), str(int(ignored))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [str(int(code)), "0" if ignored else str(int(number))], (
+        done.stderr
+    )
+
+
+PASSING = """
+import signal, subprocess, sys
+from mimsuite.children import passing_signals_on, start_child
+
+number, ignored = map(int, sys.argv[1:])
+signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+program = "import signal, time; signal.signal(2, signal.SIG_DFL); print(); time.sleep(1.5)"
+children = []
+with passing_signals_on(children) as signalled:
+    children.append(start_child([sys.executable, "-c", program], stdout=subprocess.PIPE))
+    children[0].stdout.readline()
+    signal.raise_signal(number)
+    print(children[0].wait(timeout=30), signalled())
+"""

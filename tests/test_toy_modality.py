@@ -89,7 +89,7 @@ class SignalCodec:
 
     def store(self, source, sample, options):
         source.decode(sample)
-        return "npy", sample.payload
+        return {"npy": sample.payload}
 
     def picture(self, source, sample):
         return Image.new("RGB", (96, 96), "white")

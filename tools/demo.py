@@ -151,15 +151,14 @@ def show(summary: dict[str, Any]) -> None:
     """The table: one line for each way of measuring and baseline."""
     rows = []
     for name, (title, baselines) in SECTIONS.items():
-        accuracy = {
-            key: f"{100 * value:.1f}" for key, value in summary[name]["balanced_accuracy"].items()
-        }
-        ours = accuracy["pretrained"]
+        figures = summary[name]["balanced_accuracy"]
+        ours = f"{100 * figures['pretrained']:.1f}"
         for baseline in baselines:
             interval = gain(summary[name], baseline)
             low, high = (f"{100 * interval[end]:+.1f}" for end in ("low", "high"))
             gained = f"{100 * interval['difference']:+.1f}  [{low}, {high}]"
-            rows.append((title, ours, WORDS[baseline], accuracy[baseline], gained))
+            theirs = f"{100 * figures[baseline]:.1f}"
+            rows.append((title, ours, WORDS[baseline], theirs, gained))
             title = ours = ""
     header = ("balanced accuracy, %", "pretrained", "compared with", "has", "gain  [95 %]")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -27,7 +27,7 @@ def make_summary(demo: ModuleType, ours: str, theirs: str) -> dict:
         figures = {name: text.count("1") / len(text) for name, text in right.items()}
         return {
             "accuracy": figures,
-            "balanced_accuracy": figures,
+            "balanced_accuracy": {**figures, "not_asked_for": None},
             "right": right,
             "protocol": "as tested",
         }

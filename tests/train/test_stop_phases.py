@@ -73,6 +73,10 @@ log: {every_steps: 1, pictures_every_epochs: 1}
 checkpoint: {every_steps: 4, every_minutes: null, keep: 2}
 """
 TRAIN, TEST = 32, 16
+LOOKED = 32  # events of the look at 16 samples that says what is dropped of each
+# In the loader's worker, once training has used up what was read ahead. A file opened by its name
+# is two events, and there are 8 in a batch.
+WAITED = LOOKED + 103
 STEPS = 3 * TRAIN // 8
 
 Start = Callable[..., tuple[int, str]]
@@ -178,7 +182,11 @@ PHASES = [
     ("first-picture", {"event": "phase", "matches": "picture"}, 1),
     # In the loader's worker, once training has used up what was read ahead. A file opened by its
     # name is two events, and there are 8 in a batch.
-    ("data-wait", {"event": "open", "matches": "train/.*png$", "nth": 103, "pause": 0.4}, 7),
+    (
+        "data-wait",
+        {"event": "open", "matches": "train/.*png$", "nth": LOOKED + 103, "pause": 0.4},
+        7,
+    ),
     ("prepare", {"event": "phase", "matches": "prepare 5$"}, 6),
     ("forward", {"event": "phase", "matches": "forward 5$"}, 6),
     ("backward", {"event": "phase", "matches": "backward 5$"}, 6),
@@ -287,9 +295,9 @@ log: {every_steps: 1}
 checkpoint: {every_steps: 4, keep: 2}
 """
 TUNING_PHASES = {
-    "reading": {"event": "open", "matches": "train/.*png$", "nth": 87, "pause": 0.4},
+    "reading": {"event": "open", "matches": "train/.*png$", "nth": LOOKED + 87, "pause": 0.4},
     "saving": {"event": "open", "matches": r"\.tmp-step-00000004.*/optim"},
-    "scoring": {"event": "open", "matches": "test/.*png$", "nth": 9},
+    "scoring": {"event": "open", "matches": "test/.*png$", "nth": LOOKED + 9},
 }
 
 
