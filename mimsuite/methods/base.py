@@ -20,6 +20,7 @@ from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask
 from mimsuite.models import Encoder, Features
 from mimsuite.noise import Noise
+from mimsuite.weights.names import Names
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -103,6 +104,8 @@ class Method(nn.Module):
     Recipe: ClassVar[type[sections.Recipe]]
     # Columns of the log that say how much the features of samples differ.
     collapse_terms: ClassVar[tuple[str, ...]] = ()
+    # Parameter names of the published code, where they differ from ours in names alone.
+    names: ClassVar[Names | None] = None
     encoder: Encoder
     _kept: Sequence[nn.Module] = ()  # parts that stay in eval mode
 
@@ -232,12 +235,16 @@ class Method(nn.Module):
 
     def export_reference(self) -> dict[str, Tensor]:
         """The state under the published implementation's key names."""
-        raise NotImplementedError(f"{type(self).__name__} has no published key layout")
+        if self.names is None:
+            raise NotImplementedError(f"{type(self).__name__} has no published key layout")
+        return {self.names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A published state under our key names; keys that are not understood stay as they are."""
-        raise NotImplementedError(f"{cls.__name__} has no published key layout")
+        if cls.names is None:
+            raise NotImplementedError(f"{cls.__name__} has no published key layout")
+        return {cls.names.ours(name): value for name, value in state.items()}
 
 
 def _is_frozen(part: nn.Module) -> bool:

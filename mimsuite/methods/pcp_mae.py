@@ -103,6 +103,7 @@ class PCPMAE(Method):
     Recipe = PCPMAERecipe
     encoder: PointTransformer
 
+    # Published checkpoints: aHapBean/PCP-MAE.
     names = Names(
         [
             ("encoder.tokenizer.", "MAE_encoder.encoder."),
@@ -165,15 +166,6 @@ class PCPMAE(Method):
 
     def no_weight_decay(self) -> set[str]:
         return {"decoder.mask_token", "mask_position"}
-
-    # --- published checkpoints (aHapBean/PCP-MAE) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {self.names.published(name): value for name, value in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {cls.names.ours(name): value for name, value in state.items()}
 
     def _rebuild(self, groups: Groups, mask: TokenMask, ctx: Context) -> Rebuilt:
         tokens = self.encoder.tokenizer(groups.points)  # (B, G, D)

@@ -61,6 +61,7 @@ class PointCMAE(Method):
     Recipe = PointCMAERecipe
     encoder: PointTransformer
 
+    # Published checkpoints: Amazingren/Point-CMAE.
     names = Names(
         [
             ("encoder.tokenizer.", "MAE_encoder.encoder."),
@@ -148,15 +149,6 @@ class PointCMAE(Method):
 
     def unused_parameters(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.startswith("proj_cls.")}
-
-    # --- published checkpoints (Amazingren/Point-CMAE) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {self.names.published(name): value for name, value in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {cls.names.ours(name): value for name, value in state.items()}
 
     def _decode(
         self, masks: dict[str, TokenMask], ctx: Context, *, everywhere: bool

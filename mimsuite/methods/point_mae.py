@@ -53,6 +53,7 @@ class PointMAE(Method):
     Recipe = PointMAERecipe
     encoder: PointTransformer
 
+    # Published checkpoints: Pang-Yatian/Point-MAE.
     names = Names(
         [
             ("encoder.tokenizer.", "MAE_encoder.encoder."),
@@ -98,15 +99,6 @@ class PointMAE(Method):
 
     def no_weight_decay(self) -> set[str]:
         return {"decoder.mask_token"}
-
-    # --- published checkpoints (Pang-Yatian/Point-MAE) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {self.names.published(name): value for name, value in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {cls.names.ours(name): value for name, value in state.items()}
 
     def _rebuild(self, groups: Groups, mask: TokenMask, ctx: Context) -> Tensor:
         """(B, M, K, 3) points of the masked groups, relative to their centres."""

@@ -75,6 +75,7 @@ class PointSegmenter(Method):
     Recipe = PointSegmentRecipe
     encoder: PointTransformer
 
+    # Published checkpoints: segmentation/ of Point-MAE and Point-CMAE.
     names = Names(
         [
             ("encoder.tokenizer.", "encoder."),
@@ -145,12 +146,3 @@ class PointSegmenter(Method):
                 "clouds with a fourth (or seventh) column, in one folder a class"
             )
         return batch.label, batch.views["parts"]
-
-    # --- published checkpoints (segmentation/ of Point-MAE and Point-CMAE) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {self.names.published(name): value for name, value in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {cls.names.ours(name): value for name, value in state.items()}

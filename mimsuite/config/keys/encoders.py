@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from mimsuite.config.keys.section import (
     FirstBlocks,
@@ -13,6 +13,7 @@ from mimsuite.config.keys.section import (
     Range,
     Section,
     Size,
+    by_kind,
     height_width,
 )
 
@@ -147,20 +148,13 @@ def _require_training(start: PositionStart, trained: bool) -> None:
         raise ValueError("position_start random needs trained_positions true")
 
 
-def _kind(given: Any) -> str:
-    """The `kind` of an encoder section; a plain ViT where none is given."""
-    if isinstance(given, dict):
-        return str(given.get("kind", "vit"))
-    return str(getattr(given, "kind", "vit"))
-
-
 # Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
 EncoderSection = Annotated[
     Annotated[ViTSection, Tag("vit")]
     | Annotated[BEiTSection, Tag("beit")]
     | Annotated[ConvViTSection, Tag("convvit")]
     | Annotated[CrateSection, Tag("crate")],
-    Discriminator(_kind),
+    by_kind("vit"),
 ]
 
 
@@ -213,17 +207,10 @@ class CrossDecoderSection(DecoderSection):
         return self
 
 
-def _decoder_kind(given: Any) -> str:
-    """The `kind` of a decoder section; MAE's where none is given."""
-    if isinstance(given, dict):
-        return str(given.get("kind", "self"))
-    return str(getattr(given, "kind", "self"))
-
-
 # Decoders of image patches, told apart by `kind`.
 AnyDecoderSection = Annotated[
     Annotated[DecoderSection, Tag("self")] | Annotated[CrossDecoderSection, Tag("cross")],
-    Discriminator(_decoder_kind),
+    by_kind("self"),
 ]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from mimsuite.config.keys.section import Positive, Range, Section
+from mimsuite.config.keys.section import Positive, Range, Section, by_kind
 
 _PARTS: tuple[Literal["context"], Literal["target"]] = ("context", "target")
 _SIZES = 1000  # numbers at which the sizes of rectangles are looked at
@@ -73,17 +73,10 @@ class SquareMaskSection(RandomMaskSection):
             )
 
 
-def _kind(given: Any) -> str:
-    """The `kind` of a mask section; random where none is given."""
-    if isinstance(given, dict):
-        return str(given.get("kind", "random"))
-    return str(getattr(given, "kind", "random"))
-
-
 # Masks of methods that rebuild what is masked, told apart by `kind`.
 RebuiltMaskSection = Annotated[
     Annotated[PartlyDecodedSection, Tag("random")] | Annotated[SquareMaskSection, Tag("squares")],
-    Discriminator(_kind),
+    by_kind("random"),
 ]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
@@ -39,3 +39,14 @@ class Section(BaseModel):
 
 class Nothing(Section):
     """A section that this method does not use; it must stay empty."""
+
+
+def by_kind(default: str) -> Discriminator:
+    """Tells the tagged sections of a union apart by ``kind``; ``default`` where none is given."""
+
+    def kind(given: Any) -> str:
+        if isinstance(given, dict):
+            return str(given.get("kind", default))
+        return str(getattr(given, "kind", default))
+
+    return Discriminator(kind)
