@@ -56,6 +56,18 @@ def test_frames_are_found_by_number(reader: str, video_file: bytes) -> None:
         assert numbers(frames) == wanted
 
 
+def test_streams_without_an_index_are_read_right_or_refused(reader: str) -> None:
+    stream = numbered("libx264", "mpegts", bf="2")
+    wanted = [3, 17, 39]
+    try:
+        frames = read_video(stream, lambda total: [total - FRAMES + i for i in wanted], reader)
+    except CorruptSample as fault:
+        assert "by their numbers" in str(fault)
+        assert reader in ("decord", "torchcodec")
+    else:
+        assert numbers(frames) == wanted
+
+
 def test_frames_that_are_not_there_are_refused(reader: str, h264: bytes) -> None:
     for wanted in ([FRAMES], [-1], []):
         with pytest.raises(CorruptSample, match="no frames"):
