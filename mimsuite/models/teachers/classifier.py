@@ -15,6 +15,7 @@ from mimsuite.config.keys.teachers import LogitTeacherSection, Statistics
 from mimsuite.errors import UserError
 from mimsuite.models.teachers.base import frozen, is_counted, normalization
 from mimsuite.models.teachers.files import require
+from mimsuite.models.trained import open_trained
 
 _WHERE = "a classifier that mimsuite fine-tuned, or published weights of one that it reads"
 
@@ -97,10 +98,7 @@ class LogitTeacher:
 
     def _read(self) -> tuple[Any, Statistics]:
         path = require(self.section.weights, self._key, _WHERE)
-        # Here and not above: opening a model knows methods, which use teachers.
-        from mimsuite.checkpoints.opened import open_model
-
-        opened = open_model(path)
+        opened = open_trained(path)
         method: Any = opened.method
         if not hasattr(method, "logits"):
             raise UserError(f"{self._key}.weights={self.section.weights}: no classifier: {_WHERE}")
