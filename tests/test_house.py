@@ -19,36 +19,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mimsuite"
 
 # From the ground floor up: a folder, or a file on its own, imports from those before it.
 FLOORS = [
-    "errors",
-    "text",
-    "waiting",
-    "children",
-    "batch",
-    "paths",
-    "console",
-    "files",
-    "noise",
-    "config",
-    "cluster",
-    "weights",
-    "masking",
-    "tokens",
-    "pictures",
-    "models",
-    "targets",
-    "methods",
-    "data",
-    "fields",
-    "doctor",
-    "checkpoints",
-    "export",
-    "api",
-    "report",
-    "evaluate",
-    "train",
-    "dictionaries",
-    "cli",
-]
+    "errors", "text", "waiting", "children", "batch", "paths", "console", "files", "noise",
+    "config", "cluster", "weights", "masking", "tokens", "pictures", "models", "targets",
+    "methods", "data", "fields", "doctor", "checkpoints", "export", "api", "report", "evaluate",
+    "train", "dictionaries", "cli",
+]  # fmt: skip
 # Imports that run up: each is one that is known, and no other comes in unseen.
 RUN_UP = {
     ("checkpoints", "train"),  # the format of a run's checkpoints, which training writes
