@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from evidence_rows import PLAN, TOP, Encoder, Row, Table, rows_of
 
+from mimsuite.config.learning import HELPS, MISSING, NOT_YET, RAW_WINS
 from mimsuite.evaluate.bootstrap import Interval, balancing_weights, paired_interval
 from mimsuite.evaluate.dense.result import gains_over_seeds
 
@@ -26,7 +27,6 @@ BASELINES = {
     "from_scratch": "scratch, equal steps",
     "from_scratch_equal_compute": "scratch, equal compute",
 }
-HELPS, NOT_YET, RAW_WINS, MISSING = "helps", "not yet", "raw input wins", "rows are missing"
 
 
 class Seeds:
@@ -86,8 +86,8 @@ def write_pages(plan: Iterable[Table]) -> None:
                 found = learning["learning"].setdefault(encoder.recipe, {})
                 found[table.name] = verdict_of(table, encoder)
         for ours, theirs in table.pairs:
-            recipe = next(one.recipe for one in table.encoders if one.name == ours)
-            learning["ablations"].setdefault(recipe, []).append(pair_verdict(table, ours, theirs))
+            method = next(one.method for one in table.encoders if one.name == ours)
+            learning["ablations"].setdefault(method, []).append(pair_verdict(table, ours, theirs))
     (PAGES / "index.md").write_text(index_of(plan), encoding="utf-8")
     LEARNING.write_text(json.dumps(learning, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -43,6 +43,12 @@ class Encoder:
     recipe: str
     keys: tuple[str, ...] = ()
 
+    @property
+    def method(self) -> str:
+        """The name of the recipe's method."""
+        name: str = _resolved(self.recipe, ())[0]["method"]["name"]
+        return name
+
 
 @dataclass(frozen=True)
 class Table:
@@ -94,18 +100,21 @@ class Row:
     @property
     def key(self) -> str:
         """What names the row."""
-        plain = [_RUN_OF.sub(lambda found: self._other(found[1]).key, key) for key in self.keys]
-        content = [self.encoder.recipe, plain, self.method_version, self.measure]
-        return _digest(content)
+        return _digest([self.encoder.recipe, self._plain_keys, self.method_version, self.measure])
 
     @property
     def document(self) -> dict[str, Any]:
         """The resolved recipe, section by section, without what only describes it."""
-        return _resolved(self.encoder.recipe, self.keys)[0]
+        return _resolved(self.encoder.recipe, self._plain_keys)[0]
 
     @property
     def method_version(self) -> int:
-        return _resolved(self.encoder.recipe, self.keys)[1]
+        return _resolved(self.encoder.recipe, self._plain_keys)[1]
+
+    @property
+    def _plain_keys(self) -> tuple[str, ...]:
+        """Its keys with the name of another's row instead of the place of its run."""
+        return tuple(_RUN_OF.sub(lambda found: self._other(found[1]).key, key) for key in self.keys)
 
     @property
     def path(self) -> Path:

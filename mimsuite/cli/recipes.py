@@ -21,11 +21,12 @@ app = typer.Typer(no_args_is_help=True, help="List, show, copy, check and compar
 
 @app.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
-    """List the recipes, with the status and proof of their methods.
+    """List the recipes, with the status and proof of their methods, and whether they learn.
 
     Proof: step = one step equals the published code's tensors; trajectory = 20 optimizer steps
     do; weights = official weights give the published behaviour; reproduced = the published figure
-    was reached.
+    was reached. Learning is the verdict of docs/evidence: helps = the pretrained features beat
+    every baseline with an interval above zero; not yet; raw input wins.
 
     Example: mimsuite recipes list
     """
@@ -42,7 +43,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(entries)
         return
-    columns = ("name", "title", "task", "status", "proof", "published")
+    columns = ("name", "title", "task", "status", "proof", "learning", "published")
     rows = [[", ".join(e[c]) if c == "proof" else e[c] for c in columns] for e in entries]
     print_list(columns, rows)
 

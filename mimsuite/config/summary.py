@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mimsuite.config import catalog
+from mimsuite.config import catalog, learning
 from mimsuite.config.outline import Outline, outlines
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -28,7 +28,7 @@ _ABOUT = ("title", "task", "modality", "paper", "published", "gpu_hours")
 
 
 class Summary(NamedTuple):
-    """A recipe in a list; ``proof`` and ``status`` are its method's."""
+    """A recipe in a list; ``proof`` and ``status`` are its method's, ``learning`` its evidence."""
 
     name: str
     title: str
@@ -40,6 +40,7 @@ class Summary(NamedTuple):
     paper: str
     published: str
     gpu_hours: str
+    learning: str
 
 
 class _NotPlain(Exception):
@@ -60,8 +61,9 @@ def summary(name: str) -> Summary:
         return Summary(
             name=name,
             method=method,
-            status=status,
+            status=learning.status(method, status),
             proof=proof,
+            learning=learning.learning(name),
             **{key: values[key] for key in _ABOUT},
         )
     except (_NotPlain, yaml.YAMLError, SyntaxError, OSError):
@@ -84,8 +86,9 @@ def summary_in_full(name: str) -> Summary:
         task=about.task,
         modality=about.modality,
         method=recipe.method.name,
-        status=card.status,
+        status=learning.status(recipe.method.name, card.status),
         proof=card.proof,
+        learning=learning.learning(name),
         paper=about.paper or card.paper,
         published=about.published,
         gpu_hours=about.gpu_hours,

@@ -9,7 +9,7 @@ import pytest
 from mimsuite import config
 from mimsuite.cli.main import main
 from mimsuite.cli.output import print_list
-from mimsuite.config import catalog
+from mimsuite.config import catalog, learning
 from mimsuite.config.yaml import parse
 
 NAME = "image/mae-vitb16-in1k"
@@ -30,7 +30,7 @@ def mimsuite(capsys):
 
 def test_list_is_one_line_a_recipe(mimsuite):
     head, *lines = mimsuite("recipes", "list").splitlines()
-    assert head.split() == ["name", "title", "task", "status", "proof", "published"]
+    assert head.split() == ["name", "title", "task", "status", "proof", "learning", "published"]
     assert [line.split()[0] for line in lines] == list(config.recipe_names())
     (line,) = [line for line in lines if line.startswith(NAME + " ")]
     assert "fine-tune 83.6, linear 67.8" in line
@@ -44,6 +44,19 @@ def test_list_as_json(mimsuite):
     assert entry["method"] == "mae"
     assert "step" in entry["proof"]
     assert entry["paper"] == "arXiv:2111.06377"
+
+
+def test_learning_and_status_follow_the_rows(mimsuite, monkeypatch):
+    found = {
+        "learning": {NAME: {"one": "helps", "two": "rows are missing"}, LARGE: {"one": "not yet"}},
+        "ablations": {"mr-mae": ["helps", "helps"], "hybrid-distill": ["helps", "not yet"]},
+    }
+    monkeypatch.setattr(learning, "_found", lambda: found)
+    entries = {e["name"]: e for e in json.loads(mimsuite("recipes", "list", "--json"))}
+    assert entries[NAME]["learning"] == "helps"
+    assert entries[LARGE]["learning"] == "not yet"
+    assert entries["image/mr-mae-tiny-clipart"]["status"] == "faithful"
+    assert entries["image/hybrid-tiny-clipart"]["status"] == "experimental"
 
 
 def test_a_faulty_recipe_does_not_hide_the_others(capsys, monkeypatch, tmp_path):

@@ -183,7 +183,7 @@ def test_verdicts_follow_from_the_intervals(plan, place, ours, random, raw, verd
     assert "## Rows that are missing" in page
     learning = json.loads((place / "learning.json").read_text())
     assert learning["learning"][RECIPE]["small"] == verdict
-    assert learning["ablations"][RECIPE] == [evidence_pages.MISSING]
+    assert learning["ablations"]["mae"] == [evidence_pages.MISSING]
     assert verdict in (place / "index.md").read_text()
 
 
