@@ -1,4 +1,4 @@
-"""Tokens of each modality: cutting samples into them, and their positions."""
+"""Tokens of each modality: cutting samples into tokens, and position codes."""
 
 from mimsuite.tokens.image import patchify, unpatchify
 from mimsuite.tokens.points import Groups, farthest_points, group, nearest

@@ -1,4 +1,4 @@
-"""Fixed sin-cos positions of grids and of points, and resizing of position tables."""
+"""Fixed sin-cos position codes of grids and points, and resizing of position tables."""
 
 from __future__ import annotations
 
