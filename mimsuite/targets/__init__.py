@@ -1,4 +1,4 @@
-"""What is predicted, and the loss of predicting it."""
+"""Prediction targets and their losses."""
 
 from mimsuite.pictures.features import FeatureColours, feature_pictures
 from mimsuite.targets.chamfer import chamfer

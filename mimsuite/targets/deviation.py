@@ -1,4 +1,4 @@
-"""How much features differ, channel by channel: near 0 where they have collapsed."""
+"""Standard deviation of features per channel; near 0 when they have collapsed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @torch.no_grad()
 def channel_deviation(tokens: Tensor, gather: Callable[[Tensor], Tensor]) -> Tensor:
-    """0-d: the mean over channels of their standard deviation over all tokens of all ranks.
+    """0-d: standard deviation over all tokens of all ranks, averaged over channels.
 
     Args:
-        tokens: (..., D), as many on every rank.
+        tokens: (..., D), the same number on every rank.
         gather: all-gather over ranks, identity on one process.
     """
     flat = tokens.detach().float().flatten(0, -2)
