@@ -74,7 +74,7 @@ def build_decoder(
     """The decoder of image patches that a ``model.decoder`` section describes, by its ``kind``.
 
     Args:
-        out_width: numbers that it predicts a token.
+        out_width: numbers predicted per token.
     """
     if isinstance(section, CrossDecoderSection):
         return CrossDecoder(section, encoder, out_width)
@@ -82,6 +82,6 @@ def build_decoder(
 
 
 def encoder_named(names: Iterable[str]) -> type[Encoder]:
-    """The encoder of a published checkpoint, by its tensors' names; a plain ViT by default."""
+    """The encoder class of a published checkpoint, by its tensor names; a plain ViT by default."""
     marks = {mark: kind for kind in _ENCODERS.values() if (mark := kind.published_mark)}
     return next((marks[m] for name in names for m in marks if name.startswith(m)), ViT)

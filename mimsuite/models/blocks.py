@@ -1,8 +1,8 @@
 """The pre-norm transformer block, on timm's attention and MLP.
 
 ``x += keep * Attn(LN x); x += keep * MLP(LN x)`` with exact-erf GELU and scaled-dot-product
-attention. Two things beside timm's own block: drop path draws from keyed noise instead of the
-global generator, and a block may compute only the last few tokens of its sequence.
+attention. Unlike in timm's block, drop path uses keyed noise instead of the global generator, and a
+block can compute only the last tokens of its sequence.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from torch import Tensor, nn
 
 
 class Attention(TimmAttention):
-    """Multi-head self-attention; with ``queries`` = q only the last q tokens ask.
+    """Multi-head self-attention; with ``queries`` = q only the last q tokens are queries.
 
-    With ``closed`` = c the first c tokens attend to one another only, the others to all tokens.
+    With ``closed`` = c the first c tokens attend only to one another, the others to all tokens.
     """
 
     def forward(  # type: ignore[override]
         self, x: Tensor, queries: int | None = None, closed: int = 0
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, q, D): keys and values come from all tokens, but for the
-        closed ones."""
+        """(B, N, D) -> (B, N, D), or (B, q, D) with ``queries``."""
         batch, tokens, width = x.shape
         if queries is None:
             qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
-            # Taken apart along the inner axis, so that the gradient is put together where it is
-            # read, without a copy into the product's order.
+            # Unbind along the inner axis: the gradient is then written in the layout that the
+            # linear layer reads, without a copy.
             q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each (B, h, N, d)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
@@ -96,9 +95,9 @@ class Block(nn.Module):
 
         Args:
             keep: (B,) factors of the two residual branches (drop path); ``None`` = 1.
-            queries: return only the last so many tokens, (B, queries, D); exact, and cheaper in
-                the last block of a decoder whose other outputs nobody reads.
-            closed: the first so many tokens attend to one another only. Not with ``queries``.
+            queries: return only the last ``queries`` tokens, (B, queries, D). The result is exact,
+                and cheaper in the last block of a decoder, whose other outputs are not needed.
+            closed: number of leading tokens that attend only to one another; not with ``queries``.
         """
         attended = self.attn(self.norm1(x), queries, closed)
         if queries is not None:
@@ -109,11 +108,11 @@ class Block(nn.Module):
 
 
 def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor]]:
-    """Per block, the (B,) factors of its two branches (Huang et al., arXiv:1603.09382).
+    """The (B,) factors of the two branches of each block (Huang et al., arXiv:1603.09382).
 
     Args:
         uniform: (B, 2 * depth) keyed noise.
-        rate: drop probability of the last block; grows linearly from 0 in the first.
+        rate: drop probability of the last block; it grows linearly from 0 at the first block.
     """
     depth = uniform.shape[1] // 2
     steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
@@ -123,7 +122,7 @@ def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor
 
 
 def init_normal(module: nn.Module) -> None:
-    """Linear and convolution weights normal with deviation 0.02, zero biases."""
+    """Linear and convolution weights normal with std 0.02, zero biases."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

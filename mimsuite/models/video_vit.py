@@ -1,6 +1,6 @@
-"""VideoMAE's encoder: a transformer that sees only the tubelets it is given.
+"""VideoMAE's encoder: a transformer that computes only the visible tubelets.
 
-Letters: B batch, N tubelets, V visible ones, P = t*p*p*C pixels of a tubelet, D width.
+Letters: B batch, N tubelets, V visible tubelets, P = t*p*p*C pixels of a tubelet, D width.
 Parameter names below the encoder are those of the published code.
 """
 
@@ -25,8 +25,8 @@ from mimsuite.tokens import resize_clip_positions, sinusoid_1d, tubelets
 class TubeletEmbed(nn.Module):
     """Linear embedding of tubelet vectors.
 
-    The weight is kept as the published convolution kernel (D, C, t, p, p); a linear map of the
-    gathered tubelets is the same function, computed for visible ones only.
+    The weight is stored as the published convolution kernel (D, C, t, p, p). A linear map of the
+    gathered tubelets is the same function, computed only for visible tubelets.
     """
 
     def __init__(self, channels: int, tubelet: int, patch: int, width: int) -> None:
@@ -66,7 +66,7 @@ class VideoViT(Encoder):
         )
         norm = nn.LayerNorm(section.width, eps=section.norm_eps)
         self.norm = norm if section.final_norm else nn.Identity()
-        self.apply(init_linear)  # the convolution keeps torch's start, as published
+        self.apply(init_linear)  # the convolution keeps torch's initialisation, as published
 
     def tubelets(self, clips: Tensor, ids: Tensor | None = None) -> Tensor:
         """Tubelet vectors of (B, C, T, H, W) clips, all (B, N, P) or those of ``ids``."""
@@ -85,11 +85,11 @@ class VideoViT(Encoder):
 
         Args:
             vectors: (B, V, P).
-            ids: (B, V) which tubelets they are; ``None`` = all of ``grid``, in raster order.
+            ids: (B, V) ids of the tubelets; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
-            grid: tokens along time, per column and row where it is not the trained one; positions
-                are resized to it.
+            layers: numbers, from 1, of the blocks whose outputs are also returned.
+            grid: tokens along time, rows and columns; positions are resized to it. ``None``: as
+                trained.
         """
         table = resize_clip_positions(self.pos_embed, self.grid, grid or self.grid)
         if ids is not None:
@@ -107,7 +107,7 @@ class VideoViT(Encoder):
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
     ) -> Features:
-        """The unmasked call of every probe: all tubelets of the view ``clip``, of any size."""
+        """Features of all tubelets of the view ``clip``, of any size, as every probe reads them."""
         clips = batch.views["clip"]
         _, _, frames, height, width = clips.shape
         grid = self.section.grid_of((frames, height, width))

@@ -1,4 +1,4 @@
-"""The plain vision transformer that sees only the tokens it is given.
+"""The plain vision transformer, which computes only the visible tokens.
 
 Letters: B batch, N patches, V visible patches, P = p*p*C pixels of a patch, D width.
 Parameter names below the encoder are those of timm's ``VisionTransformer`` and of MAE's release.
@@ -28,8 +28,8 @@ Hook = Callable[[int, Tensor, Tensor], Tensor | None]
 class PatchEmbed(nn.Module):
     """Linear embedding of patch vectors.
 
-    The weight is kept as the published convolution kernel (D, C, p, p); a linear map of the
-    gathered patches is the same function, computed for visible patches only.
+    The weight is stored as the published convolution kernel (D, C, p, p). A linear map of the
+    gathered patches is the same function, computed only for visible patches.
     """
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
@@ -44,9 +44,9 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(ImageEncoder):
-    """Encoder of visible patches, with class tokens or none and absolute positions."""
+    """Encoder of visible patches with absolute positions, with or without class tokens."""
 
-    row_first = False  # which half of a fixed position encodes the row
+    row_first = False  # whether the first half of a fixed position encodes the row
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
@@ -89,16 +89,15 @@ class ViT(ImageEncoder):
 
         Args:
             patches: (B, V, P).
-            ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
+            ids: (B, V) ids of the patches; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too;
-                0: what the first of them reads.
-            grid: patches per column and row where it is not the trained one; positions are
-                resized to it.
-            qkv: numbers, from 1, of the blocks whose queries, keys and values are wanted too.
-            hook: called behind every block with its number, the tokens (B, V, D) without the
-                class tokens and their ids; the ids (B, K) that it returns, some of those given,
-                go on, ``None`` = all.
+            layers: numbers, from 1, of the blocks whose outputs are also returned; 0: the input of
+                the first block.
+            grid: rows and columns of patches; positions are resized to it. ``None``: as trained.
+            qkv: numbers, from 1, of the blocks whose queries, keys and values are also returned.
+            hook: called after every block with its number, the tokens (B, V, D) without class
+                tokens, and their ids. It returns the ids (B, K) of the tokens to keep, ``None`` =
+                all.
         """
         positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
         count = self.class_tokens
@@ -136,12 +135,12 @@ class ViT(ImageEncoder):
 def _shrink(
     x: Tensor, ids: Tensor | None, hook: Hook, number: int, class_tokens: int
 ) -> tuple[Tensor, Tensor | None]:
-    """The class tokens and the tokens that a hook lets go on, and the ids of these."""
+    """Class tokens and the tokens that a hook keeps, and the ids of the kept tokens."""
     cls, tokens = x[:, :class_tokens], x[:, class_tokens:]
     if ids is None:
         ids = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
     kept = hook(number, tokens, ids)
     if kept is None:
         return x, ids
-    rows = (kept.unsqueeze(2) == ids.unsqueeze(1)).int().argmax(dim=2)  # (B, K), where they are
+    rows = (kept.unsqueeze(2) == ids.unsqueeze(1)).int().argmax(dim=2)  # (B, K) places in x
     return torch.cat([cls, gather_tokens(tokens, rows)], dim=1), kept
