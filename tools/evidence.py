@@ -46,7 +46,7 @@ def work(plan: list, hours: float) -> None:
             print(f"{table.name} is left out: it needs {need}", flush=True)
     waiting = [row for t in plan if not t.missing_needs() for row in rows_of(t)]
     while time.monotonic() < end:
-        row = next((r for r in waiting if _ready(r) and r.key not in given_up), None)
+        row = next((r for r in waiting if r.key not in given_up and _ready(r, waiting)), None)
         if row is None:
             break
         name = f"{row.table.name}: {' '.join(row.command())}"
@@ -61,8 +61,14 @@ def work(plan: list, hours: float) -> None:
             given_up.add(row.key)
 
 
-def _ready(row: Row) -> bool:
-    return not row.done and all(one.done for one in row.requires())
+def _ready(row: Row, waiting: list[Row]) -> bool:
+    """Whether it can be made, and somebody needs it: a finished run that is gone is made again
+    only for a probe of it that is missing."""
+    if not row.missing or any(one.missing for one in row.requires()):
+        return False
+    return not row.done or any(
+        one.measure and not one.done and one.run == row.run for one in waiting
+    )
 
 
 if __name__ == "__main__":

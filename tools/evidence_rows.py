@@ -1,8 +1,9 @@
 """The rows of evidence: what the plan lists, what each is keyed by, and how one is made.
 
-A row is one command of the suite on one run: its pretraining, or a probe of it. Its key is the hash
-of the resolved recipe, the method's version and the command, so a row is never made twice, and a
-changed recipe or method makes it anew. Rows are JSON files; runs, which are large, stay outside.
+A row is one command of the suite on one run: its pretraining, or a probe of it. It is named by the
+recipe, the changed keys, the method's version and the command, and holds the resolved recipe, so a
+row is never made twice, and a changed recipe or method makes it anew; a key that the suite gains
+does not. Rows are JSON files; runs, which are large, stay outside.
 """
 
 from __future__ import annotations
@@ -92,21 +93,44 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What identifies the row's content."""
-        plain = (_RUN_OF.sub(lambda found: self._other(found[1]).key, key) for key in self.keys)
-        return _key(self.encoder.recipe, tuple(plain), self.measure)
+        """What names the row."""
+        plain = [_RUN_OF.sub(lambda found: self._other(found[1]).key, key) for key in self.keys]
+        content = [self.encoder.recipe, plain, self.method_version, self.measure]
+        return _digest(content)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The resolved recipe, section by section, without what only describes it."""
+        return _resolved(self.encoder.recipe, self.keys)[0]
+
+    @property
+    def method_version(self) -> int:
+        return _resolved(self.encoder.recipe, self.keys)[1]
 
     @property
     def path(self) -> Path:
         return ROWS / f"{self.key}.json"
 
     @property
+    def stored(self) -> dict[str, Any] | None:
+        """The row's file; ``None``: it is missing, or the recipe says something else today."""
+        if not self.path.exists():
+            return None
+        found = json.loads(self.path.read_text(encoding="utf-8"))
+        return found if _says(self.document, found["document"]) else None
+
+    @property
     def done(self) -> bool:
-        return self.path.exists()
+        return self.stored is not None
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is to be made; a pretraining also where its run is not on this machine."""
+        return not self.done or (not self.measure and not self.run.exists())
 
     def read(self) -> dict[str, Any]:
         """The result of its command."""
-        return json.loads(self.path.read_text(encoding="utf-8"))["result"]
+        return (self.stored or {})["result"]
 
     @property
     def pretraining(self) -> Row:
@@ -114,8 +138,9 @@ class Row:
 
     @property
     def run(self) -> Path:
-        """The run directory of its pretraining."""
-        return RUNS / self.pretraining.key
+        """The run directory of its pretraining, which exists where it was made on this machine."""
+        first = self.pretraining
+        return RUNS / ((first.stored or {}).get("run") or f"{first.key}-{_digest(first.document)}")
 
     def requires(self) -> list[Row]:
         """Rows that come first: the pretraining, runs of others, the seed that chose the rates."""
@@ -153,7 +178,7 @@ class Row:
             _write(place, first.read())
             words[words.index("--rates") + 1] = str(place)
         if verb in ("finetune", "attentive-probe"):
-            words += ["--out", str(RUNS / f"{self.key}.tuned"), "--resume", "auto"]
+            words += ["--out", f"{self.run}.{self.key}", "--resume", "auto"]
         return words
 
     def _options(self) -> list[str]:
@@ -172,14 +197,24 @@ class Row:
 
 
 @cache
-def _key(recipe: str, keys: tuple[str, ...], measure: str) -> str:
+def _resolved(recipe: str, keys: tuple[str, ...]) -> tuple[dict[str, Any], int]:
+    """The recipe's document and its method's version."""
     from mimsuite import config
 
-    resolved = config.load(recipe, list(keys))
-    content = [resolved.document, resolved.recipe.card.version, measure]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
+    found = config.load(recipe, list(keys))
+    document = json.loads(json.dumps(found.document, default=str))
+    return {k: v for k, v in document.items() if k != "recipe"}, found.recipe.card.version
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _says(today: Any, stored: Any) -> bool:
+    """Whether today's document holds all that the stored one does."""
+    if isinstance(stored, dict) and isinstance(today, dict):
+        return all(key in today and _says(today[key], value) for key, value in stored.items())
+    return bool(today == stored)
 
 
 def tables(path: Path = PLAN) -> list[Table]:
@@ -244,7 +279,7 @@ def make(row: Row, seconds: float = ROW_SECONDS) -> bool:
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     with _locked(RUNS / f"{row.key}.lock") as mine:
-        if not mine or row.done:
+        if not mine or not row.missing:
             return row.done
         prepare(row.table)
         begun = time.monotonic()
@@ -253,14 +288,18 @@ def make(row: Row, seconds: float = ROW_SECONDS) -> bool:
             return False
         if code:
             raise Failed(f"mimsuite {' '.join(row.command())}: {said.strip().splitlines()[-1:]}")
-        result = {"run": "done"} if not row.measure else json.loads(out)
+        if not row.run.exists():
+            raise Failed(f"mimsuite {' '.join(row.command())}: left no run directory")
+        result = {} if not row.measure else json.loads(out)
         _write(
             row.path,
             {
                 "command": ["mimsuite", *row.command()],
+                "document": row.document,
                 "recipe": row.encoder.recipe,
                 "seed": row.seed,
                 "fold": row.fold,
+                "run": row.run.name,
                 "last_turn_seconds": round(time.monotonic() - begun, 1),
                 "result": {k: v for k, v in result.items() if k not in ("run", "out", "written")},
             },

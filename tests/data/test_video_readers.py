@@ -56,6 +56,20 @@ def test_frames_are_found_by_number(reader: str, video_file: bytes) -> None:
         assert numbers(frames) == wanted
 
 
+def test_streams_without_an_index_are_read_right_or_refused(reader: str) -> None:
+    stream = numbered("libx264", "mpegts", bf="2")
+    wanted = [3, 17, 39]
+
+    def read() -> list[int]:
+        return numbers(read_video(stream, lambda n: [n - FRAMES + i for i in wanted], reader))
+
+    if reader in ("decord", "torchcodec"):
+        with pytest.raises(CorruptSample, match="by their numbers"):
+            read()
+    else:
+        assert read() == wanted
+
+
 def test_frames_that_are_not_there_are_refused(reader: str, h264: bytes) -> None:
     for wanted in ([FRAMES], [-1], []):
         with pytest.raises(CorruptSample, match="no frames"):

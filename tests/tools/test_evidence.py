@@ -63,6 +63,12 @@ def plan(place: Path) -> list[evidence_rows.Table]:
     return evidence_rows.tables(place / "plan.yaml")
 
 
+def make_run(words: list[str]) -> None:
+    """The run directory that a pretraining leaves."""
+    if words[0] == "pretrain":
+        Path(words[words.index("--out") + 1]).mkdir(parents=True, exist_ok=True)
+
+
 def result(ours: str, **others: str) -> dict[str, Any]:
     return {"labels": [0, 1] * (len(ours) // 2), "right": {"pretrained": ours, **others}}
 
@@ -75,11 +81,44 @@ def test_a_key_is_of_the_content(plan) -> None:
     assert not {row.key for row in rows} & {row.key for row in again}
 
 
+def test_a_row_stands_while_its_recipe_says_the_same(plan) -> None:
+    row = list(evidence_rows.rows_of(plan[0]))[-1]
+    document = json.loads(json.dumps(row.document))
+    assert "recipe" not in document
+    del document["optim"]["clip_grad"]  # a key that the suite has gained since
+    row.path.write_text(json.dumps({"document": document, "result": {}}))
+    assert row.done
+    document["optim"]["lr"] = 1.0
+    row.path.write_text(json.dumps({"document": document, "result": {}}))
+    assert not row.done
+
+
+def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None:
+    made: list[str] = []
+
+    def answer(words: list[str], seconds: float) -> tuple[int, str, str]:
+        made.append(words[0])
+        make_run(words)
+        return 0, json.dumps(result("1111", random_init="1010")), ""
+
+    monkeypatch.setattr(evidence_rows, "_run", answer)
+    evidence.work(plan, hours=1)
+    assert len(made) == 12
+    rows = list(evidence_rows.rows_of(plan[0]))
+    rows[0].run.rmdir()
+    evidence.work(plan, hours=1)
+    assert len(made) == 12
+    rows[2].path.unlink()
+    evidence.work(plan, hours=1)
+    assert made[12:] == ["pretrain", "linear-probe"]
+
+
 def test_rows_come_in_an_order_that_works_and_none_twice(plan, place, monkeypatch) -> None:
     made: list[list[str]] = []
 
     def answer(words: list[str], seconds: float) -> tuple[int, str, str]:
         made.append(words)
+        make_run(words)
         if words[0] == "finetune" and "train.seed=1" not in words and words[-1] == "auto":
             rates = words[words.index("--rates") + 1]
             assert (rates == "0.3,1") == (words[words.index("--seed") + 1] == "0")
@@ -101,6 +140,7 @@ def test_rows_come_in_an_order_that_works_and_none_twice(plan, place, monkeypatc
 def test_a_training_goes_on_in_a_later_turn(plan, monkeypatch) -> None:
     codes = iter([75, 75, 0])
     row = next(iter(evidence_rows.rows_of(plan[0])))
+    row.run.mkdir(parents=True)
     monkeypatch.setattr(evidence_rows, "_run", lambda words, seconds: (next(codes), "{}", ""))
     assert [evidence_rows.make(row) for _ in range(3)] == [False, False, True]
     assert row.read() == {}
@@ -133,7 +173,7 @@ def test_verdicts_follow_from_the_intervals(plan, place, ours, random, raw, verd
     for seed in table.seeds:
         assert evidence_pages.verdict_of(table, encoder) == evidence_pages.MISSING
         row = evidence_rows.Row(table, encoder, seed, None, "linear-probe")
-        content = {"result": result(ours, random_init=random, raw_input=raw)}
+        content = {"document": {}, "result": result(ours, random_init=random, raw_input=raw)}
         row.path.write_text(json.dumps(content))
     assert evidence_pages.verdict_of(table, encoder) == verdict
     evidence_pages.write_pages(plan)
@@ -153,9 +193,9 @@ def test_folds_make_one_figure_of_the_whole_set(plan) -> None:
     encoder = table.encoders[0]
     rows = [evidence_rows.Row(folded, encoder, 0, fold, "linear-probe") for fold in range(2)]
     assert rows[0].key != rows[1].key
-    rows[0].path.write_text(json.dumps({"result": result("11", random_init="10")}))
+    rows[0].path.write_text(json.dumps({"document": {}, "result": result("11", random_init="10")}))
     assert evidence_pages.whole(folded, encoder, 0, "linear-probe") is None
-    rows[1].path.write_text(json.dumps({"result": result("10", random_init="00")}))
+    rows[1].path.write_text(json.dumps({"document": {}, "result": result("10", random_init="00")}))
     joined = evidence_pages.whole(folded, encoder, 0, "linear-probe")
     assert joined == {
         "labels": [0, 1, 0, 1], "right": {"pretrained": "1110", "random_init": "1000"}

@@ -12,6 +12,8 @@ from typing import Self
 
 import numpy as np
 
+from mimsuite.data.local_file import Stored
+from mimsuite.data.video.containers import container_of
 from mimsuite.errors import CorruptSample
 
 
@@ -21,6 +23,20 @@ class VideoDecodeError(CorruptSample):
     def __init__(self, reader: str, reason: object) -> None:
         text = " ".join(str(reason).split())[:160] or type(reason).__name__
         super().__init__("decode", f"{reader}: {text}")
+
+
+def require_index(reader: str, data: Stored) -> None:
+    """Refuse a container in which seeking may end at another frame than the one asked for.
+
+    Raises:
+        CorruptSample: see :func:`container_of`.
+        VideoDecodeError: a container without an index, such as an MPEG stream.
+    """
+    container = container_of(data)
+    if not container.indexed:
+        raise VideoDecodeError(
+            reader, f"does not find frames in .{container.extension} files by their numbers"
+        )
 
 
 class VideoReader(ABC):

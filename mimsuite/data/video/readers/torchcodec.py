@@ -9,20 +9,21 @@ import numpy as np
 import torchcodec
 
 from mimsuite.data.local_file import Stored
-from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
+from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_index
 
 if torchcodec.ffmpeg_major_version is None:
     raise ImportError("torchcodec finds no FFmpeg libraries")
 
 
 class TorchcodecReader(VideoReader):
-    """See :class:`VideoReader`; seeks exactly, by an index of all packets."""
+    """See :class:`VideoReader`; seeks by an index of all packets, exact but in MPEG streams."""
 
     name = "torchcodec"
 
     def __init__(self, data: Stored) -> None:
         from torchcodec.decoders import VideoDecoder
 
+        require_index(self.name, data)
         try:
             self._decoder: Any = VideoDecoder(
                 data if isinstance(data, bytes) else data.path,
