@@ -10,7 +10,9 @@ import pytest
 from mimsuite.cli.main import COMMANDS, load_command
 from tests.pages import ROOT
 
-_NOT_SHIPPED = re.compile(r"(?<![\w/.])(?:tools|docs|tests)/\w|\bMakefile\b|`make [a-z]+`(?! in a clone)")
+_NOT_SHIPPED = re.compile(
+    r"(?<![\w/.])(?:tools|docs|tests)/\w|\bMakefile\b|`make [a-z]+`(?! in a clone)"
+)
 _MODULE = re.compile(r"(?<![\w/.])mimsuite/[\w/]+\.py\b")
 _COMMAND = re.compile(r"(?:`|# +(?:[A-Z]\w+: +)?)mimsuite ([a-z][a-z-]+)(?: ([a-z][a-z-]+))?")
 _FILES = sorted([*(ROOT / "mimsuite").rglob("*.py"), *(ROOT / "recipes").rglob("*.yaml")])
