@@ -127,9 +127,9 @@ class Session:
         return self.resolved.recipe
 
 
+@keep_freed_memory()
 def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -> TrainResult:
     begun = time.monotonic()
-    keep_freed_memory()
     recipe, peers = session.recipe, session.peers
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
