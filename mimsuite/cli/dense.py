@@ -39,7 +39,7 @@ def dense_probe(
 
     Layer and learning rate are chosen on held-out training images; nearest patches need no
     training. Folders are laid out as ADE20K, Pascal VOC, NYUv2, or as `data synth scenes` writes
-    them: docs/dense.md.
+    them.
 
     Example: mimsuite dense-probe runs/first --data ./scenes --baselines
     """

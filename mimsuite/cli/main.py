@@ -188,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _run(sys.argv[1:] if arguments is None else list(arguments))
     if arguments is None:
         _leave(code)
+    elif preempt := sys.modules.get("mimsuite.train.preempt"):  # the caller's process goes on
+        preempt.restore_handlers()
     return code
 
 

@@ -275,8 +275,8 @@ def features(
     A .safetensors FILE holds `features` (N, D) and, where known, `labels`; beside it, as .json, are
     the sample keys and class names. An .npy FILE is the (N, D) array alone; beside it, as
     .keys.csv, are keys and labels in the same order. A .csv FILE has all of it in one table. With a
-    dictionary a .safetensors FILE holds codes, in sparse rows of `indptr`, `indices` and `values`:
-    docs/dictionary.md.
+    dictionary a .safetensors FILE holds codes, in sparse rows (CSR) of `indptr`, `indices` and
+    `values`.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """

@@ -52,7 +52,7 @@ def train_dictionary(path: str | Path | None, recipe: Resolved, out: Path) -> di
             ``concepts.png``.
 
     Returns:
-        figures and concepts, JSON-able; docs/dictionary.md lists them.
+        figures and concepts, JSON-able.
 
     Raises:
         UserError: weights that do not fit, no such layer or split, ``out`` cannot be written.

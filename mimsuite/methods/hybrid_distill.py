@@ -4,8 +4,8 @@ A student learns from two frozen teachers: from one trained by masked modelling 
 each other in blocks on the way, from one trained with labels, captions or contrast the final
 features. Tokens that tell little new are left out progressively, which saves compute.
 
-No code was released. What the paper leaves open, and what was chosen, is in
-docs/hybrid-distillation.md; each choice is a key.
+No code was released. What the paper leaves open was chosen here; each choice is a key, and the
+documentation (hybrid-distillation) has a table of them.
 
 Letters: B batch, N patches, K survivors, D width, E width of the teacher's features, h heads.
 """

@@ -18,6 +18,7 @@ from mimsuite.errors import DivergedError, Preempted, UserError
 from mimsuite.methods import Method, build
 from mimsuite.methods.base import Progress
 from mimsuite.noise import Noise
+from mimsuite.report.follower import NoDirectory
 from mimsuite.train import checkpoint, replay
 from mimsuite.train.average import MovingAverage
 from mimsuite.train.batchnorm import sync_batchnorm
@@ -62,6 +63,7 @@ class Trainer:
         method: on its device; changed in place as the recipe's ``train`` section wants.
 
     Attributes:
+        run: where metrics, events and checkpoints go, from :meth:`fit` on.
         step: optimizer steps done.
         total_steps: at which training ends.
     """
@@ -93,6 +95,11 @@ class Trainer:
         self.collapse = CollapseWatch(self.recipe.log, method.collapse_terms, self.total_steps)
         self.saver = Saver(peers, self.recipe.checkpoint, self.warn)
         self.step = 0
+        self.run: RunDirectory = NoDirectory()  # until `fit` has one
+        self._signals: Callable[[int], dict[str, float]] = lambda step: {}
+        self._damage = DamageReport(peers, self._event, self.warn)
+        self._clock = Clock(time.monotonic())
+        self._batch: Batch | None = None  # the last one, for a look at what broke training
         self._stopping = self._rewound = False
 
     # --- the loop ---
@@ -117,7 +124,6 @@ class Trainer:
             DivergedError: too many steps in a row without a finite loss.
         """
         self.run, self._signals = run, signals
-        self._damage = DamageReport(self.peers, run, self.warn)
         self.method.train()
         batches = self._batches(loader, watch)
         self._clock = Clock(time.monotonic())
@@ -224,6 +230,7 @@ class Trainer:
         found = None if self._rewound else checkpoint.newest_before(self.run.checkpoints, before)
         if found is None:
             batch = f"bad-batch-{here - 1:08d}-rank-{self.peers.rank}.safetensors"
+            assert self._batch is not None  # bad steps had one
             replay.dump(self.run.path / batch, self._batch, here - 1)
             raise DivergedError(
                 f"no finite loss in {bad} steps up to step {here}: lower optim.lr, set "
@@ -243,6 +250,9 @@ class Trainer:
         """On the terminal and in the log."""
         warn(text)
         self.run.log(f"warning: {text}")
+
+    def _event(self, name: str, step: int, **fields: Any) -> None:
+        self.run.event(name, step, **fields)
 
     def write_log(self, progress: ProgressLine, worker_memory_mb: float | None) -> None:
         """A line of metrics: the means since the last one."""

@@ -141,7 +141,7 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _read_torch(path: Path, kind: Kind) -> Any:
     if kind is Kind.ZIP:
-        _check_archive(path)
+        check_archive(path)
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd pickles; what matters is raised
@@ -175,8 +175,12 @@ def _joined(content: Any) -> Any:
     return {**others, "state_dict": together}
 
 
-def _check_archive(path: Path) -> None:
-    """torch.save writes an archive with a ``data.pkl`` and stores it uncompressed."""
+def check_archive(path: Path) -> None:
+    """torch.save writes an archive with a ``data.pkl`` and stores it uncompressed.
+
+    Raises:
+        UserError: another archive, or a damaged one.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -17,7 +17,7 @@ Metres = Annotated[float, Field(gt=0.0)]
 class DenseDataSection(DataSection):
     """`data:` a folder of images with truth for each pixel."""
 
-    # How it is laid out: docs/dense.md
+    # As published; scenes: as `mimsuite data synth scenes` writes them
     layout: Literal["scenes", "ade20k", "voc", "nyuv2"]
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ AtomsSection = Annotated[FreeAtomsSection | ArchetypalAtomsSection, Field(discri
 
 
 class PenaltySection(Section):
-    """What is added to the mean squared error; docs/dictionary.md has the formulas."""
+    """What is added to the mean squared error; formulas: mimsuite/dictionaries/losses.py."""
 
     kind: Literal[
         "none",

@@ -33,7 +33,7 @@ class DalleTokenizerSection(Section):
     """
 
     kind: Literal["dalle"]
-    weights: PathText = ""  # file made by tools/convert_dalle.py; `random` stands in
+    weights: PathText = ""  # made by `mimsuite import --from dalle`; `random` stands in
     codes: Positive = 8192
     width: Positive = 256  # channels of its first layer
     depth: Positive = 2  # blocks of each of its four groups
