@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,20 +47,15 @@ def dense_probe(
     named = [word for word in words or [] if "=" not in word]
     if len(named) > 1:
         raise UserError(f"'{named[1]}' is neither a key=value nor the first recipe, '{named[0]}'")
-    from mimsuite import config
-    from mimsuite.checkpoints import open_model
     from mimsuite.evaluate.dense.probe import dense_probe as probe
-    from mimsuite.evaluate.dense.recipe import compose_dense
     from mimsuite.evaluate.dense.result import show_dense
+    from mimsuite.evaluate.probe_recipe import DENSE
 
     overrides = [word for word in words or [] if "=" in word]
-    recipe = compose_dense(
-        open_model(model).resolved, "".join(named), data or "", overrides, smoke=smoke
+    recipe = probes._compose(
+        model, "".join(named), DENSE, data, overrides, seed=seed, device=device, smoke=smoke
     )
-    given: dict[str, Any] = {} if device == "auto" else {"train.device": device}
-    if seed is not None:
-        given["train.seed"] = seed
-    result = probe(model, config.with_overrides(recipe, given), baselines=baselines)
+    result = probe(model, recipe, baselines=baselines)
     show_dense(model, result)
     probes._write(result, out or probes._beside(model, "dense_probe.json"), as_json)
     return 0
