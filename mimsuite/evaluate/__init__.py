@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mimsuite.evaluate.probes.lowshot import low_shot
     from mimsuite.evaluate.probes.probe import ProbeData, knn, linear_probe, probe_data
     from mimsuite.evaluate.probes.robustness import robustness
-    from mimsuite.evaluate.scoring.classes import classify
     from mimsuite.evaluate.sources import open_labelled, open_splits
     from mimsuite.evaluate.tuning.finetune import finetune, trained_probe
     from mimsuite.evaluate.tuning.lowshot_tuning import low_shot_finetune
@@ -28,7 +27,6 @@ _MODULES = {
     "probes.lowshot": ("low_shot",),
     "probes.probe": ("ProbeData", "knn", "linear_probe", "probe_data"),
     "probes.robustness": ("robustness",),
-    "scoring.classes": ("classify",),
     "sources": ("open_labelled", "open_splits"),
     "tuning.finetune": ("finetune", "trained_probe"),
     "tuning.lowshot_tuning": ("low_shot_finetune",),
@@ -38,7 +36,6 @@ __all__ = [
     "Interval",
     "LinearGrid",
     "ProbeData",
-    "classify",
     "compose",
     "extract",
     "finetune",
