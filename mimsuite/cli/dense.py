@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mimsuite.cli import probes
-from mimsuite.cli.options import JsonOption, SmokeOption
+from mimsuite.cli import options
+from mimsuite.cli.model_io import beside, compose_for, write_result
 from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 
@@ -22,18 +22,18 @@ WordsArgument = Annotated[
 
 
 def dense_probe(
-    model: probes.ModelArgument,
+    model: options.ModelArgument,
     words: WordsArgument = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="FOLDER", help="Images with masks or depth; see docs."),
     ] = None,
-    baselines: probes.BaselinesOption = False,
-    seed: probes.SeedOption = None,
-    device: probes.DeviceOption = "auto",
-    smoke: SmokeOption = False,
-    out: probes.ResultOption = None,
-    as_json: JsonOption = False,
+    baselines: options.BaselinesOption = False,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    smoke: options.SmokeOption = False,
+    out: options.ResultOption = None,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Segment images and tell depth by linear heads on frozen patch features.
 
@@ -52,10 +52,10 @@ def dense_probe(
     from mimsuite.evaluate.probe_recipe import DENSE
 
     overrides = [word for word in words or [] if "=" in word]
-    recipe = probes._compose(
+    recipe = compose_for(
         model, "".join(named), DENSE, data, overrides, seed=seed, device=device, smoke=smoke
     )
     result = probe(model, recipe, baselines=baselines)
     show_dense(model, result)
-    probes._write(result, out or probes._beside(model, "dense_probe.json"), as_json)
+    write_result(result, out or beside(model, "dense_probe.json"), as_json)
     return 0

@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "robustness": Command("robustness:robustness", "A probe on corrupted samples.", _LOOK),
     "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
-    "features": Command("probes:features", "Write frozen features to a file.", _LOOK),
+    "features": Command("features:features", "Write frozen features to a file.", _LOOK),
     "score": Command("score:score", "Which samples a model finds hard or strange.", _LOOK),
     "reconstruct": Command("reconstruct:reconstruct", "Before, masked, after: pictures.", _LOOK),
     "pictures": Command("pictures:pictures", "Features and attention as pictures.", _LOOK),

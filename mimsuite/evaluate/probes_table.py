@@ -46,6 +46,6 @@ PROBES = (
     Probe("knn", "nearest neighbours", "probes", "Nearest-neighbour probe of frozen features.", 2),
     Probe("low_shot", "low-shot", "lowshot", "Probes with few labels of each class.", 1),
     Probe(
-        "finetune", "fine-tuning", "probes", "Fine-tune a run or checkpoint on labels.", 0, False
+        "finetune", "fine-tuning", "finetune", "Fine-tune a run or checkpoint on labels.", 0, False
     ),
 )
