@@ -88,8 +88,10 @@ def probe_data_of(
         method, resolved = opened.method, opened.resolved
         classes = resolved.recipe.data.targets == "classes"
         splits = evaluate.open_labelled(resolved, classes=classes)
-        read = {"baselines": baselines, "seed": seed or 0, "peers": peers}
-        return evaluate.probe_data(method, resolved, *splits, **read), resolved
+        found = evaluate.probe_data(
+            method, resolved, *splits, baselines=baselines, seed=seed or 0, peers=peers
+        )
+        return found, resolved
 
 
 def compose_for(
