@@ -6,7 +6,8 @@ optimizer and never knows its rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -251,3 +252,16 @@ def _is_frozen(part: nn.Module) -> bool:
     """Whether it has parameters and none of them is trained."""
     own = [parameter.requires_grad for parameter in part.parameters()]
     return bool(own) and not any(own)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode, and back to what each part was in: a frozen part stays in eval mode."""
+    before = {part: part.training for module in modules for part in module.modules()}
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training

@@ -8,8 +8,11 @@ from pydantic import Field, model_validator
 
 from mimsuite.config.keys.encoders import AdaptChannels
 from mimsuite.config.keys.section import (
+    Dimension,
+    DropPath,
     FirstBlocks,
     Fraction,
+    Key,
     Positive,
     Range,
     Section,
@@ -23,24 +26,24 @@ class VideoViTSection(Section):
     """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
 
     kind: Literal["video-vit"] = "video-vit"
-    frames: Positive = 16  # of a clip
+    frames: Annotated[Positive, Key.SIZE | Key.FREE] = 16  # of a clip
     tubelet: Positive = 2  # frames of a token
-    image_size: Size = 224  # pixels, one number or [height, width]
-    patch_size: Positive = 16  # pixels
+    image_size: Annotated[Size, Key.SIZE | Key.FREE] = 224  # pixels, one number or [height, width]
+    patch_size: Dimension = 16  # pixels
     in_channels: Positive = 3
     adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
-    width: Positive = 768
-    depth: Positive = 12
-    heads: Positive = 12
+    width: Dimension = 768
+    depth: Dimension = 12
+    heads: Dimension = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    final_norm: bool = True  # a norm over the output; some weights made elsewhere have none
-    layer_scale: Annotated[float, Field(ge=0.0)] = 0.0  # first value of branch scales; 0: none
+    final_norm: Annotated[bool, Key.FREE] = True  # over the output; some weights have none
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # of branches, at first; 0: none
     cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
     # [frames, height, width] that weights were trained at, where they are others: the fixed
     # positions of that size are resized.
-    trained_size: tuple[Positive, Positive, Positive] | None = None
+    trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -74,9 +77,9 @@ class VideoViTSection(Section):
 class ClipDecoderSection(Section):
     """A light transformer that rebuilds tokens of a clip."""
 
-    width: Positive = 384
-    depth: Positive = 4
-    heads: Positive = 6
+    width: Dimension = 384
+    depth: Dimension = 4
+    heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
 
     @model_validator(mode="after")
