@@ -66,6 +66,7 @@ def train(
     *,
     resume: str = "never",
     initialise: Callable[[Method], list[str]] | None = None,
+    unused: Unused | None = None,
     stop: StopFlag | None = None,
     quiet: bool = False,
 ) -> TrainResult:
@@ -78,6 +79,7 @@ def train(
             checkpoint's path.
         initialise: puts weights into the fresh method and says what it did (``--init-from``); not
             called on resume.
+        unused: what the source holds and is not used, where somebody has looked; None: looked for.
         stop: set by a signal handler; training then saves and raises ``Preempted``.
         quiet: no banner and no progress line.
 
@@ -94,7 +96,9 @@ def train(
 
     peers = join(place, device, recipe.train.timeout_seconds, stopped)
     with peers.named_faults(), RunLock() as lock:
-        return _train(resolved, Path(out), device, peers, lock, resume, initialise, stop, quiet)
+        return _train(
+            resolved, Path(out), device, peers, lock, resume, initialise, unused, stop, quiet
+        )
 
 
 def _train(
@@ -105,6 +109,7 @@ def _train(
     lock: RunLock,
     resume: str,
     initialise: Callable[[Method], list[str]] | None,
+    known_unused: Unused | None,
     stop: StopFlag | None,
     quiet: bool,
 ) -> TrainResult:
@@ -158,7 +163,7 @@ def _train(
             run.event("resume", trainer.step)
         unused = Unused()
         if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source, views)
+            unused = unused_in(source, views) if known_unused is None else known_unused
             if unused:
                 run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())
