@@ -92,3 +92,39 @@ def test_another_model_of_the_hub_is_named(tmp_path: Path, capsys: Any) -> None:
     transformers.CLIPVisionModel(settings).save_pretrained(tmp_path / "clip")
     assert main(["import", str(tmp_path / "clip")]) == 2
     assert "model_type clip_vision_model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["reference", "hf"])
+def test_how_far_frames_are_apart_survives(form: str, tmp_path: Path) -> None:
+    """It decides which frames are seen, so the features too."""
+    from mimsuite import config
+    from mimsuite.checkpoints.opened import Opened
+    from mimsuite.export import export
+    from mimsuite.methods import build
+
+    if form == "hf":
+        module("transformers")
+    resolved = config.load("video/videomae2-tiny-motion", smoke=True)
+    assert resolved.recipe.augment.stride == 1
+    opened = Opened(build(resolved.recipe).eval(), resolved, "here", 1, True, [])
+    out = tmp_path / ("v.pth" if form == "reference" else "v")
+    export(opened, form, out)
+    again = open_model(out)
+    assert again.resolved.recipe.augment.stride == 1
+    assert not [note for note in again.notes if "augment.stride" in note]
+
+
+def test_frames_without_a_distance_are_said_to_be_assumed(tmp_path: Path) -> None:
+    from mimsuite import config
+    from mimsuite.methods import build
+
+    method = build(config.load("video/videomae2-tiny-motion", smoke=True).recipe)
+    sizes = {"num_heads": 4, "decoder_num_heads": 4, "input_size": 32, "num_frames": 8}
+    torch.save({"model": method.export_reference(), "args": sizes}, tmp_path / "v.pth")
+    (note,) = [note for note in open_model(tmp_path / "v.pth").notes if "stride" in note]
+    assert note.startswith("augment.stride=4 assumed")
+    torch.save(
+        {"model": method.export_reference(), "args": {**sizes, "sampling_rate": 2}},
+        tmp_path / "v.pth",
+    )
+    assert open_model(tmp_path / "v.pth").resolved.recipe.augment.stride == 2
