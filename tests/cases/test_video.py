@@ -20,6 +20,7 @@ from mimsuite.data import open_source, open_training_set
 from mimsuite.data.local_file import LocalFile
 from mimsuite.data.packing.inspection import inspect
 from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.unused import noticing
 from mimsuite.data.video import containers
 from mimsuite.data.video import files as video
 from mimsuite.data.video.containers import container_of
@@ -145,6 +146,27 @@ def test_turned_videos_have_their_size_as_shown(tmp_path: Path) -> None:
     assert (video.facts(data)["height"], video.facts(data)["width"]) == (48, 64)
     assert (video.facts(turned)["height"], video.facts(turned)["width"]) == (64, 48)
     assert read_video(turned, lambda total: [0]).shape == (1, 64, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "mirror"),
+    [
+        ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+        ((1, 0, 0, -1), lambda frame: frame[::-1]),
+        ((0, 1, 1, 0), lambda frame: frame.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda frame: frame.swapaxes(0, 1)[::-1, ::-1]),
+    ],
+)
+def test_mirrored_videos_are_undone_and_named(matrix: tuple[int, ...], mirror: Any) -> None:
+    data = numbered(size=(48, 64))
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (entry << 16 for entry in matrix)
+    turned = data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
+    plain, found = (read_video(clip, lambda total: [3], "pyav")[0] for clip in (data, turned))
+    assert np.array_equal(found, mirror(plain))
+    with noticing() as noticed:
+        video.facts(turned)
+    assert noticed == ["mirroring, which only data.reader=pyav and data pack undo"]
 
 
 class Counting(io.BytesIO):
