@@ -12,6 +12,8 @@ from typing import Self
 
 import numpy as np
 
+from mimsuite.data.local_file import Stored
+from mimsuite.data.video.containers import container_of
 from mimsuite.errors import CorruptSample
 
 
@@ -73,3 +75,12 @@ class VideoReader(ABC):
 
 def _ascending(places: np.ndarray) -> bool:
     return bool((np.diff(places) > 0).all())
+
+
+def require_indexed(reader: str, data: Stored) -> None:
+    """Refuse containers in which a reader would show other frames, without a word."""
+    container = container_of(data)
+    if not container.indexed:
+        raise VideoDecodeError(
+            reader, f"does not find frames in .{container.extension} files by their numbers"
+        )

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from mimsuite.data.local_file import Stored
-from mimsuite.data.video.containers import container_of
-from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
+from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_indexed
 
 _RETRIES = "64"  # at the end of a damaged file; its default takes seconds
 
@@ -22,11 +21,7 @@ class DecordReader(VideoReader):
     name = "decord"
 
     def __init__(self, data: Stored) -> None:
-        container = container_of(data)
-        if not container.indexed:  # it would show other frames, without a word
-            raise VideoDecodeError(
-                self.name, f"does not find frames in .{container.extension} files by their numbers"
-            )
+        require_indexed(self.name, data)
         os.environ.setdefault("DECORD_EOF_RETRY_MAX", _RETRIES)
         import decord
 

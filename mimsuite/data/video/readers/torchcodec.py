@@ -9,7 +9,7 @@ import numpy as np
 import torchcodec
 
 from mimsuite.data.local_file import Stored
-from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
+from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_indexed
 
 if torchcodec.ffmpeg_major_version is None:
     raise ImportError("torchcodec finds no FFmpeg libraries")
@@ -23,6 +23,7 @@ class TorchcodecReader(VideoReader):
     def __init__(self, data: Stored) -> None:
         from torchcodec.decoders import VideoDecoder
 
+        require_indexed(self.name, data)
         try:
             self._decoder: Any = VideoDecoder(
                 data if isinstance(data, bytes) else data.path,
