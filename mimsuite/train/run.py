@@ -66,6 +66,7 @@ def train(
     *,
     resume: str = "never",
     initialise: Callable[[Method], list[str]] | None = None,
+    unused: Unused | None = None,
     stop: StopFlag | None = None,
     quiet: bool = False,
 ) -> TrainResult:
@@ -78,6 +79,7 @@ def train(
             checkpoint's path.
         initialise: puts weights into the fresh method and says what it did (``--init-from``); not
             called on resume.
+        unused: what the source holds and is not used, where somebody has looked; None: looked for.
         stop: set by a signal handler; training then saves and raises ``Preempted``.
         quiet: no banner and no progress line.
 
@@ -95,7 +97,7 @@ def train(
     peers = join(place, device, resolved.recipe.train.timeout_seconds, stopped)
     quiet = quiet or not peers.first
     with peers.named_faults(), RunLock() as lock:
-        session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet)
+        session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet, unused)
         return _train(session, initialise)
 
 
@@ -111,6 +113,7 @@ class Session:
         lock: of the run directory, once it is taken.
         stop: says whether a stop signal came.
         quiet: no banner and no progress line.
+        unused: what the source holds and is not used, where the caller has looked.
     """
 
     resolved: Resolved
@@ -121,6 +124,7 @@ class Session:
     lock: RunLock
     stop: StopFlag
     quiet: bool
+    unused: Unused | None
 
     @property
     def recipe(self) -> Recipe:
@@ -172,7 +176,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             run.event("resume", trainer.step)
         unused = Unused()
         if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source, views)
+            unused = unused_in(source, views) if session.unused is None else session.unused
             if unused:
                 run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())

@@ -29,6 +29,7 @@ from mimsuite.checkpoints.published.preprocessor import input_facts
 from mimsuite.checkpoints.published.wrappers import unwrapped
 from mimsuite.checkpoints.shapes import Hints
 from mimsuite.errors import UserError
+from mimsuite.text import clean
 from mimsuite.weights.files import WeightsFile, listed
 
 __all__ = ["Published", "understand"]
@@ -83,6 +84,9 @@ def _unknown(file: WeightsFile) -> str:
     names = list(file.tensors)
     lead = f"{file.path} is not a run, checkpoint or known weights file: "
     likely = _likely(names)
+    kind = file.beside.config.get("model_type")
+    if kind is not None:
+        return f"{lead}its config.json says model_type {clean(str(kind))[:40]}, which is not read"
     if likely is not None:
         return f"{lead}it looks like a {likely} checkpoint, which is not read"
     missing = [mark for mark in mae.MARKS if mark not in file.tensors]
