@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather, all_reduce
 
+from mimsuite.cluster.alike import compare, facts_of
 from mimsuite.cluster.place import Place
 from mimsuite.cluster.replica import Copied, Replica, Sharded
 from mimsuite.errors import MimsuiteError
@@ -277,21 +278,27 @@ class Group(Peers):
 
 
 def join(
-    place: Place, device: torch.device, seconds: float, stopped: Callable[[], None] = lambda: None
+    place: Place,
+    device: torch.device,
+    seconds: float,
+    stopped: Callable[[], None] = lambda: None,
+    facts: Mapping[str, str] | None = None,
 ) -> Peers:
     """The peers of a run; processes that have met before stay connected.
 
     Args:
         seconds: how long a rank waits for the others in a step.
         stopped: raises where the process is to end; asked while others are waited for.
+        facts: what else has to agree between ranks, by names for people.
 
     Raises:
         PeerError: not all ranks came.
+        UserError: they do not fit together.
     """
     if place.world == 1:
         return ALONE
     if not dist.is_initialized():
-        _meet(place, device, stopped)
+        _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
     return Group(place, device, seconds)
 
 
@@ -300,13 +307,15 @@ def met() -> bool:
     return dist.is_initialized()
 
 
-def _meet(place: Place, device: torch.device, stopped: Callable[[], None]) -> None:
+def _meet(
+    place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
+) -> None:
     """Connect the processes, once for all that they will train."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store = _await_all(place, stopped)
+        store = _await_all(place, stopped, facts)
         with waiting("the other ranks, to connect with them"):
             dist.init_process_group(
                 backend,
@@ -324,8 +333,8 @@ def _meet(place: Place, device: torch.device, stopped: Callable[[], None]) -> No
     atexit.register(dist.destroy_process_group)
 
 
-def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
-    """The store of the ranks, once all have come to it.
+def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
+    """The store of the ranks, once all have come to it and fit together.
 
     Waits in Python and not in torch, which would be deaf to signals and could not say who lacks.
     """
@@ -346,7 +355,7 @@ def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
     )
     if agent:  # the store outlives a restart of the ranks
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    store.set(f"here/{place.rank}", "")
+    store.set(f"here/{place.rank}", json.dumps(facts))
     store.add("here", 1)
 
     def missing() -> list[int]:
@@ -358,6 +367,7 @@ def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
             if time.monotonic() > until:
                 raise RuntimeError(f"{_ranks(missing())} did not come in {_START_SECONDS} s")
             time.sleep(_LOOK_SECONDS)
+    compare(store, place.world, serves)
     return store
 
 

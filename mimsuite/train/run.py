@@ -37,6 +37,7 @@ from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
+from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
@@ -86,13 +87,14 @@ def train(
     """
     recipe = resolved.recipe
     place = find_place()
-    device = choose_device(recipe.train.device, place.local_rank)
+    device = choose_device(recipe.train.device, place.local_rank, place.world)
+    facts = {"train.precision": Precision(recipe.train.precision, device).name}
 
     def stopped() -> None:
         if stop:
             raise Preempted(f"stopped by {stop.name} before all ranks had come: nothing was done")
 
-    peers = join(place, device, recipe.train.timeout_seconds, stopped)
+    peers = join(place, device, recipe.train.timeout_seconds, stopped, facts)
     with peers.named_faults(), RunLock() as lock:
         return _train(resolved, Path(out), device, peers, lock, resume, initialise, stop, quiet)
 
