@@ -137,7 +137,9 @@ class Trainer:
                     batches = self._batches(loader, watch)
             self.peers.at(self.step)
             flags = bool(self.stop), self.saver.late(), self.collapse.must_stop
-            stop, late, collapsed = self.peers.any(*flags)
+            stop, late, collapsed = self.peers.vote(*flags, now=self.step == self.total_steps)
+            # A save after that vote was cast has answered it.
+            late &= self.saver.step < self.step - self.peers.vote_lag
             if stop:
                 self._stopping = True
                 self.save()
