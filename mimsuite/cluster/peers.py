@@ -167,13 +167,10 @@ class Group(Peers):
     def wait_for(self, seconds: float) -> None:
         """How long this rank waits for the others in a step, from now on."""
         self.seconds = seconds
-        patience = timedelta(seconds=seconds)
-        self._teams.set_patience(patience)
-        if self.device.type == "cuda":  # who is lost shall be said before NCCL ends the process
-            patience = 2 * patience + timedelta(seconds=60)
+        self._teams.set_patience(timedelta(seconds=seconds))
         world = dist.group.WORLD
         assert world is not None
-        set_timeout(patience, world)
+        set_timeout(timedelta(seconds=_device_seconds(seconds, self.device)), world)
 
     def replicate(
         self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
@@ -497,6 +494,12 @@ def _ranks(numbers: Sequence[int]) -> str:
         for first, last in spans
     ]
     return f"rank {', '.join(parts)}"
+
+
+def _device_seconds(seconds: float, device: torch.device) -> float:
+    """Patience of the device's backend. NCCL ends the process when it loses it, and is to leave
+    time for naming the lost rank."""
+    return 2 * seconds + 60 if device.type == "cuda" else seconds
 
 
 def _allow_many_files() -> None:
