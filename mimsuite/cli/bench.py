@@ -251,7 +251,7 @@ def _rank(
 
     resolved = config.load(recipe, overrides)
     train, place = resolved.recipe.train, find_place()
-    device = choose_device(train.device, place.local_rank)
+    device = choose_device(train.device, place.local_rank, place.world)
     peers = join(place, device, train.timeout_seconds)
     figures = bench_ranks(resolved, batch, threads, rounds, peers)
     if peers.first:

@@ -37,6 +37,7 @@ from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
+from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
@@ -87,14 +88,16 @@ def train(
         UserError, DataError, DivergedError, Preempted: see :mod:`mimsuite.errors`.
     """
     place = find_place()
-    device = choose_device(resolved.recipe.train.device, place.local_rank)
+    recipe = resolved.recipe
+    device = choose_device(recipe.train.device, place.local_rank, place.world)
+    facts = {"train.precision": Precision(recipe.train.precision, device).name}
     stop = StopFlag() if stop is None else stop
 
     def stopped() -> None:
         if stop:
             raise Preempted(f"stopped by {stop.name} before all ranks had come: nothing was done")
 
-    peers = join(place, device, resolved.recipe.train.timeout_seconds, stopped)
+    peers = join(place, device, recipe.train.timeout_seconds, stopped, facts)
     quiet = quiet or not peers.first
     with peers.named_faults(), RunLock() as lock:
         session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet, unused)
