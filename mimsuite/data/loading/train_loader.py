@@ -6,6 +6,8 @@ import atexit
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
+from math import prod
 from types import TracebackType
 from typing import Any
 
@@ -16,9 +18,10 @@ from mimsuite.batch import Batch
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.damage import Damage, DamageCount
 from mimsuite.data.loading.batch_piece import Part, PartBuilder, damage_in_order, join
+from mimsuite.data.loading.dealing import Deal, deal_of
 from mimsuite.data.loading.lanes import LaneReader
 from mimsuite.data.order.mixture import Mixture
-from mimsuite.data.order.sample_order import Order, Plan, Share, share_of
+from mimsuite.data.order.sample_order import Order, Plan, share_of
 from mimsuite.data.source import Source
 from mimsuite.data.sources.joined import Joined
 from mimsuite.data.views import Views, views_of
@@ -26,7 +29,7 @@ from mimsuite.data.workers import resident_mb, start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError
 from mimsuite.waiting import waiting
 
-_PREFETCH = 2  # micro-batches that each worker prepares ahead
+_PREFETCH = 2  # pieces that each worker prepares ahead
 _OPEN: weakref.WeakSet[TrainLoader] = weakref.WeakSet()
 
 
@@ -64,10 +67,10 @@ def train_loader(
     Args:
         views: of the samples; None: those of the recipe's modality.
         start_step: optimizer steps that are done; nothing before it is read.
-        rank: of ``world`` processes; each reads its lanes of every global batch.
+        rank: of ``world`` processes; each reads its rows of every global batch.
 
     Raises:
-        UserError: batch, lanes, processes and the set do not fit together, or the channels of
+        UserError: batch, processes and the set do not fit together, or the channels of
             data, model and statistics differ.
     """
     plan = _order(source, recipe)
@@ -76,11 +79,12 @@ def train_loader(
     views.check(source)
     reader = LaneReader(source, plan, views)
     wants_cuda = recipe.train.device == "auto" or recipe.train.device.startswith("cuda")
+    numbers = sum(prod(shape) for shape in views.shapes().values())
+    deal = deal_of(share, recipe.data.workers, numbers, by_lane=source.fetched)
     return TrainLoader(
         reader,
-        share,
+        deal,
         start_step=start_step,
-        workers=recipe.data.workers,
         pin=wants_cuda and torch.cuda.is_available(),
     )
 
@@ -97,21 +101,19 @@ class TrainLoader:
         steps_per_epoch: optimizer steps.
         dropped: samples that an epoch leaves out, other ones each time.
         repeated: samples that an epoch reads twice, likewise.
+        workers: processes that read.
         damaged: all corrupt samples found so far.
     """
 
-    def __init__(
-        self, reader: LaneReader, share: Share, *, start_step: int, workers: int, pin: bool
-    ) -> None:
-        plan = reader.plan
+    def __init__(self, reader: LaneReader, deal: Deal, *, start_step: int, pin: bool) -> None:
+        plan, share = reader.plan, deal.share
         self.steps_per_epoch = plan.steps_per_epoch
         self.dropped, self.repeated = plan.dropped, plan.repeated
         self.accumulation, self.micro_batch = share.accumulation, share.micro_batch
         self._labelled, self._pin = reader.source.annotated, pin
         self._count = DamageCount(plan.total)
-        # A worker without a lane would never have anything to do.
-        self._workers = min(workers, len(share.lanes))
-        self._dataset = _Stream(reader, share, start_step)
+        self.workers, self._pieces = deal.workers, deal.pieces
+        self._dataset = _Stream(reader, deal, start_step)
         self._parts: Iterator[Part] | None = None
 
     @property
@@ -140,8 +142,8 @@ class TrainLoader:
             DataLoader(
                 self._dataset,
                 batch_size=None,
-                num_workers=self._workers,
-                prefetch_factor=_PREFETCH if self._workers else None,
+                num_workers=self.workers,
+                prefetch_factor=_PREFETCH if self.workers else None,
                 worker_init_fn=start_worker,
                 generator=torch.Generator(),  # else it would draw from the global one
             )
@@ -150,7 +152,7 @@ class TrainLoader:
         mine = id(self._parts)  # not itself: this frame must not keep the workers
         try:
             while self._parts is not None:
-                parts = [self._next_part() for _ in range(max(1, self._workers))]
+                parts = [self._next_part() for _ in range(self._pieces)]
                 damage = self._count.add(damage_in_order(parts))
                 for part in parts:
                     if part.fault is not None:
@@ -187,30 +189,28 @@ class TrainLoader:
 
 
 class _Stream(IterableDataset[Part]):
-    """Parts of micro-batches: in each worker those rows whose lanes are its own."""
+    """Pieces of micro-batches; torch takes them from its workers in turn, as they are dealt."""
 
-    def __init__(self, reader: LaneReader, share: Share, start_step: int) -> None:
-        self.reader, self.share, self.start_step = reader, share, start_step
+    def __init__(self, reader: LaneReader, deal: Deal, start_step: int) -> None:
+        self.reader, self.deal, self.start_step = reader, deal, start_step
 
     def __iter__(self) -> Iterator[Part]:
         worker = get_worker_info()
-        number, of = (worker.id, worker.num_workers) if worker else (0, 1)
-        mine = frozenset(self.share.lanes[number::of])
-        step = self.start_step
-        while True:
-            for micro in range(self.share.accumulation):
-                yield self._part(step, micro, mine)
-            step += 1
+        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in count(first, every):
+            micro, piece = divmod(number, self.deal.pieces)
+            step, micro = divmod(micro, self.deal.share.accumulation)
+            yield self._part(self.start_step + step, micro, piece)
 
-    def _part(self, step: int, micro: int, mine: frozenset[int]) -> Part:
+    def _part(self, step: int, micro: int, piece: int) -> Part:
         part = PartBuilder()
+        rows = self.deal.share.rows(micro)
         try:
-            for place, row in enumerate(self.share.rows(micro).tolist()):
-                slot, lane = divmod(row, self.share.all_lanes)
-                if lane in mine:
-                    drawn = self.reader.draw(step, slot, lane)
-                    part.add(place, row, drawn.key, drawn.label, drawn.views)
-                    part.damaged(place, drawn.damage)
+            for place in self.deal.places(micro, piece).tolist():
+                row = int(rows[place])
+                drawn = self.reader.draw(step, *divmod(row, self.deal.share.all_lanes))
+                part.add(place, row, drawn.key, drawn.label, drawn.views)
+                part.damaged(place, drawn.damage)
             return part.done()
         except MimsuiteError as fault:
             # Raised in the main process: torch would wrap it into a traceback.
