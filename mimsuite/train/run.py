@@ -132,6 +132,7 @@ def _train(
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
+        device=device,
     )
     normalize = views.normalizer(device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
