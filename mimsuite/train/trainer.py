@@ -234,7 +234,7 @@ class Trainer:
             self._clock.samples += len(loaded.batch)
             self._damage.add(loaded.damage, self.step)
             self.method.check(loaded.batch)
-            batch = self.normalize(loaded.batch)
+            batch = self.normalize(loaded.moved)
             watch(batch)
             self._batch = batch
             yield batch
