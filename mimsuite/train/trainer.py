@@ -157,6 +157,8 @@ class Trainer:
         """One optimizer step on the next ``accumulation`` micro-batches."""
         set_schedules(self.optimizer, self.recipe, self.step, self.steps_per_epoch)
         seed, step = self.recipe.train.seed, self.step
+        optim = self.recipe.optim
+        clips = step // self.steps_per_epoch >= optim.clip_from_epoch
         result = train_step(
             self.method,
             self.optimizer,
@@ -164,7 +166,8 @@ class Trainer:
             accumulation,
             noise=lambda batch: Noise(seed, step, batch.index, batch.host_index),
             precision=self.precision,
-            clip_grad=self.recipe.optim.clip_grad,
+            clip_grad=optim.clip_grad if clips else None,
+            clip_parts=self.method.clip_parts() if optim.clip_scope == "parts" else ("",),
             peers=self.peers,
             replica=self.replica,
             loss_scope=self.recipe.train.loss_scope,
