@@ -8,6 +8,8 @@ global generator, and a block may compute only the last few tokens of its sequen
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +145,7 @@ def init_normal(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def scale_outputs(blocks: nn.ModuleList) -> None:
+def scale_outputs(blocks: Iterable[Any]) -> None:
     """Divide what block i, from 1, adds by the root of 2 i, so that the sum does not grow with
     depth."""
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Rotary positions of a grid of time, rows and columns, as V-JEPA 2 trained them (arXiv:2506.09985).
+"""Rotary positions of a grid of time, rows and columns, as in V-JEPA 2 (arXiv:2506.09985).
 
 A head has three bands of equal width, one an axis, and what is left over does not turn. Of the k
 frequencies of a band the list is laid out twice in a row, while partners are neighbours. So the two

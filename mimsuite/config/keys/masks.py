@@ -282,15 +282,15 @@ class ClipBlocksMaskSection(Section):
         predict."""
         for number, one in enumerate(self.sets):
             if not one.fits(grid):
-                frames = grid[0]
+                frames, rows, columns = grid
                 sides = (n for n in range(2, _LARGEST) if one.fits((frames, n, n)))
                 side = next(sides, None)
-                mend = "" if side is None else f": {frames} x {side} x {side} is the smallest grid"
+                mend = "lower its scale or its time"
+                if side is not None:
+                    mend = f"the smallest square grid that works is {frames} x {side} x {side}"
                 raise ValueError(
-                    f"mask.sets.{number}: on {grid[0]} x {grid[1]} x {grid[2]} tokens its blocks "
-                    f"may leave nothing to see or nothing to predict{mend} of squares that works"
-                    if mend
-                    else f"mask.sets.{number}: its blocks leave nothing to see or to predict"
+                    f"mask.sets.{number}: its blocks may leave nothing to see or nothing to "
+                    f"predict on {frames} x {rows} x {columns} tokens; {mend}"
                 )
             taken = (one.context_tokens or 0) + (one.target_tokens or 0)
             if taken > math.prod(grid):

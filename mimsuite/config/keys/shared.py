@@ -219,8 +219,8 @@ class ScheduleSection(Section):
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
     # Where warm-up begins; of epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # The rate of cosine-ahead and linear-ahead, a decay that changes and a momentum end after this many times the
-    # epochs: above 1, training stops before.
+    # The rate of cosine-ahead and linear-ahead, a decay that changes and a momentum end after this
+    # many times the epochs: above 1, training stops before.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
