@@ -6,6 +6,7 @@ from mimsuite.config.keys.section import Section
 from mimsuite.masking.attentive import AttentiveSampler
 from mimsuite.masking.ball import BallSampler
 from mimsuite.masking.block import BlockSampler
+from mimsuite.masking.clip_blocks import ClipBlockSampler
 from mimsuite.masking.cubes import CubeSampler
 from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.multi_block import MultiBlockSampler
@@ -18,6 +19,7 @@ __all__ = [
     "AttentiveSampler",
     "BallSampler",
     "BlockSampler",
+    "ClipBlockSampler",
     "ClipSampler",
     "CubeSampler",
     "MultiBlockSampler",

@@ -223,6 +223,11 @@ class Method(nn.Module):
         begin (the longest such beginning counts) -> the recipe's keys for them."""
         return {}
 
+    def clip_parts(self) -> tuple[str, ...]:
+        """Parts whose gradients are clipped for themselves with ``optim.clip_scope=parts``: how
+        the names of their parameters begin. They hold all that is trained."""
+        return ("",)
+
     def no_weight_decay(self) -> set[str]:
         """Parameters that do not decay although they have more than one axis."""
         return set()

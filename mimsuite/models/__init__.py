@@ -10,6 +10,9 @@ from mimsuite.config.keys.section import Section
 from mimsuite.models.attentive import AttentivePooler
 from mimsuite.models.beit import BEiT
 from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
+from mimsuite.models.clip_encoder import ClipEncoder
+from mimsuite.models.clip_predictor import ClipPredictor
+from mimsuite.models.clip_vit import ClipViT
 from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
@@ -31,6 +34,9 @@ __all__ = [
     "BEiT",
     "ClassToken",
     "ClipDecoder",
+    "ClipEncoder",
+    "ClipPredictor",
+    "ClipViT",
     "ConvViT",
     "Crate",
     "CrateDecoder",
@@ -60,6 +66,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "convvit": ConvViT,
     "crate": Crate,
     "video-vit": VideoViT,
+    "clip-vit": ClipViT,
 }
 
 

@@ -79,6 +79,17 @@ def cosine_ahead(
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def linear_ahead(step: int, *, lr: float, min_lr: float, total: int) -> float:
+    """A straight line down from ``lr``, at the step that is about to be done (V-JEPA 2's
+    cool-down).
+
+    Args:
+        step: optimizer steps done; the first runs one step below ``lr``.
+        min_lr: of step number ``total`` and all behind it.
+    """
+    return lr + (min_lr - lr) * min((step + 1) / total, 1.0)
+
+
 def half_cosine_to(step: int, *, start: float, end: float, total: int) -> float:
     """Half a cosine from ``start`` to ``end``, at the step that is about to be done; ``end`` holds
     from step number ``total`` on, counted from 1."""
@@ -156,6 +167,9 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             warmup=int(section.warmup_epochs * steps_per_epoch),
             total=int(stretched(section, steps_per_epoch)),
         )
+    if section.kind == "linear-ahead":
+        total = int(stretched(section, steps_per_epoch))
+        return linear_ahead(step, lr=lr, min_lr=section.min_lr, total=max(total, 1))
     if section.kind == "one-cycle":
         return one_cycle(
             step,

@@ -34,6 +34,8 @@ from golden import (
     trajectory,
     video,
     video_tables,
+    vjepa,
+    vjepa_tables,
 )
 from golden.case import Case, CaseFault
 from golden.judge import dumped, judge
@@ -68,6 +70,16 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "latent/schedules": latent_tables.schedules,
     "latent/param-groups": latent_tables.parameter_groups,
     "latent/state-dict-keys": latent_tables.keys,
+    "latent/vjepa": vjepa.pretrain,
+    "latent/vjepa-encoder": vjepa.encode,
+    "latent/vjepa-traj": trajectory.vjepa_pretrain,
+    "latent/vjepa-masks": vjepa_tables.masks,
+    "latent/vjepa-mask-stats": vjepa_tables.mask_statistics,
+    "latent/vjepa-rope": vjepa_tables.rotary,
+    "latent/vjepa-sincos": vjepa_tables.positions,
+    "latent/vjepa-schedules": vjepa_tables.schedules,
+    "latent/vjepa-groups": vjepa_tables.groups,
+    "latent/vjepa-state-dict-keys": vjepa_tables.keys,
     "video/pretrain": video.pretrain,
     "video/finetune": video.finetune,
     "video/pretrain-traj": trajectory.video_pretrain,

@@ -39,6 +39,7 @@ FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "videomae": lambda model, stage, pool: None,  # likewise
     "videomae2": lambda model, stage, pool: None,
     "ijepa": lambda model, stage, pool: None,  # its tables say all
+    "vjepa": lambda model, stage, pool: None,  # likewise
     "point-mae": lambda model, stage, pool: None,  # rates hold for every model
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from golden import build, cae, crossmae, ijepa, points, video
+from golden import build, cae, crossmae, ijepa, points, video, vjepa
 from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
@@ -131,6 +131,46 @@ def ijepa_pretrain(case: Case) -> Results:
     tensors["wd"] = tensors["weight_decay"]
     method: Any = run.trainer.method
     run.results.facts |= ijepa.facts(case, method)
+    return run.judge()
+
+
+def vjepa_pretrain(case: Case) -> Results:
+    """A ``latent/vjepa-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        vjepa.MODEL + "lr start_lr final_lr weight_decay final_weight_decay betas adam_eps "
+        "clip_grad epochs warmup_epochs steps iters_per_epoch ema ipe_scale lr_schedule"
+    )
+    hparams.only("lr_schedule", "warmup-cosine", "linear")
+    kind = "linear-ahead" if hparams["lr_schedule"] == "linear" else "cosine-ahead"
+    training = _training(case, 1, kind=kind, end="final_lr")
+    training["optim"] |= {
+        "weight_decay_end": hparams["final_weight_decay"],
+        # From the epoch behind the last of the warm-up that is counted from 0
+        "clip_from_epoch": int(hparams["warmup_epochs"]) + 1,
+        "clip_scope": "parts",
+    }
+    training["schedule"] |= {"warmup_lr": hparams["start_lr"], "stretch": hparams["ipe_scale"]}
+    kinds = range(hparams["mask_kinds"])
+    stored = [(case.input(f"enc_mask.0.{n}"), case.input(f"pred_mask.0.{n}")) for n in kinds]
+
+    def inject(method: Any) -> None:
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            step = int(batch.keys[0])
+            return {
+                f"set{number}": TokenMask.from_visible(
+                    vjepa.ids_of(seen[step]), method.grid, vjepa.ids_of(asked[step])[None]
+                )
+                for number, (seen, asked) in enumerate(stored, start=1)
+            }
+
+        method.mask = mask
+
+    document = vjepa.document(hparams) | training
+    view = "image" if hparams["image"] else "clip"
+    run = _Run(case, document, hparams["iters_per_epoch"], 1, inject, ("clips.0", view))
+    tensors = run.results.tensors
+    tensors["wd"] = tensors["weight_decay"]
     return run.judge()
 
 
