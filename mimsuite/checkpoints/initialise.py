@@ -29,7 +29,7 @@ from mimsuite.weights.files import listed
 # Keys of an encoder section that its weights do not depend on.
 _FREE = {
     *("image_size", "drop_path", "trained_positions", "layer_scale", "relative_positions"),
-    "fusion",
+    *("fusion", "prenet", "noise"),
     *("points", "groups", "group_size", "sampling"),
     *("frames", "trained_size", "final_norm", "adapt_channels"),
 }

@@ -218,7 +218,7 @@ class Classifier(Method):
 
         An attentive probe stores a norm that its code never uses; it is left out.
         """
-        names = encoder_named(state).published
+        names = encoder_named(state).published_in(state)
         return {
             names.ours(name): value for name, value in state.items() if not name.startswith(UNUSED)
         }
