@@ -24,7 +24,7 @@ SIZES = {
     # `weights: random` stands in for weights of a teacher or tokenizer that are not at hand
     "target": {
         *("image_size", "patch_size", "width", "depth", "heads", "layer", "projection"),
-        *("weights", "codes", "resolution"),
+        *("weights", "codes", "resolution", "layers"),
     },
     "data": {"workers", "block", "lanes", "limit"},
     "augment": {"eval_resize", "image_size"},

@@ -120,11 +120,11 @@ def drop_path_factors(
         rate: drop probability of the last block, growing linearly from 0 in the first, or that of
             each block.
     """
-    depth, like = uniform.shape[1] // 2, {"dtype": uniform.dtype, "device": uniform.device}
+    depth = uniform.shape[1] // 2
     if isinstance(rate, float | int):
-        steps = torch.linspace(0, rate, depth, **like)
+        steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
     else:
-        steps = torch.tensor(rate, **like)
+        steps = torch.tensor(rate, dtype=uniform.dtype, device=uniform.device)
     rates = steps.repeat_interleave(2)
     factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
     return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]

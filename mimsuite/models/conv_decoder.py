@@ -6,6 +6,8 @@ Letters: B batch, V visible tokens, M masked ones, D width of tokens, E channels
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ class ConvDecoder(nn.Module):
         widths = [width, *[section.width] * section.depth]
         self.blocks = nn.ModuleList(
             ConvLayer(before, after, section.kernel, section.groups)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
         self.proj = nn.Linear(section.width, width)
 
