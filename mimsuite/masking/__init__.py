@@ -12,6 +12,7 @@ from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.multi_block import MultiBlockSampler
 from mimsuite.masking.random import RandomSampler
 from mimsuite.masking.sampler import Sampler
+from mimsuite.masking.square_blocks import SquareBlockSampler
 from mimsuite.masking.squares import SquareSampler
 from mimsuite.masking.tube import ClipSampler, SpacetimeSampler, TubeSampler
 
@@ -26,6 +27,7 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SpacetimeSampler",
+    "SquareBlockSampler",
     "SquareSampler",
     "TokenMask",
     "TubeSampler",
@@ -40,6 +42,7 @@ _SAMPLERS: dict[str, type[Sampler]] = {
     "cubes": CubeSampler,
     "random": RandomSampler,
     "spacetime": SpacetimeSampler,
+    "square-blocks": SquareBlockSampler,
     "squares": SquareSampler,
     "tube": TubeSampler,
 }

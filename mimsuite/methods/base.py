@@ -216,7 +216,7 @@ class Method(nn.Module):
     def layer_id(self, name: str) -> int:
         """Layer id of a parameter, for layer decay; by default that of the encoder."""
         prefix, _, rest = name.partition(".")
-        return self.encoder.layer_id(rest) if prefix == "encoder" else self.layer_count()
+        return self.encoder.rate_layer(rest) if prefix == "encoder" else self.layer_count()
 
     def parameter_groups(self) -> dict[str, GroupSection]:
         """Named groups with rates and decays of their own: how the names of their parameters

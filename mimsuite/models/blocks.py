@@ -8,7 +8,7 @@ global generator, and a block may compute only the last few tokens of its sequen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -123,15 +123,21 @@ class Block(nn.Module):
         return x + (mixed if keep is None else mixed * keep[1].view(-1, 1, 1))
 
 
-def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor]]:
+def drop_path_factors(
+    uniform: Tensor, rate: float | Sequence[float]
+) -> list[tuple[Tensor, Tensor]]:
     """Per block, the (B,) factors of its two branches (Huang et al., arXiv:1603.09382).
 
     Args:
         uniform: (B, 2 * depth) keyed noise.
-        rate: drop probability of the last block; grows linearly from 0 in the first.
+        rate: drop probability of the last block, growing linearly from 0 in the first, or that of
+            each block.
     """
     depth = uniform.shape[1] // 2
-    steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
+    if isinstance(rate, float | int):
+        steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
+    else:
+        steps = torch.tensor(rate, dtype=uniform.dtype, device=uniform.device)
     rates = steps.repeat_interleave(2)
     factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
     return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]

@@ -8,16 +8,23 @@ from mimsuite.config.keys.shared import ScheduleSection
 
 
 def half_cosine(
-    epoch: float, *, lr: float, min_lr: float, warmup_epochs: float, epochs: float
+    epoch: float,
+    *,
+    lr: float,
+    min_lr: float,
+    warmup_epochs: float,
+    epochs: float,
+    warmup_lr: float = 0.0,
 ) -> float:
-    """Linear warm-up from 0, then half a cosine down to ``min_lr`` (MAE's schedule).
+    """Linear warm-up, then half a cosine down to ``min_lr`` (MAE's schedule).
 
     Args:
-        epoch: fractional epoch = optimizer step / steps per epoch; the first step runs at rate 0.
+        epoch: fractional epoch = optimizer step / steps per epoch; the first step runs at
+            ``warmup_lr``.
         lr: peak rate, reached at ``warmup_epochs``.
     """
     if epoch < warmup_epochs:
-        return lr * epoch / warmup_epochs
+        return warmup_lr + (lr - warmup_lr) * epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / (epochs - warmup_epochs) if epochs > warmup_epochs else 1.0
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
@@ -190,6 +197,7 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
         step / steps_per_epoch,
         lr=lr,
         min_lr=section.min_lr,
+        warmup_lr=section.warmup_lr,
         warmup_epochs=section.warmup_epochs,
         epochs=section.epochs,
     )

@@ -10,7 +10,11 @@ import torch
 
 from mimsuite.train import checkpoint
 
-RECIPES = ("image/ijepa-tiny-clipart", "image/vjepa2-tiny-clipart")
+RECIPES = (
+    "image/ijepa-tiny-clipart",
+    "image/vjepa2-tiny-clipart",
+    "image/data2vec2-tiny-clipart",
+)
 SMALL = (
     "--smoke",
     "data.limit=96",

@@ -14,6 +14,7 @@ from mimsuite.checkpoints.published import (
     convmae,
     crate,
     crossmae,
+    data2vec2,
     huggingface,
     ijepa,
     mae,
@@ -37,7 +38,20 @@ __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
 _FAMILIES = (
-    *(vjepa, video, volumes, points, cae, convmae, crate, maskalign, ijepa, crossmae, pixio),
+    *(
+        vjepa,
+        video,
+        volumes,
+        points,
+        cae,
+        convmae,
+        crate,
+        maskalign,
+        data2vec2,
+        ijepa,
+        crossmae,
+        pixio,
+    ),
     mae,
 )
 # Libraries that have names of their own for the same models.

@@ -141,6 +141,47 @@ class BlockMaskSection(Section):
         return self
 
 
+class SquareBlockMaskSection(Section):
+    """`mask:` squares around random patches, of which patches are taken away or to which single
+    ones are added until the count is exact (data2vec 2.0)."""
+
+    kind: Literal["square-blocks"] = "square-blocks"
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)]  # hidden from the encoder
+    squares: Literal["visible", "masked"] = "visible"  # what they cover
+    side: Positive = 3  # patches of a square
+    adjust: Annotated[float, Field(ge=0.0)] = 0.0  # more squares: of this share of the patches
+
+    @property
+    def share(self) -> float:
+        """Of the patches, covered by squares; in float64, as published."""
+        return 1 - self.ratio if self.squares == "visible" else self.ratio
+
+    def covered(self, tokens: int) -> int:
+        """Patches that squares cover in the end."""
+        return int(tokens * self.share)
+
+    def centres(self, tokens: int) -> int:
+        """Squares that are drawn; they may overlap."""
+        return int(tokens * ((self.share + self.adjust) / self.side**2))
+
+    def visible(self, tokens: int) -> int:
+        """How many tokens stay visible."""
+        covered = self.covered(tokens)
+        return covered if self.squares == "visible" else tokens - covered
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        """Refuse, with ``ValueError``, a grid that leaves nothing to see or nothing to predict."""
+        tokens = grid[0] * grid[1]
+        visible = self.visible(tokens)
+        if 0 < visible < tokens:
+            return
+        what = "nothing to predict" if visible else "nothing to see"
+        raise ValueError(
+            f"mask.ratio {self.ratio} of {grid[0]} x {grid[1]} patches leaves {what}: change it, "
+            f"or take more patches"
+        )
+
+
 class MultiBlockMaskSection(Section):
     """`mask:` rectangles to predict, and a large one to see, less what is predicted (I-JEPA).
 

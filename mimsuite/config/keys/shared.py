@@ -175,6 +175,7 @@ class OptimSection(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     # Where the decay ends, half a cosine from weight_decay; null: it stays. See schedule.stretch.
     weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None
+    decay_all: bool = False  # biases, norms and tokens decay too
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
     clip_from_epoch: Annotated[int, Field(ge=0)] = 0  # clip only from this epoch on; 0 is the first
@@ -218,7 +219,7 @@ class ScheduleSection(Section):
     epochs: Annotated[float, Field(gt=0.0), Key.SIZE]
     warmup_epochs: Annotated[float, Field(ge=0.0), Key.SIZE] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # Where warm-up begins; of epoch-lagged and cosine-ahead only
+    # Where warm-up begins; of half-cosine, epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
     # The rate of cosine-ahead and linear-ahead, a decay that changes and a momentum end after this
     # many times the epochs: above 1, training stops before.
