@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +56,6 @@ def small(command: Command, page: str) -> list[str]:
 
 
 @pytest.fixture
-def handlers() -> Iterator[None]:
-    """Signal handlers as they were: `pretrain` sets its own."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    signal.set_wakeup_fd(-1)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with photos of two classes, weights, an empty folder, and the recipes of a clone."""
     rng = np.random.default_rng(0)
@@ -87,7 +74,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", HERE)
 def test_every_command_of_the_page_runs(
-    name: str, place: Path, handlers: None, capfd: pytest.CaptureFixture[str]
+    name: str, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for file, text in files(PAGES[name]).items():
         (place / file).write_text(text)

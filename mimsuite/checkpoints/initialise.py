@@ -19,20 +19,12 @@ from torch import Tensor
 
 from mimsuite.checkpoints.shapes import Hints
 from mimsuite.checkpoints.weights import Weights, read_weights
-from mimsuite.config.keys.section import Section
+from mimsuite.config.keys.section import Key, Section, marked
 from mimsuite.config.keys.video import VideoViTSection
 from mimsuite.errors import UserError
 from mimsuite.methods import Method
 from mimsuite.tokens import resize_positions
 from mimsuite.weights.files import listed
-
-# Keys of an encoder section that its weights do not depend on.
-_FREE = {
-    *("image_size", "drop_path", "trained_positions", "layer_scale", "relative_positions"),
-    "fusion",
-    *("points", "groups", "group_size", "sampling"),
-    *("frames", "trained_size", "final_norm", "adapt_channels"),
-}
 
 # Layer norms compute nearly the same with any epsilon up to this: it is said, not refused.
 _SMALL_EPS = 1e-5
@@ -85,7 +77,8 @@ def initialise(method: Method, path: str | Path) -> list[str]:
 
 
 def _hints(method: Method) -> Hints:
-    encoder, decoder = _section(method.recipe, "encoder"), _section(method.recipe, "decoder")
+    encoder = _section(method.recipe, "encoder")
+    decoder = _section(method.recipe, "decoder") or _section(method.recipe, "predictor")
     return Hints(
         likely_heads=getattr(encoder, "heads", None),
         likely_decoder_heads=getattr(decoder, "heads", None),
@@ -125,10 +118,11 @@ def _require_same_section(
         raise UserError(
             f"{weights.origin} holds a {_kind(theirs)} {part}, this recipe has a {_kind(ours)} one"
         )
+    free = marked(type(ours), Key.FREE)
     wanted = {
         f"model.{part}.{key}": getattr(theirs, key)
         for key in type(ours).model_fields
-        if key not in _FREE and getattr(theirs, key) != getattr(ours, key)
+        if key not in free and getattr(theirs, key) != getattr(ours, key)
         if key != "norm_eps" or max(getattr(s, key) for s in (theirs, ours)) > _SMALL_EPS
     }
     if not wanted:

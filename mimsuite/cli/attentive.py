@@ -7,36 +7,27 @@ from typing import Annotated
 
 import typer
 
-from mimsuite.cli import probes
-from mimsuite.cli.options import (
-    DataOption,
-    GpusOption,
-    JsonOption,
-    OverridesArgument,
-    ProcsOption,
-    SmokeOption,
-    resumable,
-    start_processes,
-)
+from mimsuite.cli import options
+from mimsuite.cli.model_io import compose_for, finish, folder_for, on_cuda
 
 
 def attentive_probe(
     ctx: typer.Context,
-    model: probes.ModelArgument,
-    overrides: OverridesArgument = None,
-    data: DataOption = None,
-    recipe: probes.TuningOption = None,
-    baselines: probes.BaselinesOption = False,
-    seed: probes.SeedOption = None,
-    device: probes.DeviceOption = "auto",
-    resume: probes.ResumeOption = "never",
-    procs: ProcsOption = None,
-    gpus: GpusOption = None,
-    smoke: SmokeOption = False,
+    model: options.ModelArgument,
+    overrides: options.OverridesArgument = None,
+    data: options.DataOption = None,
+    recipe: options.TuningOption = None,
+    baselines: options.BaselinesOption = False,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    resume: options.ResumeOption = "never",
+    procs: options.ProcsOption = None,
+    gpus: options.GpusOption = None,
+    smoke: options.SmokeOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the new runs.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Train one attention query and a linear classifier on a frozen encoder's tokens (CAE).
 
@@ -47,21 +38,20 @@ def attentive_probe(
     Example: mimsuite attentive-probe runs/first --data ./photos --baselines
     """
     if procs or gpus:
-        own = [] if out else ["--out", str(probes._folder_for(model, "attentive_probe", resume))]
-        return start_processes(ctx, procs, gpus, [*own, *probes._on_cuda(gpus, device)])
+        own = [] if out else ["--out", str(folder_for(model, "attentive_probe", resume))]
+        return options.start_processes(ctx, procs, gpus, [*own, *on_cuda(gpus, device)])
     from mimsuite.train.preempt import StopFlag
 
     stop = StopFlag().install()  # before torch is imported
     from mimsuite import evaluate
 
-    composed = probes._compose(
+    composed = compose_for(
         model, recipe, "attentive-probe", data, overrides, seed=seed, device=device, smoke=smoke
     )
-    folder = out or probes._folder_for(model, "attentive_probe", resume)
-    with resumable(ctx, folder):
+    folder = out or folder_for(model, "attentive_probe", resume)
+    with options.resumable(ctx, folder):
         result = evaluate.trained_probe(
             model, composed, folder, baselines=baselines, resume=resume, stop=stop
         )
-    written = probes._beside(model, "attentive_probe.json") or folder / "attentive_probe.json"
-    probes._finish("attentive probe", result, written, as_json)
+    finish("attentive_probe", model, result, None, as_json, folder)
     return 0

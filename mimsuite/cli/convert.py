@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mimsuite.cli.options import JsonOption
+from mimsuite.errors import UserError
 
 if TYPE_CHECKING:
     from mimsuite.checkpoints import Hints, Opened
@@ -26,6 +27,12 @@ class FormatName(StrEnum):
     onnx = "onnx"
     reference = "reference"
     vitdet = "vitdet"
+
+
+class Origin(StrEnum):
+    """Values of ``--from``: published files that no weights file is, each read by a module."""
+
+    dalle = "dalle"
 
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
@@ -91,14 +98,28 @@ def import_(
     decoder_heads: DecoderHeadsOption = None,
     image_size: ImageSizeOption = None,
     entry: EntryOption = None,
+    from_: Annotated[
+        Origin | None,
+        typer.Option("--from", help="dalle: the published encoder.pkl, for target.tokenizer."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take in an official checkpoint: say what it is, and write it as one of this suite's files.
 
-    The result holds the recipe too, so every command takes it in place of a run.
+    The result holds the recipe too, so every command takes it in place of a run. With --from it is
+    the weights of a tokenizer, for a recipe. Nothing that a file holds is ever run.
 
     Example: mimsuite import mae_pretrain_vit_base_full.pth
+
+    Example: mimsuite import encoder.pkl --from dalle --out dalle-encoder.safetensors
     """
+    if from_ is not None:
+        hints = {"heads": heads, "decoder-heads": decoder_heads, "entry": entry}
+        for name, value in {**hints, "image-size": image_size}.items():
+            if value is not None:
+                raise UserError(f"--{name} is not for --from {from_.value}")
+        _import_tokenizer(file, out or Path(f"{from_.value}-encoder.safetensors"), force, as_json)
+        return
     from mimsuite import export as exports
     from mimsuite.checkpoints import open_model
 
@@ -106,6 +127,22 @@ def import_(
     out = out or Path(f"{_stem(file)}.safetensors")
     usage = exports.export(opened, "safetensors", out, force=force)
     _report(opened, "safetensors", out, usage, as_json)
+
+
+def _import_tokenizer(file: Path, out: Path, force: bool, as_json: bool) -> None:
+    from mimsuite.cli.output import print_json
+    from mimsuite.console import rows, say
+    from mimsuite.export import save_tensors
+    from mimsuite.models.dalle import read_published
+
+    tensors, sizes = read_published(file)
+    save_tensors(tensors, out, force=force)
+    keys = {"weights": str(out), **sizes}
+    use = " ".join(f"target.tokenizer.{key}={value}" for key, value in keys.items())
+    say(f"wrote {out}", "bold cyan")
+    rows([("from", f"{file}, {len(tensors)} tensors"), ("use", use)])
+    if as_json:
+        print_json({"out": str(out), "format": "safetensors", **sizes, "use": [use]})
 
 
 def _stem(file: Path) -> str:

@@ -238,6 +238,34 @@ def verify(
 
 
 @app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A .dat or .pkl file, or a folder of them.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the clouds, new.")],
+    json: JsonOption = False,
+) -> None:
+    """Turn point sets that are published as pickles into folders of .npy clouds.
+
+    Takes ModelNet40 with 8,192 points (modelnet40_train_8192pts_fps.dat; the file of the test split
+    and modelnet40_shape_names.txt lie beside it) and few-shot episodes (5way_10shot/0.pkl). Nothing
+    that a pickle holds is run. Other sets need no conversion.
+
+    Example: mimsuite data convert modelnet40_train_8192pts_fps.dat ./modelnet40
+    """
+    from mimsuite.data.points import pickled_sets
+
+    with progress_of("converting") as progress:
+        written = pickled_sets.convert(source, out, progress)
+    if json:
+        output.print_json({"out": str(out), "modality": "points", "samples": written})
+        return
+    counts = " and ".join(f"{count} {split}" for split, count in written.items())
+    output.say(f"{counts} clouds in {out}")
+    output.say(f"next: mimsuite data pack {out} SHARDS")
+
+
+@app.command()
 def index(shards: ShardsArgument, json: JsonOption = False) -> None:
     """Build the index of every shard anew, and index.json where a folder has none.
 

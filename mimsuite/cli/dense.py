@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mimsuite.cli import probes
-from mimsuite.cli.options import JsonOption, SmokeOption
+from mimsuite.cli import options
+from mimsuite.cli.model_io import beside, compose_for, write_result
 from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 
@@ -22,24 +22,24 @@ WordsArgument = Annotated[
 
 
 def dense_probe(
-    model: probes.ModelArgument,
+    model: options.ModelArgument,
     words: WordsArgument = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="FOLDER", help="Images with masks or depth; see docs."),
     ] = None,
-    baselines: probes.BaselinesOption = False,
-    seed: probes.SeedOption = None,
-    device: probes.DeviceOption = "auto",
-    smoke: SmokeOption = False,
-    out: probes.ResultOption = None,
-    as_json: JsonOption = False,
+    baselines: options.BaselinesOption = False,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    smoke: options.SmokeOption = False,
+    out: options.ResultOption = None,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Segment images and tell depth by linear heads on frozen patch features.
 
     Layer and learning rate are chosen on held-out training images; nearest patches need no
     training. Folders are laid out as ADE20K, Pascal VOC, NYUv2, or as `data synth scenes` writes
-    them: docs/dense.md.
+    them.
 
     Example: mimsuite dense-probe runs/first --data ./scenes --baselines
     """
@@ -47,20 +47,15 @@ def dense_probe(
     named = [word for word in words or [] if "=" not in word]
     if len(named) > 1:
         raise UserError(f"'{named[1]}' is neither a key=value nor the first recipe, '{named[0]}'")
-    from mimsuite import config
-    from mimsuite.checkpoints import open_model
     from mimsuite.evaluate.dense.probe import dense_probe as probe
-    from mimsuite.evaluate.dense.recipe import compose_dense
     from mimsuite.evaluate.dense.result import show_dense
+    from mimsuite.evaluate.probe_recipe import DENSE
 
     overrides = [word for word in words or [] if "=" in word]
-    recipe = compose_dense(
-        open_model(model).resolved, "".join(named), data or "", overrides, smoke=smoke
+    recipe = compose_for(
+        model, "".join(named), DENSE, data, overrides, seed=seed, device=device, smoke=smoke
     )
-    given: dict[str, Any] = {} if device == "auto" else {"train.device": device}
-    if seed is not None:
-        given["train.seed"] = seed
-    result = probe(model, config.with_overrides(recipe, given), baselines=baselines)
+    result = probe(model, recipe, baselines=baselines)
     show_dense(model, result)
-    probes._write(result, out or probes._beside(model, "dense_probe.json"), as_json)
+    write_result(result, out or beside(model, "dense_probe.json"), as_json)
     return 0

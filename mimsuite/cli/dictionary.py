@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mimsuite.cli import probes
-from mimsuite.cli.options import DataOption, JsonOption, SmokeOption
+from mimsuite.cli import options
+from mimsuite.cli.model_io import run_of, with_options, write_result
 from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 
@@ -22,15 +22,15 @@ def dictionary(
             show_default=False,
         ),
     ],
-    data: DataOption = None,
-    seed: probes.SeedOption = None,
-    device: probes.DeviceOption = "auto",
-    smoke: SmokeOption = False,
+    data: options.DataOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    smoke: options.SmokeOption = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Else RUN/dictionary, or dictionaries/RECIPE."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> int:
     """Train a sparse dictionary on frozen patch features, and show its concepts.
 
@@ -45,22 +45,18 @@ def dictionary(
     from mimsuite.dictionaries.compose import compose_dictionary
 
     composed = compose_dictionary(model, recipe, data or "", overrides, smoke=smoke)
-    from mimsuite import config
     from mimsuite.console import rows
     from mimsuite.dictionaries.run import train_dictionary
     from mimsuite.dictionaries.show import figure_lines
     from mimsuite.report import write_page
 
-    given: dict[str, Any] = {} if device == "auto" else {"train.device": device}
-    if seed is not None:
-        given["train.seed"] = seed
-    composed = config.with_overrides(composed, given)
-    run = probes._run_of(model) if model else None
+    composed = with_options(composed, seed, device)
+    run = run_of(model) if model else None
     folder = out or (run / "dictionary" if run else Path("dictionaries") / Path(composed.name).name)
     _require_folder(folder)
     result = train_dictionary(model or None, composed, folder)
     rows((f"{what}: ", figure) for what, figure in figure_lines(result))
-    probes._write(result, folder / "dictionary.json", as_json)
+    write_result(result, folder / "dictionary.json", as_json)
     if run is not None and folder.resolve().parent == run:
         write_page(run)
     return 0

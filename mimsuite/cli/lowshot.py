@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mimsuite.cli import probes
-from mimsuite.cli.options import DataOption, JsonOption, OverridesArgument
+from mimsuite.cli import options
+from mimsuite.cli.model_io import compose_for, folder_for, open_on_device
 from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 def low_shot(
-    model: probes.ModelArgument,
-    overrides: OverridesArgument = None,
-    data: DataOption = None,
+    model: options.ModelArgument,
+    overrides: options.OverridesArgument = None,
+    data: options.DataOption = None,
     labels: Annotated[
         str, typer.Option("--labels", metavar="N|P%,...", help="Of each class; a curve's points.")
     ] = "1,5,20,1%,10%",
-    baselines: probes.BaselinesOption = False,
+    baselines: options.BaselinesOption = False,
     finetune: Annotated[
         bool, typer.Option("--finetune", help="Fine-tune on every draw, too; takes minutes.")
     ] = False,
-    recipe: probes.TuningOption = None,
+    recipe: options.TuningOption = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Which five draws; 0: the shipped lists.")
     ] = 0,
-    device: probes.DeviceOption = "auto",
-    resume: probes.ResumeOption = "never",
+    device: options.DeviceOption = "auto",
+    resume: options.ResumeOption = "never",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder for figures, picture and lists."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Probe with few labels of each class, over five fixed draws.
 
@@ -60,16 +60,16 @@ def low_shot(
     from mimsuite.evaluate.probes.lowshot import one_table
     from mimsuite.evaluate.probes.lowshot_show import show_low_shot
 
-    opened = probes._open(model, overrides, data, device)
+    opened = open_on_device(model, overrides, data, device)
     resolved = one_table(opened.resolved, opened.method.layer_count() - 1)
     source, test = evaluate.open_labelled(resolved)
     found = evaluate.probe_data(opened.method, resolved, source, test, baselines=baselines)
     assert found is not None
     neighbours = resolved.recipe.eval.neighbours
     result = evaluate.low_shot(found, amounts, seed=seed, neighbours=neighbours)
-    folder = out or probes._folder_for(model, "low_shot", "auto")
+    folder = out or folder_for(model, "low_shot", "auto")
     if finetune:
-        composed = probes._compose(
+        composed = compose_for(
             model, recipe, "finetune", data, None, seed=None, device=device, smoke=False
         )
         kept = [amount_of(text) for text in result["amounts"]]

@@ -24,6 +24,7 @@ from mimsuite.children import follow_parent
 from mimsuite.cli import output
 from mimsuite.cli.options import DebugOption, Invocation, PluginOption, expand_paths
 from mimsuite.errors import MimsuiteError, Preempted, UserError
+from mimsuite.evaluate.probes_table import PROBES
 
 
 class Command(NamedTuple):
@@ -39,20 +40,18 @@ _TRAIN, _LOOK, _FILES, _MACHINE = "Train", "Look and measure", "Recipes, data, m
 COMMANDS = {
     "pretrain": Command("pretrain:pretrain", "Pretrain a masked model by a recipe.", _TRAIN),
     "submit": Command("submit:submit", "Pretrain as a SLURM job.", _TRAIN),
-    "finetune": Command("probes:finetune", "Fine-tune a run or checkpoint on labels.", _TRAIN),
-    "linear-probe": Command("probes:linear_probe", "Linear probe of frozen features.", _LOOK),
-    "attentive-probe": Command(
-        "attentive:attentive_probe", "Attentive probe of a frozen encoder.", _LOOK
-    ),
-    "dense-probe": Command("dense:dense_probe", "Segments and depth of frozen patches.", _LOOK),
+    **{
+        probe.command: Command(
+            f"{probe.module}:{probe.name}", probe.help, _LOOK if probe.frozen else _TRAIN
+        )
+        for probe in PROBES
+    },
     "dictionary": Command(
         "dictionary:dictionary", "Sparse dictionary of frozen patches: their concepts.", _LOOK
     ),
-    "knn": Command("probes:knn", "Nearest-neighbour probe of frozen features.", _LOOK),
-    "low-shot": Command("lowshot:low_shot", "Probes with few labels of each class.", _LOOK),
     "robustness": Command("robustness:robustness", "A probe on corrupted samples.", _LOOK),
     "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
-    "features": Command("probes:features", "Write frozen features to a file.", _LOOK),
+    "features": Command("features:features", "Write frozen features to a file.", _LOOK),
     "score": Command("score:score", "Which samples a model finds hard or strange.", _LOOK),
     "reconstruct": Command("reconstruct:reconstruct", "Before, masked, after: pictures.", _LOOK),
     "pictures": Command("pictures:pictures", "Features and attention as pictures.", _LOOK),
@@ -188,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _run(sys.argv[1:] if arguments is None else list(arguments))
     if arguments is None:
         _leave(code)
+    elif preempt := sys.modules.get("mimsuite.train.preempt"):  # the caller's process goes on
+        preempt.restore_handlers()
     return code
 
 

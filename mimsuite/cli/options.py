@@ -105,6 +105,35 @@ GpusOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Run on N CUDA devices of this machine.")
 ]
 
+# --- of commands that take a model ---------------------------------------------------------------
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|CKPT", help="Run directory, checkpoint or weights file.", show_default=False
+    ),
+]
+TuningOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Train by this recipe instead of the default.",
+        autocompletion=complete_recipe,
+    ),
+]
+BaselinesOption = Annotated[
+    bool, typer.Option("--baselines", help="Measure what the figure must beat, too.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Key of splits and batches.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+ResultOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the result here as JSON.")
+]
+ResumeOption = Annotated[
+    str, typer.Option("--resume", help="auto: go on where an earlier call of this was stopped.")
+]
+
 
 # Words by which the help says that a text is a path, or a source, which may be one.
 _PATH_WORDS = {"SRC", "RUN", "CKPT", "FILE", "FILES", "FOLDER", "DIR", "PATH", "SHARDS"}

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mimsuite.cli.options import JsonOption
-from mimsuite.cli.probes import DeviceOption, ModelArgument
+from mimsuite.cli.options import DeviceOption, JsonOption, ModelArgument
 from mimsuite.cluster import require_single_process
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mimsuite.cli import probes
-from mimsuite.cli.options import DataOption, JsonOption, OverridesArgument
+from mimsuite.cli import options
+from mimsuite.cli.model_io import beside, open_on_device, write_result
 from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 
@@ -20,18 +20,18 @@ _FIGURE = "balanced_accuracy"
 
 
 def robustness(
-    model: probes.ModelArgument,
-    overrides: OverridesArgument = None,
-    data: DataOption = None,
+    model: options.ModelArgument,
+    overrides: options.OverridesArgument = None,
+    data: options.DataOption = None,
     shifted: Annotated[
         str | None,
         typer.Option("--shifted", metavar="SRC", help="The same classes in another style."),
     ] = None,
-    baselines: probes.BaselinesOption = False,
+    baselines: options.BaselinesOption = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Key of corruptions and splits.")] = 0,
-    device: probes.DeviceOption = "auto",
-    out: probes.ResultOption = None,
-    as_json: JsonOption = False,
+    device: options.DeviceOption = "auto",
+    out: options.ResultOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train a linear probe on clean samples and test it on corrupted ones.
 
@@ -44,7 +44,7 @@ def robustness(
     require_single_process()
     from mimsuite import evaluate
 
-    opened = probes._open(model, overrides, data, device)
+    opened = open_on_device(model, overrides, data, device)
     train, test = evaluate.open_labelled(opened.resolved)
     if test is None:
         raise UserError(
@@ -61,7 +61,7 @@ def robustness(
         seed=seed,
     )
     _show(f"robustness, {test.name}", result)
-    probes._write(result, out or probes._beside(model, "robustness.json"), as_json)
+    write_result(result, out or beside(model, "robustness.json"), as_json)
 
 
 def _open_shifted(resolved: Resolved, source: str) -> Source:

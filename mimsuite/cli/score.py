@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mimsuite.cli.options import DataOption, JsonOption
-from mimsuite.cli.probes import DeviceOption, ModelArgument
+from mimsuite.cli.options import DataOption, DeviceOption, JsonOption, ModelArgument
 from mimsuite.cluster import require_single_process
 from mimsuite.errors import UserError
 

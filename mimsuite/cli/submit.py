@@ -107,7 +107,7 @@ def submit(
 
     The recipe is checked before anything is queued. The run directory keeps the script, job.sbatch,
     which can be read, changed and sent again. What a cluster always needs is written once, in
-    ~/.config/mimsuite/slurm.yaml; docs/slurm.md shows its keys.
+    ~/.config/mimsuite/slurm.yaml, whose keys are in the documentation (slurm).
 
     Example: mimsuite submit image/mae-vitb16-in1k --nodes 2 --gpus-per-node 8
     """

@@ -1,7 +1,7 @@
 """What a SLURM job asks for: options of the command line, over a profile of the cluster at hand.
 
 Profiles live in ``~/.config/mimsuite/slurm.yaml`` (``$XDG_CONFIG_HOME/mimsuite/slurm.yaml``), by
-name; the one named ``default`` is taken unasked. docs/slurm.md shows all keys. Torch-free.
+name; the one named ``default`` is taken unasked. Torch-free.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mimsuite.config.keys.section import Key, marked
 from mimsuite.config.suggest import either
 from mimsuite.config.yaml import Keys
 
@@ -74,12 +75,20 @@ def locate(recipe: type[BaseModel], document: Any, location: tuple[str | int, ..
     return place
 
 
-def dotted_keys(recipe: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key that documents of this class may have, sections included, as dotted keys."""
+def dotted_keys(
+    recipe: type[BaseModel], prefix: str = "", mark: Key | None = None
+) -> Iterator[str]:
+    """Every key that documents of this class may have, sections included, as dotted keys.
+
+    Args:
+        mark: leave out keys that do not have it.
+    """
+    own = recipe.model_fields if mark is None else marked(recipe, mark)
     for name in recipe.model_fields:
-        yield prefix + name
+        if name in own:
+            yield prefix + name
         for section in sections_of(_annotation(recipe, name)):
-            yield from dotted_keys(section, f"{prefix}{name}.")
+            yield from dotted_keys(section, f"{prefix}{name}.", mark)
 
 
 def describe(annotation: Any, *, bounds: bool) -> str:

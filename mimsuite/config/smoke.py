@@ -1,7 +1,7 @@
 """The ``smoke:`` section: smaller sizes, so that any recipe runs on a CPU in seconds.
 
-Only sizes may shrink. Method, mask, target, loss and data path stay, so that a smoke run says
-something about the recipe.
+Only sizes may shrink, the keys marked ``Key.SIZE``. Method, mask, target, loss and data path stay,
+so that a smoke run says something about the recipe.
 """
 
 from __future__ import annotations
@@ -11,35 +11,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from mimsuite.config.faults import at
+from mimsuite.config.keys.section import Key
 from mimsuite.config.layers import Layer, of_overrides
 from mimsuite.config.schema import dotted_keys
 from mimsuite.config.suggest import did_you_mean
 
 ORIGIN = "smoke"
-
-# Last names of the size keys, by section.
-SIZES = {
-    "model": {"image_size", "patch_size", "width", "depth", "heads", "frames", "points", "groups"}
-    | {"conv_width", "conv_depth", "resolution", "depths", "widths"},
-    # `weights: random` stands in for weights of a teacher or tokenizer that are not at hand
-    "target": {
-        *("image_size", "patch_size", "width", "depth", "heads", "layer", "projection"),
-        *("weights", "codes", "resolution"),
-    },
-    "data": {"workers", "block", "lanes", "limit"},
-    "augment": {"eval_resize", "image_size"},
-    "schedule": {"epochs", "warmup_epochs"},
-    "train": {"global_batch", "micro_batch"},
-    "eval": {"batch"},
-    "log": {"every_steps"},
-    "checkpoint": {"every_steps"},
-}
-
-
-def is_size(key: str) -> bool:
-    """Whether a dotted key is one that ``smoke:`` may shrink."""
-    section, _, name = key.partition(".")
-    return name.rpartition(".")[2] in SIZES.get(section, ())
 
 
 def faults_of_smoke(layer: Layer, recipe: type[BaseModel]) -> list[str]:
@@ -48,7 +25,7 @@ def faults_of_smoke(layer: Layer, recipe: type[BaseModel]) -> list[str]:
     if not isinstance(table, dict):
         return []  # validation says what is wrong with it
     known = list(dotted_keys(recipe))
-    sizes = [key for key in known if is_size(key)]
+    sizes = list(dotted_keys(recipe, mark=Key.SIZE))
     faults = []
     for key in table:
         if key in sizes:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mimsuite import config
 from mimsuite.config import Resolved
-from mimsuite.config.suggest import with_article
 from mimsuite.errors import UserError
-from mimsuite.evaluate.frozen_recipe import require_images, with_data, with_encoder_of
+from mimsuite.evaluate.probe_recipe import load_for, require_images, with_data, with_encoder_of
 
 TASK = "dictionary"
 DEFAULT = "image/dictionary-topk"
@@ -35,11 +33,8 @@ def compose_dictionary(
         UserError: the recipe has another task, the run has no encoder of images, there are both a
             run and a teacher or neither, or there is no data.
     """
-    # Overrides are applied before the encoder's keys too, as an overridden kind decides other keys.
-    found = config.load(recipe or DEFAULT, overrides, smoke=smoke)
-    if found.recipe.recipe.task != TASK:
-        task = with_article(found.recipe.recipe.task)
-        raise UserError(f"{found.name} is {task} recipe, not {with_article(TASK)} recipe")
+    # Before the encoder's keys, too: a kind's own keys go with it.
+    found = load_for(TASK, recipe or DEFAULT, overrides, smoke=smoke)
     if found.recipe.model.teacher is not None:
         if model:
             raise UserError(

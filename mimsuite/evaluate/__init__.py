@@ -9,26 +9,26 @@ if TYPE_CHECKING:
     from mimsuite.evaluate.bootstrap import Interval, paired_interval
     from mimsuite.evaluate.feature_files import save_features
     from mimsuite.evaluate.features import FeatureSet, extract
+    from mimsuite.evaluate.probe_recipe import compose
     from mimsuite.evaluate.probes.linear import LinearGrid
     from mimsuite.evaluate.probes.lowshot import low_shot
     from mimsuite.evaluate.probes.probe import ProbeData, knn, linear_probe, probe_data
     from mimsuite.evaluate.probes.robustness import robustness
-    from mimsuite.evaluate.scoring.classes import classify
     from mimsuite.evaluate.sources import open_labelled, open_splits
-    from mimsuite.evaluate.tuning.finetune import compose, finetune, trained_probe
+    from mimsuite.evaluate.tuning.finetune import finetune, trained_probe
     from mimsuite.evaluate.tuning.lowshot_tuning import low_shot_finetune
 
 _MODULES = {
     "bootstrap": ("Interval", "paired_interval"),
     "feature_files": ("save_features",),
     "features": ("FeatureSet", "extract"),
+    "probe_recipe": ("compose",),
     "probes.linear": ("LinearGrid",),
     "probes.lowshot": ("low_shot",),
     "probes.probe": ("ProbeData", "knn", "linear_probe", "probe_data"),
     "probes.robustness": ("robustness",),
-    "scoring.classes": ("classify",),
     "sources": ("open_labelled", "open_splits"),
-    "tuning.finetune": ("compose", "finetune", "trained_probe"),
+    "tuning.finetune": ("finetune", "trained_probe"),
     "tuning.lowshot_tuning": ("low_shot_finetune",),
 }
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "Interval",
     "LinearGrid",
     "ProbeData",
-    "classify",
     "compose",
     "extract",
     "finetune",

@@ -21,7 +21,7 @@ from mimsuite.data import eval_loader, views_of
 from mimsuite.data.source import Source
 from mimsuite.data.views import Views
 from mimsuite.errors import DataError, UserError
-from mimsuite.methods import Method
+from mimsuite.methods import Method, evaluating
 from mimsuite.models import Features
 
 if TYPE_CHECKING:
@@ -96,23 +96,18 @@ def extract(
     rows: dict[str, list[Tensor]] = {}
     labels: list[Tensor] = []
     keys: list[str] = []
-    was_training = method.training
-    method.eval()
-    try:
-        with torch.inference_mode():
-            mine = _positions(len(source), resolved.recipe.eval.batch, peers)
-            for batch in normalized_batches(source, resolved, _device(method), mine):
-                features = method.encode(batch, layers=[n for n in chosen if n < depth])
-                kinds = pools or wanted_pools(resolved.recipe.eval, features)
-                for name, table in _tables(features, kinds, chosen, depth).items():
-                    rows.setdefault(name, []).append(table.float().cpu())
-                if pixels:
-                    rows.setdefault(PIXELS, []).append(views.raw(batch).cpu())
-                if batch.label is not None:
-                    labels.append(batch.label.cpu())
-                keys += batch.keys
-    finally:
-        method.train(was_training)
+    with torch.inference_mode(), evaluating(method):
+        mine = _positions(len(source), resolved.recipe.eval.batch, peers)
+        for batch in normalized_batches(source, resolved, _device(method), mine):
+            features = method.encode(batch, layers=[n for n in chosen if n < depth])
+            kinds = pools or wanted_pools(resolved.recipe.eval, features)
+            for name, table in _tables(features, kinds, chosen, depth).items():
+                rows.setdefault(name, []).append(table.float().cpu())
+            if pixels:
+                rows.setdefault(PIXELS, []).append(views.raw(batch).cpu())
+            if batch.label is not None:
+                labels.append(batch.label.cpu())
+            keys += batch.keys
     # clone: what was made in inference mode may not take part in training a probe.
     tables = {name: torch.cat(parts).clone() for name, parts in rows.items()}
     label = torch.cat(labels).clone() if labels else None

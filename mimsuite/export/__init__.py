@@ -1,5 +1,5 @@
 """Export of models to the file formats of other libraries."""
 
-from mimsuite.export.formats import FORMATS, default_out, export
+from mimsuite.export.formats import FORMATS, default_out, export, save_tensors
 
-__all__ = ["FORMATS", "default_out", "export"]
+__all__ = ["FORMATS", "default_out", "export", "save_tensors"]

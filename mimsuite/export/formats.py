@@ -7,7 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from mimsuite.checkpoints.opened import Opened
 from mimsuite.errors import UserError
@@ -84,13 +88,23 @@ def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -
         others = formats_of(opened)
         raise UserError(f"--format {name}: {why}; this model has {', '.join(others)}")
     out = check_out(out, form, name, force=force)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mimsuite-export-", dir=out.parent) as folder:
-            lines = _write(form, opened, out, Path(folder))
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    lines = _write_whole(form, partial(form.write, opened), out)
     return [line.replace("PATH", repr(str(out))) for line in lines]
+
+
+def save_tensors(tensors: dict[str, Tensor], out: str | Path, *, force: bool = False) -> None:
+    """Write tensors as a ``.safetensors`` file, by the rules of :func:`export`.
+
+    Raises:
+        UserError: wrong suffix, ``out`` exists or cannot be written.
+    """
+    form = FORMATS["safetensors"]
+
+    def write(path: Path) -> list[str]:
+        save_file(tensors, path)
+        return []
+
+    _write_whole(form, write, check_out(out, form, "safetensors", force=force))
 
 
 def default_out(model: str | Path, name: str) -> Path:
@@ -130,17 +144,26 @@ def _others(folder: Path, ours: Sequence[str]) -> list[str]:
     return sorted({entry.name for entry in folder.iterdir()} - set(ours))
 
 
-def _write(form: Format, opened: Opened, out: Path, hidden: Path) -> list[str]:
-    """Write to a hidden folder on the same disk, then rename."""
+def _write_whole(form: Format, write: Callable[[Path], list[str]], out: Path) -> list[str]:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mimsuite-export-", dir=out.parent) as folder:
+            return _write(form, write, out, Path(folder))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def _write(form: Format, write: Callable[[Path], list[str]], out: Path, hidden: Path) -> list[str]:
+    """Write into a hidden folder on the same disk, then rename."""
     if form.suffixes:
         whole = hidden / out.name
-        lines = form.write(opened, whole)
+        lines = write(whole)
         _usual_permissions(hidden)
         os.replace(whole, out)
         return lines
     whole = hidden / "folder"
     whole.mkdir()
-    lines = form.write(opened, whole)
+    lines = write(whole)
     _usual_permissions(hidden)
     if out.is_dir():
         shutil.rmtree(out)

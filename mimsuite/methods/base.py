@@ -6,7 +6,8 @@ optimizer and never knows its rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -215,12 +216,17 @@ class Method(nn.Module):
     def layer_id(self, name: str) -> int:
         """Layer id of a parameter, for layer decay; by default that of the encoder."""
         prefix, _, rest = name.partition(".")
-        return self.encoder.layer_id(rest) if prefix == "encoder" else self.layer_count()
+        return self.encoder.rate_layer(rest) if prefix == "encoder" else self.layer_count()
 
     def parameter_groups(self) -> dict[str, GroupSection]:
         """Named groups with rates and decays of their own: how the names of their parameters
         begin (the longest such beginning counts) -> the recipe's keys for them."""
         return {}
+
+    def clip_parts(self) -> tuple[str, ...]:
+        """Parts whose gradients are clipped for themselves with ``optim.clip_scope=parts``: how
+        the names of their parameters begin. They hold all that is trained."""
+        return ("",)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that do not decay although they have more than one axis."""
@@ -251,3 +257,16 @@ def _is_frozen(part: nn.Module) -> bool:
     """Whether it has parameters and none of them is trained."""
     own = [parameter.requires_grad for parameter in part.parameters()]
     return bool(own) and not any(own)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode, and back to what each part was in: a frozen part stays in eval mode."""
+    before = {part: part.training for module in modules for part in module.modules()}
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training

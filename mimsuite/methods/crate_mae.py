@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import CrateSection
-from mimsuite.config.keys.section import Positive, Section
+from mimsuite.config.keys.section import Dimension, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import RandomSampler, TokenMask
 from mimsuite.methods.base import Context, Method
@@ -35,8 +35,8 @@ class CrateMAESection(MethodSection):
 class CrateDecoderSection(Section):
     """Blocks that undo the encoder's; of its width."""
 
-    depth: Positive = 12
-    heads: Positive = 12
+    depth: Dimension = 12
+    heads: Dimension = 12
 
 
 class CrateAutoencoderSection(Section):

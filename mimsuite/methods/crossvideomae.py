@@ -6,7 +6,8 @@ autoencoder. Embeddings of both views, and of the image, shall be nearer to each
 of other clips (NT-Xent), for the whole clip and for the tokens of that frame.
 
 No code was released, and of the paper only the abstract and summaries were at hand. What it leaves
-open, and what was chosen, is in docs/crossvideomae.md; each choice is a key.
+open was chosen here; each choice is a key, and the documentation (crossvideomae) has a table of
+them.
 
 Letters: B clips, T frames, V visible tubelets, U visible patches of the frame, D width, E width of
 the image branch, P width of the projections.

@@ -4,8 +4,8 @@ A student learns from two frozen teachers: from one trained by masked modelling 
 each other in blocks on the way, from one trained with labels, captions or contrast the final
 features. Tokens that tell little new are left out progressively, which saves compute.
 
-No code was released. What the paper leaves open, and what was chosen, is in
-docs/hybrid-distillation.md; each choice is a key.
+No code was released. What the paper leaves open was chosen here; each choice is a key, and the
+documentation (hybrid-distillation) has a table of them.
 
 Letters: B batch, N patches, K survivors, D width, E width of the teacher's features, h heads.
 """
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import ViTSection
 from mimsuite.config.keys.masks import RedundantMaskSection
-from mimsuite.config.keys.section import Positive, Section
+from mimsuite.config.keys.section import Key, Positive, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import FeatureTargetSection
 from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
@@ -56,7 +56,7 @@ class RelationTargetSection(Section):
     teacher: TeacherSection
     layers: tuple[Positive, ...]  # blocks of the student
     teacher_layers: tuple[Positive, ...] | None = None  # blocks of the teacher; null: the same
-    heads: Positive | None = None  # into which both sides are cut; null: those of the student
+    heads: Annotated[Positive | None, Key.SIZE] = None  # of both sides; null: the student's
     weight: Annotated[float, Field(ge=0.0)] = 1.0  # factor of this loss
 
 

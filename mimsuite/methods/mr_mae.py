@@ -5,8 +5,8 @@ frozen teacher (DINO, CLIP) has at the same places of the whole image, while the
 the pixels of the masked patches. So no token has two targets. On an encoder that begins with
 convolutions this is MR-MCMAE, also called ConvMAE-v2.
 
-No code was released. What the paper leaves open, and what was chosen, is in docs/mr-mae.md; each
-choice is a key.
+No code was released. What the paper leaves open was chosen here; each choice is a key, and the
+documentation (mr-mae) has a table of them.
 
 Letters: B batch, V visible, M masked, N patches, D width, E width of the teacher's features.
 """

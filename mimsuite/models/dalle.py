@@ -6,6 +6,7 @@ Parameter names are those of the published weights, such as
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,7 @@ _GROUPS = 4
 _OFFSET = 0.1  # pixels in [0, 1] become 0.8 x + 0.1, away from the bounds of the distribution
 _WHERE = (
     "the encoder of DALL-E's discrete autoencoder, converted by "
-    "`python tools/convert_dalle.py encoder.pkl dalle-encoder.safetensors` from "
-    "https://cdn.openai.com/dall-e/encoder.pkl"
+    "`mimsuite import encoder.pkl --from dalle` from https://cdn.openai.com/dall-e/encoder.pkl"
 )
 
 
@@ -93,6 +93,28 @@ class DalleEncoder(nn.Module):
         """(B, C, H, W) pixels in [0, 1] -> (B, K, H/8, W/8)."""
         scores: Tensor = self.blocks((1 - 2 * _OFFSET) * images + _OFFSET)
         return scores
+
+
+def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Weights from the published file, which is a whole pickled module; nothing of it runs.
+
+    Returns:
+        tensors by name, and the keys ``codes``, ``width`` and ``depth`` of a recipe's tokenizer.
+
+    Raises:
+        UserError: another file, or one that asks for more than a network needs.
+    """
+    from mimsuite.weights.pickled_module import read_module
+
+    tensors = read_module(path, "dall_e")
+    first, last = tensors.get("blocks.input.w"), tensors.get("blocks.output.conv.w")
+    if first is None or last is None:
+        raise UserError(
+            f"{path} is not DALL-E's encoder: it has {len(tensors)} tensors but no blocks.input.w "
+            f"and blocks.output.conv.w"
+        )
+    depth = sum(name.startswith("blocks.group_1.") and "conv_1.w" in name for name in tensors)
+    return tensors, {"codes": len(last), "width": len(first), "depth": depth}
 
 
 def load(section: DalleTokenizerSection, key: str, weights: bool = True) -> DalleEncoder:

@@ -20,8 +20,8 @@ _COLOURS = {"helps": "done", "not yet": "preempted", "raw input wins": "failed"}
 _FIGURE = "balanced_accuracy"  # of low-shot probes
 _VARIANTS = {"pretrained": "pretrained", **BASELINES}
 _RANKS = (
-    "RankMe and LiDAR are diagnostics: tools/signals.py measures how well they order runs as a "
-    "probe does."
+    "RankMe and LiDAR are diagnostics: whether they order runs as a probe does depends on the data "
+    "and on what is compared."
 )
 
 

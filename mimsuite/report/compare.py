@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mimsuite.errors import UserError
+from mimsuite.evaluate.probes_table import PROBES
 from mimsuite.report.braille import plot
 from mimsuite.report.curves import FEW, LIGHT, PANELS, SMOOTH, figure_style, points_of, smoothed
 from mimsuite.report.run_facts import RunFacts, leaves_of, read_json
 from mimsuite.text import number
 
-_PROBES = {"linear_probe": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuning"}
 # That differ between any two runs, or follow from other keys.
 _OWN_BUSINESS = ("smoke.", "recipe.")
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#dc2626")
@@ -93,8 +93,8 @@ def paired(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
         :class:`~mimsuite.evaluate.bootstrap.Interval` has.
     """
     found = []
-    for file, probe in _PROBES.items():
-        first, *others = [_judged(run.path / f"{file}.json") for run in runs]
+    for probe in PROBES:
+        first, *others = [_judged(run.path / probe.file) for run in runs]
         for run, other in zip(runs[1:], others, strict=True):
             if first is None or other is None or first[1] != other[1]:
                 continue
@@ -105,7 +105,7 @@ def paired(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
             marks = [torch.tensor([mark == "1" for mark in one[0]]) for one in (other, first)]
             weights = balancing_weights(torch.tensor(first[1]))
             interval = paired_interval(*marks, weights=weights)
-            names = {"probe": probe, "run": run.name, "against": runs[0].name}
+            names = {"probe": probe.title, "run": run.name, "against": runs[0].name}
             found.append(names | interval.as_dict())
     return found
 
@@ -215,11 +215,11 @@ def _best(run: Path) -> str | None:
 
 def _probes(run: Path) -> dict[str, float]:
     found = {}
-    for file, name in _PROBES.items():
-        accuracy = read_json(run / f"{file}.json").get("accuracy")
+    for probe in PROBES:
+        accuracy = read_json(run / probe.file).get("accuracy")
         value = accuracy.get("pretrained") if isinstance(accuracy, dict) else None
         if isinstance(value, int | float):
-            found[name] = float(value)
+            found[probe.title] = float(value)
     return found
 
 

@@ -25,12 +25,12 @@ SIGNALS = (("rankme", "RankMe"), ("lidar", "LiDAR"))
 LIGHT |= {"rankme": "#7c3aed", "lidar": "#db2777"}
 DARK |= {"rankme": "#a78bfa", "lidar": "#f472b6"}
 # Measured where `log.probe_every_epochs` asks for them.
-PROBES = (("probe/knn", "kNN"), ("probe/linear", "linear"))
+ONLINE_PROBES = (("probe/knn", "kNN"), ("probe/linear", "linear"))
 LIGHT |= {"probe/knn": "#0891b2", "probe/linear": "#be123c"}
 DARK |= {"probe/knn": "#22d3ee", "probe/linear": "#fb7185"}
 _EXTRA = {
     "signals": (SIGNALS, "feature rank (diagnostic)"),
-    "probes": (PROBES, "probe accuracy while training"),
+    "probes": (ONLINE_PROBES, "probe accuracy while training"),
 }
 FEW = 40  # rows, below which they are drawn as they are, with dots
 SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
@@ -62,7 +62,7 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
     from matplotlib.figure import Figure
 
     rows = list(read_lines(run_dir / "metrics.jsonl"))
-    series = {name: points_of(rows, name) for name, _ in (*PANELS, *SIGNALS, *PROBES)}
+    series = {name: points_of(rows, name) for name, _ in (*PANELS, *SIGNALS, *ONLINE_PROBES)}
     if not any(points for points in series.values()):
         return None
     resumes = [row["step"] for row in read_lines(run_dir / "events.jsonl") if _is_resume(row)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mimsuite.evaluate.probes_table import PROBES
 from mimsuite.report.run_facts import read_json
 
 Word = Literal["helps", "not yet", "raw input wins"]
@@ -23,16 +24,7 @@ BASELINES = {
     "from_scratch": "from scratch, equal steps",
     "from_scratch_equal_compute": "from scratch, equal compute",
 }
-# Probes by the file they write. Of those that were measured, the first decides: equal total compute
-# is the hardest test, few labels the kindest.
-_FILES = {
-    "linear_probe": "linear probe",
-    "attentive_probe": "attentive probe",
-    "dense_probe": "dense probe",
-    "knn": "nearest neighbours",
-    "finetune": "fine-tuning",
-}
-_COMPUTE = "from_scratch_equal_compute"
+_COMPUTE = "from_scratch_equal_compute"  # the hardest test
 LOW_SHOT = {"linear": "linear", "knn": "nearest neighbours", "finetune": "fine-tuning"}
 _MAIN = "balanced_accuracy"
 
@@ -81,8 +73,8 @@ class Verdict:
 def read_gains(run: Path) -> list[Gain]:
     """All gains that the probes of a run measured; none without ``--baselines``."""
     found: list[Gain] = []
-    for file, probe in _FILES.items():
-        found += _gains(read_json(run / f"{file}.json"), probe)
+    for probe in PROBES:
+        found += _gains(read_json(run / probe.file), probe.title)
     few = read_low_shot(run)
     for kind, words in LOW_SHOT.items():
         for labels, figures in _items(few.get(kind)):
@@ -105,17 +97,16 @@ def verdict(gains: Sequence[Gain]) -> Verdict | None:
     fine-tuning at equal steps. "helps": the whole interval is above zero, for every baseline of the
     test. "raw input wins": the whole interval over raw input is below zero. Else "not yet".
     """
-    order = {name: place for place, name in enumerate(_FILES.values())}
 
-    def place(gain: Gain) -> int:
+    def hardness(gain: Gain) -> float:
         if gain.baseline == _COMPUTE:
-            return -1
-        return order.get(gain.probe, order["fine-tuning"] - 1)
+            return math.inf
+        return next(probe.hardness for probe in PROBES if gain.probe.startswith(probe.title))
 
     if not gains:
         return None
-    first = min(gains, key=place)
-    test = [gain for gain in gains if place(gain) == place(first)]
+    first = max(gains, key=hardness)
+    test = [gain for gain in gains if hardness(gain) == hardness(first)]
     if len({gain.probe for gain in test}) > 1:  # several kinds of low-shot probe
         test = [gain for gain in test if gain.probe == first.probe]
     lost = [gain for gain in test if gain.baseline == "raw_input" and gain.high < 0]

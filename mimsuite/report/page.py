@@ -9,21 +9,15 @@ from typing import Any
 
 import mimsuite
 from mimsuite.console import shown_value, warn
+from mimsuite.evaluate.probes_table import PROBES
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
-from mimsuite.report.curves import PROBES, SIGNALS, draw_curves
+from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, draw_curves
 from mimsuite.report.dictionaries import dictionaries
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
 from mimsuite.report.run_facts import RunFacts, read_json
 from mimsuite.text import count, duration, memory, number
 
-_PROBES = (
-    ("linear_probe.json", "Linear probe"),
-    ("attentive_probe.json", "Attentive probe"),
-    ("knn.json", "Nearest neighbours"),
-    ("dense_probe.json", "Dense probe"),
-    ("finetune.json", "Fine-tuning"),
-)
 _COMPARED = {
     "pretrained": "pretrained",
     "random_init": "random encoder",
@@ -107,7 +101,7 @@ def key_figures(run: RunFacts) -> Markup:
     for column, title in SIGNALS:
         if values := run.column(column):
             figures.append((f"{title} (diagnostic)", number(values[-1])))
-    for column, title in PROBES:
+    for column, title in ONLINE_PROBES:
         if values := run.column(column):
             figures.append((f"{title} probe while training", f"{100 * values[-1]:.2f} %"))
     if rates := run.column("lr"):
@@ -128,8 +122,8 @@ def key_figures(run: RunFacts) -> Markup:
 
 def probes(path: Path) -> Iterator[Markup]:
     """A table for each probe of the run."""
-    for file, title in _PROBES:
-        result = read_json(path / file)
+    for probe in PROBES:
+        title, result = probe.title.capitalize(), read_json(path / probe.file)
         accuracy, balanced = (
             value if isinstance(value := result.get(key), dict) else {}
             for key in ("accuracy", "balanced_accuracy")

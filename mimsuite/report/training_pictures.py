@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -67,21 +65,10 @@ def draw_panels(method: Method, batch: Batch, seed: int) -> list[Panel]:
     """The method's panels of a normalised batch under the masks of (seed, step 0)."""
     import torch
 
+    from mimsuite.methods import evaluating
     from mimsuite.noise import Noise
 
     noise = Noise(seed, 0, batch.index)
     with torch.no_grad(), evaluating(method):
         context = method.prepare(batch, noise)
         return method.panels(batch, method.mask(batch, noise, context), context)
-
-
-@contextmanager
-def evaluating(method: Method) -> Iterator[None]:
-    """Eval mode, and back to what each part was in: a frozen part stays in eval mode."""
-    before = {module: module.training for module in method.modules()}
-    method.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training

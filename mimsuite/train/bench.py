@@ -56,10 +56,10 @@ def bench_gemm(threads: int, device: str = "auto", precision: str = "auto") -> F
     }
 
 
+@keep_freed_memory()
 def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Figures:
     """Time whole optimizer steps on one random batch, beside matrix products."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
     recipe = resolved.recipe
     device = choose_device(recipe.train.device)
     precision = Precision(recipe.train.precision, device).name
@@ -100,13 +100,13 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
     }
 
 
+@keep_freed_memory()
 def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers: Peers) -> Figures:
     """Wall seconds of a step of ``batch`` samples over all ranks; call it on each.
 
     The wall counts here, since ranks wait for each other.
     """
     torch.set_num_threads(threads)
-    keep_freed_memory()
     device = choose_device(resolved.recipe.train.device)
     run = stepper(resolved, batch // peers.world, device, peers)
     run()

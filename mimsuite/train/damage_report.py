@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mimsuite.cluster.peers import Peers
 from mimsuite.data.damage import Damage
-
-if TYPE_CHECKING:
-    from mimsuite.report import RunDirectory
 
 _NAMED = 5  # corrupt samples that are warned of one by one
 
 
 class DamageReport:
-    """What was found in this start of a run."""
+    """What was found in this start of a run.
 
-    def __init__(self, peers: Peers, run: RunDirectory, warn: Callable[[str], None]) -> None:
-        self._peers, self._run, self._warn = peers, run, warn
+    Args:
+        event: writes an event of a step with its fields.
+    """
+
+    def __init__(
+        self, peers: Peers, event: Callable[..., None], warn: Callable[[str], None]
+    ) -> None:
+        self._peers, self._event, self._warn = peers, event, warn
         self._count = 0
         self._untold: list[Damage] = []  # for the first rank to report
 
@@ -30,7 +32,7 @@ class DamageReport:
             return
         for bad in damage:
             self._count += 1
-            self._run.event(
+            self._event(
                 "bad_sample", step, key=bad.key, shard=bad.shard, kind=bad.kind, message=bad.message
             )
             if self._count <= _NAMED:

@@ -1,7 +1,7 @@
 """Signals of feature quality that need no labels: RankMe and LiDAR.
 
 Diagnostics, not figures of merit: what they say of a probe's accuracy depends on the data and on
-what is compared. ``tools/signals.py`` measures their rank correlation with probes over runs.
+what is compared.
 
 Letters: N samples, Q random views of each, D width.
 """

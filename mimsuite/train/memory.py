@@ -8,6 +8,8 @@ ViT-B step on a CPU.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,16 +18,30 @@ from mimsuite.train.device import peak_memory_mb
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _NEVER = 2**31 - 1
+_MOST_DYNAMIC = 2**25  # DEFAULT_MMAP_THRESHOLD_MAX: blocks above are always given back
 
 
-def keep_freed_memory() -> None:
-    """Raise glibc's thresholds for this process; does nothing with other C libraries."""
+@contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Raise glibc's thresholds for a while; does nothing with other C libraries.
+
+    Then freed memory goes back to the kernel. The thresholds become those that glibc's own rule
+    ends at; once set, it does not follow that rule again.
+    """
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt, trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):
+        yield
         return
     mallopt(_M_MMAP_THRESHOLD, _NEVER)
     mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_THRESHOLD, _MOST_DYNAMIC)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _MOST_DYNAMIC)
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

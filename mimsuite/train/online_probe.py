@@ -19,9 +19,8 @@ from mimsuite.evaluate.probes import logistic
 from mimsuite.evaluate.probes.knn import knn_predict
 from mimsuite.evaluate.sources import open_splits, say_unused
 from mimsuite.evaluate.split import stratified_holdout
-from mimsuite.methods import Method
+from mimsuite.methods import Method, evaluating
 from mimsuite.noise import keyed_rng
-from mimsuite.report.training_pictures import evaluating
 from mimsuite.train.trainer import Trainer
 
 if TYPE_CHECKING:

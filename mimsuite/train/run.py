@@ -37,6 +37,7 @@ from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
+from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
@@ -66,6 +67,7 @@ def train(
     *,
     resume: str = "never",
     initialise: Callable[[Method], list[str]] | None = None,
+    unused: Unused | None = None,
     stop: StopFlag | None = None,
     quiet: bool = False,
 ) -> TrainResult:
@@ -78,51 +80,70 @@ def train(
             checkpoint's path.
         initialise: puts weights into the fresh method and says what it did (``--init-from``); not
             called on resume.
+        unused: what the source holds and is not used, where somebody has looked; None: looked for.
         stop: set by a signal handler; training then saves and raises ``Preempted``.
         quiet: no banner and no progress line.
 
     Raises:
         UserError, DataError, DivergedError, Preempted: see :mod:`mimsuite.errors`.
     """
-    recipe = resolved.recipe
     place = find_place()
-    device = choose_device(recipe.train.device, place.local_rank)
+    recipe = resolved.recipe
+    device = choose_device(recipe.train.device, place.local_rank, place.world)
+    facts = {"train.precision": Precision(recipe.train.precision, device).name}
+    stop = StopFlag() if stop is None else stop
 
     def stopped() -> None:
         if stop:
             raise Preempted(f"stopped by {stop.name} before all ranks had come: nothing was done")
 
-    peers = join(place, device, recipe.train.timeout_seconds, stopped)
-    with peers.named_faults(), RunLock() as lock:
-        return _train(resolved, Path(out), device, peers, lock, resume, initialise, stop, quiet)
-
-
-def _train(
-    resolved: Resolved,
-    out: Path,
-    device: torch.device,
-    peers: Peers,
-    lock: RunLock,
-    resume: str,
-    initialise: Callable[[Method], list[str]] | None,
-    stop: StopFlag | None,
-    quiet: bool,
-) -> TrainResult:
-    begun = time.monotonic()
-    keep_freed_memory()
-    recipe = resolved.recipe
+    peers = join(place, device, recipe.train.timeout_seconds, stopped, facts)
     quiet = quiet or not peers.first
+    with peers.named_faults(), RunLock() as lock:
+        session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet, unused)
+        return _train(session, initialise)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of a run, as one of its processes.
+
+    Attributes:
+        resolved: the recipe.
+        out: the run directory.
+        resume: ``never``, ``auto`` or a checkpoint's path.
+        device: of this process.
+        lock: of the run directory, once it is taken.
+        stop: says whether a stop signal came.
+        quiet: no banner and no progress line.
+        unused: what the source holds and is not used, where the caller has looked.
+    """
+
+    resolved: Resolved
+    out: Path
+    resume: str
+    device: torch.device
+    peers: Peers
+    lock: RunLock
+    stop: StopFlag
+    quiet: bool
+    unused: Unused | None
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.recipe
+
+
+@keep_freed_memory()
+def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -> TrainResult:
+    begun = time.monotonic()
+    recipe, peers = session.recipe, session.peers
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    _require_one_recipe(resolved, peers)
+    _require_one_recipe(session)
     peers.on_first(lambda: require_packages(recipe.log.writers))
-    start = _checkpoint_to_resume(out, resume, peers, lock)
-    seed_generators(key_of(recipe.train.seed, "weights"))
-    method = build(recipe)
-    notes = initialise(method) if initialise is not None and start is None else []
-    if peers.world > 1:  # third-party code that draws should not draw the same on all ranks
-        seed_generators(key_of(recipe.train.seed, "rank", peers.rank))
-    method.to(device)
+    start = _checkpoint_to_resume(session)
+    method, notes = _build(session, initialise if start is None else None)
     views = views_of(recipe)
     source = open_training_set(recipe)
     loader = train_loader(
@@ -132,24 +153,25 @@ def _train(
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
+        device=session.device,
     )
-    normalize = views.normalizer(device)
+    normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
     trainer = Trainer(
         method,
-        resolved,
+        session.resolved,
         normalize,
-        device,
+        session.device,
         loader.steps_per_epoch,
-        StopFlag() if stop is None else stop,
+        session.stop,
         peers,
     )
     if start is not None:
         trainer.load(start)
-        notes += resolved.changed_since(start.document)
+        notes += session.resolved.changed_since(start.document)
     probe = OnlineProbe(trainer)
     # Everything that a wrong command could upset is behind us: only now is something written.
-    run = _open_run(out, resolved, peers, resume, lock)
+    run = _open_run(session)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
         if peers.first:
             checkpoint.clean(run.checkpoints)
@@ -158,32 +180,55 @@ def _train(
             run.event("resume", trainer.step)
         unused = Unused()
         if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source, views)
+            unused = unused_in(source, views) if session.unused is None else session.unused
             if unused:
                 run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())
         for note in notes:
             run.log(note)
-        if not quiet:
+        if not session.quiet:
             _banner(trainer, run, loader, source, unused, notes)
         if (warning := trainer.precision.warning) is not None and peers.first:
             report.warn(warning)
             run.log(f"warning: {warning}")
-        pictures, signals = Pictures(trainer, run), Signals(trainer)
-        if signals.note is not None:
-            run.log(signals.note)
-        every = recipe.log.every_steps
-        with report.progress(
-            trainer.total_steps, trainer.step, every=every, quiet=quiet, log=run.log
-        ) as progress:
-            measured = lambda step: signals(step) | probe(step)  # noqa: E731
-            trainer.fit(run, loader, progress, watch=pictures, signals=measured)
-        pictures.at_end()
+        _fit(session, trainer, run, loader, probe)
         peers.on_first(lambda: _finish(trainer, run))
-    if not quiet:
+    if not session.quiet:
         report.next_commands(run.path)
     trained = trainer.whole_method(averaged=True)
     return TrainResult(run.path, trained.eval(), trainer.step, time.monotonic() - begun)
+
+
+def _build(
+    session: Session, initialise: Callable[[Method], list[str]] | None
+) -> tuple[Method, list[str]]:
+    """The method on its device, and what ``initialise`` says of its weights."""
+    seed, peers = session.recipe.train.seed, session.peers
+    seed_generators(key_of(seed, "weights"))
+    method = build(session.recipe)
+    notes = initialise(method) if initialise is not None else []
+    if peers.world > 1:  # third-party code that draws should not draw the same on all ranks
+        seed_generators(key_of(seed, "rank", peers.rank))
+    return method.to(session.device), notes
+
+
+def _fit(
+    session: Session, trainer: Trainer, run: RunDirectory, loader: TrainLoader, probe: OnlineProbe
+) -> None:
+    """Train to the last step, with pictures, signals and the online probe."""
+    pictures, signals = Pictures(trainer, run), Signals(trainer)
+    if signals.note is not None:
+        run.log(signals.note)
+    with report.progress(
+        trainer.total_steps,
+        trainer.step,
+        every=session.recipe.log.every_steps,
+        quiet=session.quiet,
+        log=run.log,
+    ) as progress:
+        measured = lambda step: signals(step) | probe(step)  # noqa: E731
+        trainer.fit(run, loader, progress, watch=pictures, signals=measured)
+    pictures.at_end()
 
 
 def _first_batches(
@@ -195,18 +240,17 @@ def _first_batches(
             yield normalize(loaded.batch)
 
 
-def _open_run(
-    out: Path, resolved: Resolved, peers: Peers, resume: str, lock: RunLock
-) -> RunDirectory:
+def _open_run(session: Session) -> RunDirectory:
     """The run directory, made and locked by the first rank; the others write a log in it."""
     made: list[RunDirectory] = []
 
     def create() -> None:
-        made.append(RunDirectory.create(out, resolved, resume=resume != "never"))
-        lock.take(out)
+        resume = session.resume != "never"
+        made.append(RunDirectory.create(session.out, session.resolved, resume=resume))
+        session.lock.take(session.out)
 
-    peers.on_first(create)
-    return made[0] if made else Follower(out, peers.rank)
+    session.peers.on_first(create)
+    return made[0] if made else Follower(session.out, session.peers.rank)
 
 
 def _finish(trainer: Trainer, run: RunDirectory) -> None:
@@ -215,23 +259,22 @@ def _finish(trainer: Trainer, run: RunDirectory) -> None:
     report.write_page(run.path)
 
 
-def _require_one_recipe(resolved: Resolved, peers: Peers) -> None:
+def _require_one_recipe(session: Session) -> None:
     """Ranks that train by different recipes would wait for each other or, worse, not."""
-    digests = peers.texts(f"{key_of(resolved.yaml()):016x}")
+    digests = session.peers.texts(f"{key_of(session.resolved.yaml()):016x}")
     odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if odd:
         raise UserError(f"rank {odd[0]} was started with another recipe or keys than rank 0")
 
 
-def _checkpoint_to_resume(
-    out: Path, resume: str, peers: Peers, lock: RunLock
-) -> checkpoint.CheckpointState | None:
+def _checkpoint_to_resume(session: Session) -> checkpoint.CheckpointState | None:
     """Found and verified by the first rank, once no other run can change it; read by all."""
+    out, resume = session.out, session.resume
     found: list[Path] = []
 
     def find() -> None:
         if resume != "never" and (out / "config.yaml").exists():
-            lock.take(out)
+            session.lock.take(out)
         if resume == "auto" and (out / "checkpoints").is_dir():
             path, rejected = checkpoint.newest(out)
             for line in rejected:
@@ -241,8 +284,8 @@ def _checkpoint_to_resume(
             checkpoint.require_sound(Path(resume))
             found.append(Path(resume))
 
-    peers.on_first(find)
-    (name, *_) = peers.texts(str(found[0]) if found else "")
+    session.peers.on_first(find)
+    (name, *_) = session.peers.texts(str(found[0]) if found else "")
     return checkpoint.read(Path(name), verified=True) if name else None
 
 

@@ -6,7 +6,7 @@ import torch
 
 from mimsuite.data import open_training_set
 from mimsuite.data.source import Source
-from mimsuite.report.training_pictures import evaluating
+from mimsuite.methods import evaluating
 from mimsuite.train.feature_rank import VIEWS, measure
 from mimsuite.train.trainer import Trainer
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from mimsuite import config
 from mimsuite.config.faults import faults_of
-from mimsuite.config.keys.section import Positive, Section, Size
+from mimsuite.config.keys.section import DropPath, Key, Positive, Section, Size, marked
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.layers import of_overrides
 from mimsuite.config.schema import describe, dotted_keys
@@ -250,6 +250,27 @@ def test_every_key_of_the_schema_is_listed():
     keys = list(dotted_keys(Recipe))
     assert {"optim", "optim.lr", "train.seed", "smoke"} <= set(keys)
     assert {"told.size", "told.layers"} <= set(dotted_keys(UnionRecipe))
+
+
+class MarkedSection(Section):
+    width: Annotated[int, Field(gt=0), Key.SIZE] = 8
+    depth: Annotated[Positive | None, Key.SIZE | Key.TUNABLE] = None
+    drop: DropPath = 0.0
+    loss: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class MarkedRecipe(Section):
+    model: MarkedSection | TeacherSection = MarkedSection()
+
+
+def test_a_mark_stands_at_the_key():
+    assert list(dotted_keys(MarkedRecipe, mark=Key.SIZE)) == ["model.width", "model.depth"]
+    assert (
+        marked(MarkedSection, Key.TUNABLE) == marked(MarkedSection, Key.FREE) == {"depth", "drop"}
+    )
+    assert marked(MarkedSection, Key.TRAINING) == {"drop"}
+    with pytest.raises(ValidationError):
+        MarkedSection(width=0)
 
 
 @pytest.mark.parametrize(

@@ -160,10 +160,10 @@ def _peak_mb() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc")
 def test_memory_that_runs_away_is_seen() -> None:
-    keep_freed_memory()  # as training does
-    np.ones(2 * MEMORY_MB << 17)
-    with pytest.raises(AssertionError, match="more in memory"), memory_bounded():
-        np.ones(2 * MEMORY_MB << 17)  # 8 bytes each
+    with keep_freed_memory():  # as training does
+        np.ones(2 * MEMORY_MB << 17)
+        with pytest.raises(AssertionError, match="more in memory"), memory_bounded():
+            np.ones(2 * MEMORY_MB << 17)  # 8 bytes each
 
 
 # --- code beside images ---

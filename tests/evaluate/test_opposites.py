@@ -14,8 +14,8 @@ from mimsuite import config, evaluate
 from mimsuite.data.made.synth import synthesise
 from mimsuite.data.video import clip_indices
 from mimsuite.errors import UserError
+from mimsuite.evaluate.probe_recipe import compose
 from mimsuite.evaluate.scoring.classes import ClassScorer, judged_by, opposite_classes
-from mimsuite.evaluate.tuning.finetune import compose
 from mimsuite.train.run import train
 
 NAMES = ["left", "right", "still", "up", "down"]

@@ -136,7 +136,7 @@ def test_faults_are_one_line_with_the_right_exit_code(
     assert "no labels" in said
     code, said = complaint(capsys, "evaluate", run)
     assert code == 2
-    assert "no classification head" in said
+    assert "no head to score" in said
     code, said = complaint(capsys, "features", run, "--out", tmp_path / "f.npz")
     assert code == 2
     assert ".safetensors" in said

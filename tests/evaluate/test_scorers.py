@@ -166,7 +166,7 @@ def scored_again(run: Path) -> dict[str, Any]:
 def test_methods_and_scenes_that_cannot_be_scored(rooms: str, tmp_path: Path) -> None:
     resolved = tiny("volume/nerf-mae-tiny-rooms", rooms)
     scorer = scorer_of(tiny("volume/detect-tiny-rooms", rooms))
-    with pytest.raises(UserError, match="has no 'detect' to score"):
+    with pytest.raises(UserError, match=r"no head to score \('detect'\)"):
         scorer.collect(build(resolved.recipe), open_split(resolved.recipe, "test"))
     synthesise("grids", tmp_path / "plain", count=24, size=32)
     plain = tiny("volume/detect-tiny-rooms", str(tmp_path / "plain"))

@@ -259,7 +259,7 @@ def test_a_missing_tokenizer_says_what_to_get() -> None:
     assert any("RANDOM WEIGHTS" in line for line in method.begin(None))
     keys = {"target.tokenizer.weights": ""}
     unset = config.with_overrides(config.load("image/cae-base-in1k", smoke=True), keys, "test")
-    with pytest.raises(UserError, match=r"target\.tokenizer\.weights is not set.*convert_dalle"):
+    with pytest.raises(UserError, match=r"target\.tokenizer\.weights is not set.*import encoder"):
         build(unset.recipe).begin(None)
 
 

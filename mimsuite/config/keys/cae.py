@@ -6,18 +6,18 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import Fraction, Positive, Section
+from mimsuite.config.keys.section import Dimension, DropPath, Key, Section
 
 
 class RegressorSection(Section):
     """Cross-attention that predicts the latents of the masked patches from the visible ones."""
 
-    width: Positive = 768  # of its tokens; other than the encoder's: a linear map leads to it
-    depth: Positive = 4
-    heads: Positive = 12
+    width: Dimension = 768  # of its tokens; other than the encoder's: a linear map leads to it
+    depth: Dimension = 4
+    heads: Dimension = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: fixed at 1
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
 
     @model_validator(mode="after")
     def _fits(self) -> RegressorSection:
@@ -34,5 +34,5 @@ class TokenDecoderSection(Section):
     Width, heads, MLP and layer scale are the regressor's.
     """
 
-    depth: Annotated[int, Field(ge=0)] = 4
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    depth: Annotated[int, Field(ge=0), Key.SIZE] = 4
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first

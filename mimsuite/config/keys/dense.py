@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mimsuite.config.keys.encoders import EncoderSection, ViTSection
-from mimsuite.config.keys.section import Positive, Section, Size
+from mimsuite.config.keys.section import Key, Positive, Section, Size
 from mimsuite.config.keys.shared import DataSection, OptimSection
 
 Metres = Annotated[float, Field(gt=0.0)]
@@ -17,7 +17,7 @@ Metres = Annotated[float, Field(gt=0.0)]
 class DenseDataSection(DataSection):
     """`data:` a folder of images with truth for each pixel."""
 
-    # How it is laid out: docs/dense.md
+    # As published; scenes: as `mimsuite data synth scenes` writes them
     layout: Literal["scenes", "ade20k", "voc", "nyuv2"]
 
     @model_validator(mode="after")
@@ -63,7 +63,8 @@ class DenseTargetSection(Section):
     """`target:` what is told of each pixel."""
 
     kind: Literal["dense"] = "dense"
-    resolution: Size  # label resolution: truth is scaled to it, nearest, for training
+    # Label resolution: truth is scaled to it, nearest, for training
+    resolution: Annotated[Size, Key.SIZE]
     # Test figures at `resolution`, or with predictions scaled up to each mask as it is stored
     scored: Literal["resolution", "stored"] = "resolution"
     pixels: Positive = 256  # of each image that a training step looks at, drawn anew

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mimsuite.config.keys.encoders import EncoderSection, ViTSection
-from mimsuite.config.keys.section import Fraction, Positive, Section
+from mimsuite.config.keys.section import Dimension, Fraction, Positive, Section
 from mimsuite.config.keys.shared import OptimSection, ScheduleSection
 from mimsuite.config.keys.teachers import TeacherSection
 
@@ -57,7 +57,7 @@ AtomsSection = Annotated[FreeAtomsSection | ArchetypalAtomsSection, Field(discri
 
 
 class PenaltySection(Section):
-    """What is added to the mean squared error; docs/dictionary.md has the formulas."""
+    """What is added to the mean squared error; formulas: mimsuite/dictionaries/losses.py."""
 
     kind: Literal[
         "none",
@@ -80,7 +80,7 @@ class PenaltySection(Section):
 class DictionarySection(Section):
     """`target:` of all kinds."""
 
-    codes: Positive  # atoms of the dictionary
+    codes: Dimension  # atoms of the dictionary
     atoms: AtomsSection = FreeAtomsSection()
     penalty: PenaltySection = PenaltySection()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from mimsuite.config.keys.section import Positive, Section, Size, height_width
+from mimsuite.config.keys.section import Dimension, Key, Positive, Section, Size, height_width
 
 Stride = Literal[2, 4, 8, 16, 32]  # pixels of a code, per side: each layer halves them
 
@@ -15,11 +15,11 @@ class CodeEncoderSection(Section):
     """Convolutions from an image to the scores of every code at every place."""
 
     kind: Literal["dvae"]
-    image_size: Size  # pixels, one number or [height, width]
-    patch_size: Stride = 8  # pixels of a code
+    image_size: Annotated[Size, Key.SIZE | Key.FREE]  # pixels, one number or [height, width]
+    patch_size: Annotated[Stride, Key.SIZE] = 8  # pixels of a code
     in_channels: Positive = 3
-    width: Positive = 256  # channels
-    depth: Positive = 2  # residual blocks, at the resolution of the codes
+    width: Dimension = 256  # channels
+    depth: Dimension = 2  # residual blocks, at the resolution of the codes
     codes: Positive = 8192  # of the vocabulary
 
     @property
@@ -43,8 +43,8 @@ class CodeEncoderSection(Section):
 class CodeDecoderSection(Section):
     """The encoder's mirror image: vectors of codes to an image."""
 
-    width: Positive = 256  # channels
-    depth: Positive = 2  # residual blocks, at the resolution of the codes
+    width: Dimension = 256  # channels
+    depth: Dimension = 2  # residual blocks, at the resolution of the codes
     code_width: Positive = 512  # numbers of a code's vector
 
 

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, model_validator
 
 from mimsuite.config.keys.section import (
+    Dimension,
+    DropPath,
     FirstBlocks,
-    Fraction,
+    Key,
     Positive,
     Range,
     Section,
@@ -20,8 +22,10 @@ from mimsuite.config.keys.section import (
 # How --init-from takes weights of another number of channels: their mean for every channel, or
 # theirs in turn. Either way an image whose channels are all equal gives what it gave before.
 # null: such weights are refused.
-AdaptChannels = Literal["mean", "repeat"] | None
+AdaptChannels = Annotated[Literal["mean", "repeat"] | None, Key.FREE]
 
+
+TrainedPositions = Annotated[bool, Key.TUNABLE]  # positions stay as they begin, or are trained
 
 # Where positions begin: the sin-cos table, or a random draw, which has to be trained.
 PositionStart = Literal["sin-cos", "random"]
@@ -31,13 +35,13 @@ class PatchEncoderSection(Section):
     """What all encoders of image patches have."""
 
     kind: str
-    image_size: Size = 224  # pixels, one number or [height, width]
-    patch_size: Positive = 16  # pixels
+    image_size: Annotated[Size, Key.SIZE | Key.FREE] = 224  # pixels, one number or [height, width]
+    patch_size: Dimension = 16  # pixels
     in_channels: Positive = 3
     adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
-    width: Positive = 768
-    depth: Positive = 12
-    heads: Positive = 12
+    width: Dimension = 768
+    depth: Dimension = 12
+    heads: Dimension = 12
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -64,16 +68,35 @@ class ViTSection(PatchEncoderSection):
 
     kind: Literal["vit"] = "vit"
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    final_norm: bool = True  # a layer norm over the output of the last block
+    final_norm: Annotated[bool, Key.FREE] = True  # a layer norm over the output of the last block
     class_tokens: Annotated[int, Field(ge=0)] = 1  # in front of the patches; 0: patches alone
-    trained_positions: bool = False  # positions stay as they begin, or are trained
+    trained_positions: TrainedPositions = False
     position_start: PositionStart = "sin-cos"  # random: of class tokens too
 
     @model_validator(mode="after")
     def _random_positions_train(self) -> ViTSection:
         _require_training(self.position_start, self.trained_positions)
+        return self
+
+
+class PostNormViTSection(ViTSection):
+    """A transformer that norms behind each residual sum, as data2vec has it (arXiv:2212.07525).
+
+    One class token without a position, and a norm in front of the first block.
+    """
+
+    kind: Literal["post-norm-vit"] = "post-norm-vit"  # type: ignore[assignment]
+    class_tokens: Literal[1] = 1  # type: ignore[assignment]
+    final_norm: Literal[False] = False  # type: ignore[assignment]  # each block ends with one
+    # First blocks that belong to the stem: never a target
+    prenet: Annotated[int, Field(ge=0), Key.FREE] = 0
+
+    @model_validator(mode="after")
+    def _blocks_are_left(self) -> PostNormViTSection:
+        if self.prenet >= self.depth:
+            raise ValueError(f"prenet {self.prenet} leaves none of depth {self.depth} blocks")
         return self
 
 
@@ -86,8 +109,9 @@ class BEiTSection(ViTSection):
 
     kind: Literal["beit"]  # type: ignore[assignment]
     class_tokens: Literal[1] = 1  # type: ignore[assignment]
-    layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: none
-    relative_positions: bool = False  # biases of the attention in each block; whole images only
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.1  # their first value; 0: none
+    # Biases of the attention in each block; whole images only
+    relative_positions: Annotated[bool, Key.TUNABLE] = False
 
 
 class ConvViTSection(ViTSection):
@@ -100,14 +124,15 @@ class ConvViTSection(ViTSection):
     kind: Literal["convvit"] = "convvit"  # type: ignore[assignment]
     class_tokens: Literal[0] = 0  # type: ignore[assignment]  # it has none
     position_start: Literal["sin-cos"] = "sin-cos"
-    depth: Positive = 11
+    depth: Dimension = 11
     conv_strides: tuple[Positive, Positive] = (4, 2)  # of their patch embeddings
-    conv_width: tuple[Positive, Positive] = (256, 384)
-    conv_depth: tuple[Positive, Positive] = (2, 2)
+    conv_width: Annotated[tuple[Positive, Positive], Key.SIZE] = (256, 384)
+    conv_depth: Annotated[tuple[Positive, Positive], Key.SIZE] = (2, 2)
     conv_kernel: Positive = 5  # of the depthwise convolutions, pixels of the stage
     conv_mlp_ratio: Range = (4.0, 4.0)
     conv_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5  # and of the norms of patch embeddings
-    fusion: bool = False  # in pretraining, add both stages to the output; transfers never do
+    # In pretraining, add both stages to the output; transfers never do
+    fusion: Annotated[bool, Key.TRAINING] = False
 
     @model_validator(mode="after")
     def _stages_fit(self) -> ConvViTSection:
@@ -130,9 +155,8 @@ class CrateSection(PatchEncoderSection):
     sparsity: Annotated[float, Field(ge=0.0)] = 0.1  # lambda of the ISTA step
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
     final_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6  # of the norm over the output
-    trained_positions: bool = (
-        False  # with embed linear: fixed sin-cos, or started there and trained
-    )
+    # With embed linear: fixed sin-cos, or started there and trained
+    trained_positions: TrainedPositions = False
 
     @model_validator(mode="after")
     def _positions_learn(self) -> CrateSection:
@@ -151,6 +175,7 @@ def _require_training(start: PositionStart, trained: bool) -> None:
 # Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
 EncoderSection = Annotated[
     Annotated[ViTSection, Tag("vit")]
+    | Annotated[PostNormViTSection, Tag("post-norm-vit")]
     | Annotated[BEiTSection, Tag("beit")]
     | Annotated[ConvViTSection, Tag("convvit")]
     | Annotated[CrateSection, Tag("crate")],
@@ -162,11 +187,11 @@ class DecoderSection(Section):
     """A light transformer over visible latents and mask tokens (MAE)."""
 
     kind: Literal["self"] = "self"
-    width: Positive = 512
-    depth: Positive = 8
-    heads: Positive = 16
+    width: Dimension = 512
+    depth: Dimension = 8
+    heads: Dimension = 16
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    trained_positions: bool = False  # positions stay as they begin, or are trained
+    trained_positions: TrainedPositions = False
     position_start: PositionStart = "sin-cos"  # random: of class tokens too
 
     @model_validator(mode="after")
@@ -186,7 +211,7 @@ class CrossDecoderSection(DecoderSection):
     """
 
     kind: Literal["cross"]  # type: ignore[assignment]
-    depth: Positive = 12
+    depth: Dimension = 12
     # Numbers, from 1, of the encoder's blocks whose outputs are mixed; 0: its input; null: all of
     # them. Blocks behind the last one that is read do not train.
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
@@ -204,6 +229,22 @@ class CrossDecoderSection(DecoderSection):
             raise ValueError(
                 f"layers {list(self.layers)}: name at least one block, and none of them twice"
             )
+        return self
+
+
+class ConvDecoderSection(Section):
+    """Convolutions over the grid of tokens, noise in place of the hidden ones (data2vec 2.0)."""
+
+    width: Dimension = 768  # channels
+    depth: Dimension = 6  # convolutions
+    kernel: Positive = 3  # tokens of a side
+    groups: Positive = 16  # of channels; divides both widths
+    noise: Annotated[float, Field(ge=0.0)] = 0.01  # deviation of the noise, drawn anew each time
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConvDecoderSection:
+        if self.width % self.groups:
+            raise ValueError(f"groups {self.groups} does not divide width {self.width}")
         return self
 
 

@@ -10,7 +10,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mimsuite.config.keys.masks import PointMaskSection
-from mimsuite.config.keys.section import FirstBlocks, Fraction, Positive, Range, Section
+from mimsuite.config.keys.section import (
+    Dimension,
+    DropPath,
+    FirstBlocks,
+    Fraction,
+    Key,
+    Positive,
+    Range,
+    Section,
+)
 from mimsuite.config.keys.shared import Recipe
 
 Distance = Annotated[float, Field(ge=0.0)]
@@ -20,19 +29,20 @@ class PointTransformerSection(Section):
     """`model.encoder:` groups of points through a small PointNet, then a transformer."""
 
     kind: Literal["point-transformer"] = "point-transformer"
-    points: Positive = 1024  # of a cloud, as the model sees it
-    groups: Positive = 64  # tokens of a cloud; centres by farthest-point sampling
-    group_size: Positive = 32  # points of a group: the nearest to its centre
+    # Centres of groups are found by farthest-point sampling, and take the points nearest to them
+    points: Annotated[Positive, Key.SIZE | Key.TUNABLE] = 1024  # of a cloud, as the model sees it
+    groups: Annotated[Positive, Key.SIZE | Key.TUNABLE] = 64  # tokens of a cloud
+    group_size: Annotated[Positive, Key.TUNABLE] = 32  # nearest points
     # pointnet2: as the CUDA kernel of published models, which never picks points near the origin
-    sampling: Literal["pointnet2", "plain"] = "pointnet2"
+    sampling: Annotated[Literal["pointnet2", "plain"], Key.FREE] = "pointnet2"
     tokenizer: tuple[Positive, Positive, Positive] = (128, 256, 512)  # widths inside the PointNet
-    width: Positive = 384
-    depth: Positive = 12
-    heads: Positive = 6
+    width: Dimension = 384
+    depth: Dimension = 12
+    heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     # What the position MLP reads: the coordinates of a centre, or their sin-cos code (PCP-MAE)
     positions: Literal["coordinates", "sincos"] = "coordinates"
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
     @model_validator(mode="after")
@@ -50,19 +60,19 @@ class PointTransformerSection(Section):
 class PointDecoderSection(Section):
     """`model.decoder:` blocks of the encoder's width that rebuild the masked groups."""
 
-    depth: Positive = 4
-    heads: Positive = 6
+    depth: Dimension = 4
+    heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
 
 
 class CenterHeadSection(Section):
     """Blocks of the encoder's width, then an MLP, that predict the centres of masked groups."""
 
-    depth: Annotated[int, Field(ge=0)] = 0
-    heads: Positive = 6
+    depth: Annotated[int, Field(ge=0), Key.SIZE] = 0
+    heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: Fraction = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
 
 
 class PointAutoencoderSection(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Flag
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
@@ -9,8 +10,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
 
+
+class Key(Flag):
+    """What a key means beside its value, in its type: ``Annotated[Positive, Key.SIZE]``.
+
+    Of an encoder each of the last three says what the one before it says, and more.
+    """
+
+    SIZE = 1  # `smoke:` may shrink it
+    FREE = 2  # weights do not depend on it: they load where it differs
+    TUNABLE = 4 | FREE  # the recipe that tunes decides on it, not the pretrained run
+    TRAINING = 8 | TUNABLE  # frozen features do not depend on it
+
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Dimension = Annotated[Positive, Key.SIZE]  # of a model
+DropPath = Annotated[Fraction, Key.TRAINING]  # probability of leaving a residual branch out
 FirstBlocks = Annotated[int, Field(ge=0)]  # so many blocks from the first one on
 Size = Positive | tuple[Positive, Positive]
 
@@ -35,6 +51,15 @@ class Section(BaseModel):
     """A recipe section: unknown keys are errors, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def marked(section: type[BaseModel], mark: Key) -> set[str]:
+    """The keys of a section that have a mark."""
+    return {
+        name
+        for name, field in section.model_fields.items()
+        if any(isinstance(item, Key) and mark in item for item in field.metadata)
+    }
 
 
 class Nothing(Section):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mimsuite.config.keys.section import Fraction, PathText, Positive, Range, Section, Size
+from mimsuite.config.keys.section import Fraction, Key, PathText, Positive, Range, Section, Size
 from mimsuite.config.suggest import did_you_mean
 
 
@@ -98,10 +98,10 @@ class DataSection(Section):
     # cat;dog, where ; alone says that it has none of them
     targets: Literal["classes", "regression", "multilabel"] = "classes"
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
-    limit: Positive | None = None  # train on so many samples, spread over the set
-    workers: Annotated[int, Field(ge=0)] = 2
-    lanes: Positive | None = None  # parallel readers in a global batch; None: chosen to divide it
-    block: Positive = 1024  # samples of a lane that are shuffled together
+    limit: Annotated[Positive | None, Key.SIZE] = None  # samples, spread over the set
+    workers: Annotated[int, Field(ge=0), Key.SIZE] = 2
+    lanes: Annotated[Positive | None, Key.SIZE] = None  # readers in a global batch; None: chosen
+    block: Annotated[Positive, Key.SIZE] = 1024  # samples of a lane that are shuffled together
     tail: Literal["drop", "repeat"] = "drop"  # of an epoch: what fills no whole batch
     verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
     max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
@@ -137,7 +137,7 @@ class SecondViewSection(Section):
     """The same part of the image, mirrored alike, at another size: for a tokenizer."""
 
     name: Literal["tokenizer"] = "tokenizer"  # of the view
-    image_size: Size  # pixels, one number or [height, width]
+    image_size: Annotated[Size, Key.SIZE]  # pixels, one number or [height, width]
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
 
 
@@ -153,7 +153,8 @@ class AugmentSection(Section):
     randaugment: str | None = None  # a timm policy, e.g. rand-m9-mstd0.5-inc1
     erase: Fraction = 0.0  # probability of random erasing
     second_view: SecondViewSection | None = None  # of every sample, beside `image`
-    eval_resize: Positive | None = None  # short side before the centre crop; None: image_size
+    # Short side before the centre crop; None: image_size
+    eval_resize: Annotated[Positive | None, Key.SIZE] = None
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of pixels in [0, 1], per channel
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
@@ -174,8 +175,12 @@ class OptimSection(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     # Where the decay ends, half a cosine from weight_decay; null: it stays. See schedule.stretch.
     weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None
+    decay_all: bool = False  # biases, norms and tokens decay too
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
+    clip_from_epoch: Annotated[int, Field(ge=0)] = 0  # clip only from this epoch on; 0 is the first
+    # Of all gradients, or of each part that the method names, for itself
+    clip_scope: Literal["all", "parts"] = "all"
 
     @model_validator(mode="after")
     def _one_rate(self) -> OptimSection:
@@ -202,30 +207,39 @@ class ScheduleSection(Section):
     # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
     # one-cycle: up and down by half a cosine each, with the first beta moving the other way
     # cosine-ahead: I-JEPA's, which counts the step that is about to be done
-    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle", "cosine-ahead"] = (
-        "half-cosine"
-    )
-    epochs: Annotated[float, Field(gt=0.0)]
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    # linear-ahead: likewise, a straight line down without warm-up (V-JEPA 2's cool-down)
+    kind: Literal[
+        "half-cosine",
+        "cosine-per-step",
+        "epoch-lagged",
+        "one-cycle",
+        "cosine-ahead",
+        "linear-ahead",
+    ] = "half-cosine"
+    epochs: Annotated[float, Field(gt=0.0), Key.SIZE]
+    warmup_epochs: Annotated[float, Field(ge=0.0), Key.SIZE] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # Where warm-up begins; of epoch-lagged and cosine-ahead only
+    # Where warm-up begins; of half-cosine, epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # The rate of cosine-ahead, a decay that changes and a momentum end after this many times the
-    # epochs: above 1, training stops before.
+    # The rate of cosine-ahead and linear-ahead, a decay that changes and a momentum end after this
+    # many times the epochs: above 1, training stops before.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleSection:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
+        if self.warmup_epochs and self.kind == "linear-ahead":
+            raise ValueError("linear-ahead has no warm-up: set warmup_epochs 0")
         return self
 
 
 class TrainSection(Section):
     """`train:` batch, precision and device."""
 
-    global_batch: Positive
-    micro_batch: Positive | None = None  # samples per device at once; None: global / devices
+    global_batch: Annotated[Positive, Key.SIZE]
+    # Samples per device at once; None: global / devices
+    micro_batch: Annotated[Positive | None, Key.SIZE] = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     threads: Positive | None = None  # of the CPU in a step; None: all cores
@@ -252,7 +266,7 @@ class EvalSection(Section):
     layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
     neighbours: Positive = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
-    batch: Positive = 256
+    batch: Annotated[Positive, Key.SIZE] = 256
     # Classes that are each other's reverse: of those, how often the right one of the two scores
     # higher is a figure of its own (a trained classifier's `direction_accuracy`).
     opposites: tuple[tuple[str, str], ...] = ()
@@ -261,7 +275,7 @@ class EvalSection(Section):
 class LogSection(Section):
     """`log:` what is written while training."""
 
-    every_steps: Positive = 20
+    every_steps: Annotated[Positive, Key.SIZE] = 20
     pictures_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
     # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
     signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
@@ -282,7 +296,7 @@ class LogSection(Section):
 class CheckpointSection(Section):
     """`checkpoint:` when state is saved and how much of it is kept."""
 
-    every_steps: Positive | None = None
+    every_steps: Annotated[Positive | None, Key.SIZE] = None
     every_minutes: Annotated[float, Field(gt=0.0)] | None = 15.0
     keep: Positive = 3  # the newest ones
     keep_best: bool = False  # also that with the lowest mean training loss since the save before

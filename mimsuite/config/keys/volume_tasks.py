@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.keys.section import Dimension, Fraction, Key, Nothing, Positive, Section
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.keys.volume import GridAugmentSection, Swin3DSection
 
@@ -33,9 +33,9 @@ class GridRecipe(Recipe):
 class BoxHeadSection(Section):
     """The feature pyramid and the towers that all its levels share."""
 
-    width: Positive = 256  # channels of the pyramid and of the towers
-    depth: Positive = 4  # convolutions of each of the two towers
-    groups: Positive = 32  # of their group norms
+    width: Dimension = 256  # channels of the pyramid and of the towers
+    depth: Dimension = 4  # convolutions of each of the two towers
+    groups: Dimension = 32  # of their group norms
     prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01  # score of every point to begin with
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class UpsamplerSection(Section):
     """`model:` an encoder and convolutions from its last stage to a finer grid."""
 
     encoder: Swin3DSection = Swin3DSection()
-    widths: Widths = (512, 256, 128, 64)  # behind each convolution
+    widths: Annotated[Widths, Key.SIZE] = (512, 256, 128, 64)  # behind each convolution
 
     @model_validator(mode="after")
     def _room_for_norms(self) -> UpsamplerSection:
@@ -131,5 +131,5 @@ class FinerTargetSection(Section):
     `model.encoder.resolution` voxels a side."""
 
     kind: Literal["super-resolution"] = "super-resolution"
-    resolution: Positive  # voxels a side: 256 and 384 as published
+    resolution: Dimension  # voxels a side: 256 and 384 as published
     occupied: Fraction = 0.01  # opacity from which a voxel counts

@@ -120,7 +120,7 @@ def published_weights() -> list[Weights]:
         Weights(
             "encoder.pkl",
             "https://cdn.openai.com/dall-e/encoder.pkl",
-            "DALL-E's tokenizer: convert it with tools/convert_dalle.py",
+            "DALL-E's tokenizer: `mimsuite import encoder.pkl --from dalle`",
             "LicenseRef-DALL-E-Modified-MIT",
             "image/cae-base-in1k",
         ),

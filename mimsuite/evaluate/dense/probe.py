@@ -74,7 +74,7 @@ def dense_probe(path: str | Path, recipe: Resolved, *, baselines: bool = False) 
 
     Args:
         path: run, checkpoint or weights file.
-        recipe: from :func:`mimsuite.evaluate.dense.recipe.compose_dense`.
+        recipe: from :func:`mimsuite.evaluate.probe_recipe.compose`.
         baselines: measure what the figures must beat, too.
 
     Returns:

@@ -18,7 +18,7 @@ from mimsuite.batch import Batch
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.evaluate.features import FeatureSet, normalized_batches
-from mimsuite.methods import Method
+from mimsuite.methods import Method, evaluating
 from mimsuite.noise import Noise
 from mimsuite.train.step import run_method
 
@@ -62,20 +62,15 @@ def masked_errors(
         DataError: no sample could be read.
     """
     device = next(method.parameters()).device
-    was_training = method.training
-    method.eval()
     errors: list[Tensor] = []
     keys: list[str] = []
-    try:
-        with torch.inference_mode():
-            for batch in normalized_batches(source, resolved, device):
-                for row in range(len(batch)):
-                    copies = _under_masks(batch.rows(row, row + 1), masks)
-                    noise = Noise(seed, 0, copies.index, copies.host_index)
-                    errors.append(run_method(method, copies, noise).loss.float())
-                keys += batch.keys
-    finally:
-        method.train(was_training)
+    with torch.inference_mode(), evaluating(method):
+        for batch in normalized_batches(source, resolved, device):
+            for row in range(len(batch)):
+                copies = _under_masks(batch.rows(row, row + 1), masks)
+                noise = Noise(seed, 0, copies.index, copies.host_index)
+                errors.append(run_method(method, copies, noise).loss.float())
+            keys += batch.keys
     if not keys:
         raise DataError(f"{source.name} has no sample in split '{source.split}'")
     return dict(zip(keys, torch.stack(errors).tolist(), strict=True))

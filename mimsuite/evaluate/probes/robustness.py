@@ -34,7 +34,7 @@ from mimsuite.evaluate.probes.probe import (
     read_encoders,
 )
 from mimsuite.evaluate.split import stratified_holdout
-from mimsuite.methods import Method
+from mimsuite.methods import Method, evaluating
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
@@ -144,27 +144,20 @@ def judge(
     loader = eval_loader(source, views, recipe.eval.batch, workers=recipe.data.workers)
     found: list[dict[str, list[Tensor]]] = [{name: [] for name in probes} for _ in levels]
     answers: list[Tensor] = []
-    was_training = [model.training for model in models.values()]
-    for model in models.values():
-        model.eval()
-    try:
-        with torch.inference_mode():
-            for batch in loader:
-                if batch.label is None:
-                    continue
-                label = ids(batch.label)
-                known = label >= 0
-                answers.append(label[known])
-                for level, rows in zip(levels, found, strict=True):
-                    spoilt = batch if level is None else corrupt(batch, views.main, *level, seed)
-                    seen = normalize(spoilt)
-                    for name, probe in probes.items():
-                        x = _features(models, name, probe.features, seen, views.raw)
-                        guess = probe.classifier.logits(x).argmax(1)
-                        rows[name].append((guess == label)[known].double())
-    finally:
-        for model, training in zip(models.values(), was_training, strict=True):
-            model.train(training)
+    with torch.inference_mode(), evaluating(*models.values()):
+        for batch in loader:
+            if batch.label is None:
+                continue
+            label = ids(batch.label)
+            known = label >= 0
+            answers.append(label[known])
+            for level, rows in zip(levels, found, strict=True):
+                spoilt = batch if level is None else corrupt(batch, views.main, *level, seed)
+                seen = normalize(spoilt)
+                for name, probe in probes.items():
+                    x = _features(models, name, probe.features, seen, views.raw)
+                    guess = probe.classifier.logits(x).argmax(1)
+                    rows[name].append((guess == label)[known].double())
     for damage in loader.damaged:
         warn(f"left out {damage}")
     if not sum(map(len, answers)):

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.data import views_of
 from mimsuite.data.source import Source
-from mimsuite.errors import DataError, Preempted, UserError
+from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import majority_scores
 from mimsuite.evaluate.bootstrap import balancing_weights, paired_interval
-from mimsuite.evaluate.features import normalized_batches
 from mimsuite.evaluate.metrics import (
     TOP5,
     confusion,
@@ -32,7 +30,6 @@ from mimsuite.methods import Method
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
-    from mimsuite.train.preempt import StopFlag
 
 _DIRECTION = "direction_accuracy"  # its name in results
 
@@ -50,51 +47,6 @@ class Judged(NamedTuple):
     label: int
     rank: int
     ahead: int = -1
-
-
-def classify(
-    method: Method, source: Source, resolved: Resolved, stop: StopFlag | None = None
-) -> list[Judged]:
-    """How each labelled sample was classified; opposite classes are those of ``eval.opposites``.
-
-    Args:
-        method: one with ``logits(images)``, or of what else the modality's main view is; on the
-            device that shall compute.
-        stop: set by a signal handler; looked at with every batch.
-
-    Raises:
-        Preempted: a stop signal came; whoever trained the method has saved it.
-        UserError: the method has no classification head, or an opposite class is none of the
-            source's.
-        DataError: no sample has a label.
-    """
-    logits_of = getattr(method, "logits", None)
-    if logits_of is None:
-        raise UserError(
-            f"{resolved.recipe.method.name} has no classification head: fine-tune it first, or "
-            f"probe it with mimsuite linear-probe"
-        )
-    views = views_of(resolved.recipe).test()
-    opposite = opposite_classes(source, resolved.recipe.eval.opposites)
-    judged: list[Judged] = []
-    was_training = method.training
-    method.eval()
-    try:
-        with torch.inference_mode():
-            device = next(method.parameters()).device
-            for batch in normalized_batches(source, resolved, device, views=views):
-                if stop:
-                    raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
-                if batch.label is not None:
-                    scores_of = merged(logits_of(batch.views[views.main]), views.rows)
-                    label = batch.label[: len(scores_of)]
-                    known = label >= 0
-                    judged += judged_by(scores_of[known], label[known], opposite)
-    finally:
-        method.train(was_training)
-    if not judged:
-        raise DataError(f"{source.name} has no labels in split '{source.split}'")
-    return judged
 
 
 def judged_by(
@@ -158,6 +110,7 @@ class ClassScorer(Scorer):
 
     ability = "logits"
     labelled = True
+    counted = "labels"
     figures: tuple[Figure, ...] = (
         Figure("accuracy", "accuracy"),
         Figure("balanced_accuracy", "balanced"),
@@ -170,14 +123,24 @@ class ClassScorer(Scorer):
         if self.top5:
             self.figures = (*self.figures, Figure(TOP5, "top-5"))
         self.opposites = bool(self.recipe.eval.opposites)
+        self.opposite: dict[int, int] = {}
         if self.opposites:
             self.figures = (*self.figures, Figure(_DIRECTION, "direction"))
 
-    def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Judged]:
-        return classify(method, source, self.resolved, stop)
+    def begin(self, source: Source) -> None:
+        """Find the numbers of opposite classes (``eval.opposites``)."""
+        self.opposite = opposite_classes(source, self.recipe.eval.opposites)
+
+    def check(self, method: Method, batch: Batch) -> None:
+        """Samples without a label are no fault here."""
 
     def judge(self, method: Any, batch: Batch) -> list[Judged]:
-        raise NotImplementedError("a class may be told from several views: see classify")
+        if batch.label is None:
+            return []
+        table = merged(method.logits(batch.views[self.views.main]), self.views.rows)
+        label = batch.label[: len(table)]
+        known = label >= 0
+        return judged_by(table[known], label[known], self.opposite)
 
     def measure(self, judged: Sequence[Judged]) -> dict[str, float]:
         found = scores(*columns(judged))

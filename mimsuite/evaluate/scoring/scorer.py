@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,10 +19,11 @@ import torch
 from mimsuite.batch import Batch
 from mimsuite.data import views_of
 from mimsuite.data.source import Source
+from mimsuite.data.views import Views
 from mimsuite.errors import DataError, Preempted, UserError
 from mimsuite.evaluate.bootstrap import Interval
 from mimsuite.evaluate.features import normalized_batches
-from mimsuite.methods import Method
+from mimsuite.methods import Method, evaluating
 from mimsuite.noise import keyed_rng
 
 if TYPE_CHECKING:
@@ -54,19 +56,31 @@ class Scorer(ABC):
         main: name of the one that learning rates are chosen by.
         ability: name of the method's function that it calls.
         labelled: whether samples need class labels.
+        counted: what there must be, in words: samples, or labels where a sample may have none.
     """
 
     figures: tuple[Figure, ...]
     main: ClassVar[str]
     ability: ClassVar[str]
     labelled: ClassVar[bool] = False
+    counted: ClassVar[str] = "sample"
 
     def __init__(self, resolved: Resolved) -> None:
         self.resolved, self.recipe = resolved, resolved.recipe
 
+    @cached_property
+    def views(self) -> Views:
+        """Those of test samples, maybe several of each."""
+        return views_of(self.recipe).test()
+
+    def begin(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
+        """Look at a source before its first sample is read; raises a ``MimsuiteError`` for one
+        that does not fit the recipe."""
+
     @abstractmethod
     def judge(self, method: Any, batch: Batch) -> list[Any]:
-        """What is to be kept of each sample of a normalised batch; small, on the host."""
+        """What is to be kept of each sample of a normalised batch, all its :attr:`views` together;
+        small, on the host."""
 
     @abstractmethod
     def measure(self, judged: Sequence[Any]) -> dict[str, float]:
@@ -90,25 +104,20 @@ class Scorer(ABC):
         Raises:
             Preempted: a stop signal came; whoever trained the method has saved it.
             UserError: the method is of another kind.
-            DataError: there is no sample.
+            DataError: there is no sample, or none with a label.
         """
         self.require_ability(method)
+        self.begin(source)
         judged: list[Any] = []
-        was_training = method.training
-        method.eval()
-        try:
-            with torch.inference_mode():
-                device = next(method.parameters()).device
-                views = views_of(self.recipe).test()
-                for batch in normalized_batches(source, self.resolved, device, views=views):
-                    if stop:
-                        raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
-                    self.check(method, batch)
-                    judged += self.judge(method, batch)
-        finally:
-            method.train(was_training)
+        device = next(method.parameters()).device
+        with torch.inference_mode(), evaluating(method):
+            for batch in normalized_batches(source, self.resolved, device, views=self.views):
+                if stop:
+                    raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
+                self.check(method, batch)
+                judged += self.judge(method, batch)
         if not judged:
-            raise DataError(f"{source.name} has no sample in split '{source.split}'")
+            raise DataError(f"{source.name} has no {self.counted} in split '{source.split}'")
         return judged
 
     def check(self, method: Method, batch: Batch) -> None:
@@ -124,8 +133,8 @@ class Scorer(ABC):
         """Raise a ``UserError`` for a method that cannot do what is scored."""
         if not hasattr(method, self.ability):
             raise UserError(
-                f"{self.recipe.method.name} has no '{self.ability}' to score: fine-tune it first, "
-                f"or probe it with mimsuite linear-probe"
+                f"{self.recipe.method.name} has no head to score ('{self.ability}'): fine-tune it "
+                "first, or probe it with mimsuite linear-probe"
             )
 
     def gains(self, ours: Sequence[Any], theirs: Sequence[Any]) -> dict[str, Any]:

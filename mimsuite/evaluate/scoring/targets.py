@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.console import warn
-from mimsuite.data import views_of
 from mimsuite.data.source import Source
 from mimsuite.errors import DataError
 from mimsuite.evaluate.scoring.scorer import Figure, Scorer, paired_figures
@@ -26,7 +25,6 @@ from mimsuite.methods import Method
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
-    from mimsuite.train.preempt import StopFlag
 
 
 class TargetScorer(Scorer):
@@ -38,35 +36,27 @@ class TargetScorer(Scorer):
     """
 
     ability = "logits"
+    counted = "labels"
     baseline: ClassVar[str]
 
     def __init__(self, resolved: Resolved) -> None:
         super().__init__(resolved)
         self.names: Sequence[str] | None = getattr(self.recipe.target, "names", None)
-        self._views = views_of(self.recipe).test()
 
-    def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Any]:
-        """Samples without a target are left out.
-
-        Raises:
-            DataError: no sample has one, or they are not those that were trained on.
-        """
+    def begin(self, source: Source) -> None:
+        """Raise a ``DataError`` for other labels than those that were trained on."""
         fit_to(source, self.names, len(self.recipe.target.mean or ()))
-        judged = super().collect(method, source, stop)
-        judged = [one for one in judged if not np.isnan(one[1]).all()]
-        if not judged:
-            raise DataError(f"{source.name} has no labels in split '{source.split}'")
-        return judged
 
     def check(self, method: Method, batch: Batch) -> None:
         """Samples without a target are no fault here."""
 
     def judge(self, method: Any, batch: Batch) -> list[Any]:
         assert batch.label is not None
-        answers = self.probability(method.logits(batch.views[self._views.main]).float())
-        answers = answers.unflatten(0, (self._views.rows, -1)).mean(0)  # of all views of a sample
+        answers = self.probability(method.logits(batch.views[self.views.main]).float())
+        answers = answers.unflatten(0, (self.views.rows, -1)).mean(0)  # of all views of a sample
         truth = batch.label[: len(answers)]
-        return list(torch.stack([answers, truth], dim=1).cpu().numpy())
+        judged = torch.stack([answers, truth], dim=1).cpu().numpy()
+        return [one for one in judged if not np.isnan(one[1]).all()]
 
     def probability(self, answers: Tensor) -> Tensor:
         """What is scored of a method's answers."""

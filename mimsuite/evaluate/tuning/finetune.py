@@ -2,8 +2,7 @@
 
 What is tuned, a classifier or another, is a method like any other and is trained by
 :func:`mimsuite.train.run.train`; its :mod:`~mimsuite.evaluate.scoring.scorer` makes the figures.
-What belongs to the run (the encoder's sizes, channels, normalisation) is taken from it; everything
-else is the recipe's. There is nothing to choose afterwards, so no validation part is needed: the
+There is nothing to choose afterwards, so no validation part is needed: the
 test split is scored once, by the weights of the last step.
 """
 
@@ -14,102 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mimsuite import config
-from mimsuite.config.keys.labels import LabelRecipe
-from mimsuite.config.keys.section import height_width
-from mimsuite.config.suggest import with_article
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS
 from mimsuite.evaluate.scoring.scorer import Scorer, scorer_of
-from mimsuite.evaluate.sources import open_splits, say_unused
+from mimsuite.evaluate.sources import open_splits, say_unused, unused_of
 from mimsuite.evaluate.tuning.lr_search import Trial, choose_rate, with_rate
 from mimsuite.evaluate.tuning.scratch_baselines import equal_compute, equal_steps
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
-
-# Of the encoder, what the tuning recipe decides; all else is what the weights were trained with.
-_TUNED = (
-    *("drop_path", "trained_positions", "relative_positions", "fusion"),
-    *("points", "groups", "group_size"),
-)
-_ATTENTIVE = "image/tiny-attentive"  # for runs whose recipe names none
-# Beside the encoder, what the weights were trained with.
-_INHERITED = ("data.channels", "augment.mean", "augment.std")
-_FOLDS = ("data.folds", "data.fold")
-
-
-def compose(
-    run: Resolved,
-    recipe: str,
-    task: str,
-    data: str = "",
-    overrides: Sequence[str] = (),
-    *,
-    smoke: bool = False,
-) -> Resolved:
-    """The recipe that tunes a run.
-
-    Args:
-        run: recipe of the pretrained model.
-        recipe: name or file of the tuning recipe; "" = the one that the run's recipe names.
-        task: ``finetune``, ``linear-probe`` or ``attentive-probe``: what the recipe must be for.
-        data: source with what is to be learnt; "" = the tuning recipe's, or else the run's.
-        overrides: ``section.key=value``, laid over everything.
-        smoke: shrink the schedule as the tuning recipe's ``smoke:`` says; the encoder keeps the
-            sizes of its weights.
-
-    Raises:
-        UserError: no recipe named, or one for another task.
-        DataError: the source has no labels or one class.
-    """
-    about = run.recipe.recipe
-    named = {
-        "finetune": about.finetune,
-        "linear-probe": about.linear_probe,
-        "attentive-probe": about.attentive_probe or _ATTENTIVE,
-    }[task]
-    if not (recipe or named):
-        raise UserError(f"{run.name} names no {task} recipe: give one with --recipe")
-    tuning = config.load(recipe or named, smoke=smoke)
-    if tuning.recipe.recipe.task != task:
-        raise UserError(
-            f"{tuning.name} is {with_article(tuning.recipe.recipe.task)} recipe, not "
-            f"{with_article(task)} recipe"
-        )
-    encoder = {
-        f"model.encoder.{key}": value
-        for key, value in run.document["model"]["encoder"].items()
-        if key not in _TUNED
-    }
-    source = data or tuning.recipe.data.source or run.recipe.data.source
-    same = source == run.recipe.data.source  # then what training has not seen stays unseen
-    inherited = {
-        "data.source": source,
-        **{key: _value(run, key) for key in _INHERITED if _has(tuning, key) and _has(run, key)},
-        **{key: _value(run, key) for key in _FOLDS if same and run.recipe.data.folds},
-    }
-    if _has(tuning, "augment.eval_resize"):
-        inherited["augment.eval_resize"] = _eval_resize(tuning, run)
-    tuning = config.with_overrides(tuning, {**encoder, **inherited}, "pretrained run")
-    tuning = config.with_overrides(tuning, list(overrides))
-    _require_learnable(tuning)
-    scorer = scorer_of(tuning)
-    train, _ = open_splits(tuning, labelled=scorer.labelled)
-    given = {text.partition("=")[0] for text in overrides}
-    told = {key: value for key, value in scorer.told_by(train).items() if key not in given}
-    return config.with_overrides(tuning, told, "data") if told else tuning
-
-
-def _require_learnable(tuning: Resolved) -> None:
-    """Refuse labels that are no classes where a recipe learns something else."""
-    kind = tuning.recipe.data.targets
-    if kind != "classes" and not isinstance(tuning.recipe, LabelRecipe):
-        raise UserError(
-            f"data.targets={kind}: {tuning.name} learns no labels of samples; leave it at classes"
-        )
+_LOOK = 8  # samples of each split that are looked at for what is not used
 
 
 @dataclass(frozen=True)
@@ -135,7 +50,7 @@ def finetune(
 
     Args:
         path: run, checkpoint or weights file.
-        recipe: from :func:`compose`.
+        recipe: from :func:`~mimsuite.evaluate.probe_recipe.compose`.
         out: folder for the run directories, called as the results are.
         baselines: train from scratch for as many steps.
         compute: train from scratch at equal total compute.
@@ -157,6 +72,7 @@ def finetune(
     """
     scorer = scorer_of(recipe)
     train, test = _splits(recipe, scorer)
+    options |= _looked_at(recipe, train, test)
     trained = {"pretrained": recipe}
     if baselines:
         trained["from_scratch"] = equal_steps(recipe)
@@ -211,6 +127,7 @@ def trained_probe(
     kind = recipe.recipe.recipe.task.removesuffix("-probe")
     scorer = scorer_of(recipe)
     train, test = _splits(recipe, scorer)
+    options |= _looked_at(recipe, train, test)
     tuned = {"pretrained": train_and_score(recipe, out / "pretrained", path, test, options)}
     if baselines:
         tuned["random_init"] = train_and_score(recipe, out / "random_init", None, test, options)
@@ -230,25 +147,6 @@ def trained_probe(
     return result
 
 
-def _value(resolved: Resolved, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return resolved.document[section][name]
-
-
-def _has(resolved: Resolved, key: str) -> bool:
-    section, _, name = key.partition(".")
-    return name in resolved.document[section]
-
-
-def _eval_resize(tuning: Resolved, run: Resolved) -> int | None:
-    """The tuning recipe's resize before the centre crop, in proportion to the run's image size."""
-    resize = tuning.recipe.augment.eval_resize
-    if resize is None:
-        return None
-    short = min(height_width(tuning.recipe.model.encoder.image_size))
-    return round(resize * min(height_width(run.recipe.model.encoder.image_size)) / short)
-
-
 def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
     train, test = open_splits(recipe, labelled=scorer.labelled)
     if test is None:
@@ -256,8 +154,13 @@ def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
             f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
             f"the split to score with eval.split=NAME"
         )
-    say_unused(recipe, test)  # training says it of its own split
     return train, test
+
+
+def _looked_at(recipe: Resolved, train: Source, test: Source) -> dict[str, Any]:
+    """Look once, at a few samples of both splits, for what is not used: options of training."""
+    say_unused(recipe, test, _LOOK)
+    return {"unused": unused_of(recipe, train, _LOOK)}  # each training says it in its own log
 
 
 def train_and_score(

@@ -1,33 +1,28 @@
-#!/usr/bin/env python3
-"""Take the weights out of DALL-E's pickled encoder, without running anything that is in it.
+"""The tensors of a pickled module, without running anything that is in it.
 
-    .venv/bin/python tools/convert_dalle.py encoder.pkl dalle-encoder.safetensors
-
-The published file (https://cdn.openai.com/dall-e/encoder.pkl) is a whole pickled module, which to
-load as usual means to run. Here a pickle is only read: every name that it asks for is answered by a
-stub that does nothing, tensors are put together by this file from the stored numbers, and a name
-outside of torch's and DALL-E's own modules ends the reading.
+``torch.save(module)`` writes a whole object, and to load it as usual means to run what the file
+says. Here the pickle is only read: every name that it asks for is answered by a stub that does
+nothing, tensors are put together from the stored numbers, and a name outside of the known packages
+ends the reading.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import pickle
-import sys
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mimsuite.errors import UserError
+from mimsuite.weights.files import check_archive
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first number of what torch.save wrote before version 1.6
 _TYPES = {
@@ -36,7 +31,7 @@ _TYPES = {
     "DoubleStorage": np.float64,
     "LongStorage": np.int64,
 }
-_STUBBED = ("torch", "dall_e", "attr", "functools", "collections", "__builtin__", "builtins")
+_STUBBED = ("torch", "attr", "functools", "collections")
 _HARMLESS = {"set": set, "list": list, "dict": dict, "int": int, "float": float, "bool": bool}
 
 
@@ -68,7 +63,15 @@ class Stored:
 
 
 class Reader(pickle.Unpickler):
-    """Knows tensors and stubs, and nothing that could act."""
+    """Knows tensors and stubs, and nothing that could act.
+
+    Args:
+        package: whose classes are stubbed, beside those of torch and a few others.
+    """
+
+    def __init__(self, file: IO[bytes], package: str) -> None:
+        super().__init__(file)
+        self._stubbed = (*_STUBBED, package)
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "collections" and name == "OrderedDict":
@@ -81,8 +84,8 @@ class Reader(pickle.Unpickler):
             return name
         if module in ("builtins", "__builtin__") and name in _HARMLESS:
             return _HARMLESS[name]
-        if module in ("builtins", "__builtin__") or module.partition(".")[0] not in _STUBBED:
-            raise UserError(f"it asks for {module}.{name}, which no encoder needs: nothing was run")
+        if module.partition(".")[0] not in self._stubbed:
+            raise UserError(f"it asks for {module}.{name}, which no network needs: nothing was run")
         return Stub
 
     def persistent_load(self, pid: Any) -> Any:
@@ -90,7 +93,7 @@ class Reader(pickle.Unpickler):
         if isinstance(pid, tuple) and pid[0] == "module":
             return pid[1]
         if not isinstance(pid, tuple) or pid[0] != "storage" or pid[1] not in _TYPES:
-            raise UserError(f"it holds a storage of a kind that no encoder needs: {str(pid)[:80]}")
+            raise UserError(f"it holds a storage of a kind that no network needs: {str(pid)[:80]}")
         return _TYPES[pid[1]], str(pid[2])
 
 
@@ -103,19 +106,24 @@ def _parameter(data: Stored, *rest: Any) -> Stored:
     return data
 
 
-def read_module(path: Path) -> dict[str, Tensor]:
+def read_module(path: Path, package: str) -> dict[str, Tensor]:
     """The tensors of a pickled module by their names, float32.
+
+    Args:
+        package: of Python, that the module's classes are from.
 
     Raises:
         UserError: not such a file, damage, or a pickle that asks for anything else.
     """
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     try:
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
-                root, storages = _read_archive(file)
+                root, storages = _read_archive(file, package)
             else:
                 file.seek(0)
-                root, storages = _read_stream(file)
+                root, storages = _read_stream(file, package)
         stored = dict(_parts(root, ""))
         return {name: _filled(one, storages) for name, one in stored.items()}
     except UserError as error:
@@ -128,26 +136,26 @@ def read_module(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _read_archive(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+def _read_archive(file: IO[bytes], package: str) -> tuple[Any, dict[str, bytes]]:
     """What torch.save writes since version 1.6."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         (data,) = [name for name in names if name.endswith("/data.pkl")]
-        root = Reader(io.BytesIO(archive.read(data))).load()
+        root = Reader(io.BytesIO(archive.read(data)), package).load()
         folder = data.removesuffix(".pkl") + "/"
         found = [name for name in names if name.startswith(folder)]
         return root, {name.removeprefix(folder): archive.read(name) for name in found}
 
 
-def _read_stream(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+def _read_stream(file: IO[bytes], package: str) -> tuple[Any, dict[str, bytes]]:
     """What it wrote before: pickles one after the other, then each storage behind its size."""
-    if Reader(file).load() != _MAGIC:
+    if Reader(file, package).load() != _MAGIC:
         raise UserError("not written by torch.save")
-    Reader(file).load()  # version of the format
-    Reader(file).load()  # of the machine: byte order, sizes of numbers
-    reader = Reader(file)
+    Reader(file, package).load()  # version of the format
+    Reader(file, package).load()  # of the machine: byte order, sizes of numbers
+    reader = Reader(file, package)
     root = reader.load()
-    keys = Reader(file).load()
+    keys = Reader(file, package).load()
     types = {one.key: one.dtype for _, one in _parts(root, "")}
     storages = {}
     for key in map(str, keys):
@@ -183,35 +191,3 @@ def _filled(one: Stored, storages: dict[str, bytes]) -> Tensor:
         raise UserError("a tensor claims more numbers than the file holds")
     tensor = numbers.as_strided(one.shape, one.stride, one.offset)
     return tensor.contiguous().float().clone()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Convert a file. Exit code: 0 done, 2 it cannot be."""
-    parser = argparse.ArgumentParser(prog="convert_dalle.py", description=__doc__)
-    parser.add_argument("source", type=Path, metavar="encoder.pkl")
-    parser.add_argument("out", type=Path, metavar="OUT.safetensors")
-    options = parser.parse_args(arguments)
-    try:
-        tensors = read_module(options.source)
-        first, last = tensors.get("blocks.input.w"), tensors.get("blocks.output.conv.w")
-        if first is None or last is None:
-            raise UserError(
-                f"{options.source} is not DALL-E's encoder: it has {len(tensors)} tensors but no "
-                f"blocks.input.w and blocks.output.conv.w"
-            )
-        save_file(tensors, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot write {options.out}: {error.strerror}", file=sys.stderr)
-        return 2
-    depth = sum(name.startswith("blocks.group_1.") and "conv_1.w" in name for name in tensors)
-    print(f"{len(tensors)} tensors written to {options.out}; in a recipe:")
-    print(f"  target.tokenizer.weights={options.out} target.tokenizer.codes={len(last)}", end=" ")
-    print(f"target.tokenizer.width={len(first)} target.tokenizer.depth={depth}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

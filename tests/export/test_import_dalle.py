@@ -1,4 +1,4 @@
-"""tools/convert_dalle.py: tensors come out of a pickled module, and nothing of it runs."""
+"""`import --from dalle`: tensors come out of a pickled module, and nothing of it runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from convert_dalle import main, read_module
-
 from mimsuite.batch import Batch
+from mimsuite.cli.main import main
 from mimsuite.config.keys.tokenizers import DalleTokenizerSection
 from mimsuite.errors import UserError
 from mimsuite.models.dalle import DalleEncoder
 from mimsuite.targets import build_tokenizer
+from mimsuite.weights.pickled_module import read_module
+
+
+def convert(path: Path, out: Path, *options: str) -> int:
+    return main(["import", str(path), "--from", "dalle", "--out", str(out), *options])
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_tensors_come_out_whole(tmp_path: Path, published: nn.Module, zipped: bo
     torch.save(published, path, _use_new_zipfile_serialization=zipped)
     expected = {name: tensor.clone() for name, tensor in published.state_dict().items()}
     forget()
-    found = read_module(path)
+    found = read_module(path, "dall_e")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -63,8 +66,8 @@ def test_the_converted_file_is_a_tokenizer(
 ) -> None:
     path, out = tmp_path / "encoder.pkl", tmp_path / "encoder.safetensors"
     torch.save(published, path)
-    assert main([str(path), str(out)]) == 0
-    assert f"weights={out} target.tokenizer.codes=24" in capsys.readouterr().out
+    assert convert(path, out) == 0
+    assert f"weights={out} target.tokenizer.codes=24" in capsys.readouterr().err
     section = DalleTokenizerSection(kind="dalle", weights=str(out), codes=24, width=16, depth=1)
     statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     tokenizer = build_tokenizer(section, patch=8, channels=3, statistics=statistics, grid=(4, 4))
@@ -79,6 +82,18 @@ def test_the_converted_file_is_a_tokenizer(
         UserError, match=r"target\.tokenizer\.width, depth or codes do not match the file"
     ):
         wrong.begin(None, 0)
+
+
+def test_what_is_there_stays(tmp_path: Path, published: nn.Module, capsys: Any) -> None:
+    path, out = tmp_path / "encoder.pkl", tmp_path / "encoder.safetensors"
+    torch.save(published, path)
+    out.write_text("mine")
+    assert convert(path, out) == 2
+    assert "--force" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert convert(path, out, "--heads", "3") == 2
+    assert "--heads is not for --from dalle" in capsys.readouterr().err
+    assert convert(path, out, "--force") == 0
 
 
 class Touch:
@@ -103,7 +118,7 @@ class Evaluated(Touch):
 def test_nothing_runs(tmp_path: Path, kind: type[Touch], zipped: bool, capsys: Any) -> None:
     path, mark = tmp_path / "encoder.pkl", tmp_path / "ran"
     torch.save({"model": kind(mark)}, path, _use_new_zipfile_serialization=zipped)
-    assert main([str(path), str(tmp_path / "out.safetensors")]) == 2
+    assert convert(path, tmp_path / "out.safetensors") == 2
     assert not mark.exists()
     assert not (tmp_path / "out.safetensors").exists()
     message = capsys.readouterr().err
@@ -118,5 +133,5 @@ def test_what_is_no_module_is_refused(tmp_path: Path, capsys: Any) -> None:
     torch.save(nn.Linear(2, 2), cut)
     cut.write_bytes(cut.read_bytes()[:-200])
     for path in (text, plain, cut, tmp_path / "none.pkl"):
-        assert main([str(path), str(tmp_path / "out.safetensors")]) == 2
+        assert convert(path, tmp_path / "out.safetensors") == 2
         assert str(path) in capsys.readouterr().err

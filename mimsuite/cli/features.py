@@ -1,0 +1,128 @@
+"""`mimsuite features`: frozen features, or codes of them, as files for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimsuite.cli import options
+from mimsuite.cli.model_io import on_cuda, open_on_device, together
+from mimsuite.cluster import require_single_process
+from mimsuite.errors import UserError
+
+FEATURE_FILES = (".safetensors", ".npy", ".csv")
+
+
+def features(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .safetensors, .npy or .csv file.")
+    ],
+    overrides: options.OverridesArgument = None,
+    data: options.DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="Which part of the source.")] = "train",
+    layer: Annotated[int | None, typer.Option("--layer", help="Block; default: the last.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="cls or mean, else eval.pool, or mean; of codes max or mean."),
+    ] = None,
+    dictionary: Annotated[
+        str | None,
+        typer.Option("--dictionary", metavar="FILE", help="Write codes of it, not features."),
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Codes as a full table; else in sparse rows.")
+    ] = False,
+    device: options.DeviceOption = "auto",
+    procs: options.ProcsOption = None,
+    gpus: options.GpusOption = None,
+) -> int:
+    """Write frozen features, labels and sample keys for other tools.
+
+    A .safetensors FILE holds `features` (N, D) and, where known, `labels`; beside it, as .json, are
+    the sample keys and class names. An .npy FILE is the (N, D) array alone; beside it, as
+    .keys.csv, are keys and labels in the same order. A .csv FILE has all of it in one table. With a
+    dictionary a .safetensors FILE holds codes, in sparse rows (CSR) of `indptr`, `indices` and
+    `values`.
+
+    Example: mimsuite features runs/first --data ./photos --out photos.safetensors
+    """
+    if out.suffix not in FEATURE_FILES:
+        raise UserError(f"--out {out}: the name must end in {', '.join(FEATURE_FILES)}")
+    if dense and dictionary is None:
+        raise UserError("--dense is of codes: give --dictionary FILE")
+    if dictionary is not None:
+        if out.suffix != ".safetensors":
+            raise UserError(f"--out {out}: codes go to a file that ends in .safetensors")
+        if procs or gpus:
+            raise UserError("--dictionary works in one process: leave out --procs and --gpus")
+        return _codes(model, overrides, data, split, layer, pool, dictionary, device, out, dense)
+    if procs or gpus:
+        return options.start_processes(ctx, procs, gpus, on_cuda(gpus, device))
+    from mimsuite.console import say
+    from mimsuite.data import open_split
+    from mimsuite.evaluate import extract, save_features
+    from mimsuite.evaluate.sources import say_unused
+
+    with together(device) as (peers, place):
+        opened = open_on_device(model, overrides, data, place, peers.first)
+        source = open_split(opened.resolved.recipe, split)
+        if peers.first:
+            say_unused(opened.resolved, source)
+        wanted = pool or opened.resolved.recipe.eval.pool
+        found = extract(
+            opened.method,
+            source,
+            opened.resolved,
+            pools=["mean" if wanted == "auto" else wanted],
+            layers=[opened.method.layer_count() - 1 if layer is None else layer],
+            peers=peers,
+        )
+    if peers.first:
+        try:
+            written = save_features(found, out)
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+        name, table = next(iter(found.features.items()))
+        say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
+    return 0
+
+
+def _codes(
+    model: str,
+    overrides: list[str] | None,
+    data: str | None,
+    split: str,
+    layer: int | None,
+    pool: str | None,
+    dictionary: str,
+    device: str,
+    out: Path,
+    dense: bool,
+) -> int:
+    """`features --dictionary`."""
+    require_single_process()
+    from mimsuite.console import say
+    from mimsuite.data import open_split
+    from mimsuite.dictionaries.embedding import encode_images, save_codes
+    from mimsuite.dictionaries.stored import load_dictionary
+    from mimsuite.train.device import choose_device
+
+    stored = load_dictionary(dictionary)
+    if layer not in (None, stored.facts["layer"]):
+        raise UserError(f"--layer {layer}: the dictionary is of block {stored.facts['layer']}")
+    chosen = choose_device(device)
+    opened = open_on_device(model, overrides, data, chosen)
+    source = open_split(opened.resolved.recipe, split)
+    codes = encode_images(opened.method, stored, source, opened.resolved, chosen, pool or "max")
+    try:
+        written = save_codes(codes, out, stored.facts, dense=dense)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    active = len(codes.values) / len(codes.keys)
+    shape = f"{len(codes.keys)} x {codes.size}"
+    say(f"codes: {shape}, {active:.1f} an image -> {', '.join(map(str, written))}")
+    return 0

@@ -1,0 +1,158 @@
+"""The recipe that tunes or probes a run, put together with what belongs to the run's encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mimsuite import config
+from mimsuite.config import Resolved
+from mimsuite.config.keys.labels import LabelRecipe
+from mimsuite.config.keys.section import Key, height_width, marked
+from mimsuite.config.suggest import with_article
+from mimsuite.data.dense import layout_of
+from mimsuite.errors import UserError
+from mimsuite.evaluate.scoring.scorer import scorer_of
+from mimsuite.evaluate.sources import open_splits
+
+DENSE = "dense-probe"
+_ATTENTIVE = "image/tiny-attentive"  # for runs whose recipe names none
+# Beside the encoder, what the weights were trained with.
+_INHERITED = ("data.channels", "augment.mean", "augment.std")
+_FOLDS = ("data.folds", "data.fold")
+
+
+def compose(
+    run: Resolved,
+    recipe: str,
+    task: str,
+    data: str = "",
+    overrides: Sequence[str] = (),
+    *,
+    smoke: bool = False,
+) -> Resolved:
+    """The recipe that tunes or probes a run.
+
+    Args:
+        run: recipe of the pretrained model.
+        recipe: name or file of the recipe; "" = the one that the run's recipe names, or of a dense
+            probe that of the layout which ``data`` has.
+        task: ``finetune``, ``linear-probe``, ``attentive-probe`` or ``dense-probe``: what the
+            recipe must be for.
+        data: source with what is to be learnt; "" = the recipe's, or else the run's.
+        overrides: ``section.key=value``, laid over everything.
+        smoke: shrink it as its ``smoke:`` says; the encoder keeps the sizes of its weights.
+
+    Raises:
+        UserError: no recipe named, or one for another task; no data; no encoder of images.
+        DataError: the source has no labels or one class.
+    """
+    if task == DENSE:
+        require_images(run, task)
+    probe = load_for(task, recipe or _default(run, task, data), smoke=smoke)
+    if task == DENSE:
+        return with_encoder_of(run, probe, data, overrides)
+    tuning = with_encoder_of(run, probe, data, overrides, Key.TUNABLE, _of_data(run, probe, data))
+    if tuning.recipe.data.targets != "classes" and not isinstance(tuning.recipe, LabelRecipe):
+        raise UserError(
+            f"data.targets={tuning.recipe.data.targets}: {tuning.name} learns no labels of "
+            f"samples; leave it at classes"
+        )
+    scorer = scorer_of(tuning)
+    train, _ = open_splits(tuning, labelled=scorer.labelled)
+    given = {text.partition("=")[0] for text in overrides}
+    told = {key: value for key, value in scorer.told_by(train).items() if key not in given}
+    return config.with_overrides(tuning, told, "data") if told else tuning
+
+
+def load_for(
+    task: str, recipe: str, overrides: Sequence[str] = (), *, smoke: bool = False
+) -> Resolved:
+    """Load a recipe; a ``UserError`` where it is one for another task."""
+    found = config.load(recipe, overrides, smoke=smoke)
+    if found.recipe.recipe.task != task:
+        other = with_article(found.recipe.recipe.task)
+        raise UserError(f"{found.name} is {other} recipe, not {with_article(task)} recipe")
+    return found
+
+
+def require_images(run: Resolved, task: str) -> None:
+    """Refuse a run that has no encoder of images."""
+    if run.recipe.recipe.modality != "image" or run.document["model"].get("encoder") is None:
+        raise UserError(
+            f"{run.name or 'this model'} has no encoder of images: {task} reads image patches"
+        )
+
+
+def with_encoder_of(
+    run: Resolved,
+    probe: Resolved,
+    data: str,
+    overrides: Sequence[str],
+    own: Key = Key.TRAINING,
+    inherited: dict[str, Any] | None = None,
+) -> Resolved:
+    """``probe`` with the run's encoder and statistics.
+
+    Args:
+        data: its data; "" = the recipe's ``data.source``.
+        overrides: ``section.key=value``, laid over everything.
+        own: the mark of encoder keys that the probe's recipe decides.
+        inherited: what else it takes from the run, by dotted key.
+
+    Raises:
+        UserError: no data.
+    """
+    decided = marked(type(run.recipe.model.encoder), own)
+    encoder = {
+        f"model.encoder.{key}": value
+        for key, value in run.document["model"]["encoder"].items()
+        if key not in decided
+    }
+    known = {
+        key: _value(run, key) for key in _INHERITED if key in {*run.origins} & {*probe.origins}
+    }
+    taken = encoder | known | (inherited or {})
+    return with_data(config.with_overrides(probe, taken, "pretrained run"), data, overrides)
+
+
+def with_data(probe: Resolved, data: str, overrides: Sequence[str]) -> Resolved:
+    """``probe`` on its data, with the command line's keys; arguments and errors as above."""
+    given = {"data.source": data} if data else {}
+    composed = config.with_overrides(config.with_overrides(probe, given), list(overrides))
+    if not (composed.recipe.data.source or composed.recipe.data.mixture):
+        raise UserError(f"{probe.name} names no data: give a folder with --data")
+    return composed
+
+
+def _default(run: Resolved, task: str, data: str) -> str:
+    """Name of the recipe where none is given."""
+    if task == DENSE:
+        if not data:
+            raise UserError("dense-probe needs --data FOLDER, or a recipe with data.source")
+        return f"image/dense-{layout_of(Path(data))}"
+    name: str = getattr(run.recipe.recipe, task.replace("-", "_"))
+    if not name and task == "attentive-probe":
+        return _ATTENTIVE
+    if not name:
+        raise UserError(f"{run.name} names no {task} recipe: give one with --recipe")
+    return name
+
+
+def _of_data(run: Resolved, tuning: Resolved, data: str) -> dict[str, Any]:
+    """What a tuning recipe takes of the run's data."""
+    source = data or tuning.recipe.data.source or run.recipe.data.source
+    taken: dict[str, Any] = {"data.source": source}
+    if source == run.recipe.data.source and run.recipe.data.folds:
+        taken |= {key: _value(run, key) for key in _FOLDS}  # what training left out stays left out
+    if (resize := getattr(tuning.recipe.augment, "eval_resize", None)) is not None:
+        # before the centre crop, in proportion to the run's image size
+        short, other = (min(height_width(r.recipe.model.encoder.image_size)) for r in (run, tuning))
+        taken["augment.eval_resize"] = round(resize * short / other)
+    return taken
+
+
+def _value(resolved: Resolved, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return resolved.document[section][name]

@@ -1,0 +1,45 @@
+"""A trainer that has not begun: it can warn, and holds all of its attributes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import pytest
+import torch
+
+from mimsuite import config
+from mimsuite.methods import build
+from mimsuite.train import trainer as module
+from mimsuite.train.preempt import StopFlag
+from mimsuite.train.trainer import Trainer
+
+
+def test_it_warns_before_there_is_a_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    resolved = config.load("image/mae-tiny-fashion", smoke=True)
+    method = build(resolved.recipe)
+    trainer = Trainer(method, resolved, lambda batch: batch, torch.device("cpu"), 2, StopFlag())
+    trainer.warn("something is odd")
+    assert "warning: something is odd" in capsys.readouterr().err
+
+
+def test_all_attributes_are_born_in_init() -> None:
+    (body,) = (
+        node
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.ClassDef) and node.name == "Trainer"
+    )
+    born = {
+        function.name: {
+            node.attr
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        }
+        for function in body.body
+        if isinstance(function, ast.FunctionDef)
+    }
+    assert len(born["__init__"]) > 15
+    assert set().union(*born.values()) == born["__init__"]
