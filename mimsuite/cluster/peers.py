@@ -1,8 +1,8 @@
 """Collective operations of ranks: means, votes, gathering, and work of rank 0 for all.
 
-Methods and probes never see this; the trainer does. Tensors go through the device's backend (nccl
-or gloo); votes and texts through gloo, on the host, so that a GPU is never waited for. The vote of
-a step is counted in the background, and its outcome is known to all ranks at the next step.
+Only the trainer uses this, never methods or probes. Tensors use the device's backend (nccl or
+gloo); votes and texts use gloo on the host, so that they never wait for a GPU. The vote of a step
+is counted in the background; all ranks know its outcome at the next step.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from mimsuite.waiting import waiting
 
 _log = logging.getLogger(__name__)
 
-_START_SECONDS = 600  # importing and building takes ranks very different times
-_PATIENCE_SECONDS = 3600  # while one rank works for all: a slow disk must not end a run
-_STORE_SECONDS = 5  # for a word with the store, when something is wrong already
-_SPEAK_SECONDS = 5  # that the main thread has to name a lost rank itself
-_FILES = 65_536  # open at once, where the system allows it
-_LOOK_SECONDS = 0.1  # between two looks at who has come
-_rounds = itertools.count(1)  # of what ranks do together, numbered alike on all of them
+_START_SECONDS = 600  # start timeout: ranks differ much in the time to import and build
+_PATIENCE_SECONDS = 3600  # timeout of one rank's work for all: a slow disk must not end a run
+_STORE_SECONDS = 5  # timeout of the store once a fault has occurred
+_SPEAK_SECONDS = 5  # time that the main thread has to name a lost rank itself
+_FILES = 65_536  # limit of open files, where the system allows it
+_LOOK_SECONDS = 0.1  # interval of the checks for arrived ranks
+_rounds = itertools.count(1)  # numbers of collective operations, equal on all ranks
 
 
 class Peers:

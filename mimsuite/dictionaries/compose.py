@@ -33,7 +33,7 @@ def compose_dictionary(
         UserError: the recipe has another task, the run has no encoder of images, there are both a
             run and a teacher or neither, or there is no data.
     """
-    # Before the encoder's keys, too: a kind's own keys go with it.
+    # Overrides are applied before the encoder's keys too, as an overridden kind decides other keys.
     found = load_for(TASK, recipe or DEFAULT, overrides, smoke=smoke)
     if found.recipe.model.teacher is not None:
         if model:

@@ -52,7 +52,7 @@ def train_dictionary(path: str | Path | None, recipe: Resolved, out: Path) -> di
             ``concepts.png``.
 
     Returns:
-        figures and concepts, JSON-able.
+        metrics and concepts, JSON-serialisable.
 
     Raises:
         UserError: the weights do not fit, there is no such layer or split, or ``out`` is not

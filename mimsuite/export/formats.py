@@ -154,7 +154,7 @@ def _write_whole(form: Format, write: Callable[[Path], list[str]], out: Path) ->
 
 
 def _write(form: Format, write: Callable[[Path], list[str]], out: Path, hidden: Path) -> list[str]:
-    """Write into a hidden folder on the same disk, then rename."""
+    """Write to a hidden folder on the same disk, then rename."""
     if form.suffixes:
         whole = hidden / out.name
         lines = write(whole)

@@ -122,7 +122,7 @@ def _check(method: Method, settings: dict[str, Any], path: Path) -> str:
 
 
 def no_vit(opened: Opened, where: str) -> str | None:
-    """Why ``where`` has no such encoder, if it is no vision transformer."""
+    """Reason why library ``where`` cannot hold the encoder; ``None`` for a vision transformer."""
     if isinstance(opened.method.encoder, ViT) and not isinstance(
         opened.method.encoder, PostNormViT
     ):

@@ -206,7 +206,7 @@ def _distortion(known: dict[str, Any]) -> tuple[bool, list[float]]:
     not_read = [*_BENT, *(("p1", "p2") if fisheye else ("k4",))]
     wrong = [key for key in not_read if _is_set(known.get(key))]
     if wrong:
-        raise ValueError(f"{wrong[0]} is not read; undistort the pictures first")
+        raise ValueError(f"{wrong[0]} is not supported; undistort the pictures first")
     for key, value in known.items():
         if key not in _LENS and _OTHER_LENS.search(key) and _is_set(value):
             raise ValueError(

@@ -113,9 +113,9 @@ class TokenMask:
 
     @classmethod
     def interleaved(cls, masks: Sequence[TokenMask]) -> TokenMask:
-        """Several masks of the same samples as one, (K B) rows: those of a sample are neighbours.
+        """Combine K masks of the same B samples into one with K B rows, grouped by sample.
 
-        Only what is visible and what is masked is kept.
+        Only the visible and the masked ids are kept.
         """
         parts = (
             torch.stack([mask.ids(part) for mask in masks], dim=1).flatten(0, 1)
@@ -123,7 +123,7 @@ class TokenMask:
         )
         return cls(masks[0].grid, *parts)
 
-    # --- reading it ---
+    # --- properties ---
 
     def check(self, *, targets_hidden: bool = True) -> TokenMask:
         """Validate the ids themselves; this waits for the device.

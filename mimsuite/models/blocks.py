@@ -23,8 +23,8 @@ from mimsuite.models.rotary import Turns, turn
 class Attention(TimmAttention):
     """Multi-head self-attention; with ``queries`` = q only the last q tokens are queries.
 
-    With ``closed`` = c the first c tokens attend to one another only, the others to all tokens.
-    With ``turns`` queries and keys turn by the angles of their tokens.
+    With ``closed`` = c the first c tokens attend only to one another, the others to all tokens.
+    With ``turns`` queries and keys are rotated by the angles of their tokens.
     """
 
     def forward(  # type: ignore[override]
@@ -109,9 +109,9 @@ class Block(nn.Module):
 
         Args:
             keep: (B,) factors of the two residual branches (drop path); ``None`` = 1.
-            queries: return only the last so many tokens, (B, queries, D); exact, and cheaper in
-                the last block of a decoder whose other outputs nobody reads.
-            closed: the first so many tokens attend to one another only. Not with ``queries``.
+            queries: return only the last ``queries`` tokens, (B, queries, D). The result is exact,
+                and cheaper in the last block of a decoder, whose other outputs are not needed.
+            closed: number of leading tokens that attend only to one another; not with ``queries``.
             turns: of rotary positions, for all tokens.
         """
         attended = self.attn(self.norm1(x), queries, closed, turns)
@@ -125,7 +125,7 @@ class Block(nn.Module):
 def drop_path_factors(
     uniform: Tensor, rate: float | Sequence[float]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Per block, the (B,) factors of its two branches (Huang et al., arXiv:1603.09382).
+    """The (B,) factors of the two branches of each block (Huang et al., arXiv:1603.09382).
 
     Args:
         uniform: (B, 2 * depth) keyed noise.
@@ -143,7 +143,7 @@ def drop_path_factors(
 
 
 def init_normal(module: nn.Module) -> None:
-    """Linear and convolution weights normal with deviation 0.02, zero biases."""
+    """Linear and convolution weights normal with std 0.02, zero biases."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

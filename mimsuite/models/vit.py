@@ -46,7 +46,7 @@ class PatchEmbed(nn.Module):
 class ViT(ImageEncoder):
     """Encoder of visible patches with absolute positions, with or without class tokens."""
 
-    row_first = False  # which half of a fixed position encodes the row
+    row_first = False  # whether the first half of a fixed position encodes the row
     class_positions = True  # class tokens have rows in ``pos_embed``
 
     def __init__(self, section: ViTSection) -> None:

@@ -79,8 +79,8 @@ class PairMix:
         images = images.flatten(1, -3)
         choice, share, row, column = uniform[0::2].repeat_interleave(2, dim=0).unbind(1)  # (B,)
         use_cutmix = choice < self.prob * self._cutmix_probability()
-        own = torch.where(use_cutmix, beta(share, self.cutmix), beta(share, self.mixup))
-        own = torch.where(choice < self.prob, own, 1.0)
+        kept = torch.where(use_cutmix, beta(share, self.cutmix), beta(share, self.mixup))
+        kept = torch.where(choice < self.prob, kept, 1.0)
         height, width = images.shape[-2:]
         box = cutmix_box(kept, row, column, height, width) & use_cutmix.view(-1, 1, 1)  # (B, H, W)
         pasted = box.float().mean(dim=(1, 2))

@@ -38,14 +38,14 @@ _CONTAINERS = (
 # Entries of a checkpoint that are read as one model, with the entry's name as prefix.
 _TOGETHER = ("encoder", "predictor", "target_encoder")
 _SETTINGS = ("args", "train_args", "hyper_parameters", "config", "cfg")
-_DEEPEST = 3  # containers in containers
-_PREFIX = "module."  # of DistributedDataParallel
+_DEEPEST = 3  # nested containers
+_PREFIX = "module."  # added by DistributedDataParallel
 # Parts of names that torch.compile, FSDP, checkpointed blocks and DeepSpeed put anywhere.
 _WRAPPERS = re.compile(
     r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
-_SHOWN = 5  # names that a message lists
-_LONGEST_NAME = 100  # characters; those of real models stay below
+_SHOWN = 5  # names listed in a message
+_LONGEST_NAME = 100  # characters; names of real models are shorter
 
 
 @dataclass(frozen=True)
