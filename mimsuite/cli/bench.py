@@ -247,7 +247,7 @@ def _rank(
     """One of several processes; the first writes down what was measured."""
     from mimsuite import config
     from mimsuite.cluster import find_place
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.train.bench import bench_ranks
     from mimsuite.train.device import choose_device
 

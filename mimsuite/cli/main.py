@@ -231,8 +231,8 @@ def _leave(code: int) -> None:
     Their connections have native threads, which now and then meet a half-closed interpreter and
     abort the process when all its work is done.
     """
-    peers = sys.modules.get("mimsuite.cluster.peers")
-    if peers is not None and peers.met():
+    meeting = sys.modules.get("mimsuite.cluster.meeting")
+    if meeting is not None and meeting.met():
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

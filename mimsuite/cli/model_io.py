@@ -27,7 +27,7 @@ _SHARED_SECONDS = 3600.0  # parts of a source may take ranks very different time
 def together(device: str) -> Iterator[tuple[Peers, torch.device]]:
     """The ranks that share the work of this command, and the device of this one."""
     place = find_place()
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.train.device import choose_device
 
     chosen = choose_device(device, place.local_rank, place.world)
