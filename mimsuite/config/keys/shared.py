@@ -112,7 +112,7 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _fold_is_one(self) -> DataSection:
         if self.fold >= (self.folds or 1):
-            raise ValueError(f"data.fold {self.fold} must be below {self.folds or 1}: folds count from 0")
+            raise ValueError(f"data.fold {self.fold} must be below {self.folds or 1} (from 0)")
         return self
 
     @model_validator(mode="after")
@@ -212,8 +212,8 @@ class ScheduleSection(Section):
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
     # Learning rate at the start of the warm-up; epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # Horizon of cosine-ahead's rate, of weight_decay_end and of the teacher momentum, in multiples
-    # of `epochs`. Above 1, training stops before they reach their final values.
+    # In multiples of `epochs`: when cosine-ahead's rate, weight_decay_end and the teacher momentum
+    # reach their final values. Above 1, training stops before that.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
