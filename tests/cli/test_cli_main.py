@@ -92,7 +92,7 @@ def test_version(capsys):
     [
         (["pretrian"], "no command 'pretrian'. Did you mean pretrain?"),
         (["qqqq"], "no command 'qqqq'. `mimsuite --help` lists the commands."),
-        (["recipes", "lst"], "'list'? `mimsuite recipes --help` tells more."),
+        (["recipes", "lst"], "'list'? See `mimsuite recipes --help`."),
         (["recipes", "show"], "Missing argument 'RECIPE'. `mimsuite recipes show --help` tells"),
         (["recipes", "list", "--jsn"], "No such option: --jsn"),
         (["--frobnicate"], "No such option: --frobnicate"),
