@@ -6,6 +6,7 @@ begin here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,10 @@ from mimsuite.methods import build
 from mimsuite.paths import expand_path
 from mimsuite.train import checkpoint
 from mimsuite.weights.files import WeightsFile, listed, read_weights_file
-from mimsuite.weights.model_folder import is_model_folder
+from mimsuite.weights.model_folder import hub_snapshot, is_model_folder
 from mimsuite.weights.native import NativeHeader, decode_header
 
+_HUB_NAME = re.compile(r"\w[\w-]*/\w[\w.-]*", re.ASCII)
 _NOT_KNOWN = "is not a run, checkpoint or known weights file"
 
 
@@ -65,12 +67,16 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
     Raises:
         UserError: nothing there, nothing usable, damage; one line that says what was found.
     """
-    path = Path(expand_path(str(path)))
+    path = hub_snapshot(Path(expand_path(str(path))))
     hints = hints or Hints()
     if path.is_dir() and (_is_ours(path) or not is_model_folder(path)):
         return _of_checkpoint(path, *_checkpoint_in(path))
     if not path.exists():
-        raise UserError(f"{path}: no such run, checkpoint or weights file")
+        hub = _HUB_NAME.fullmatch(str(path)) and not path.parent.exists()
+        raise UserError(
+            f"{path}: no such run, checkpoint or weights file"
+            + (f"; download a model of huggingface.co first: hf download {path}" if hub else "")
+        )
     if (path.parent / "MANIFEST.json").is_file():  # a file inside a checkpoint: mean the whole
         return _of_checkpoint(path.parent, path.parent, [])
     file = read_weights_file(path, hints.entry)

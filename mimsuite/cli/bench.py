@@ -99,7 +99,7 @@ def _what_to_load(what: str | None, overrides: list[str]) -> dict[str, Any]:
 def _loader_table(figures: dict[str, Any]) -> list[str]:
     """The figures as text, one line per case."""
     reading, views, ratios = figures["reading"], figures["views"], figures["ratios"]
-    size = figures["set"]["kilobytes_per_sample"]
+    size, loader = figures["set"]["kilobytes_per_sample"], figures["loader"]
 
     def line(name: str, rate: float | None, ratio: str | None = None) -> str:
         if rate is None:
@@ -118,6 +118,8 @@ def _loader_table(figures: dict[str, Any]) -> list[str]:
         line("  torchvision and PIL", views["torchvision"]),
         line("  default decoder", views["default"], "views_to_torchvision"),
         line("  faster decoder", views.get("fast"), "fast_views_to_torchvision"),
+        "loader, {workers} workers, per image: {training_thread_ms:.4f} ms of the training thread, "
+        "{training_process_ms:.4f} ms with the feeding thread".format(**loader),
         f"mean difference from PIL's views: {figures['pixel_difference']:.3f} of 255",
     ]
 
@@ -251,7 +253,7 @@ def _rank(
 
     resolved = config.load(recipe, overrides)
     train, place = resolved.recipe.train, find_place()
-    device = choose_device(train.device, place.local_rank)
+    device = choose_device(train.device, place.local_rank, place.world)
     peers = join(place, device, train.timeout_seconds)
     figures = bench_ranks(resolved, batch, threads, rounds, peers)
     if peers.first:

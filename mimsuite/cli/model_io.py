@@ -30,7 +30,7 @@ def together(device: str) -> Iterator[tuple[Peers, torch.device]]:
     from mimsuite.cluster.peers import join
     from mimsuite.train.device import choose_device
 
-    chosen = choose_device(device, place.local_rank)
+    chosen = choose_device(device, place.local_rank, place.world)
     peers = join(place, chosen, _SHARED_SECONDS)
     with peers.named_faults():
         yield peers, chosen

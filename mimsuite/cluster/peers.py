@@ -1,7 +1,8 @@
 """What ranks do together: means, votes, gathering, and one rank's work whose failure all share.
 
 Methods and probes never see this; the trainer does. Tensors go through the device's backend (nccl
-or gloo); votes and texts through a gloo group of their own, so that a GPU is never waited for.
+or gloo); votes and texts through gloo, on the host, so that a GPU is never waited for. The vote of
+a step is counted in the background, and its outcome is known to all ranks at the next step.
 """
 
 from __future__ import annotations
@@ -9,26 +10,40 @@ from __future__ import annotations
 import atexit
 import itertools
 import json
+import logging
 import os
+import resource
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather, all_reduce
 
+from mimsuite.cluster.alike import compare, facts_of
+from mimsuite.cluster.background import Background
+from mimsuite.cluster.heartbeat import BEAT_SECONDS, Beat, at_fault, listen
 from mimsuite.cluster.place import Place
 from mimsuite.cluster.replica import Copied, Replica, Sharded
+from mimsuite.cluster.teams import Teams, set_timeout
 from mimsuite.errors import MimsuiteError
 from mimsuite.waiting import waiting
+
+_log = logging.getLogger(__name__)
 
 _START_SECONDS = 600  # importing and building takes ranks very different times
 _PATIENCE_SECONDS = 3600  # while one rank works for all: a slow disk must not end a run
 _STORE_SECONDS = 5  # for a word with the store, when something is wrong already
+_SPEAK_SECONDS = 5  # that the main thread has to name a lost rank itself
+_FILES = 65_536  # open at once, where the system allows it
 _LOOK_SECONDS = 0.1  # between two looks at who has come
 _rounds = itertools.count(1)  # of what ranks do together, numbered alike on all of them
 
@@ -77,6 +92,19 @@ class Peers:
         """For each flag, whether it is set on some rank."""
         return flags
 
+    @property
+    def vote_lag(self) -> int:
+        """How many votes late :meth:`vote` tells the outcome."""
+        return 0
+
+    def vote(self, *flags: bool, now: bool = False) -> tuple[bool, ...]:
+        """As :meth:`any`, without waiting: several ranks learn the outcome in the next vote.
+
+        Args:
+            now: wait, for the last vote; the outcome is that of the one before, too.
+        """
+        return flags
+
     def texts(self, text: str, *, patient: bool = False) -> list[str]:
         """The text of every rank, on every rank.
 
@@ -117,18 +145,32 @@ class PeerError(MimsuiteError):
 
 
 class Group(Peers):
-    """Several processes. Made by :func:`join`."""
+    """Several processes. Made by :func:`join`, once for a process."""
 
-    def __init__(self, place: Place, device: torch.device, seconds: float) -> None:
+    def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.device = place.rank, place.world, device
-        self.seconds = seconds
-        patience = timedelta(seconds=seconds)
-        with waiting("the other ranks, to connect with them"):
-            self._control = _gloo(patience)
-            self._patient = _gloo(max(patience, timedelta(seconds=_PATIENCE_SECONDS)))
-        _set_timeout(patience)
+        self.seconds = float(_START_SECONDS)
         self._store = dist.distributed_c10d._get_default_store()
         self._doing, self._round = "start", 0
+        self._step, self._since = 0, time.time()
+        self.lost = False  # touch with another rank
+        self._vote: Future[tuple[bool, ...]] | None = None
+        self._outcome: tuple[bool, ...] = ()
+        self._store.set(f"waits/{self.rank}", "0")
+        self._beat()
+        with waiting("the other ranks, to connect with them"):
+            self._teams = Teams(self.rank, self.world, timedelta(seconds=_START_SECONDS))
+            self._teams.any([False])  # all have put their first words into the store
+        self._votes, self._reader = Background("votes"), Background("peers")
+        threading.Thread(target=self._keep_beating, daemon=True, name="heart").start()
+
+    def wait_for(self, seconds: float) -> None:
+        """How long this rank waits for the others in a step, from now on."""
+        self.seconds = seconds
+        self._teams.set_patience(timedelta(seconds=seconds))
+        world = dist.group.WORLD
+        assert world is not None
+        set_timeout(timedelta(seconds=_device_seconds(seconds, self.device)), world)
 
     def replicate(
         self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
@@ -155,50 +197,45 @@ class Group(Peers):
         counts = [int(text) for text in self.texts(str(len(tensor)))]
         padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
-        found = [torch.empty_like(padded) for _ in counts] if self.first else None
         with self._together("gathering of rows"):
-            dist.gather(padded, found, group=self._control)
+            found = self._teams.collect(padded)
         if found is None:
             return None
         return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        votes = torch.tensor(flags, dtype=torch.int32)
+        self._settle()
         with self._together("vote"):
-            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
+            outcome = self._teams.any(flags)
         self._doing = "step"  # what follows a vote, with the reductions of its gradients
-        return tuple(bool(vote) for vote in votes)
+        return outcome
+
+    @property
+    def vote_lag(self) -> int:
+        return 1
+
+    def vote(self, *flags: bool, now: bool = False) -> tuple[bool, ...]:
+        self._settle()
+        before = self._outcome or (False,) * len(flags)
+        self._outcome = ()
+        if now:
+            outcome = self.any(*flags)
+            return tuple(one or other for one, other in zip(before, outcome, strict=True))
+        self._vote = self._votes.do(lambda: self._count(flags))
+        self._doing = "step"
+        return before
 
     def texts(self, text: str, *, patient: bool = False) -> list[str]:
-        group = self._patient if patient else self._control
-        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else None
-        data = torch.zeros(0, dtype=torch.uint8) if data is None else data
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
-        with self._together("wait for another rank" if patient else "gathering of texts"):
-            dist.all_gather(sizes, torch.tensor([len(data)]), group=group)
-            longest = max(int(size) for size in sizes)
-            if longest == 0:
-                return [""] * self.world
-            padded = torch.zeros(longest, dtype=torch.uint8)
-            padded[: len(data)] = data
-            found = [torch.zeros_like(padded) for _ in range(self.world)]
-            dist.all_gather(found, padded, group=group)
-        pairs = zip(found, sizes, strict=True)
-        return [one[: int(size)].numpy().tobytes().decode() for one, size in pairs]
+        return [data.decode() for data in self._bytes(text.encode(), patient)]
 
     def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        gathered: list[dict[str, Tensor]] = [{} for _ in range(self.world)]
-        with self._together("gathering of generator states"):
-            for name, tensor in sorted(tensors.items()):
-                found = [torch.empty_like(tensor, device="cpu") for _ in range(self.world)]
-                dist.all_gather(found, tensor.cpu().contiguous(), group=self._control)
-                for rank, one in enumerate(found):
-                    gathered[rank][name] = one
-        return gathered
+        own = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        return [load_tensors(data) for data in self._bytes(dump_tensors(own))]
 
     def on_first(self, work: Callable[[], None]) -> None:
         fault: Exception | None = None
         report = ""
+        self._settle()
         if self.first:
             try:
                 work()
@@ -214,7 +251,7 @@ class Group(Peers):
             raise PeerError(f"rank 0: {message}", told=True, exit_code=code)
 
     def at(self, step: int) -> None:
-        self._store.set(f"at/{self.rank}", f"{step} {time.time():.1f}")
+        self._step, self._since = step, time.time()
 
     @contextmanager
     def named_faults(self) -> Iterator[None]:
@@ -223,7 +260,44 @@ class Group(Peers):
         except RuntimeError as error:  # of torch.distributed: its text names no rank
             if isinstance(error, torch.OutOfMemoryError) or not _is_of_peers(error):
                 raise
+            self.lost = True
             raise PeerError(self._who()) from error
+
+    def _bytes(self, data: bytes, patient: bool = False) -> list[bytes]:
+        self._settle()
+        seconds = max(self.seconds, _PATIENCE_SECONDS) if patient else self.seconds
+        with (
+            self._teams.patient(timedelta(seconds=seconds)),
+            self._together("wait for another rank" if patient else "gathering of texts"),
+        ):
+            return self._teams.gather(data)
+
+    # --- votes in the background ---
+
+    def _count(self, flags: Sequence[bool]) -> tuple[bool, ...]:
+        """In the thread of votes. It speaks where the main thread cannot, since it waits for the
+        device, which waits for a lost rank."""
+        try:
+            return self._teams.any(flags)
+        except RuntimeError:
+            speaks = threading.Timer(_SPEAK_SECONDS, self._speak)
+            speaks.daemon = True
+            speaks.start()
+            raise
+
+    def _speak(self) -> None:
+        if not self.lost:
+            _log.warning("%s", self._who())
+
+    def _settle(self) -> None:
+        """Wait for the vote on its way: calls of teams have the same order on all ranks."""
+        if self._vote is None:
+            return
+        with self._together("vote"):
+            self._outcome = self._vote.result()
+        self._vote = None
+
+    # --- who keeps the others waiting ---
 
     def _together(self, doing: str) -> waiting:
         """Around what all ranks do at the same point: who keeps the others waiting is named."""
@@ -238,61 +312,79 @@ class Group(Peers):
     def _late(self) -> str:
         """The ranks that do not wait in the same round; empty where a lower rank says it."""
         number = self._round
-        here = {self.rank}
-        for rank in range(self.world):
-            key = f"waits/{rank}"
-            if (
-                rank != self.rank
-                and self._store.check([key])
-                and (int(self._store.get(key)) == number)
-            ):
-                here.add(rank)
+        rounds = {**self._rounds_of_all(), self.rank: number}
+        here = {rank for rank, there in rounds.items() if there == number}
         if min(here) < self.rank:
             return ""
         late = [rank for rank in range(self.world) if rank not in here]
         return f"{_ranks(late)} in the {self._doing}" if late else f"the network: the {self._doing}"
 
+    def _rounds_of_all(self) -> dict[int, int]:
+        said = self._store.multi_get([f"waits/{rank}" for rank in range(self.world)])
+        return {rank: int(text) for rank, text in enumerate(said)}
+
+    def _keep_beating(self) -> None:
+        with suppress(Exception):  # the store has gone, and its rank with it
+            while True:
+                time.sleep(BEAT_SECONDS)
+                self._beat()
+
+    def _beat(self) -> None:
+        beat = Beat(self._step, self._since, time.time())
+        self._store.set(f"at/{self.rank}", beat.text())
+
+    def _beats(self) -> dict[int, Beat]:
+        said = self._store.multi_get([f"at/{rank}" for rank in range(self.world)])
+        return {rank: Beat.read(text) for rank, text in enumerate(said)}
+
     def _who(self) -> str:
-        """Which ranks are furthest behind, by what they last told the store."""
-        seen: dict[int, tuple[int, float]] = {}
-        self._store.set_timeout(timedelta(seconds=_STORE_SECONDS))
-        for rank in set(range(self.world)) - {self.rank}:
-            try:
-                step, when = self._store.get(f"at/{rank}").decode().split()
-                seen[rank] = (int(step), float(when))
-            except Exception:
-                seen[rank] = (-1, 0.0)
-        last = min(seen.values())[0]
-        late = [rank for rank, (step, _) in seen.items() if step == last]
-        if len(late) == len(seen) > 1:  # none is behind: who was heard of first is stuck longest
-            late = [min(seen, key=lambda rank: seen[rank][1])]
-        names = ", ".join(
-            f"rank {rank} (last heard of {_ago(seen[rank][1])}, at step {seen[rank][0]})"
-            for rank in late
-        )
+        """Which ranks were lost, in a few seconds however many there are."""
+        rounds = {self.rank: self._round}
+        try:
+            beats, silent = self._reader.do(lambda: listen(self._beats)).result(_STORE_SECONDS)
+            rounds = self._reader.do(self._rounds_of_all).result(_STORE_SECONDS) | rounds
+        except Exception:  # the store is with rank 0
+            names = "rank 0, which does not answer,"
+        else:
+            names = ", ".join(
+                f"rank {rank} (last heard of {_ago(beat.when)}, at step {beat.step})"
+                for rank, beat in sorted(at_fault(beats, silent, rounds, self.rank).items())
+            )
         return (
             f"rank {self.rank} lost touch with {names} during the {self._doing}; the limit is "
             f"train.timeout_seconds={self.seconds:g}. Look at that rank's log"
         )
 
 
+_joined: Group | None = None
+
+
 def join(
-    place: Place, device: torch.device, seconds: float, stopped: Callable[[], None] = lambda: None
+    place: Place,
+    device: torch.device,
+    seconds: float,
+    stopped: Callable[[], None] = lambda: None,
+    facts: Mapping[str, str] | None = None,
 ) -> Peers:
     """The peers of a run; processes that have met before stay connected.
 
     Args:
         seconds: how long a rank waits for the others in a step.
         stopped: raises where the process is to end; asked while others are waited for.
+        facts: what else has to agree between ranks, by names for people.
 
     Raises:
         PeerError: not all ranks came.
+        UserError: they do not fit together.
     """
     if place.world == 1:
         return ALONE
-    if not dist.is_initialized():
-        _meet(place, device, stopped)
-    return Group(place, device, seconds)
+    global _joined
+    if _joined is None or not dist.is_initialized():
+        _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
+        _joined = Group(place, device)
+    _joined.wait_for(seconds)
+    return _joined
 
 
 def met() -> bool:
@@ -300,13 +392,16 @@ def met() -> bool:
     return dist.is_initialized()
 
 
-def _meet(place: Place, device: torch.device, stopped: Callable[[], None]) -> None:
+def _meet(
+    place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
+) -> None:
     """Connect the processes, once for all that they will train."""
+    _allow_many_files()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store = _await_all(place, stopped)
+        store = _await_all(place, stopped, facts)
         with waiting("the other ranks, to connect with them"):
             dist.init_process_group(
                 backend,
@@ -321,11 +416,11 @@ def _meet(place: Place, device: torch.device, stopped: Callable[[], None]) -> No
             f"rank {place.rank} of {place.world} found no peers at {place.address}:{place.port} "
             f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
         ) from None
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_part)
 
 
-def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
-    """The store of the ranks, once all have come to it.
+def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
+    """The store of the ranks, once all have come to it and fit together.
 
     Waits in Python and not in torch, which would be deaf to signals and could not say who lacks.
     """
@@ -346,7 +441,7 @@ def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
     )
     if agent:  # the store outlives a restart of the ranks
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    store.set(f"here/{place.rank}", "")
+    store.set(f"here/{place.rank}", json.dumps(facts))
     store.add("here", 1)
 
     def missing() -> list[int]:
@@ -358,6 +453,7 @@ def _await_all(place: Place, stopped: Callable[[], None]) -> dist.Store:
             if time.monotonic() > until:
                 raise RuntimeError(f"{_ranks(missing())} did not come in {_START_SECONDS} s")
             time.sleep(_LOOK_SECONDS)
+    compare(store, place.world, serves)
     return store
 
 
@@ -400,19 +496,30 @@ def _ranks(numbers: Sequence[int]) -> str:
     return f"rank {', '.join(parts)}"
 
 
-def _gloo(patience: timedelta) -> dist.ProcessGroup:
-    """A group of all ranks on the host."""
-    group = dist.new_group(backend="gloo", timeout=patience)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
+def _device_seconds(seconds: float, device: torch.device) -> float:
+    """Patience of the device's backend. NCCL ends the process when it loses it, and is to leave
+    time for naming the lost rank."""
+    return 2 * seconds + 60 if device.type == "cuda" else seconds
 
 
-def _set_timeout(patience: timedelta) -> None:
-    """From the patience of the start to that of a step; public from torch 2.14 on."""
-    if hasattr(dist, "set_timeout"):
-        dist.set_timeout(patience, dist.group.WORLD)
-    else:
-        dist.distributed_c10d._set_pg_timeout(patience, dist.group.WORLD)
+def _allow_many_files() -> None:
+    """Connections are open files; what a system gives at first is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _part() -> None:
+    """At the end of the process. Connections with a lost rank are not ended but dropped: their end
+    would wait for it."""
+    if _joined is None or not _joined.lost:
+        dist.destroy_process_group()
+        return
+    if _joined.device.type == "cuda":  # or its kernels keep the device
+        aborts = threading.Thread(target=dist.distributed_c10d._abort_process_group, daemon=True)
+        aborts.start()
+        aborts.join(_STORE_SECONDS)
 
 
 def _is_of_peers(error: RuntimeError) -> bool:

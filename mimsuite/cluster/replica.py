@@ -28,9 +28,11 @@ class Replica:
     Attributes:
         sharded: whether this process holds only a part of each weight; ``state_dict()`` then
             has DTensors, and a forward pass is made by all ranks together.
+        settles: whether the order in which gradients are added up changes after the first
+            backward pass of a process, so that one has to be thrown away first.
     """
 
-    sharded = False
+    sharded = settles = False
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -56,6 +58,7 @@ class Copied(Replica):
         options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
         devices = [device.index] if device.type == "cuda" else None
         super().__init__(DistributedDataParallel(method, device_ids=devices, **options))
+        self.settles = dist.get_world_size() > 2  # a + b is b + a
 
     def without_sync(self) -> AbstractContextManager[Any]:
         return self.module.no_sync()

@@ -150,13 +150,6 @@ def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
     faults = []
     if batch % world:
         faults.append(f"train.global_batch={batch} cannot be shared by {world} processes")
-    # As mimsuite/data/order/sample_order.py chooses them.
-    lanes = recipe.data.lanes or max(n for n in range(1, 65) if batch % n == 0)
-    if not faults and lanes % world:
-        faults.append(
-            f"data.lanes={lanes} cannot be shared by {world} processes: set it to a multiple of "
-            f"{world} that divides train.global_batch={batch}"
-        )
     if profile.gpus_per_node and recipe.train.device not in ("auto", "cuda"):
         faults.append(f"train.device={recipe.train.device}, but the job has GPUs")
     for source in [one.source for one in recipe.data.mixture or ()] or [recipe.data.source]:

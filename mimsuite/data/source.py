@@ -55,6 +55,8 @@ class Source(ABC):
     Attributes:
         in_frames: whether samples are videos stored as pictures, which decode to
             :class:`~mimsuite.data.sources.frame_folders.Frames`.
+        fetched: whether a process that reads keeps what it has fetched around a sample, so that
+            neighbours should be read by the same process.
         unused: what lies there and is no sample, or is passed over in all of them.
         no_classes: what the labels are where they are no classes, for messages; None: they are
             classes, or there are none.
@@ -62,6 +64,7 @@ class Source(ABC):
     """
 
     in_frames = False
+    fetched = False
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from mimsuite.data import open_fold, open_split, open_training_set, source_split
 from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.splits import split_of
+from mimsuite.data.unused import Unused
 from mimsuite.data.views import views_of
 from mimsuite.errors import DataError, UserError
 
@@ -37,10 +38,14 @@ def open_said(resolved: Resolved, split: str) -> Source:
     return source
 
 
-def say_unused(resolved: Resolved, source: Source) -> None:
+def say_unused(resolved: Resolved, source: Source, look: int = 16) -> None:
     """Warn about unused content of a source, for commands without a run directory."""
-    unused = unused_in(source, views_of(resolved.recipe))
-    unused.warn(f"{source.name}, split '{source.split}'")
+    unused_of(resolved, source, look).warn(f"{source.name}, split '{source.split}'")
+
+
+def unused_of(resolved: Resolved, source: Source, look: int = 16) -> Unused:
+    """Content of a source that a recipe does not use; ``look`` samples are decoded to find it."""
+    return unused_in(source, views_of(resolved.recipe), look)
 
 
 def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source | None]:

@@ -101,6 +101,7 @@ _FACTS = (
     ("num_heads", "model.encoder.heads"),
     ("input_size", "model.encoder.image_size"),
     ("num_frames", "model.encoder.frames"),
+    ("sampling_rate", "augment.stride"),
     ("npoints", "model.encoder.points"),
     ("num_group", "model.encoder.groups"),
     ("group_size", "model.encoder.group_size"),

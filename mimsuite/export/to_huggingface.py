@@ -43,7 +43,9 @@ def write_huggingface(opened: Opened, out: Path) -> list[str]:
         MimsuiteError: transformers computes other tokens.
     """
     form = form_of(opened)
-    _write_json(out / "config.json", form.config)
+    stride = getattr(opened.resolved.recipe.augment, "stride", None)
+    clips = {} if stride is None else {"sampling_rate": stride}
+    _write_json(out / "config.json", {**form.config, **clips})
     _write_json(out / "preprocessor_config.json", _preprocessor(opened.resolved.recipe))
     save_file(contiguous(form.tensors), out / "model.safetensors", metadata={"format": "pt"})
     options = "".join(f", {key}={value!r}" for key, value in form.options.items())

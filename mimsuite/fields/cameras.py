@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from mimsuite.data.image.kinds import FORMATS, IMAGE_EXTENSIONS
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
 from mimsuite.fields.lens import Lens
+from mimsuite.text import clean
 
 _MOST_BYTES = 1 << 27  # of a transforms.json
 _FILES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")
@@ -31,6 +33,12 @@ _BENT = ("k5", "k6", "s1", "s2", "s3", "s4", "sx1", "sx2", "sy1", "sy2", "shear"
 _FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov")
 _TERMS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _LENS = ("w", "h", "cx", "cy", "camera_model", "is_fisheye", *_FOCAL, *_TERMS, *_BENT)
+# Other names under which a lens is written.
+_OTHER_LENS = re.compile(
+    r"intrin|distort|focal|fov|princip|camera_matri|lens|fisheye|pixel_aspect|^shift_|"
+    r"^(?:k|d|k\d+|p\d+|[cf]_?[xyuv])$",
+    re.IGNORECASE,
+)
 _MODELS = ("PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
 _ORIENTATION, _SIDEWAYS = 0x112, 5  # of EXIF; from 5 on, width and height change places
 _OF_FILE = {"frames", "room_bbox", "bounding_boxes", *_LENS}
@@ -199,6 +207,12 @@ def _distortion(known: dict[str, Any]) -> tuple[bool, list[float]]:
     wrong = [key for key in not_read if _is_set(known.get(key))]
     if wrong:
         raise ValueError(f"{wrong[0]} is not read; undistort the pictures first")
+    for key, value in known.items():
+        if key not in _LENS and _OTHER_LENS.search(key) and _is_set(value):
+            raise ValueError(
+                f"{clean(key)[:40]} is not read: write the lens as fl_x, fl_y, cx, cy, k1 ... and "
+                "leave that key out"
+            )
     return fisheye, [_number(known, key, 0.0) for key in _TERMS]
 
 

@@ -1,5 +1,7 @@
 """The speed of the loader alone, beside what it stands in for, in one process and without workers.
 
+Then what the loader with its workers takes from the thread that trains.
+
 Two things are measured: reading samples from tar shards without decoding them, and making views of
 encoded images. Every round runs each case once, so that all see the same machine, and seconds are
 of the process, which a busy machine stretches less than the wall clock. A view is measured up to
@@ -26,6 +28,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from mimsuite.batch import Batch
 from mimsuite.config.keys.section import height_width
 from mimsuite.config.keys.shared import AugmentSection
 from mimsuite.data.damage import CorruptSample
@@ -34,10 +37,14 @@ from mimsuite.data.image import jpeg
 from mimsuite.data.image.augment import TrainTransform
 from mimsuite.data.image.decode import ImageDecoder
 from mimsuite.data.image.encode import encode, extension_of
-from mimsuite.data.order.sample_order import BlockId, Plan
+from mimsuite.data.loading.dealing import deal_of
+from mimsuite.data.loading.lanes import LaneReader
+from mimsuite.data.loading.train_loader import TrainLoader
+from mimsuite.data.order.sample_order import BlockId, Plan, share_of
 from mimsuite.data.shards import TarSource
 from mimsuite.data.source import Source
 from mimsuite.data.sources.opening import open_source
+from mimsuite.data.views import Views
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import KeyedGenerator
 
@@ -46,6 +53,8 @@ VIEW_SAMPLES = 96  # of a round of views
 _SHUFFLE = 1000  # samples, webdataset's usual buffer
 _SHARD = 200  # samples of a shard
 _BATCH = 64
+_WORKERS = 2
+_WARM_UP = 4  # batches of the loader: those that were made while it was opened
 _MADE = 128  # different images of the made-up set
 _SIZE, _SLOPE, _QUALITY = (375, 500), 1.64, 96  # as a photo of ImageNet at half size: 68 KB
 _PIL_MODES = {"rgb": "RGB", "gray": "L"}
@@ -82,7 +91,9 @@ def bench_data(
         progress: called with (rounds done, rounds in all).
 
     Returns:
-        ``set``, ``reading`` and ``views`` (samples a second of a core by case), ``ratios`` to what
+        ``set``, ``reading`` and ``views`` (samples a second of a core by case), ``loader``
+        (milliseconds an image that it takes from the training thread, and with the thread that
+        feeds it from the training process), ``ratios`` to what
         each stands in for (None: not measured, since simplejpeg is not there), and
         ``pixel_difference``: mean absolute difference to PIL's views at equal crops, of 255.
 
@@ -104,6 +115,7 @@ def bench_data(
     difference = views.difference()
     with TemporaryDirectory(prefix="mimsuite-bench-") as folder, _Reading(stored, folder) as cases:
         reading = _measure(cases.rounds(), rounds, READ_SAMPLES, lambda n: progress(n, 2 * rounds))
+        loader = _loader_cost(cases.source, views, rounds)
     made = _measure(
         views.rounds(), rounds, VIEW_SAMPLES, lambda n: progress(rounds + n, 2 * rounds)
     )
@@ -115,6 +127,7 @@ def bench_data(
         },
         "reading": {name: 1 / statistics.median(times) for name, times in reading.items()},
         "views": {name: 1 / statistics.median(times) for name, times in made.items()},
+        "loader": loader,
         "ratios": {
             "read_size_to_webdataset": _ratio(reading, "webdataset", "size"),
             "read_crc_to_webdataset": _ratio(reading, "webdataset", "crc"),
@@ -219,6 +232,11 @@ class _Reading:
         for source in (self._size, self._crc):
             assert isinstance(source, TarSource)
             source.close()  # before their folder is removed
+
+    @property
+    def source(self) -> Source:
+        """The shards."""
+        return self._crc
 
     def rounds(self) -> dict[str, Round]:
         return {
@@ -342,3 +360,51 @@ class _Views:
             theirs = functional.pil_to_tensor(self.by_pil(number))
             total += float((ours.float() - theirs.float()).abs().mean())
         return total / len(self.contents)
+
+
+# --- the loader with its workers ---
+
+
+class _Cut(Views):
+    """The default decoder's pixels as a loader's views."""
+
+    def __init__(self, views: _Views, channels: int) -> None:
+        self.transform, self.shape = views.transform, (channels, *views.size)
+
+    def train(self, sample: Any, rng: np.random.Generator) -> dict[str, Tensor]:
+        return {"image": self.transform(sample, rng)}
+
+    def evaluate(self, sample: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
+        raise NotImplementedError
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"image": self.shape}
+
+
+def _loader_cost(source: Source, views: _Views, rounds: int) -> dict[str, float]:
+    """Milliseconds of CPU an image of the thread that takes batches, and of its whole process."""
+    plan = Plan(source.counts, seed=0, global_batch=_BATCH)
+    cut = _Cut(views, len(views.normalize.mean))
+    deal = deal_of(
+        share_of(plan, 0, 1, None), _WORKERS, torch.Size(cut.shape).numel(), by_lane=False
+    )
+    thread, process = [], []
+    with TrainLoader(
+        LaneReader(source, plan, cut), deal, start_step=0, device=torch.device("cpu")
+    ) as loader:
+        for _ in islice(stream := iter(loader), _WARM_UP):
+            pass
+        for _ in range(4 * rounds):
+            begun, all_begun = time.thread_time(), time.process_time()
+            next(stream)
+            thread.append(time.thread_time() - begun)
+            process.append(time.process_time() - all_begun)
+    each = 1e3 / _BATCH
+    return {
+        "training_thread_ms": each * statistics.mean(thread),
+        "training_process_ms": each * statistics.mean(process),
+        "workers": _WORKERS,
+    }

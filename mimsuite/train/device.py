@@ -11,17 +11,22 @@ import torch
 from mimsuite.errors import UserError
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+def choose_device(wanted: str, local_rank: int = 0, world: int = 1) -> torch.device:
     """``auto`` takes cuda, else mps, else cpu; of several CUDA devices that of the local rank.
 
+    Where a process sees a single one, that is it: SLURM can give each task its own. That no two
+    ranks have the same is found out when they meet.
+
     Raises:
-        UserError: a device that this machine does not have.
+        UserError: a device that this machine does not have, or one device for several ranks.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         wanted = next((name for name, there in available.items() if there), "cpu")
     if wanted == "cuda" and available["cuda"]:
         count = torch.cuda.device_count()
+        if count == 1:
+            return torch.device("cuda", 0)
         if local_rank >= count:
             raise UserError(f"local rank {local_rank} has no device of its own: there are {count}")
         return torch.device("cuda", local_rank)
@@ -30,7 +35,22 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
         raise UserError(f"unknown device '{wanted}': auto, cpu, cuda or mps")
     if not available.get(kind, True):
         raise UserError(f"device '{wanted}' is not available here: use --device cpu")
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        _require_own(device, world)
+        torch.cuda.set_device(device)  # generators and pinned memory are those of the current one
+    return device
+
+
+def _require_own(device: torch.device, world: int) -> None:
+    if world > 1:
+        raise UserError(
+            f"train.device={device} is one device, but there are {world} ranks: use "
+            f"train.device=cuda, each then has its own"
+        )
+    count = torch.cuda.device_count()
+    if device.index >= count:
+        raise UserError(f"there is no device '{device}' here: they are cuda:0 to cuda:{count - 1}")
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -11,7 +11,6 @@ from mimsuite.cluster.host import usable_memory
 from mimsuite.config import Resolved
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.modalities import get
-from mimsuite.data.order.sample_order import default_lanes
 from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device
 from mimsuite.train.estimate import Estimate, Memory, estimate, samples_of
@@ -158,12 +157,8 @@ def make_plan(
 def _shared(recipe: Recipe, count: int) -> tuple[int, int]:
     """(samples of a device in a step, samples at once)."""
     batch = recipe.train.global_batch
-    lanes = recipe.data.lanes or default_lanes(batch)
-    if batch % count or lanes % count:
-        raise UserError(
-            f"train.global_batch={batch} (data.lanes={lanes}) cannot be shared evenly by {count} "
-            f"devices"
-        )
+    if batch % count:
+        raise UserError(f"train.global_batch={batch} cannot be shared evenly by {count} devices")
     share = batch // count
     micro = min(recipe.train.micro_batch or share, share)
     if share % micro:

@@ -37,6 +37,7 @@ from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
+from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
@@ -66,6 +67,7 @@ def train(
     *,
     resume: str = "never",
     initialise: Callable[[Method], list[str]] | None = None,
+    unused: Unused | None = None,
     stop: StopFlag | None = None,
     quiet: bool = False,
 ) -> TrainResult:
@@ -78,6 +80,7 @@ def train(
             checkpoint's path.
         initialise: puts weights into the fresh method and says what it did (``--init-from``); not
             called on resume.
+        unused: what the source holds and is not used, where somebody has looked; None: looked for.
         stop: set by a signal handler; training then saves and raises ``Preempted``.
         quiet: no banner and no progress line.
 
@@ -85,17 +88,19 @@ def train(
         UserError, DataError, DivergedError, Preempted: see :mod:`mimsuite.errors`.
     """
     place = find_place()
-    device = choose_device(resolved.recipe.train.device, place.local_rank)
+    recipe = resolved.recipe
+    device = choose_device(recipe.train.device, place.local_rank, place.world)
+    facts = {"train.precision": Precision(recipe.train.precision, device).name}
     stop = StopFlag() if stop is None else stop
 
     def stopped() -> None:
         if stop:
             raise Preempted(f"stopped by {stop.name} before all ranks had come: nothing was done")
 
-    peers = join(place, device, resolved.recipe.train.timeout_seconds, stopped)
+    peers = join(place, device, recipe.train.timeout_seconds, stopped, facts)
     quiet = quiet or not peers.first
     with peers.named_faults(), RunLock() as lock:
-        session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet)
+        session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet, unused)
         return _train(session, initialise)
 
 
@@ -111,6 +116,7 @@ class Session:
         lock: of the run directory, once it is taken.
         stop: says whether a stop signal came.
         quiet: no banner and no progress line.
+        unused: what the source holds and is not used, where the caller has looked.
     """
 
     resolved: Resolved
@@ -121,6 +127,7 @@ class Session:
     lock: RunLock
     stop: StopFlag
     quiet: bool
+    unused: Unused | None
 
     @property
     def recipe(self) -> Recipe:
@@ -146,6 +153,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
+        device=session.device,
     )
     normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
@@ -172,7 +180,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             run.event("resume", trainer.step)
         unused = Unused()
         if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source, views)
+            unused = unused_in(source, views) if session.unused is None else session.unused
             if unused:
                 run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from mimsuite.train.state import (
     optimizer_tensors,
 )
 from mimsuite.train.step import StepResult, train_step
+from mimsuite.train.warm_up import warm_up
 
 if TYPE_CHECKING:
     from mimsuite.data import TrainLoader
@@ -127,6 +129,8 @@ class Trainer:
         self.method.train()
         batches = self._batches(loader, watch)
         self._clock = Clock(time.monotonic())
+        if self.replica.settles and self.step < self.total_steps:
+            batches = self._warm_up(batches)
         while self.step < self.total_steps:
             result = self.train_step(batches, loader.accumulation)
             self.meter.add(result)
@@ -139,7 +143,9 @@ class Trainer:
                     batches = self._batches(loader, watch)
             self.peers.at(self.step)
             flags = bool(self.stop), self.saver.late(), self.collapse.must_stop
-            stop, late, collapsed = self.peers.any(*flags)
+            stop, late, collapsed = self.peers.vote(*flags, now=self.step == self.total_steps)
+            # A save after that vote was cast has answered it.
+            late &= self.saver.step < self.step - self.peers.vote_lag
             if stop:
                 self._stopping = True
                 self.save()
@@ -162,24 +168,44 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
         set_schedules(self.optimizer, self.recipe, self.step, self.steps_per_epoch)
-        seed, step = self.recipe.train.seed, self.step
+        optim = self.recipe.optim
+        clips = self.step // self.steps_per_epoch >= optim.clip_from_epoch
         result = train_step(
             self.method,
             self.optimizer,
             (next(batches) for _ in range(accumulation)),
             accumulation,
-            noise=lambda batch: Noise(seed, step, batch.index, batch.host_index),
+            noise=self._noise,
             precision=self.precision,
-            clip_grad=self.recipe.optim.clip_grad,
+            clip_grad=optim.clip_grad if clips else None,
+            clip_parts=self.method.clip_parts() if optim.clip_scope == "parts" else ("",),
             peers=self.peers,
             replica=self.replica,
             loss_scope=self.recipe.train.loss_scope,
-            progress=self._progress(step),
+            progress=self._progress(self.step),
         )
         if self.average is not None:
             self.average.update(self.method, result.skipped)
         self.step += 1
         return result
+
+    def _warm_up(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Run the first micro-batch once without effect; returns all of them, it included."""
+        first = next(batches)
+        warm_up(
+            self.method,
+            first,
+            self._noise(first),
+            self.precision,
+            self.peers.gather,
+            self.replica,
+            self._progress(self.step),
+        )
+        return itertools.chain([first], batches)
+
+    def _noise(self, batch: Batch) -> Noise:
+        """Of a micro-batch in the step that comes next."""
+        return Noise(self.recipe.train.seed, self.step, batch.index, batch.host_index)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of the step that follows ``step`` finished ones."""
@@ -211,7 +237,7 @@ class Trainer:
             self._clock.samples += len(loaded.batch)
             self._damage.add(loaded.damage, self.step)
             self.method.check(loaded.batch)
-            batch = self.normalize(loaded.batch)
+            batch = self.normalize(loaded.moved)
             watch(batch)
             self._batch = batch
             yield batch

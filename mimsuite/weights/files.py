@@ -33,13 +33,17 @@ from mimsuite.weights.model_folder import Beside, beside, shards
 _CONTAINERS = (
     *("model", "state_dict", "model_state_dict", "module", "base_model", "network", "net"),
     *("teacher", "target_encoder", "base_encoder", "encoder", "backbone", "student"),
-    *("model_ema", "ema", "state_dict_ema"),
+    *("model_ema", "ema", "state_dict_ema", "weights", "params", "params_ema"),
 )
 # Networks that belong together: entries of a checkpoint that are read as one, each below its name.
 _TOGETHER = ("encoder", "predictor", "target_encoder")
 _SETTINGS = ("args", "train_args", "hyper_parameters", "config", "cfg")
 _DEEPEST = 3  # containers in containers
-_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+_PREFIX = "module."  # of DistributedDataParallel
+# Parts of names that torch.compile, FSDP, checkpointed blocks and DeepSpeed put anywhere.
+_WRAPPERS = re.compile(
+    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 _SHOWN = 5  # names that a message lists
 _LONGEST_NAME = 100  # characters; those of real models stay below
 
@@ -167,9 +171,9 @@ def _joined(content: Any) -> Any:
     if any(_way(network, ()) != () for network in networks.values()):
         return content
     together = {
-        f"{name}.{key.removeprefix(_prefix(network) or '') if isinstance(key, str) else key}": value
+        f"{name}.{key}": value
         for name, network in networks.items()
-        for key, value in network.items()
+        for key, value in _unprefixed(network).items()
     }
     others = {key: value for key, value in content.items() if key not in _TOGETHER}
     return {**others, "state_dict": together}
@@ -233,7 +237,19 @@ def _unwrap(
     taken = [f"{'.'.join(way)} taken"] if others else []
     if others:
         taken[0] += f", not {listed(others)}: to choose, mimsuite import FILE --entry {others[0]}"
-    return dict(inside), facts, dropped, taken
+    return _level(inside), facts, dropped, taken
+
+
+def _level(inside: Mapping[Any, Any]) -> dict[str, Any]:
+    """Tensors of a network among those of another, below the name of their entry."""
+    found: dict[str, Any] = {}
+    for name, value in inside.items():
+        nested = isinstance(value, Mapping) and value and isinstance(name, str)
+        if nested and all(isinstance(tensor, Tensor) for tensor in value.values()):
+            found |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -260,6 +276,7 @@ def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], lis
     notes: list[str] = []
     tensors: dict[str, Tensor] = OrderedDict()
     types = set()
+    changed: set[str] = set()
     for name, value in given.items():
         if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
             raise UserError(f"{path} holds no weights: an entry has an impossible name")
@@ -273,15 +290,23 @@ def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], lis
                     f"{path}: {name} holds values that are not finite: the file is damaged, or "
                     f"its training had diverged"
                 )
+        name = _bare(name, changed)
+        if name in tensors:
+            raise UserError(f"{path}: {name} is there twice, with and without a wrapper")
         tensors[name] = tensor
     if types:
         notes.append(f"{' and '.join(sorted(types))} weights were converted to float32")
-    found = _prefix(tensors)
-    while found:
-        tensors = {name.removeprefix(found): tensor for name, tensor in tensors.items()}
-        notes.append(f"prefix {found} taken off every name")
-        found = _prefix(tensors)
-    return dict(tensors), notes
+    notes += [f"{wrapper} of a wrapper taken out of names" for wrapper in sorted(changed)]
+    short = _unprefixed(tensors)
+    if short.keys() != tensors.keys():
+        notes.append(f"prefix {_PREFIX} taken off every name")
+    return dict(short), notes
+
+
+def _bare(name: str, changed: set[str]) -> str:
+    """The name without wrappers' parts, which are added to ``changed``."""
+    changed.update(_WRAPPERS.findall(name))
+    return _WRAPPERS.sub("", name)
 
 
 def _finite(tensor: Tensor) -> bool:
@@ -307,11 +332,11 @@ def _checked(path: Path, name: str, value: Any) -> Tensor:
     return tensor
 
 
-def _prefix(tensors: Mapping[str, Tensor]) -> str | None:
-    for prefix in _PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return prefix
-    return None
+def _unprefixed(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Without ``module.``, as often as all names begin with it."""
+    while state and all(str(name).startswith(_PREFIX) for name in state):
+        state = {str(name).removeprefix(_PREFIX): value for name, value in state.items()}
+    return state
 
 
 def _line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,23 @@ class Shards:
 def is_model_folder(path: Path) -> bool:
     """Whether a folder holds weights under the names of huggingface.co."""
     return any((path / name).is_file() for name in _NAMES)
+
+
+def hub_snapshot(path: Path) -> Path:
+    """The model inside ``models--OWNER--NAME`` of a cache of huggingface.co; else the path itself.
+
+    Raises:
+        UserError: several snapshots, and ``refs/main`` names none of them.
+    """
+    inside = sorted(path.glob("snapshots/*"))
+    if not inside:
+        return path
+    main = path / "refs" / "main"
+    with suppress(OSError, ValueError):
+        inside = [place for place in inside if place.name == main.read_text().strip()] or inside
+    if len(inside) > 1:
+        raise UserError(f"{path} holds {len(inside)} snapshots: give one, as {inside[0]}")
+    return inside[0]
 
 
 def shards(path: Path) -> Shards:

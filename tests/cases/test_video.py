@@ -147,6 +147,28 @@ def test_turned_videos_have_their_size_as_shown(tmp_path: Path) -> None:
     assert read_video(turned, lambda total: [0]).shape == (1, 64, 48, 3)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "mirror"),
+    [
+        ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+        ((1, 0, 0, -1), lambda frame: frame[::-1]),
+        ((0, 1, 1, 0), lambda frame: frame.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda frame: frame.swapaxes(0, 1)[::-1, ::-1]),
+    ],
+)
+def test_mirrored_videos_are_undone(matrix: tuple[int, ...], mirror: Any) -> None:
+    data = numbered(size=(48, 64))
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (entry << 16 for entry in matrix)
+    turned = data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
+    plain = read_video(data, lambda total: [3], "pyav")[0]
+    for reader in ("pyav", "auto"):
+        found = read_video(turned, lambda total: [3], reader)[0]
+        assert np.array_equal(found, mirror(plain))
+    with pytest.raises(CorruptSample, match="does not mirror frames"):
+        read_video(turned, lambda total: [3], "decord")
+
+
 class Counting(io.BytesIO):
     """A file that counts what is read of it."""
 

@@ -152,7 +152,6 @@ def test_words_reach_training_as_they_were(script, tmp_path):
         (["--gpus-per-node", "2", "--tasks-per-node", "2"], "exclude each other"),
         (["--gpus-per-node", "2", "train.device=cpu"], "train.device=cpu"),
         (["--nodes", "3"], "train.global_batch=128 cannot be shared by 3 processes"),
-        (["--nodes", "128"], "data.lanes=64 cannot be shared by 128 processes"),
         (["--out", "a\nb"], "does not fit into a batch script"),
         (["--out", "a%j"], "does not fit into a batch script"),
         (["--init-from", "a\nb"], "control character"),
@@ -187,13 +186,6 @@ def test_a_recipe_of_another_task_is_refused(submit):
     code, _, said = submit("image/mae-tiny-finetune")
     assert code == 2
     assert "is a finetune recipe: mimsuite submit pretrains" in said
-
-
-def test_the_lanes_are_those_that_training_chooses():
-    from mimsuite.data.order.sample_order import default_lanes
-
-    for batch in (1, 7, 128, 4096, 129):
-        assert default_lanes(batch) == max(n for n in range(1, 65) if batch % n == 0)
 
 
 # --- sweeps --------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ def test_ratios_and_pixels_of_a_folder(photos: Path) -> None:
     assert figures["ratios"]["read_size_to_webdataset"] > 2
     assert figures["ratios"]["views_to_torchvision"] > 1
     assert figures["pixel_difference"] <= 0.05
+    assert 0 < figures["loader"]["training_thread_ms"] < 0.05
+    assert figures["loader"]["training_process_ms"] < 0.28  # what all of it once cost that thread
     assert calls[-1] == (4, 4)
     assert ("fast" in figures["views"]) == (jpeg.fast_decoder() is not None)
     json.dumps(figures)

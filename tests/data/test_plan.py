@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.data.order.sample_order import BlockId, Plan, default_lanes, share_of
+from mimsuite.data.loading.dealing import deal_of
+from mimsuite.data.order.sample_order import Addresses, BlockId, Plan, default_lanes, share_of
 from mimsuite.errors import UserError
 
 
@@ -74,7 +75,7 @@ def test_blocks_of_all_lanes_cover_lanes_without_overlap(plan: Plan) -> None:
 @given(plans(), st.integers(1, 4), st.integers(1, 4))
 def test_ranks_and_micro_batches_share_out_all_rows(plan: Plan, world: int, cut: int) -> None:
     rows = plan.global_batch // world
-    if plan.lanes % world or rows % cut:
+    if plan.global_batch % world or rows % cut:
         return
     shares = [share_of(plan, rank, world, rows // cut) for rank in range(world)]
     seen = np.concatenate([s.rows(m) for s in shares for m in range(s.accumulation)])
@@ -82,7 +83,9 @@ def test_ranks_and_micro_batches_share_out_all_rows(plan: Plan, world: int, cut:
     for share in shares:
         own = np.concatenate([share.rows(m) for m in range(share.accumulation)])
         assert (np.diff(own) > 0).all()
-        assert set(own % plan.lanes) <= set(share.lanes)
+        assert set(share.lanes) == set(own % plan.lanes)
+        if plan.lanes % world == 0:  # no other rank reads them
+            assert len(share.lanes) == plan.lanes // world
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
@@ -125,9 +128,52 @@ def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
     with pytest.raises(UserError, match=r"data\.lanes=3 does not divide train\.global_batch=8"):
         Plan(np.array([70]), seed=0, global_batch=8, lanes=3)
     plan = Plan(np.array([70]), seed=0, global_batch=8, lanes=2)
-    with pytest.raises(UserError, match=r"2 lanes cannot be shared by 4 processes: set data\.lan"):
-        share_of(plan, 0, 4, None)
     with pytest.raises(UserError, match="cannot be shared evenly by 3 processes"):
         share_of(plan, 0, 3, None)
     with pytest.raises(UserError, match=r"train\.micro_batch=3 does not divide the 8 samples"):
         share_of(plan, 0, 1, 3)
+
+
+@pytest.mark.parametrize("by_lane", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 3, 8])
+def test_the_pieces_of_all_workers_are_all_rows(by_lane: bool, workers: int) -> None:
+    plan = Plan(np.array([900]), seed=0, global_batch=96, lanes=8)
+    deal = deal_of(share_of(plan, 0, 2, 12), workers, 3 << 20, by_lane=by_lane)
+    assert deal.workers == (min(4, workers) if by_lane else workers)
+    for micro in range(deal.share.accumulation):
+        pieces = [deal.places(micro, piece) for piece in range(deal.pieces)]
+        assert sorted(np.concatenate(pieces)) == list(range(12))
+        assert all((np.diff(piece) > 0).all() for piece in pieces)
+    if by_lane and workers:
+        assert deal.pieces == deal.workers  # the same of them always goes to the same worker
+        for piece in range(deal.pieces):
+            rows = [deal.share.rows(m)[deal.places(m, piece)] for m in range(4)]
+            lanes = set(np.concatenate(rows) % plan.lanes)
+            assert lanes == {lane for lane in range(4) if lane % deal.pieces == piece}
+    elif workers:
+        assert deal.pieces == 3  # of 4 rows each: 12 x 3 million numbers are 2.25 times the limit
+
+
+def test_large_batches_are_shared_by_any_number_of_ranks_with_all_workers() -> None:
+    plan = Plan(np.full(100, 1000), seed=0, global_batch=4096)
+
+    def addresses(world: int) -> list[tuple[int, int]]:
+        """Of the samples of a step, by the row."""
+        found: dict[int, tuple[int, int]] = {}
+        for rank in range(world):
+            deal = deal_of(share_of(plan, rank, world, 64), 15, 3 * 224 * 224, by_lane=False)
+            assert deal.workers == 15
+            for micro in range(deal.share.accumulation):
+                rows = deal.share.rows(micro)
+                for piece in range(deal.pieces):
+                    for row in rows[deal.places(micro, piece)].tolist():
+                        block, place = plan.find(7, *divmod(row, plan.lanes))
+                        if block not in blocks:
+                            blocks[block] = plan.samples_of(block)
+                        assert row not in found
+                        found[row] = blocks[block][place]
+        return [found[row] for row in range(plan.global_batch)]
+
+    blocks: dict[BlockId, Addresses] = {}
+    expected = addresses(1)
+    assert all(addresses(world) == expected for world in (16, 64, 128, 512))

@@ -14,6 +14,7 @@ from mimsuite.checkpoints.published import (
     convmae,
     crate,
     crossmae,
+    data2vec2,
     huggingface,
     ijepa,
     mae,
@@ -22,6 +23,7 @@ from mimsuite.checkpoints.published import (
     pixio,
     points,
     video,
+    vjepa,
     volumes,
 )
 from mimsuite.checkpoints.published.layout import Published
@@ -29,12 +31,29 @@ from mimsuite.checkpoints.published.preprocessor import input_facts
 from mimsuite.checkpoints.published.wrappers import unwrapped
 from mimsuite.checkpoints.shapes import Hints
 from mimsuite.errors import UserError
+from mimsuite.text import clean
 from mimsuite.weights.files import WeightsFile, listed
 
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, ijepa, crossmae, pixio, mae)
+_FAMILIES = (
+    *(
+        vjepa,
+        video,
+        volumes,
+        points,
+        cae,
+        convmae,
+        crate,
+        maskalign,
+        data2vec2,
+        ijepa,
+        crossmae,
+        pixio,
+    ),
+    mae,
+)
 # Libraries that have names of their own for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 
@@ -83,6 +102,9 @@ def _unknown(file: WeightsFile) -> str:
     names = list(file.tensors)
     lead = f"{file.path} is not a run, checkpoint or known weights file: "
     likely = _likely(names)
+    kind = file.beside.config.get("model_type")
+    if kind is not None:
+        return f"{lead}its config.json says model_type {clean(str(kind))[:40]}, which is not read"
     if likely is not None:
         return f"{lead}it looks like a {likely} checkpoint, which is not read"
     missing = [mark for mark in mae.MARKS if mark not in file.tensors]

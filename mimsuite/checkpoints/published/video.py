@@ -53,6 +53,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     if prefix is None:
         return None
     keys, notes = _encoder(_below(file.tensors, prefix), hints)
+    keys |= _clips(hints, notes)
     size = _LETTERS.get(keys["model.encoder.width"], "b16")
     if "encoder_to_decoder.weight" in file.tensors:
         keys |= _decoder(file.tensors, hints, notes)
@@ -121,6 +122,15 @@ def _size(hints: Hints, notes: list[str]) -> tuple[int, int | list[int]]:
     if not isinstance(size, int):
         size = int(size[0]) if size[0] == size[1] else [int(side) for side in size]
     return frames if isinstance(frames, int) else 16, size
+
+
+def _clips(hints: Hints, notes: list[str]) -> dict[str, Any]:
+    """How far the frames of a clip are apart."""
+    stride = hints.facts.get("sampling_rate")
+    if isinstance(stride, int) and not isinstance(stride, bool) and stride > 0:
+        return {"augment.stride": stride}
+    notes.append("augment.stride=4 assumed: the file does not tell how far frames are apart")
+    return {"augment.stride": 4}
 
 
 def _decoder(tensors: Mapping[str, Tensor], hints: Hints, notes: list[str]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class ClassTargetSection(LabelTargetSection):
 
     mixup: Annotated[float, Field(ge=0.0)] = 0.0  # mixup's Beta parameter; 0: off
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # cutmix's Beta parameter; 0: off
+    mixup_prob: Fraction = 1.0  # probability that a pair of samples is mixed
     mixup_switch: Fraction = 0.5  # probability of cutmix if both are on
     teacher: LogitTeacherSection | None = None  # classifier to distil, beside or without labels
 

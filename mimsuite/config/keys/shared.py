@@ -176,8 +176,12 @@ class OptimSection(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     # Final weight decay, reached on a half cosine; null: constant. See schedule.stretch.
     weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None
+    decay_all: bool = False  # decay biases, norms and tokens too
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm; None: off
+    clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest L2 norm; None: no clipping
+    clip_from_epoch: Annotated[int, Field(ge=0)] = 0  # first epoch with clipping, counted from 0
+    # Clip the norm of all gradients together, or of each part that the method names separately
+    clip_scope: Literal["all", "parts"] = "all"
 
     @model_validator(mode="after")
     def _one_rate(self) -> OptimSection:
@@ -203,23 +207,31 @@ class ScheduleSection(Section):
     # half-cosine: MAE's. cosine-per-step: CAE's; the last warm-up step and the next one both run
     # at the peak. epoch-lagged: Point-MAE's; constant within an epoch and one epoch late.
     # one-cycle: half a cosine up and half a cosine down; the first beta moves the other way.
-    # cosine-ahead: I-JEPA's; the step number counts the coming step.
-    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle", "cosine-ahead"] = (
-        "half-cosine"
-    )
+    # cosine-ahead: I-JEPA's; the step number counts the coming step. linear-ahead: the same step
+    # number, linear decay without warm-up (V-JEPA 2's cool-down).
+    kind: Literal[
+        "half-cosine",
+        "cosine-per-step",
+        "epoch-lagged",
+        "one-cycle",
+        "cosine-ahead",
+        "linear-ahead",
+    ] = "half-cosine"
     epochs: Annotated[float, Field(gt=0.0), Key.SIZE]
     warmup_epochs: Annotated[float, Field(ge=0.0), Key.SIZE] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # Learning rate at the start of the warm-up; epoch-lagged and cosine-ahead only
+    # Learning rate at the start of the warm-up; half-cosine, epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # In multiples of `epochs`: when cosine-ahead's rate, weight_decay_end and the teacher momentum
-    # reach their final values. Above 1, training stops before that.
+    # In multiples of `epochs`: when the rate of cosine-ahead and linear-ahead, weight_decay_end and
+    # the teacher momentum reach their final values. Above 1, training stops before that.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleSection:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
+        if self.warmup_epochs and self.kind == "linear-ahead":
+            raise ValueError("linear-ahead has no warm-up: set warmup_epochs 0")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
 from mimsuite.config.keys.encoders import AdaptChannels
 from mimsuite.config.keys.section import (
@@ -17,15 +17,16 @@ from mimsuite.config.keys.section import (
     Range,
     Section,
     Size,
+    by_kind,
     height_width,
 )
 from mimsuite.config.keys.shared import AugmentSection, DataSection
 
 
-class VideoViTSection(Section):
-    """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
+class ClipEncoderSection(Section):
+    """Keys that all encoders of tubelets share."""
 
-    kind: Literal["video-vit"] = "video-vit"
+    kind: str
     frames: Annotated[Positive, Key.SIZE | Key.FREE] = 16  # frames per clip
     tubelet: Positive = 2  # frames per token
     image_size: Annotated[Size, Key.SIZE | Key.FREE] = 224  # pixels, one number or [height, width]
@@ -39,11 +40,6 @@ class VideoViTSection(Section):
     drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     final_norm: Annotated[bool, Key.FREE] = True  # norm on the output; some weights have none
-    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # initial branch scale; 0: none
-    cosine_attention: bool = False  # normalise queries and keys; one trained scale per head
-    # [frames, height, width] of the clips that the weights were trained on, if different: the fixed
-    # positions of that size are resized. null: the same.
-    trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -60,18 +56,78 @@ class VideoViTSection(Section):
         frames, height, width = size
         return frames // self.tubelet, height // self.patch_size, width // self.patch_size
 
+    def _require_whole_tokens(self, size: tuple[int, int, int]) -> None:
+        frames, height, width = size
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
+            )
+        if frames % self.tubelet:
+            raise ValueError(f"tubelet {self.tubelet} does not divide frames {frames}")
+
     @model_validator(mode="after")
-    def _fits(self) -> VideoViTSection:
-        for frames, height, width in (self.size, self.trained_size or self.size):
-            if height % self.patch_size or width % self.patch_size:
-                raise ValueError(
-                    f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-                )
-            if frames % self.tubelet:
-                raise ValueError(f"tubelet {self.tubelet} does not divide frames {frames}")
+    def _fits(self) -> ClipEncoderSection:
+        self._require_whole_tokens(self.size)
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
         return self
+
+
+class VideoViTSection(ClipEncoderSection):
+    """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
+
+    kind: Literal["video-vit"] = "video-vit"
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # initial branch scale; 0: none
+    cosine_attention: bool = False  # normalise queries and keys; one trained scale per head
+    # [frames, height, width] of the clips that the weights were trained on, if different: the fixed
+    # positions of that size are resized. null: the same.
+    trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
+
+    @model_validator(mode="after")
+    def _trained_size_fits(self) -> VideoViTSection:
+        self._require_whole_tokens(self.trained_size or self.size)
+        return self
+
+
+ClipPositions = Literal["rotary", "sin-cos"]
+_NARROWEST_HEAD = 12  # numbers of a head that turn with time, row and column as published
+
+
+class ClipViTSection(ClipEncoderSection):
+    """A plain transformer of tubelets without class token (V-JEPA, arXiv:2404.08471,
+    arXiv:2506.09985). With `frames` and `tubelet` 1 it encodes image patches."""
+
+    kind: Literal["clip-vit"] = "clip-vit"
+    # rotary: rotate queries and keys by time, row and column; sin-cos: add a fixed table
+    positions: ClipPositions = "rotary"
+    # sin-cos: true gives time, rows and columns equal width; false gives time half of it
+    even_positions: bool = True
+
+    @property
+    def still(self) -> bool:
+        """Whether samples are images."""
+        return self.frames == self.tubelet == 1
+
+    @model_validator(mode="after")
+    def _heads_turn(self) -> ClipViTSection:
+        require_rotary_heads(self.positions, self.width, self.heads)
+        return self
+
+
+def require_rotary_heads(positions: str, width: int, heads: int) -> None:
+    """Refuse, with ``ValueError``, heads that are too narrow for three rotary axes."""
+    if positions == "rotary" and width // heads < _NARROWEST_HEAD:
+        raise ValueError(
+            f"rotary positions need heads of width {_NARROWEST_HEAD}, and {heads} heads of width "
+            f"{width} have {width // heads}: take fewer heads"
+        )
+
+
+# Any encoder of clips, selected by `kind`; for methods that train any pretrained encoder.
+AnyClipEncoderSection = Annotated[
+    Annotated[VideoViTSection, Tag("video-vit")] | Annotated[ClipViTSection, Tag("clip-vit")],
+    by_kind("video-vit"),
+]
 
 
 class ClipDecoderSection(Section):
@@ -86,6 +142,31 @@ class ClipDecoderSection(Section):
     def _fits(self) -> ClipDecoderSection:
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        return self
+
+
+class ClipPredictorSection(ClipDecoderSection):
+    """A narrow transformer that predicts the latents of hidden tubelets."""
+
+    depth: Dimension = 12
+    heads: Dimension = 12
+    # Number of trained mask tokens; released weights hold more than they use.
+    mask_tokens: Positive = 1
+    # Mask token of each set of blocks. first: the first one for all sets; set: one per set
+    mask_token_by: Literal["first", "set"] = "first"
+
+
+class ClipPredictiveSection(Section):
+    """`model:` an encoder of tubelets, its momentum copy, and a predictor of latents."""
+
+    encoder: ClipViTSection = ClipViTSection()
+    predictor: ClipPredictorSection = ClipPredictorSection()
+    # Divide the initial output weights of block i by sqrt(2 i)
+    scaled_start: bool = True
+
+    @model_validator(mode="after")
+    def _heads_turn(self) -> ClipPredictiveSection:
+        require_rotary_heads(self.encoder.positions, self.predictor.width, self.predictor.heads)
         return self
 
 

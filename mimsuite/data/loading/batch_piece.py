@@ -102,7 +102,7 @@ def _join_view(rows_of: list[Tensor], order: list[tuple[int, int, int]], pin: bo
     for place, (_, p, i) in enumerate(order):
         places[p][i] = place
     for rows, at in zip(rows_of, places, strict=True):
-        joined[torch.tensor(at)] = rows
+        joined.numpy()[at] = rows.numpy()  # whole rows; torch would index each number
     return joined
 
 

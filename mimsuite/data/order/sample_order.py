@@ -196,46 +196,42 @@ class Plan:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every global batch that one rank reads: its lanes, cut into micro-batches.
+    """The part of every global batch that one rank reads, cut into micro-batches.
 
     Attributes:
-        lanes: of this rank.
+        own: (B / world,) int64 rows of this rank, ascending.
         all_lanes: L.
-        slots: K.
         micro_batch: rows of a micro-batch.
         accumulation: micro-batches of a step.
     """
 
-    lanes: range
+    own: np.ndarray
     all_lanes: int
-    slots: int
     micro_batch: int
     accumulation: int
 
+    @property
+    def lanes(self) -> np.ndarray:
+        """The lanes that these rows belong to, ascending."""
+        return np.unique(self.own % self.all_lanes)
+
     def rows(self, micro: int) -> np.ndarray:
         """(micro_batch,) rows in the global batch of micro-batch number ``micro``, ascending."""
-        local = np.arange(micro * self.micro_batch, (micro + 1) * self.micro_batch)
-        slot, lane = np.divmod(local, len(self.lanes))
-        return slot * self.all_lanes + self.lanes.start + lane
+        return self.own[micro * self.micro_batch : (micro + 1) * self.micro_batch]
 
 
 def share_of(plan: Order, rank: int, world: int, micro_batch: int | None) -> Share:
-    """What ``rank`` of ``world`` processes reads.
+    """What ``rank`` of ``world`` processes reads: whole lanes, where there are enough to share.
 
     Args:
         micro_batch: most rows on a device at once; None: all of the rank's.
 
     Raises:
-        UserError: lanes or rows cannot be shared out evenly.
+        UserError: rows cannot be shared out evenly.
     """
     if plan.global_batch % world:
         raise UserError(
             f"train.global_batch={plan.global_batch} cannot be shared evenly by {world} processes"
-        )
-    if plan.lanes % world:
-        raise UserError(
-            f"{plan.lanes} lanes cannot be shared by {world} processes: set data.lanes to a "
-            f"multiple of {world} that divides train.global_batch={plan.global_batch}"
         )
     rows = plan.global_batch // world
     micro = min(micro_batch or rows, rows)
@@ -244,9 +240,8 @@ def share_of(plan: Order, rank: int, world: int, micro_batch: int | None) -> Sha
             f"train.micro_batch={micro} does not divide the {rows} samples of each process "
             f"(train.global_batch={plan.global_batch} on {world})"
         )
-    each = plan.lanes // world
-    lanes = range(rank * each, (rank + 1) * each)
-    return Share(lanes, plan.lanes, plan.slots, micro, rows // micro)
+    lane, slot = np.divmod(np.arange(rank * rows, (rank + 1) * rows), plan.slots)
+    return Share(np.sort(slot * plan.lanes + lane), plan.lanes, micro, rows // micro)
 
 
 def default_lanes(global_batch: int) -> int:

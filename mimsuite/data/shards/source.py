@@ -77,6 +77,7 @@ class TarSource(Source):
             decoder=decoder,
         )
         self.shards, self.headers = shards, headers
+        self.fetched = any(shard.fetched for shard in shards)
         self.verify, self.tar_labels = verify, tar_labels
         for header in headers:
             self.unused.add_json(header.unused)  # type: ignore[arg-type]

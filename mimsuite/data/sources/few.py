@@ -111,7 +111,7 @@ class Subset(Source):
         )
         self.unused, self.no_classes = source.unused, source.no_classes
         self.targets = None if source.targets is None else source.targets.take(positions)
-        self._source = source
+        self._source, self.fetched = source, source.fetched
         self._places = [source.locate(int(position)) for position in positions]
 
     def key(self, shard: int, offset: int) -> str:

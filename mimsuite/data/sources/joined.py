@@ -36,6 +36,7 @@ class Joined(Source):
         self.no_classes = next((s.no_classes for s in sources if s.no_classes), None)
         self.targets = _joined([source.targets for source in sources])
         self.sources = sources
+        self.fetched = any(source.fetched for source in sources)
         self._first = np.cumsum([0, *(len(source.counts) for source in sources)])
 
     def _of(self, shard: int) -> tuple[Source, int]:

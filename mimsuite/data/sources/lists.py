@@ -1,7 +1,7 @@
 """Lists of files as the field writes them: one file a line, with its label, split or part.
 
-Columns are separated by tabs, commas, semicolons or blanks. The separator, and the folder that
-paths are relative to, are those by which the first lines name files that exist; so a path may
+Columns are separated by tabs, commas, semicolons, bars or blanks. The separator, and the folder
+that paths are relative to, are those by which the first lines name files that exist; so a path may
 contain the other characters.
 """
 
@@ -11,6 +11,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from mimsuite.data import splits
@@ -82,9 +83,11 @@ def open_list(
     else to one of the two above it or the current one. Whole numbers are class ids, other labels
     are names; ``-1``, ``None`` and ``nan`` are none.
 
+    A path without a file is a corrupt sample, if most of the others have theirs.
+
     Raises:
         UserError: no such split, or a part of a video is asked for.
-        DataError: an empty list, or a path without a file.
+        DataError: an empty list, or most files are not there.
     """
     table = _table(file, decoder.extensions, root)
     split = splits.choose(name, split, {row.split for row in table.rows if row.split})
@@ -95,11 +98,11 @@ def open_list(
     _check(name, table, chosen, found, folders=decoder.sequences)
     known = class_ids(row.label for row in table.rows)
     listing = Listing(
-        [path or "" for path in found],
+        [path or row.path.replace("\0", "?") for row, path in zip(chosen, found, strict=True)],
         [known.ids.get(row.label, -1) for row in chosen],
         known.names,
     )
-    frames = all((table.root / path).is_dir() for path in listing.paths)
+    frames = all((table.root / path).is_dir() for path in found if path is not None)
     source = (FrameSource if frames else FileSource)(
         table.root, listing, name=name, split=split, decoder=decoder
     )
@@ -120,10 +123,11 @@ def _keep_texts(source: FileSource, known: ClassIds, rows: list[_Row]) -> None:
 def _check(
     name: str, table: _Table, rows: list[_Row], found: Sequence[str | None], *, folders: bool
 ) -> None:
-    """Refuse paths without a file, folders where they are no samples, and parts of videos."""
+    """Refuse a list of which most files, or its header, are not there; folders where they are no
+    samples; parts of videos."""
     missing = [row.path for row, path in zip(rows, found, strict=True) if path is None]
-    if missing:
-        header = missing == [rows[0].path] and len(rows) > 1
+    header = missing == [rows[0].path] and len(rows) > 1 and not ending_of(rows[0].path)
+    if header or 2 * len(missing) >= len(rows):
         raise DataError(
             f"{name}: {len(missing)} of {len(rows)} listed files do not exist, the first is "
             f"{table.root / missing[0]} (columns are read as separated by {table.separator})"
@@ -131,7 +135,9 @@ def _check(
             + "; data.root=FOLDER names the folder that paths are relative to"
         )
     for number, (row, path) in enumerate(zip(rows, found, strict=True), 1):
-        place = table.root / (path or "")
+        if path is None:
+            continue
+        place = table.root / path
         if not folders and not ending_of(row.path) and place.is_dir():
             raise UserError(f"{name}: {place} is a folder; only files are read from this list")
         if not _is_whole(row, place):
@@ -155,6 +161,7 @@ def _is_whole(row: _Row, place: Path) -> bool:
 
 def _table(file: Path, known: tuple[str, ...], root: Path | None = None) -> _Table:
     lines = [line for line in _text(file).splitlines() if line.strip()]
+    lines = list(dropwhile(lambda line: line.startswith("# "), lines))  # comments
     try:
         return (
             _without_header(file, lines, known, root)
@@ -183,6 +190,7 @@ _SEPARATED: dict[str, _Cut] = {
     "tabs": _by("\t"),
     "commas": _by(","),
     "semicolons": _by(";"),
+    "bars": _by("|"),
     "blanks": str.split,
 }
 
@@ -280,7 +288,7 @@ def _roles(cells: list[_Cells], blanks: bool, root: Path) -> dict[str, int]:
     first, second = ([_at(row, column) for row in cells] for column in (1, 2))
     if width < 3 or not all(map(_is_whole_number, (*first, *second))):
         return {"path": 0, "label": 1}
-    if all(int(frames) > 0 for frames in first) and all((root / row[0]).is_dir() for row in cells):
+    if all(int(frames) > 0 for frames in first) and any((root / row[0]).is_dir() for row in cells):
         return {"path": 0, "length": 1, "label": 2}
     if blanks or set(second) == {"-1"}:
         return {"path": 0, "start": 1, "length": 2, "label": 3}

@@ -33,6 +33,10 @@ class LocalShard:
     path: Path
 
     @property
+    def fetched(self) -> bool:
+        return False
+
+    @property
     def name(self) -> str:
         return self.path.name
 

@@ -35,6 +35,10 @@ class RemoteShard:
     def name(self) -> str:
         return self.url.name
 
+    @property
+    def fetched(self) -> bool:
+        return self.cache is None
+
     def __str__(self) -> str:
         return str(self.url)
 

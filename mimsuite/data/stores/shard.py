@@ -31,6 +31,10 @@ class Shard(Protocol):
     def name(self) -> str:
         """Its file name."""
 
+    @property
+    def fetched(self) -> bool:
+        """Whether it is read in pieces that the reading process fetches and keeps."""
+
     def open(self) -> OpenShard:
         """Start reading.
 

@@ -7,7 +7,7 @@ streams state none: they may begin and end anywhere.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from mimsuite.data.local_file import Stored, opened
@@ -93,20 +93,30 @@ def _end_of_riff(file: BinaryIO, head: bytes, total: int) -> int:
     return 8 + int.from_bytes(head[4:8], "little")
 
 
+def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of an mp4 file between two bytes: type, start of the content, end.
+
+    The last one may end behind ``end``: then the file is cut off.
+
+    Raises:
+        CorruptSample: kind ``decode``: a box that is smaller than its own header.
+    """
+    while start + 8 <= end:
+        header = _at(file, start, 16)
+        size, content = int.from_bytes(header[:4], "big"), 8
+        if size == 1:  # a 64-bit size follows
+            size, content = int.from_bytes(header[8:], "big"), 16
+        elif size == 0:  # up to the end of the file
+            size = end - start
+        if size < content:
+            raise CorruptSample("decode", f"a box of {size} bytes at byte {start}")
+        yield header[4:8], start + content, start + size
+        start += size
+
+
 def _end_of_boxes(file: BinaryIO, head: bytes, total: int) -> int:
     """Where the last box of an mp4 file ends."""
-    at = 0
-    while at + 8 <= total:
-        start = _at(file, at, 16)
-        size = int.from_bytes(start[:4], "big")
-        if size == 1:  # a 64-bit size follows
-            size = int.from_bytes(start[8:], "big")
-        elif size == 0:  # up to the end of the file
-            return total
-        if size < 8:
-            raise CorruptSample("decode", f"a box of {size} bytes at byte {at}")
-        at += size
-    return at
+    return max((end for _, _, end in boxes(file, 0, total)), default=0)
 
 
 def _end_of_segment(file: BinaryIO, head: bytes, total: int) -> int:

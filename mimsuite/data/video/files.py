@@ -7,6 +7,7 @@ would recognise (playlists, image patterns) open further files or addresses.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -201,16 +202,26 @@ def _upright(clip: _Clip, short_side: int | None) -> Iterator[Any]:
 
 
 def turned(frame: Any) -> Any:
-    """A frame as the file says that it is to be shown, turned by quarters."""
-    quarters = _quarters(frame)
-    if not quarters:
+    """A frame as the file says that it is to be shown, turned by quarters and mirrored."""
+    quarters, mirrored = _quarters(frame), _mirrored(frame)
+    if not quarters and not mirrored:
         return frame
-    pixels = np.rot90(frame.to_ndarray(format="rgb24"), quarters)
+    pixels = frame.to_ndarray(format="rgb24")
+    pixels = np.rot90(pixels[::-1] if mirrored else pixels, quarters)
     return type(frame).from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 
 def _quarters(frame: Any) -> int:
     return round(getattr(frame, "rotation", 0) / 90) % 4
+
+
+def _mirrored(frame: Any) -> bool:
+    """Whether what is shown is turned upside down before it is turned by quarters."""
+    for entry in frame.side_data:
+        if entry.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d, *_ = struct.unpack("9i", bytes(entry))
+            return bool(a * d < b * c)
+    return False
 
 
 def _size(width: int, height: int, short_side: int | None) -> tuple[int, int]:

@@ -17,13 +17,14 @@ from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS
 from mimsuite.evaluate.scoring.scorer import Scorer, scorer_of
-from mimsuite.evaluate.sources import open_splits, say_unused
+from mimsuite.evaluate.sources import open_splits, say_unused, unused_of
 from mimsuite.evaluate.tuning.lr_search import Trial, choose_rate, with_rate
 from mimsuite.evaluate.tuning.scratch_baselines import equal_compute, equal_steps
 from mimsuite.methods import Method
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
+_LOOK = 8  # samples of each split that are looked at for what is not used
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def finetune(
     """
     scorer = scorer_of(recipe)
     train, test = _splits(recipe, scorer)
+    options |= _looked_at(recipe, train, test)
     trained = {"pretrained": recipe}
     if baselines:
         trained["from_scratch"] = equal_steps(recipe)
@@ -125,6 +127,7 @@ def trained_probe(
     kind = recipe.recipe.recipe.task.removesuffix("-probe")
     scorer = scorer_of(recipe)
     train, test = _splits(recipe, scorer)
+    options |= _looked_at(recipe, train, test)
     tuned = {"pretrained": train_and_score(recipe, out / "pretrained", path, test, options)}
     if baselines:
         tuned["random_init"] = train_and_score(recipe, out / "random_init", None, test, options)
@@ -151,8 +154,13 @@ def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
             f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
             f"the split to score with eval.split=NAME"
         )
-    say_unused(recipe, test)  # training warns about its own split
     return train, test
+
+
+def _looked_at(recipe: Resolved, train: Source, test: Source) -> dict[str, Any]:
+    """Look once, at a few samples of both splits, for what is not used: options of training."""
+    say_unused(recipe, test, _LOOK)
+    return {"unused": unused_of(recipe, train, _LOOK)}  # each training says it in its own log
 
 
 def train_and_score(

@@ -14,6 +14,7 @@ import numpy as np
 
 from mimsuite.data.local_file import Stored
 from mimsuite.data.video.containers import container_of
+from mimsuite.data.video.display_matrix import is_mirrored
 from mimsuite.errors import CorruptSample
 
 
@@ -25,18 +26,20 @@ class VideoDecodeError(CorruptSample):
         super().__init__("decode", f"{reader}: {text}")
 
 
-def require_index(reader: str, data: Stored) -> None:
-    """Refuse a container in which seeking may end at another frame than the one asked for.
+def require_plain(reader: str, data: Stored) -> None:
+    """Refuse what only PyAV reads right: streams without an index, and mirrored videos.
 
     Raises:
         CorruptSample: see :func:`container_of`.
-        VideoDecodeError: a container without an index, such as an MPEG stream.
+        VideoDecodeError: the reader would show other frames, or show them unmirrored.
     """
     container = container_of(data)
     if not container.indexed:
         raise VideoDecodeError(
             reader, f"does not find frames in .{container.extension} files by their numbers"
         )
+    if is_mirrored(data):
+        raise VideoDecodeError(reader, "does not mirror frames as the file asks")
 
 
 class VideoReader(ABC):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mimsuite.data.local_file import Stored
-from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_index
+from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_plain
 
 _RETRIES = "64"  # at the end of a damaged file; its default takes seconds
 
@@ -21,7 +21,7 @@ class DecordReader(VideoReader):
     name = "decord"
 
     def __init__(self, data: Stored) -> None:
-        require_index(self.name, data)
+        require_plain(self.name, data)
         os.environ.setdefault("DECORD_EOF_RETRY_MAX", _RETRIES)
         import decord
 

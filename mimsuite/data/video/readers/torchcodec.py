@@ -9,7 +9,7 @@ import numpy as np
 import torchcodec
 
 from mimsuite.data.local_file import Stored
-from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_index
+from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_plain
 
 if torchcodec.ffmpeg_major_version is None:
     raise ImportError("torchcodec finds no FFmpeg libraries")
@@ -23,7 +23,7 @@ class TorchcodecReader(VideoReader):
     def __init__(self, data: Stored) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        require_index(self.name, data)
+        require_plain(self.name, data)
         try:
             self._decoder: Any = VideoDecoder(
                 data if isinstance(data, bytes) else data.path,

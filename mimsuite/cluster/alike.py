@@ -1,0 +1,71 @@
+"""Whether ranks fit together: the same kind of device and software, and a device for each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+
+from mimsuite.errors import UserError
+
+_DEVICE = "id"  # the fact that has to differ between ranks; all others have to agree
+_READ_SECONDS = 10  # that the first rank, which keeps the store, waits for others to read it
+
+
+def facts_of(device: torch.device) -> dict[str, str]:
+    """What has to agree between ranks, in words for people, and which device this is."""
+    facts = {"device": device.type, "torch": torch.__version__}
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        facts["capability"] = f"{about.major}.{about.minor}"
+        facts[_DEVICE] = f"{about.name}, GPU-{about.uuid}"
+    return facts
+
+
+def require_alike(facts: Sequence[Mapping[str, str]]) -> None:
+    """Refuse ranks that would wait for each other for ever, or compute different things.
+
+    Args:
+        facts: of each rank, by :func:`facts_of`.
+
+    Raises:
+        UserError: names the first rank that does not fit.
+    """
+    owners: dict[str, int] = {}
+    for rank, ours in enumerate(facts):
+        for name in sorted({*facts[0], *ours} - {_DEVICE}):
+            if ours.get(name) != facts[0].get(name):
+                raise UserError(
+                    f"rank {rank} has {name} {ours.get(name)}, rank 0 has {facts[0].get(name)}: "
+                    f"start all ranks on nodes of one kind, with the same software"
+                )
+        if _DEVICE in ours:
+            owner = owners.setdefault(ours[_DEVICE], rank)
+            if owner != rank:
+                raise UserError(
+                    f"rank {owner} and rank {rank} have the same device ({ours[_DEVICE]}): give "
+                    f"each task a GPU of its own, or start fewer processes"
+                )
+
+
+def compare(store: dist.Store, world: int, serves: bool) -> None:
+    """Compare what all ranks have put into the store as ``here/RANK``.
+
+    Args:
+        serves: the store ends with this process.
+
+    Raises:
+        UserError: they do not fit together; raised on all of them.
+    """
+    facts = [json.loads(text) for text in store.multi_get([f"here/{n}" for n in range(world)])]
+    store.add("compared", 1)
+    try:
+        require_alike(facts)
+    except UserError:
+        until = time.monotonic() + _READ_SECONDS
+        while serves and store.add("compared", 0) < world and time.monotonic() < until:
+            time.sleep(0.05)
+        raise
