@@ -53,7 +53,7 @@ class AlignedModelSection(Section):
 class AlignedTargetSection(FeatureTargetSection):
     """`target:` outputs of the teacher's blocks."""
 
-    levels: Literal["top5", "mean", "last"]  # its last five blocks, the mean of all, or the last
+    levels: Literal["top5", "mean", "last"]  # its last five blocks, all, or the last
 
 
 class MaskAlignRecipe(Recipe):

@@ -36,7 +36,7 @@ def build(recipe: Recipe) -> Method:
         UserError: ``model.freeze`` names more blocks than the encoder has.
     """
     cls = method_class(recipe)
-    if not isinstance(recipe, cls.Recipe):  # of the torch-free twin class (config.methods)
+    if not isinstance(recipe, cls.Recipe):  # an instance of the torch-free twin class
         recipe = cls.Recipe.model_validate_json(recipe.model_dump_json(), strict=True)
     method = cls(recipe)
     blocks = getattr(recipe.model, "freeze", 0)

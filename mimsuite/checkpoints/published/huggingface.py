@@ -127,7 +127,7 @@ _FACTS = {
     "mask_ratio": "mask_ratio",
     "norm_pix_loss": "norm_pix_loss",
     "num_frames": "num_frames",
-    "sampling_rate": "sampling_rate",  # of the suite's own exports
+    "sampling_rate": "sampling_rate",  # in exports of this suite
 }
 _DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 _READ = {
