@@ -1,6 +1,6 @@
-"""What the rows of evidence say: which recipes learn, and which methods help in their ablations.
+"""Verdicts of the evidence tables: which recipes learn, which methods win their ablations.
 
-`make evidence-pages` writes ``learning.json`` beside the recipes; nothing in it is written by hand.
+`make evidence-pages` generates ``learning.json`` beside the recipes. Do not edit it by hand.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HELPS, NOT_YET, RAW_WINS, MISSING = "helps", "not yet", "raw input wins", "rows 
 
 
 def learning(recipe: str) -> str:
-    """The verdicts of a recipe's tables, as ``helps``; empty where no table is complete."""
+    """The verdict on a recipe, such as ``helps``; empty if none of its tables is complete."""
     verdicts: dict[str, str] = _found()["learning"].get(recipe, {})
     return ", ".join(sorted({one for one in verdicts.values() if one != MISSING}))
 
