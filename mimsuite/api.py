@@ -34,13 +34,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Model:
     """Open a trained model.
 
     Args:
-        path: a run directory (its newest sound checkpoint is taken), a checkpoint directory, a file
+        path: a run directory (its newest intact checkpoint is used), a checkpoint directory, a file
             of ``mimsuite export --format safetensors`` or ``mimsuite import``, or an official MAE
             checkpoint (``.pth``).
-        device: where it computes.
+        device: device of the model.
 
     Raises:
-        mimsuite.errors.UserError: nothing usable at ``path``; the message says what was found.
+        mimsuite.errors.UserError: no usable model at ``path``; the message names what is there.
     """
     return Model(open_model(path), device)
 
@@ -53,20 +53,20 @@ def recipes() -> list[str]:
 class Model:
     """A trained model in eval mode.
 
-    Images are (B, C, H, W), or a :class:`~mimsuite.batch.Batch` with a view ``image``, on any
-    device; of a model of another modality, what its main view is, as clips (B, C, T, H, W):
+    Its input is images (B, C, H, W), or a :class:`~mimsuite.batch.Batch` with a view ``image``, on
+    any device. Models of other modalities take their main view, such as clips (B, C, T, H, W).
 
-    * ``uint8`` in [0, 255]: normalised here with the recipe's ``augment.mean`` and ``std``;
-    * floating point: taken as normalised already, ``(x / 255 - mean) / std``.
+    * ``uint8`` in [0, 255] is normalised here with the recipe's ``augment.mean`` and ``std``;
+    * floating point must already be normalised, ``(x / 255 - mean) / std``.
 
-    They are not resized. Nothing here computes gradients; for training on top use ``method``.
+    Images are not resized. Nothing here computes gradients; to train on top, use ``method``.
 
     Attributes:
-        method: the module itself.
-        resolved: the recipe that it was trained by.
+        method: the trained module.
+        resolved: the recipe that it was trained with.
         origin: the checkpoint or file that it was read from.
-        step: optimizer steps behind it, where known.
-        notes: what was found, assumed or dropped while opening it.
+        step: number of optimizer steps of its training, where known.
+        notes: what was read, assumed or dropped when it was opened.
     """
 
     def __init__(self, opened: Opened, device: str | torch.device = "cpu") -> None:
@@ -87,13 +87,13 @@ class Model:
         Args:
             images: see :class:`Model`; sides are multiples of the patch size, and may differ from
                 those trained with: positions are then resized.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
+            layers: numbers, from 1, of the blocks whose outputs are also returned.
 
         Returns:
             ``cls`` (B, 1, D), ``tokens`` (B, N, D) in raster order, ``layers``.
 
         Raises:
-            UserError: images of the wrong shape.
+            UserError: the images have a wrong shape.
         """
         return self.method.encode(self._batch(images), layers=layers)
 
@@ -106,22 +106,22 @@ class Model:
         mask: TokenMask | None = None,
         paste: bool = True,
     ) -> Tensor:
-        """What the model makes of images of which it sees only a part.
+        """Reconstruct images from a random part of their patches.
 
         Args:
-            images: see :class:`Model`; of the size that the model was trained with.
-            seed: of the random mask; the same seed masks the same places.
-            mask: hides what it says instead.
-            paste: keep the visible patches as they are; otherwise those are predictions too.
+            images: see :class:`Model`; they must have the trained size.
+            seed: seed of the random mask; the same seed masks the same patches.
+            mask: use this mask instead of a random one.
+            paste: show the visible patches unchanged; otherwise they are predictions too.
 
         Returns:
             (B, C, H, W) float32, normalised like the input. A model trained on normalised patches
-            predicts no brightness or contrast: those of the true patches are borrowed.
+            does not predict brightness and contrast; they are taken from the true patches.
 
         Raises:
-            UserError: a model without a trained decoder, or images of the wrong shape.
+            UserError: the model has no trained decoder, or the images have a wrong shape.
         """
-        method: Any = self.method  # not every method has more than a Method's own functions
+        method: Any = self.method  # Any, as `reconstruct` is not part of Method
         if not self.has_decoder or not hasattr(method, "reconstruct"):
             raise UserError(f"{self.origin} holds no trained decoder: it cannot reconstruct")
         if self.view != "image":
@@ -138,7 +138,7 @@ class Model:
         return unpatchify(tokens, method.patch_size, method.grid)
 
     def _batch(self, images: Tensor | Batch, *, whole: bool = False) -> Batch:
-        """A normalised float32 batch on the model's device; ``whole``: of the trained size."""
+        """A normalised float32 batch on the device; ``whole`` requires the trained image size."""
         if self.view != "image":
             return self._other_batch(images)
         batch = images if isinstance(images, Batch) else Batch.of_images(images)
@@ -157,7 +157,7 @@ class Model:
         return replace(batch, views={**batch.views, "image": self._normalised(batch.image)})
 
     def _other_batch(self, samples: Tensor | Batch) -> Batch:
-        """As above, of samples that are no images, as clips (B, C, T, H, W)."""
+        """A normalised float32 batch of samples that are not images, such as clips."""
         batch = samples if isinstance(samples, Batch) else Batch.of_views({self.view: samples})
         batch = batch.to(self.device)
         return replace(

@@ -1,4 +1,4 @@
-"""The batch: what the loader hands to a method, on whatever device training runs."""
+"""The batch that the loader passes to a method."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ class Batch:
     """Samples of one (micro-)batch.
 
     Attributes:
-        views: named views of the same samples, cut by ONE keyed draw of geometry, e.g. ``image``
-            (B, C, H, W). ``uint8`` as the loader yields them; ``float32``, normalised, as a method
-            sees them.
-        index: (B,) int64, row in the global batch: the key of all noise.
+        views: named views of the same samples, all cut by ONE keyed draw of geometry, such as
+            ``image`` (B, C, H, W). The loader yields ``uint8``; methods get normalised ``float32``.
+        index: (B,) int64 rows in the global batch, the key of all noise.
         keys: B sample names, for reports.
-        label: (B,) int64 class ids, -1 = unlabelled; (B, K) float32 targets of a source that has
-            such, NaN = not known; ``None`` where the source has no labels.
-        host_index: ``index`` on the host, for work that must not wait for the device; ``None``
-            where ``index`` is there itself.
+        label: (B,) int64 class ids, -1 = unlabelled; or (B, K) float32 targets, NaN = unknown;
+            ``None`` where the source has no labels.
+        host_index: copy of ``index`` on the host, for work that must not wait for the device;
+            ``None`` where ``index`` itself is on the host.
     """
 
     views: dict[str, Tensor]
@@ -38,7 +37,7 @@ class Batch:
         return self.views["image"]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on ``device``; copies overlap with compute where memory is pinned."""
+        """Copy to ``device``; copies of pinned memory overlap with compute."""
         move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
         host_index = self.index if self.index.device.type == "cpu" else self.host_index
         return replace(
@@ -70,12 +69,12 @@ class Batch:
 
     @staticmethod
     def of_images(images: Tensor, label: Tensor | None = None) -> Batch:
-        """A batch around ready tensors, (B, C, H, W); for tests and interactive use."""
+        """A batch of images (B, C, H, W); for tests and interactive use."""
         return Batch.of_views({"image": images}, label)
 
     @staticmethod
     def of_views(views: dict[str, Tensor], label: Tensor | None = None) -> Batch:
-        """A batch around ready views; see :meth:`of_images`."""
+        """A batch of views; for tests and interactive use."""
         images = next(iter(views.values()))
         keys = [str(i) for i in range(len(images))]
         index = torch.arange(len(images), device=images.device)

@@ -1,4 +1,4 @@
-"""Errors that are for the user: what is wrong, where, and what to do next.
+"""Errors for the user: what is wrong, where, and what to do next.
 
 Each class carries the exit code of the command line (README, "Exit codes").
 """
@@ -13,7 +13,7 @@ class MimsuiteError(Exception):
 
 
 class UserError(MimsuiteError):
-    """A wrong command, recipe, path or checkpoint: the user can mend it."""
+    """A wrong command, recipe, path or checkpoint, which the user can correct."""
 
     exit_code = 2
 
@@ -25,7 +25,7 @@ class DataError(MimsuiteError):
 
 
 class CorruptSample(DataError):
-    """One sample cannot be used; the loader replaces it and reports a :class:`Damage`.
+    """An unusable sample; the loader replaces it and reports a :class:`Damage`.
 
     Args:
         kind: ``missing``, ``truncated``, ``crc``, ``decode``, ``too-large``,
@@ -39,16 +39,16 @@ class CorruptSample(DataError):
 
 
 class DivergedError(MimsuiteError):
-    """Training stopped since the loss or the gradient norm was not finite."""
+    """Training stopped because the loss or the gradient norm was not finite."""
 
     exit_code = 4
 
 
 class Preempted(MimsuiteError):
-    """Stopped by a signal after saving; the same command with ``--resume auto`` goes on.
+    """Training stopped by a signal, after saving; ``--resume auto`` continues it.
 
     Attributes:
-        resume: that command, where it is known.
+        resume: the command that continues it, where known.
     """
 
     exit_code = 75

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Replace a file in one go: readers see the old content or the new, never a part.
+    """Replace a file atomically: readers see the old or the new content, never a part.
 
-    Several processes may do it at once.
+    Several processes may write the same file at once.
 
     Raises:
-        OSError: the folder cannot be written; the old content stays.
+        OSError: the folder is not writable; the old content stays.
     """
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -22,7 +22,7 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name without content
+            os.fsync(file.fileno())  # a power cut must not leave the new name without content
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -30,10 +30,10 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 
 
 def write_synced(path: Path, content: bytes) -> dict[str, Any]:
-    """Write a file through to the disk; returns its ``bytes`` and ``sha256``.
+    """Write a file and flush it to disk; returns its ``bytes`` and ``sha256``.
 
     Raises:
-        OSError: it cannot be written; a part of it may be there.
+        OSError: writing failed; a part of the file may exist.
     """
     with path.open("wb") as file:
         file.write(content)

@@ -2,11 +2,11 @@
 
 A mask, a drop-path draw or a mixup partner depends on ``(seed, purpose, step, index)`` where
 ``index`` is the sample's row in the *global* batch; a crop depends on ``(seed, purpose, epoch,
-sample)``. So nothing random has to be saved, and results are the same for any number of workers,
+sample)``. So no random state has to be saved, and results are the same for any number of workers,
 ranks and micro-batches.
 
-The tensor generator is SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) used as a counter: the n-th
-number of a row is ``mix(row_key + n * GAMMA)``, integer arithmetic that every device does alike.
+The tensor generator is SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) used with a counter: the n-th
+number of a row is ``mix(row_key + n * GAMMA)``, integer arithmetic that is equal on every device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def key_of(*parts: object) -> int:
-    """A 64-bit key, unsigned, of any printable parts; equal parts give equal keys for ever."""
+    """An unsigned 64-bit key of any printable parts; it never changes between versions."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -37,9 +37,9 @@ def keyed_rng(*parts: object) -> np.random.Generator:
 
 
 class KeyedGenerator:
-    """``keyed_rng`` with one generator for all keys, at a third of the cost of a new one for each.
+    """``keyed_rng`` that reuses one generator, at a third of the cost of a new one per key.
 
-    What a call returns is good until the next call.
+    The generator that a call returns is valid until the next call.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class KeyedGenerator:
 
 
 class _PhiloxKey(ISeedSequence):
-    """The key of a Philox generator: ``Philox(key=...)``, which asks the system for entropy too."""
+    """The key of a Philox generator. ``Philox(key=...)`` would also read the system's entropy."""
 
     def __init__(self, key: int) -> None:
         self._words = np.array((key, 0), dtype=np.uint64)
@@ -69,8 +69,8 @@ class Noise:
     Args:
         seed: the recipe's ``train.seed``.
         step: global optimizer step, from 0.
-        index: (B,) int64, each sample's row in the global batch; the rows come on its device.
-        host_index: the same on the host, where ``index`` is not; see :meth:`on_host`.
+        index: (B,) int64, each sample's row in the global batch; noise is computed on its device.
+        host_index: copy of ``index`` on the host if ``index`` is on a device; see :meth:`on_host`.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Noise:
         return self.index.device
 
     def within(self, part: str) -> Noise:
-        """The same keys, with purposes of their own: for a second pass through the same module."""
+        """Independent noise for the same samples, as for a second pass through a module."""
         return Noise(key_of(self.seed, part), self.step, self.index, self._host_index)
 
     def on_host(self, purpose: str, width: int) -> Tensor:
-        """:meth:`rows`, computed on the host: no wait for a device, if the index is known here."""
+        """:meth:`rows` computed on the host, without waiting for a device if it has the index."""
         index = self.index if self._host_index is None else self._host_index
-        if index.device.type == "meta":  # costs are being counted: any rows will do
+        if index.device.type == "meta":  # only costs are counted, so values do not matter
             index = torch.arange(len(index))
         return Noise(self.seed, self.step, index.cpu()).rows(purpose, width)
 
@@ -103,12 +103,19 @@ class Noise:
         row_key = _mix(self.index.to(torch.int64) * _signed(_GAMMA) + stream)  # (B,)
         counter = torch.arange(1, width + 1, device=self.index.device) * _signed(_GAMMA)
         bits = _mix(row_key[:, None] + counter)  # (B, width)
-        # 23 bits and a half: exact in float32, and never 0 or 1, so log() of it is finite.
+        # 23 bits plus one half: exact in float32 and never 0 or 1, so its log() is finite.
         return ((_shift_right(bits, 41)).to(torch.float32) + 0.5) * 2.0**-23
+
+    def normal(self, purpose: str, width: int) -> Tensor:
+        """(B, width) float32 of zero mean and unit variance, keyed as :meth:`rows` (Box-Muller)."""
+        half = (width + 1) // 2
+        radius, angle = self.rows(purpose, 2 * half).split(half, dim=1)
+        radius, angle = (-2 * radius.log()).sqrt(), 2 * torch.pi * angle
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :width]
 
 
 class FixedNoise(Noise):
-    """Noise given by hand: ``{purpose: (B, width)}``. For parity tests and interactive use."""
+    """Fixed noise ``{purpose: (B, width)}``, for parity tests and interactive use."""
 
     def __init__(self, rows: dict[str, Tensor]) -> None:
         self._rows = rows
@@ -118,7 +125,7 @@ class FixedNoise(Noise):
         return next((rows.device for rows in self._rows.values()), torch.device("cpu"))
 
     def within(self, part: str) -> Noise:
-        """Rows given as ``part/purpose``."""
+        """The rows named ``part/purpose``."""
         start = f"{part}/"
         inside = {k.removeprefix(start): v for k, v in self._rows.items() if k.startswith(start)}
         return FixedNoise(inside)
@@ -129,11 +136,14 @@ class FixedNoise(Noise):
     def shared(self, purpose: str, width: int) -> np.ndarray:
         return self.on_host(purpose, width)[0].numpy()
 
+    def normal(self, purpose: str, width: int) -> Tensor:
+        return self.rows(purpose, width)
+
     def rows(self, purpose: str, width: int) -> Tensor:
-        given = self._rows[purpose]
-        if given.shape[1] != width:
-            raise ValueError(f"noise '{purpose}' has width {given.shape[1]}, asked for {width}")
-        return given
+        rows = self._rows[purpose]
+        if rows.shape[1] != width:
+            raise ValueError(f"noise '{purpose}' has width {rows.shape[1]}, asked for {width}")
+        return rows
 
 
 def _signed(value: int) -> int:

@@ -1,7 +1,7 @@
-"""Paths as people write them, alike in every option and recipe key.
+"""Expansion of paths, the same in every option and recipe key.
 
-``~``, ``~user``, ``$NAME`` and ``${NAME}`` are expanded here and not left to the shell, which does
-not do it after ``=``, in quotes or in a recipe file. Torch-free.
+``~``, ``~user``, ``$NAME`` and ``${NAME}`` are expanded here because the shell does not expand them
+after ``=``, in quotes or in a recipe file. Does not import torch.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 from mimsuite.errors import UserError
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: no drive
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more, as one letter is a drive
 _DRIVE = re.compile(r"([A-Za-z]):(?=([\\/]?))(.*)", re.DOTALL)
 
 
 def expand_path(text: str) -> str:
-    """``~/photos`` -> ``/home/me/photos``; addresses and names of sets stay as they are.
+    """``~/photos`` -> ``/home/me/photos``; URLs and names of data sets are not changed.
 
-    A file that is called so, such as ``cost$5``, is meant as it is.
+    A path that exists literally, such as ``cost$5``, is not expanded.
 
     Raises:
-        UserError: a variable or user that there is not, or a path of Windows.
+        UserError: an unknown variable or user, or a Windows path.
     """
     if _ADDRESS.match(text):
         return text
@@ -31,7 +31,7 @@ def expand_path(text: str) -> str:
     if not ("$" in text or ":" in text or "\\" in text) or os.path.lexists(text):
         return text
     _refuse_windows(text)
-    return _VARIABLE.sub(lambda found: _value(found[1] or found[2], text), text)
+    return _VARIABLE.sub(lambda match: _value(match[1] or match[2], text), text)
 
 
 def _in_home(text: str) -> str:
@@ -53,7 +53,7 @@ def _value(name: str, text: str) -> str:
 
 
 def _refuse_windows(text: str) -> None:
-    """Raise a ``UserError`` for a path of Windows, also one whose backslashes the shell ate."""
+    """Raise a ``UserError`` for a Windows path, even if the shell removed its backslashes."""
     if os.name == "nt":
         return
     if text.startswith("\\\\"):
@@ -66,7 +66,7 @@ def _refuse_windows(text: str) -> None:
         there = f"inside WSL it is {below}/{drive[3].replace(chr(92), '/').strip('/')}"
     else:
         there = (
-            f"inside WSL it begins with {below}/, and its parts are parted by / (the shell takes "
-            f"backslashes away); a name that begins so is written ./{text}"
+            f"inside WSL it begins with {below}/ and has / for every backslash (the shell removes "
+            f"backslashes); for a file that really has this name, write ./{text}"
         )
     raise UserError(f"{text} is a Windows path; {there}")

@@ -1,4 +1,4 @@
-"""Foreign text made safe to print, and numbers made easy to read."""
+"""Sanitising of foreign text for printing, and formatting of numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-# Marks that reorder the text after them: a file name could display as something it is not.
+# Marks that reorder the text after them, by which a file name could be displayed as another one.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating-system command: window titles, links
@@ -18,10 +18,10 @@ _SIGNED_QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
 
 
 def clean(text: object) -> str:
-    """One printable line of anything: no control characters, escape sequences or line breaks.
+    """One printable line of ``text``: no control characters, escape sequences or line breaks.
 
-    File names and error messages of others are shown through this. Bytes of a file name that are
-    not UTF-8 show as ``\\udc..``. Rich markup is not touched: see :func:`console.plain`.
+    Foreign file names and error messages are printed through this. Bytes of a file name that are
+    not UTF-8 are shown as ``\\udc..``. Rich markup is not changed: see :func:`console.plain`.
     """
     line = _ESCAPE_SEQUENCE.sub("", str(text))
     line = line.encode("utf-8", "backslashreplace").decode()
@@ -30,12 +30,12 @@ def clean(text: object) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """The text with passwords and signed queries cut out of its URLs."""
+    """The text without the passwords and signed queries of its URLs."""
     return _SIGNED_QUERY.sub(r"\1?...", _CREDENTIALS.sub("***@", text))
 
 
 def now() -> str:
-    """The time as files carry it: ISO 8601, UTC, to the second."""
+    """The current time as written to files: ISO 8601, UTC, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,7 +1,7 @@
-"""Nothing waits in silence: what takes long because of somebody else says for whom it waits.
+"""Warnings about long waits: what the process is waiting for, and how long already.
 
-One thread of the process watches all waits, so that entering one costs about a microsecond; it
-also speaks while the main thread is inside native code. Torch-free.
+One thread watches all waits of the process, so that entering a wait costs about a microsecond and
+warnings appear even while the main thread is in native code. Does not import torch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from types import TracebackType
 
 _log = logging.getLogger(__name__)
 
-FIRST_SECONDS = 10.0  # of a wait, until it is told; then at twice the time, up to
-LONGEST_SECONDS = 300.0
-_LOOK_SECONDS = 0.5  # between two looks of the thread
+FIRST_SECONDS = 10.0  # until the first warning; the interval then doubles
+LONGEST_SECONDS = 300.0  # longest interval between warnings
+_LOOK_SECONDS = 0.5  # interval at which the thread checks all waits
 
 
 _waits: set[waiting] = set()
@@ -26,14 +26,13 @@ _watcher: threading.Thread | None = None
 
 
 class waiting:  # noqa: N801  (used as a statement)
-    """While the block lasts, say after a while, and again at growing intervals, whom it waits for.
+    """While the block runs, warn at growing intervals what it is waiting for.
 
-    A class and not a generator: it stands around every vote of a training step.
+    It is a class and not a generator to be cheap: every vote of a training step is inside one.
 
     Args:
-        whom: what is waited for, or a function that says it when it is asked; an empty text: there
-            is nothing to say now.
-        long: called once, by the watching thread, when the wait has lasted for a look.
+        whom: what is waited for, or a function that returns it; no warning for an empty text.
+        long: called once by the watching thread, at the first check after ``_LOOK_SECONDS``.
     """
 
     __slots__ = ("begun", "long", "told", "whom")
@@ -55,7 +54,7 @@ class waiting:  # noqa: N801  (used as a statement)
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _waits.discard(self)  # gone already in a fork
+        _waits.discard(self)  # not in the set after a fork
 
 
 def _start() -> None:
@@ -69,7 +68,7 @@ def _watch() -> None:
         time.sleep(_LOOK_SECONDS)
         now = time.monotonic()
         for wait in list(_waits):
-            # What cannot be said must not end the thread: the next wait may be another's.
+            # A failing callback must not end the thread, which serves other waits too.
             with suppress(Exception):
                 _look(wait, now - wait.begun)
 
@@ -87,7 +86,7 @@ def _look(wait: waiting, seconds: float) -> None:
 
 
 def _forget() -> None:
-    """A fork has neither the thread nor the waits."""
+    """Reset the state in a forked child, which has no watching thread."""
     global _watcher
     _watcher = None
     _waits.clear()

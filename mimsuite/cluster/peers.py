@@ -1,8 +1,8 @@
-"""What ranks do together: means, votes, gathering, and one rank's work whose failure all share.
+"""Collective operations of ranks: means, votes, gathering, and work of rank 0 for all.
 
-Methods and probes never see this; the trainer does. Tensors go through the device's backend (nccl
-or gloo); votes and texts through gloo, on the host, so that a GPU is never waited for. The vote of
-a step is counted in the background, and its outcome is known to all ranks at the next step.
+Only the trainer uses this, never methods or probes. Tensors use the device's backend (nccl or
+gloo); votes and texts use gloo on the host, so that they never wait for a GPU. The vote of a step
+is counted in the background; all ranks know its outcome at the next step.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from mimsuite.waiting import waiting
 
 _log = logging.getLogger(__name__)
 
-_START_SECONDS = 600  # importing and building takes ranks very different times
-_PATIENCE_SECONDS = 3600  # while one rank works for all: a slow disk must not end a run
-_STORE_SECONDS = 5  # for a word with the store, when something is wrong already
-_SPEAK_SECONDS = 5  # that the main thread has to name a lost rank itself
-_FILES = 65_536  # open at once, where the system allows it
-_LOOK_SECONDS = 0.1  # between two looks at who has come
-_rounds = itertools.count(1)  # of what ranks do together, numbered alike on all of them
+_START_SECONDS = 600  # start timeout: ranks differ much in the time to import and build
+_PATIENCE_SECONDS = 3600  # timeout of one rank's work for all: a slow disk must not end a run
+_STORE_SECONDS = 5  # timeout of the store once a fault has occurred
+_SPEAK_SECONDS = 5  # time that the main thread has to name a lost rank itself
+_FILES = 65_536  # limit of open files, where the system allows it
+_LOOK_SECONDS = 0.1  # interval of the checks for arrived ranks
+_rounds = itertools.count(1)  # numbers of collective operations, equal on all ranks
 
 
 class Peers:
@@ -82,14 +82,14 @@ class Peers:
         return tensor
 
     def rows(self, tensor: Tensor) -> Tensor | None:
-        """(N, ...) rows of every rank, on the CPU -> all of them in the order of ranks.
+        """Gather (N, ...) CPU rows of every rank, in the order of ranks.
 
-        N may differ between ranks. The first rank has the result, the others ``None``.
+        N may differ between ranks. The first rank gets the result, the others ``None``.
         """
         return tensor
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether it is set on some rank."""
+        """For each flag, whether it is set on any rank."""
         return flags
 
     @property
@@ -109,7 +109,7 @@ class Peers:
         """The text of every rank, on every rank.
 
         Args:
-            patient: wait for the others however long they take.
+            patient: wait for the others without the timeout of a step.
         """
         return [text]
 
@@ -118,18 +118,18 @@ class Peers:
         return [tensors]
 
     def on_first(self, work: Callable[[], None]) -> None:
-        """Let the first rank do something; an error of it is raised on all ranks.
+        """Run ``work`` on the first rank; its error is raised on all ranks.
 
-        However long it takes: ``train.timeout_seconds`` is for steps.
+        ``train.timeout_seconds``, which limits steps, does not apply.
         """
         work()
 
     def at(self, step: int) -> None:
-        """Say where this rank is, so that peers can name who is late."""
+        """Report this rank's step, so that peers can name a late rank."""
 
     @contextmanager
     def named_faults(self) -> Iterator[None]:
-        """Around training: a lost or stopped peer becomes an error that names it."""
+        """Context of training in which a lost or stopped peer raises an error that names it."""
         yield
 
 
@@ -137,7 +137,7 @@ ALONE = Peers()
 
 
 class PeerError(MimsuiteError):
-    """Another rank failed, or does not answer. ``told`` where that rank says so itself."""
+    """Another rank failed or does not answer; ``told`` if that rank reported it itself."""
 
     def __init__(self, message: str, told: bool = False, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -257,7 +257,7 @@ class Group(Peers):
     def named_faults(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:  # of torch.distributed: its text names no rank
+        except RuntimeError as error:  # torch.distributed's message names no rank
             if isinstance(error, torch.OutOfMemoryError) or not _is_of_peers(error):
                 raise
             self.lost = True
@@ -300,17 +300,17 @@ class Group(Peers):
     # --- who keeps the others waiting ---
 
     def _together(self, doing: str) -> waiting:
-        """Around what all ranks do at the same point: who keeps the others waiting is named."""
+        """Context of a collective operation, which names the ranks that others wait for."""
         self._doing = doing
         self._round = next(_rounds)
         return waiting(self._late, self._waits)
 
     def _waits(self) -> None:
-        """Let the others know that this rank waits, and in which round."""
+        """Report to the other ranks that this rank waits, and in which round."""
         self._store.set(f"waits/{self.rank}", str(self._round))
 
     def _late(self) -> str:
-        """The ranks that do not wait in the same round; empty where a lower rank says it."""
+        """The ranks that do not wait in the same round; empty where a lower rank reports them."""
         number = self._round
         rounds = {**self._rounds_of_all(), self.rank: number}
         here = {rank for rank, there in rounds.items() if there == number}

@@ -1,7 +1,6 @@
-"""Between whole tensors, as files hold them, and the parts of them that a rank may have.
+"""Conversion between whole tensors, as stored in files, and a rank's parts of sharded ones.
 
-Where weights are sharded their tensors are DTensors, cut along the first axis. Here is all that
-training has to know of that.
+Sharded weights are DTensors, split along the first axis.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank has of a tensor; shares its memory. Without gradient."""
+    """This rank's part of a tensor, without gradient; it shares the tensor's memory."""
     with torch.no_grad():
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
-    """Whole tensors; sharded ones are put together one by one, on the CPU, by all ranks at once.
+    """Whole tensors; sharded ones are gathered one by one to the CPU. All ranks must call it.
 
     Args:
-        keep: whether this rank wants the result; without it the result is empty.
+        keep: whether this rank keeps the result; otherwise the result is empty.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -35,10 +34,10 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tens
 
 
 def part_like(target: Tensor, tensor: Tensor) -> Tensor:
-    """A whole tensor on the device of ``target``, and cut as that is: a copy."""
+    """Copy of a whole tensor on the device of ``target``, sharded like it."""
     tensor = tensor.detach().to(target.device)
     if isinstance(target, DTensor) and tensor.shape == target.shape:
-        # Every rank has all of it, so nothing is sent.
+        # Every rank has the whole tensor, so nothing is sent.
         mesh, cut = target.device_mesh, target.placements
         return distribute_tensor(tensor, mesh, cut, src_data_rank=None)
     return tensor.clone()

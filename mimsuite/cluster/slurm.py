@@ -15,7 +15,7 @@ from mimsuite.waiting import waiting
 RECORD = "job.json"  # in each run directory: which job runs it
 GONE = "gone"  # the controller forgets jobs some minutes after their end
 _PATIENCE = 60  # seconds; a busy controller takes its time
-_KEPT = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")  # of the user, not of a job
+_KEPT = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")  # the user's settings, not a job's
 
 
 class SlurmError(MimsuiteError):

@@ -1,4 +1,4 @@
-"""Sparse dictionaries of frozen features: each feature as a sum of few atoms.
+"""Sparse dictionaries of frozen features: each feature is a weighted sum of a few atoms.
 
-Letters: B rows (one a patch), D width of a feature, C codes, A (C, D) the atoms, z (B, C) codes.
+Letters: B rows (one per patch), D width of a feature, C codes, A (C, D) atoms, z (B, C) codes.
 """

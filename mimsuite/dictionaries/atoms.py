@@ -1,7 +1,8 @@
-"""The atoms of a dictionary, and what keeps them in bounds.
+"""The atoms of a dictionary, and the projection that keeps them in bounds.
 
-While training, every read first writes the projected weights back, without gradient: gradients are
-the plain ones at the projected weights, and the optimizer does not know of the projection.
+In training mode, every forward pass first overwrites the weights with their projection, without
+gradient. So gradients are taken at the projected weights, and the optimizer does not see the
+projection.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _EPS = 1e-8
 
 
 def project(weights: Tensor, kind: Projection) -> Tensor:
-    """Rows (C, D) of unit norm (``l2``, ``l1``), all by the largest norm (``max_l2``, ``max_l1``),
-    or as they are (``identity``)."""
+    """Divide rows (C, D) by their norm (``l2``, ``l1``), by the largest norm of all rows
+    (``max_l2``, ``max_l1``), or not at all (``identity``)."""
     if kind == "identity":
         return weights
     norms = weights.norm(p=1 if kind.endswith("l1") else 2, dim=1, keepdim=True)  # (C, 1)
@@ -29,7 +30,7 @@ class Atoms(nn.Module):
     Args:
         codes: C.
         width: D.
-        projection: of :func:`project`.
+        projection: see :func:`project`.
         multiplier: train the common scale; else it stays 1.
     """
 
@@ -45,7 +46,7 @@ class Atoms(nn.Module):
         _add_multiplier(self, multiplier)
 
     def forward(self) -> Tensor:
-        """(C, D) atoms in force."""
+        """(C, D) atoms, projected and scaled."""
         with torch.no_grad():
             projected = project(self._weights, self.projection)
             if self.training:
@@ -55,12 +56,12 @@ class Atoms(nn.Module):
 
 
 class ArchetypalAtoms(nn.Module):
-    """Convex mixtures of points of the data, plus a bounded rest (arXiv:2502.12892).
+    """Convex mixtures of data points, plus a bounded residual (arXiv:2502.12892).
 
     Args:
-        points: (P, D) candidates; the first ones are the first atoms at the start.
+        points: (P, D) candidate points; atom i is initialised to point i.
         codes: C.
-        delta: largest norm of the rest of an atom; 0: strictly archetypal.
+        delta: largest norm of an atom's residual; 0: strictly archetypal.
         multiplier: train a common scale.
     """
 
@@ -72,18 +73,18 @@ class ArchetypalAtoms(nn.Module):
     ) -> None:
         super().__init__()
         self.delta = delta
-        self.register_buffer("C", points)  # a name of the published layout: candidates, not codes
+        self.register_buffer("C", points)  # published name; it holds the candidates, not the codes
         self.W = nn.Parameter(torch.eye(codes, len(points)))  # (C, P)
         self.Relax = nn.Parameter(torch.zeros(codes, points.shape[1]))  # (C, D)
         _add_multiplier(self, multiplier)
 
     def forward(self) -> Tensor:
-        """(C, D) atoms in force."""
+        """(C, D) atoms, projected and scaled."""
         with torch.no_grad():
             mixture = self.W.relu()
             mixture = mixture / (mixture.sum(dim=1, keepdim=True) + _EPS)
             norms = self.Relax.norm(dim=1, keepdim=True)
-            # An atom without rest keeps none, whatever delta: 0 / 0 must not come up.
+            # A residual of zero stays zero for every delta; the clamp avoids 0 / 0.
             scale = torch.where(norms > 0, self.delta / norms.clamp(min=1e-30), 1.0).clamp(max=1)
             rest = self.Relax * scale
             if self.training:

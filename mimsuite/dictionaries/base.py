@@ -1,4 +1,4 @@
-"""What all sparse dictionaries have in common."""
+"""Base classes of sparse dictionaries."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mimsuite.dictionaries.encoders import Coder
 
 @dataclass(frozen=True)
 class Coded:
-    """Rows as a dictionary has them.
+    """Output of a dictionary for a batch of rows.
 
     Attributes:
-        before: (B, C) pre-codes, before rectification and selection; of pursuits the residual
-            (B, D).
-        codes: (B, C), few of them not 0.
-        output: (B, D) ``codes @ atoms``.
-        atoms: (C, D) as they were read for it.
+        before: (B, C) pre-codes, before rectification and selection; for pursuits, the final
+            residual (B, D).
+        codes: (B, C), mostly 0.
+        output: (B, D) reconstruction ``codes @ atoms``.
+        atoms: (C, D) atoms used for it.
     """
 
     before: Tensor
@@ -30,7 +30,7 @@ class Coded:
 
 
 class Dictionary(nn.Module):
-    """Rows (B, D) in, :class:`Coded` out. There is no bias: rows are centred before.
+    """Maps rows (B, D) to :class:`Coded`. It has no bias, as its input rows are centred.
 
     Args:
         atoms: a module that returns (C, D) atoms.
@@ -41,16 +41,16 @@ class Dictionary(nn.Module):
         self.dictionary = atoms
 
     def atoms(self) -> Tensor:
-        """(C, D) atoms in force."""
-        found: Tensor = self.dictionary()
-        return found
+        """(C, D) atoms, projected and scaled."""
+        atoms: Tensor = self.dictionary()
+        return atoms
 
     def select(self, x: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]:
         """Pre-codes and codes of rows (B, D)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Coded:
-        """Codes of rows (B, D), and what they add up to."""
+        """Code rows (B, D) and reconstruct them."""
         atoms = self.atoms()
         before, codes = self.select(x, atoms)
         return Coded(before, codes, codes @ atoms, atoms)
@@ -61,7 +61,7 @@ class Dictionary(nn.Module):
         return self.select(x, self.atoms())[1]
 
     def threshold(self) -> Tensor | None:
-        """What pre-codes must reach, where that is fixed: scalar or (C,)."""
+        """Fixed threshold of the pre-codes, a scalar or (C,); ``None`` where there is none."""
         return None
 
     def published(self) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ class Dictionary(nn.Module):
 
 
 class Selecting(Dictionary):
-    """An encoder's rectified pre-codes, of which some are selected."""
+    """A dictionary with an encoder, which selects some of its rectified pre-codes."""
 
     def __init__(self, atoms: nn.Module, encoder: Coder) -> None:
         super().__init__(atoms)
@@ -85,5 +85,5 @@ class Selecting(Dictionary):
         return before, self.pick(before.relu())
 
 
-# The atoms, and the encoder where the kind has one, are built for it.
+# Atoms, and a factory of the encoder for kinds that have one.
 Parts = tuple[nn.Module, Callable[[], Coder]]

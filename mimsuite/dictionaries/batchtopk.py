@@ -1,4 +1,4 @@
-"""The largest codes of a whole batch (arXiv:2412.06410): rows share what is allowed."""
+"""BatchTopK: the largest codes of a whole batch, any number per row (arXiv:2412.06410)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mimsuite.dictionaries.encoders import Coder
 
 
 class BatchTopKDictionary(Selecting):
-    """``active`` codes a row on average.
+    """Keeps ``active`` codes per row on average.
 
-    Training cuts at the threshold that leaves ``active * B`` codes of the batch. Later rows, which
-    come in batches of any size, are cut at its running mean, which is part of the state.
+    Training keeps the ``active * B`` largest codes of the batch. Evaluation, with batches of any
+    size, keeps codes above the running mean of the training thresholds, which is part of the state.
 
     Args:
-        momentum: of the running mean.
+        momentum: momentum of the running mean.
     """
 
     running_threshold: Tensor

@@ -1,4 +1,4 @@
-"""From a recipe's ``target`` to a dictionary."""
+"""Builds the dictionary of a recipe's ``target`` section."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mimsuite.dictionaries.topk import TopKDictionary
 
 
 def build_dictionary(section: Any, width: int, points: Tensor | None = None) -> Dictionary:
-    """A freshly initialised dictionary in train mode. Weights depend on the caller's torch seed.
+    """A freshly initialised dictionary in train mode; weights depend on the caller's torch seed.
 
     Args:
-        section: one of :mod:`mimsuite.config.keys.dictionaries`.
+        section: a section of :mod:`mimsuite.config.keys.dictionaries`.
         width: D of the features.
-        points: (P, D) that archetypal atoms are mixtures of.
+        points: (P, D) candidates for archetypal atoms.
     """
     atoms = _atoms(section, width, points)
     if isinstance(section, OrthogonalSection):
@@ -51,8 +51,8 @@ def build_dictionary(section: Any, width: int, points: Tensor | None = None) -> 
 
 
 def _atoms(section: Any, width: int, points: Tensor | None) -> nn.Module:
-    given = section.atoms
-    if not isinstance(given, ArchetypalAtomsSection):
-        return Atoms(section.codes, width, given.projection, given.multiplier)
+    atoms = section.atoms
+    if not isinstance(atoms, ArchetypalAtomsSection):
+        return Atoms(section.codes, width, atoms.projection, atoms.multiplier)
     assert points is not None
-    return ArchetypalAtoms(points, section.codes, given.delta, given.multiplier)
+    return ArchetypalAtoms(points, section.codes, atoms.delta, atoms.multiplier)

@@ -1,4 +1,4 @@
-"""The recipe of a dictionary, put together with what belongs to the encoder."""
+"""Composes the recipe of a dictionary with the encoder's sections."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def compose_dictionary(
     Args:
         model: run, checkpoint or weights file; "" where the recipe has a teacher.
         recipe: name or file; "" = :data:`DEFAULT`.
-        data: "" = the recipe's ``data.source``, else what the run was trained on.
-        overrides: ``section.key=value``, laid over everything.
-        smoke: shrink it as the recipe's ``smoke:`` says; the encoder keeps its sizes.
+        data: "" = the recipe's ``data.source``, else the run's training data.
+        overrides: ``section.key=value``, with precedence over everything else.
+        smoke: apply the recipe's ``smoke:`` section; the encoder keeps its sizes.
 
     Raises:
-        UserError: another kind of recipe, a run without an encoder of images, both a run and a
-            teacher or neither, no data.
+        UserError: the recipe has another task, the run has no encoder of images, there are both a
+            run and a teacher or neither, or there is no data.
     """
-    # Before the encoder's keys, too: a kind's own keys go with it.
+    # Overrides are applied before the encoder's keys too, as an overridden kind decides other keys.
     found = load_for(TASK, recipe or DEFAULT, overrides, smoke=smoke)
     if found.recipe.model.teacher is not None:
         if model:

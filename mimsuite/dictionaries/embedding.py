@@ -1,4 +1,4 @@
-"""Codes of whole images: those of their patches, pooled.
+"""Codes of whole images, pooled over their patches.
 
 Letters: N images, B batch, T patches, D width, C codes.
 """
@@ -31,8 +31,9 @@ class Codes:
     """Codes of images in source order, stored sparse.
 
     Attributes:
-        counts: (N,) int64 codes of each image.
-        indices: int32 numbers of those codes, ascending, image after image; values: float32.
+        counts: (N,) int64 number of nonzero codes per image.
+        indices: int32 ids of the nonzero codes, ascending, image after image.
+        values: float32 values of the nonzero codes.
         size: C.
         labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
         keys: N sample names.
@@ -66,17 +67,17 @@ def encode_images(
 
     Args:
         method: in eval mode, on the device.
-        pool: ``max`` over patches, or ``mean`` of those patches that have the code.
+        pool: ``max`` over patches, or ``mean`` over the patches in which the code is nonzero.
 
     Raises:
-        UserError: a dictionary of features of another width or layer, or another pooling.
-        DataError: nothing could be read.
+        UserError: the dictionary is for another width or layer, or the pooling is unknown.
+        DataError: the source has no sample.
     """
     if pool not in POOLS:
         raise UserError(f"--pool {pool}: codes are pooled by {' or '.join(POOLS)}")
     depth, layer = method.layer_count() - 1, stored.facts["layer"]
     if not 1 <= layer <= depth:
-        raise UserError(f"--dictionary: of block {layer}, this encoder has blocks 1 to {depth}")
+        raise UserError(f"--dictionary is for block {layer}, this encoder has blocks 1 to {depth}")
     stored = stored.to(device)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     labels: list[Tensor] = []
@@ -87,8 +88,8 @@ def encode_images(
             tokens = _tokens(method, batch, layer, depth)
             if tokens.shape[2] != stored.facts["width"]:
                 raise UserError(
-                    f"--dictionary: of features of width {stored.facts['width']}, this encoder's "
-                    f"have {tokens.shape[2]}"
+                    f"--dictionary is for features of width {stored.facts['width']}, this "
+                    f"encoder's have {tokens.shape[2]}"
                 )
             parts.append(_sparse(_pooled(stored.encode(tokens), pool).cpu()))
             if batch.label is not None:
@@ -106,9 +107,9 @@ def save_codes(codes: Codes, path: Path, facts: dict[str, Any], *, dense: bool) 
     """Write codes for other tools.
 
     ``path`` (safetensors) holds ``indptr`` (N + 1,) int64, ``indices`` int32 and ``values`` float32
-    in compressed sparse rows, as scipy.sparse.csr_matrix takes them; or with ``dense`` one table
-    ``features`` (N, C) float32. ``labels`` (N,) int64 where known. Beside it, as .json: keys,
-    class names, shape and what made the dictionary.
+    in compressed sparse rows, the layout of scipy.sparse.csr_matrix; with ``dense`` it holds one
+    table ``features`` (N, C) float32. ``labels`` (N,) int64 are added where known. A .json file
+    next to it holds keys, class names, shape and the dictionary's facts.
 
     Returns:
         the two files.
@@ -123,7 +124,7 @@ def save_codes(codes: Codes, path: Path, facts: dict[str, Any], *, dense: bool) 
     if codes.labels is not None:
         tensors["labels"] = codes.labels.contiguous()
     beside = path.with_suffix(".json")
-    told = {
+    description = {
         "features": "codes",
         "shape": [len(codes.keys), codes.size],
         "dictionary": facts,
@@ -132,7 +133,7 @@ def save_codes(codes: Codes, path: Path, facts: dict[str, Any], *, dense: bool) 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path), metadata={"features": "codes"})
-    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    beside.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return [path, beside]
 
 
@@ -152,6 +153,6 @@ def _pooled(codes: Tensor, pool: str) -> Tensor:
 
 
 def _sparse(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts, indices and values of (B, C)."""
+    """Counts, indices and values of the nonzero entries of (B, C)."""
     rows, places = codes.nonzero(as_tuple=True)
     return torch.bincount(rows, minlength=len(codes)), places.int(), codes[rows, places].float()

@@ -1,4 +1,4 @@
-"""From features to pre-codes: a linear layer, or a small network before it."""
+"""Encoders from features to pre-codes: a linear layer, optionally after a small network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Coder(nn.Module):
     Args:
         width: D.
         codes: C.
-        name: ``linear``; ``mlp_ln_1`` and ``mlp_bn_1`` with a layer or batch norm behind it;
-            ``mlp_ln_3`` and ``mlp_bn_3`` with two blocks of width D before that.
+        name: ``linear``: one layer; ``mlp_ln_1``, ``mlp_bn_1``: a layer or batch norm after it;
+            ``mlp_ln_3``, ``mlp_bn_3``: two blocks of width D before these.
     """
 
     def __init__(self, width: int, codes: int, name: CoderName = "linear") -> None:
@@ -36,12 +36,12 @@ class Coder(nn.Module):
         """(B, D) -> (B, C)."""
         if self._blocks:
             x = self.mlp_blocks(x)
-        found: Tensor = self.final_block(x)
-        return found
+        codes: Tensor = self.final_block(x)
+        return codes
 
     @torch.no_grad()
     def tie(self, atoms: Tensor) -> None:
-        """Start the linear layer as the transposed atoms (C, D), without bias."""
+        """Initialise the linear layer with the transposed atoms (C, D) and zero bias."""
         linear = self.final_block[0]
         assert isinstance(linear, nn.Linear)
         linear.weight.copy_(atoms)

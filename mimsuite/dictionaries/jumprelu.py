@@ -1,4 +1,4 @@
-"""Codes that jump from 0 to their value at a trained threshold (arXiv:2407.14435)."""
+"""JumpReLU: codes jump from 0 to their value at a trained threshold (arXiv:2407.14435)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mimsuite.dictionaries.kernels import KERNELS
 
 
 class JumpReLUDictionary(Selecting):
-    """Rectified pre-codes that reach ``exp(thresholds)``, one threshold a code.
+    """Keeps rectified pre-codes of at least ``exp(thresholds)``, with one threshold per code.
 
     Args:
-        kernel: of :data:`KERNELS`, by which thresholds get a gradient.
-        bandwidth: of the kernel, in units of codes.
+        kernel: key of :data:`KERNELS`, the kernel of the thresholds' pseudo-gradient.
+        bandwidth: bandwidth of the kernel, in units of codes.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class JumpReLUDictionary(Selecting):
         return jump_relu(rectified, self.thresholds.exp(), self.kernel, self.bandwidth)
 
     def active(self, before: Tensor) -> Tensor:
-        """(B, C): 1 where pre-codes exceed the threshold; the gradient goes to thresholds only."""
+        """(B, C): 1 where pre-codes exceed the threshold; only thresholds get a gradient."""
         return step(before, self.thresholds.exp(), self.kernel, self.bandwidth)
 
     def threshold(self) -> Tensor | None:
@@ -74,11 +74,11 @@ class _Step(torch.autograd.Function):
 
 def jump_relu(x: Tensor, threshold: Tensor, kernel: str, bandwidth: float) -> Tensor:
     """(B, C) ``x`` where it is at least ``threshold`` (C,), else 0."""
-    found: Tensor = _Jump.apply(x, threshold, kernel, bandwidth)
-    return found
+    codes: Tensor = _Jump.apply(x, threshold, kernel, bandwidth)
+    return codes
 
 
 def step(x: Tensor, threshold: Tensor, kernel: str, bandwidth: float) -> Tensor:
     """(B, C): 1 where ``x`` is above ``threshold`` (C,), else 0."""
-    found: Tensor = _Step.apply(x, threshold, kernel, bandwidth)
-    return found
+    active: Tensor = _Step.apply(x, threshold, kernel, bandwidth)
+    return active

@@ -1,7 +1,8 @@
-"""Kernels by which a jump passes on a gradient to its threshold (arXiv:2407.14435).
+"""Kernels of the pseudo-gradient of a jump's threshold (arXiv:2407.14435).
 
-Each is K(d) of the distance d to the threshold and carries 1 / bandwidth, but for ``cosine``; the
-pseudo-gradients of :mod:`.jumprelu` divide by the bandwidth once more, as published code does.
+Each is a function K(d) of the distance d to the threshold and, except ``cosine``, includes the
+factor 1 / bandwidth. The pseudo-gradients of :mod:`.jumprelu` divide by the bandwidth again, as
+published code does.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _quartic(d: Tensor, width: float) -> Tensor:
 
 
 def _silverman(d: Tensor, width: float) -> Tensor:
-    # Negative for |s| from 3.33 to 7.8: the gradient of the threshold turns round there.
+    # Negative for |s| from 3.33 to 7.8, where the threshold's gradient changes sign.
     s = _scaled(d, width) / _ROOT
     return torch.exp(-s) * torch.sin(s + math.pi / 4) / (width / 2)
 

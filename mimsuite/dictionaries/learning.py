@@ -1,4 +1,4 @@
-"""Training a dictionary on cached rows, from its first weights to its last step."""
+"""The training loop of a dictionary on cached rows."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mimsuite.errors import DataError, MimsuiteError
 from mimsuite.noise import key_of
 from mimsuite.targets.kmeans import fit as fit_centres
 
-_POINTS_FROM = 16  # rows a centre that archetypal points are found among
-_ITERATIONS = 10  # of k-means
-_EVERY_SECONDS = 20.0  # a line of progress
+_POINTS_FROM = 16  # rows per archetypal point in the k-means that finds the points
+_ITERATIONS = 10  # iterations of k-means
+_EVERY_SECONDS = 20.0  # interval between lines of progress
 
 
 class Learnt(NamedTuple):
     """A trained dictionary, in eval mode.
 
     Attributes:
-        dead: (C,) whether no row of the last epoch used the code.
+        dead: (C,) bool, codes that no row of the last epoch used.
         losses: mean loss of each epoch.
     """
 
@@ -43,10 +43,10 @@ def learn(rows: Rows, width: int, recipe: Any, seed: int, device: torch.device) 
 
     Args:
         recipe: a ``DictionaryRecipe``.
-        seed: of weights and order.
+        seed: seed of weights and sample order.
 
     Raises:
-        DataError: fewer rows than a batch, or than archetypal points.
+        DataError: fewer rows than a batch or than archetypal points.
         MimsuiteError: the loss is not finite.
     """
     batch, target, schedule = recipe.train.global_batch, recipe.target, recipe.schedule
@@ -61,7 +61,7 @@ def learn(rows: Rows, width: int, recipe: Any, seed: int, device: torch.device) 
         )
         rates = _rates(recipe, per_epoch)
         activity = Activity(target.codes, device)
-        losses, told = [], time.monotonic()
+        losses, reported = [], time.monotonic()
         total, number = len(rates), 0
         for epoch in range(math.ceil(schedule.epochs)):
             passed: list[float] = []
@@ -80,8 +80,8 @@ def learn(rows: Rows, width: int, recipe: Any, seed: int, device: torch.device) 
                 activity.see(done.coded.codes)
                 passed.append(done.loss)
                 number += 1
-                if time.monotonic() - told > _EVERY_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - reported > _EVERY_SECONDS:
+                    reported = time.monotonic()
                     say(f"seed {seed}: step {number} of {total}, loss {done.loss:.4f}")
             losses.append(sum(passed) / max(len(passed), 1))
     seen = min(number, per_epoch) * batch
@@ -99,7 +99,7 @@ def _rates(recipe: Any, per_epoch: int) -> list[float]:
 
 
 def _points(rows: Rows, target: Any, seed: int) -> Tensor | None:
-    """(P, D) k-means centres of some rows, for archetypal atoms."""
+    """(P, D) k-means centres of a sample of rows, for archetypal atoms; else ``None``."""
     if not isinstance(target.atoms, ArchetypalAtomsSection):
         return None
     count = target.atoms.points

@@ -1,7 +1,7 @@
-"""The mean squared error of a dictionary, and what is added to it.
+"""The mean squared error of a dictionary, and the penalties added to it.
 
-Sums over rows are means here, where published code sums over the batch: its weight of ``l1`` is
-ours divided by the batch.
+Penalties are averaged over rows, whereas published code sums over the batch: its weight of ``l1``
+is ours divided by the batch size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mimsuite.dictionaries.figures import hoyer, kappa
 from mimsuite.dictionaries.jumprelu import JumpReLUDictionary
 from mimsuite.dictionaries.topk import largest
 
-_RARE, _MANY = 1e-2, 10  # revive: codes below this in a batch, if more than so many
+_RARE, _MANY = 1e-2, 10  # revive: largest value of a rare code, and how many it takes at least
 
 
 def squared_error(x: Tensor, coded: Coded) -> Tensor:
@@ -27,11 +27,11 @@ def squared_error(x: Tensor, coded: Coded) -> Tensor:
 def penalty(
     section: Any, dictionary: Dictionary, x: Tensor, coded: Coded, idle: Tensor | None = None
 ) -> Tensor:
-    """What is added to the error, weighted.
+    """The weighted penalty.
 
     Args:
         section: a ``PenaltySection``.
-        idle: (C,) codes that have long not been used; of kind ``dead``.
+        idle: (C,) bool, codes unused for long; needed by kind ``dead``.
     """
     kind, weight, z = section.kind, section.weight, coded.codes
     if kind == "none" or not weight:
@@ -52,7 +52,7 @@ def penalty(
         return -weight * reanimated(coded)
     term = {
         "l1": lambda: z.abs().sum(dim=1).mean(),
-        # Both are 1 for rows of one code: a positive weight asks for more codes, not for fewer.
+        # Both are largest (1) for rows with one code: a positive weight favours more codes.
         "hoyer": lambda: hoyer(z).mean(),
         "kappa": lambda: kappa(z).mean(),
         "unchosen": lambda: explained_by_unchosen(x, coded),
@@ -61,15 +61,18 @@ def penalty(
 
 
 def explained_by_unchosen(x: Tensor, coded: Coded) -> Tensor:
-    """Squared error of the error as the largest half of the codes that were not chosen tell it."""
+    """Squared error of the error as reconstructed from the largest half of the unchosen codes."""
     unchosen = coded.before.relu() - coded.codes
     second = largest(unchosen, unchosen.shape[1] // 2)
     return (x - coded.output - second @ coded.atoms).square().mean()
 
 
 def explained_by_dead(x: Tensor, coded: Coded, idle: Tensor | None, count: int) -> Tensor:
-    """Squared error, over its variance, of the detached error as the largest ``count`` of the dead
-    codes tell it (arXiv:2406.04093); 0 where none is dead."""
+    """Squared error of the detached error as reconstructed from dead codes (arXiv:2406.04093).
+
+    The ``count`` largest dead codes of each row are used, and the squared error is divided by the
+    error's variance. It is 0 where no code is dead.
+    """
     if idle is None or not idle.any():
         return x.new_zeros(())
     places = idle.nonzero()[:, 0]
@@ -80,13 +83,13 @@ def explained_by_dead(x: Tensor, coded: Coded, idle: Tensor | None, count: int) 
 
 
 def reanimated(coded: Coded) -> Tensor:
-    """Sum over rows of the pre-codes of codes that add up to 0 in the batch, a code."""
+    """Sum over rows of the pre-codes of codes that sum to 0 in the batch, per such code."""
     dead = coded.codes.sum(dim=0) == 0
     return (coded.before * dead).sum() / (dead.sum() + 1e-6)
 
 
 def revived(coded: Coded) -> Tensor:
-    """Mean likeness of what is left (B, D) to the atoms that a batch hardly uses; 0 where they are
+    """Mean product of the residual (B, D) with atoms that the batch rarely uses; 0 if these are
     few."""
     rare = coded.codes.amax(dim=0) < _RARE
     if rare.sum() <= _MANY:

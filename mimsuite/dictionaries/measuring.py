@@ -1,4 +1,4 @@
-"""A dictionary on rows that it was not trained on.
+"""Evaluation of a dictionary on held-out rows.
 
 Letters: B rows, D width, C codes, T patches of an image.
 """
@@ -21,19 +21,19 @@ from mimsuite.dictionaries.pursuit import PursuitDictionary
 from mimsuite.dictionaries.rows import Rows
 from mimsuite.dictionaries.topk import TopKDictionary
 
-_ROWS = 2048  # coded together
-_DARK_ROWS = 40_000  # least squares take them all at once
-_SMALLEST = 1e-6  # a code below does not count
+_ROWS = 2048  # rows coded together
+_DARK_ROWS = 40_000  # rows of the least squares, which need all in memory
+_SMALLEST = 1e-6  # smaller codes count as 0
 
 
 @dataclass(frozen=True)
 class Use:
-    """How codes are used; all (C,).
+    """Usage of each code; all (C,).
 
     Attributes:
-        share: of the rows that have it.
-        mean: code of those rows.
-        energy: size of the mean code of all rows times the norm of the atom.
+        share: share of rows with the code.
+        mean: mean of the code over those rows.
+        energy: magnitude of the mean code over all rows, times the norm of the atom.
     """
 
     share: Tensor
@@ -43,11 +43,11 @@ class Use:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, rows: Rows) -> tuple[dict[str, float], Use]:
-    """Figures of all rows, and how codes are used.
+    """Metrics over all rows, and usage of the codes.
 
     Returns:
         ``explained_variance`` (about the mean of each dimension), ``r2`` (about one mean),
-        ``relative_error``, ``l0`` (codes a row), ``unused_codes`` (share).
+        ``relative_error``, ``l0`` (codes per row), ``unused_codes`` (share); and the usage.
     """
     atoms = dictionary.atoms()
     codes, width = atoms.shape
@@ -86,28 +86,28 @@ def dark_share(dictionary: Dictionary, rows: Rows, seed: int) -> dict[str, float
 
 
 def sparsity_curve(dictionary: Dictionary, rows: Rows, seed: int) -> dict[int, float]:
-    """Codes a row -> explained variance, for kinds that may stop after any number of codes."""
+    """Codes per row -> explained variance, for kinds that can use any number of codes."""
     if not isinstance(dictionary, TopKDictionary | PursuitDictionary):
         return {}
     x = rows.some(8 * _ROWS, seed)
     around = float((x - x.mean(dim=0)).square().sum())
-    found, most = {}, dictionary.active
+    curve, most = {}, dictionary.active
     for active in sorted({most, *(2**n for n in range(most.bit_length()))}):
         with _limited(dictionary, active), torch.no_grad():
             left = sum(float((p - dictionary(p).output).square().sum()) for p in x.split(_ROWS))
-        found[active] = 1 - left / max(around, 1e-12)
-    return found
+        curve[active] = 1 - left / max(around, 1e-12)
+    return curve
 
 
 @torch.no_grad()
 def strongest_images(
     dictionary: Dictionary, rows: Rows, codes: Tensor, count: int
 ) -> list[list[int]]:
-    """For each of some codes, the images whose strongest patch has most of it, the best first.
+    """For each code, the images in which its maximum over patches is largest, the best first.
 
     Args:
-        codes: (K,) their numbers.
-        count: images of a code at most; none in which it is not used.
+        codes: (K,) ids of the codes.
+        count: most images per code; images without the code are left out.
     """
     best = torch.zeros(rows.images, len(codes))
     images = max(_ROWS // rows.per_image, 1)
@@ -123,7 +123,7 @@ def strongest_images(
 
 
 def nearest_codes(atoms: Tensor, codes: Tensor) -> list[tuple[int, float]]:
-    """For each of some codes, the other atom of the largest cosine, and that cosine."""
+    """For each code, the other atom with the largest cosine, and that cosine."""
     unit = F.normalize(atoms.detach().float().cpu(), dim=1)
     likeness = unit[codes] @ unit.T
     likeness[torch.arange(len(codes)), codes] = -2

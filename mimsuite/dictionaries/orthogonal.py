@@ -1,4 +1,4 @@
-"""Orthogonal matching pursuit: behind each choice all codes of the row are fitted again."""
+"""Orthogonal matching pursuit: all codes of the row are refitted after each chosen atom."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mimsuite.dictionaries.pursuit import PursuitDictionary
 
 
 class OrthogonalDictionary(PursuitDictionary):
-    """As a pursuit, but no atom is chosen twice, and codes are not negative.
+    """A pursuit in which no atom is chosen twice and codes are non-negative.
 
-    Codes are found without gradient: atoms learn through the sum of codes times atoms only.
+    Codes are computed without gradient; atoms get gradients only through the reconstruction.
 
     Args:
-        fit_steps: of gradient descent, each time the codes are fitted.
+        fit_steps: gradient steps of each fit of the codes.
     """
 
     def __init__(
@@ -42,14 +42,17 @@ class OrthogonalDictionary(PursuitDictionary):
 def non_negative_fit(
     atoms: Tensor, x: Tensor, start: Tensor, steps: int, tolerance: float = 1e-5
 ) -> Tensor:
-    """Codes (B, s) >= 0 by which (B, s, D) atoms come near rows (B, D): projected gradient steps
-    from ``start``; they end early where the gradient of the whole batch is below ``tolerance``."""
+    """Non-negative least squares: codes (B, s) for rows ``x`` (B, D) and their atoms (B, s, D).
+
+    Projected gradient descent from ``start``. It stops early when the gradient norm of the whole
+    batch is below ``tolerance``.
+    """
     products = atoms @ atoms.transpose(1, 2)  # (B, s, s)
-    wanted = torch.einsum("bsd,bd->bs", atoms, x)
+    target = torch.einsum("bsd,bd->bs", atoms, x)
     rate = 1 / (products.flatten(1).norm(dim=1, keepdim=True) + 1e-8)  # (B, 1)
     codes = start
     for _ in range(steps):
-        gradient = torch.einsum("bst,bt->bs", products, codes) - wanted
+        gradient = torch.einsum("bst,bt->bs", products, codes) - target
         codes = (codes - rate * gradient).clamp(min=0)
         if gradient.norm() < tolerance:
             break

@@ -1,4 +1,4 @@
-"""Matching pursuit as an encoder (arXiv:2506.03093): one atom after the other, the best first."""
+"""Matching pursuit as an encoder (arXiv:2506.03093): atoms are chosen greedily, one at a time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mimsuite.dictionaries.base import Dictionary
 
 
 class PursuitDictionary(Dictionary):
-    """``active`` times, the atom that is most like what is left is taken off it.
+    """Subtracts from the residual its projection on the best atom, ``active`` times.
 
-    The sign counts: an atom is chosen for a positive product. One may be chosen again. Gradients go
-    through all steps but the choices. There is no encoder: the atoms are all that is trained. The
-    pre-codes are what is left in the end (B, D).
+    The best atom has the largest product with the residual; negative products do not count, and an
+    atom may be chosen again. Gradients flow through all steps except the choices. There is no
+    encoder, so only the atoms are trained. The pre-codes are the final residual (B, D).
 
     Args:
-        active: steps, and so codes a row at most.
-        dropout: probability that training hides an atom from the pursuit of a batch.
+        active: number of steps, the largest number of codes per row.
+        dropout: probability that an atom is hidden from the pursuit of a training batch.
     """
 
     def __init__(self, atoms: nn.Module, active: int, dropout: float = 0.0) -> None:
@@ -25,7 +25,7 @@ class PursuitDictionary(Dictionary):
         self.active, self.dropout = active, dropout
 
     def keep(self, atoms: Tensor) -> Tensor | None:
-        """(C,) 1 of the atoms that a pursuit may take; ``None``: all."""
+        """(C,) 1 for the atoms that a pursuit may choose; ``None``: all."""
         if not (self.training and self.dropout):
             return None
         return torch.empty(len(atoms), device=atoms.device).bernoulli_(1 - self.dropout)
@@ -35,7 +35,7 @@ class PursuitDictionary(Dictionary):
         return self.pursue(x, atoms if keep is None else atoms * keep[:, None])
 
     def pursue(self, x: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]:
-        """What is left (B, D) and codes (B, C)."""
+        """Residual (B, D) and codes (B, C)."""
         left, codes = x, x.new_zeros(len(x), len(atoms))
         for _ in range(self.active):
             with torch.no_grad():

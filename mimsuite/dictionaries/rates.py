@@ -10,8 +10,8 @@ import numpy as np
 def rate_table(
     base: float, final: float, total: int, warmup: int = 0, start: float = 0.0
 ) -> list[float]:
-    """A linear warm-up from ``start`` to ``base``, both included, then half a cosine to ``final``,
-    which is not reached within ``total`` steps."""
+    """Linear warm-up from ``start`` to ``base``, both included, then a half cosine towards
+    ``final``, which would be reached at step ``total``."""
     rest = total - warmup
     cosine = (1 + np.cos(math.pi * np.arange(rest) / max(rest, 1))) / 2
     table = np.concatenate([np.linspace(start, base, warmup), final + (base - final) * cosine])
@@ -19,8 +19,11 @@ def rate_table(
 
 
 def published_rate(table: list[float], step: int, optimizer_rate: float, final: float) -> float:
-    """The rate of a step as published code has it: the first step, warm-up or not, runs at the
-    optimizer's own rate, the first entry of the table is never used."""
+    """The rate of a step as in published code.
+
+    The first step uses the optimizer's own rate, even with a warm-up; the first entry of the table
+    is never used.
+    """
     if step == 0:
         return optimizer_rate
     return table[step] if step < len(table) else final

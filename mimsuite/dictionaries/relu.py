@@ -1,4 +1,4 @@
-"""Every positive pre-code is a code; a penalty on their sum makes them few."""
+"""ReLU dictionary: every positive pre-code is a code; a penalty on their sum makes them sparse."""
 
 from __future__ import annotations
 

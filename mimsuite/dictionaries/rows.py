@@ -1,4 +1,4 @@
-"""Cached features as rows: read in batches, in order or shuffled."""
+"""Cached features as rows, read in batches, in order or shuffled."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 from mimsuite.dictionaries.scaling import Scaling
 from mimsuite.noise import keyed_rng
 
-_BLOCK = 4096  # rows that are read in one piece
-_TOGETHER = 16  # blocks that are shuffled into each other
+_BLOCK = 4096  # rows per read
+_TOGETHER = 16  # blocks that are shuffled together
 
 
 class Rows:
-    """Rows (M, D) of a table in float16, most likely a file mapped into memory.
+    """Rows (M, D) of a float16 table, which may be a memory-mapped file.
 
     Args:
-        table: (N, T, D), T rows an image.
-        scaling: what rows are brought to.
+        table: (N, T, D), T rows per image.
+        scaling: applied to the rows that are read.
     """
 
     def __init__(self, table: np.ndarray, scaling: Scaling, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class Rows:
         return len(self._table)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """(B, D) float32, in order; the last may be smaller."""
+        """(B, D) float32 batches in order; the last may be smaller."""
         for start in range(0, len(self), size):
             yield self._bring(self._table[start : start + size])
 
@@ -42,15 +42,15 @@ class Rows:
         return self._bring(self._table[start : start + self.per_image])
 
     def some(self, count: int, seed: int) -> Tensor:
-        """(count, D) rows, drawn without repetition; all where there are fewer."""
+        """(count, D) rows drawn without replacement; all rows where there are fewer."""
         chosen = keyed_rng(seed, "dictionary rows").permutation(len(self))[:count]
         return self._bring(self._table[np.sort(chosen)])
 
     def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-        """Full batches (size, D) of an epoch; the rest of it is left out.
+        """Full batches (size, D) of an epoch; an incomplete last batch is dropped.
 
-        Blocks are read in one piece, in random order, and shuffled into each other, so that a
-        table larger than memory is not read all over for each batch.
+        Contiguous blocks are read in random order and shuffled together, so that a batch does not
+        need reads all over a table that is larger than memory.
         """
         rng = keyed_rng(seed, "dictionary order", epoch)
         starts = rng.permutation(np.arange(0, len(self), _BLOCK))
@@ -65,7 +65,7 @@ class Rows:
             left = pool[order[full:]]
 
     def steps(self, size: int) -> int:
-        """Full batches of an epoch."""
+        """Number of full batches per epoch."""
         return len(self) // size
 
     def _bring(self, rows: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""`mimsuite dictionary`: read features once, train dictionaries on them, measure and show them."""
+"""`mimsuite dictionary`: cache features, train dictionaries on them, evaluate and draw them."""
 
 from __future__ import annotations
 
@@ -48,15 +48,16 @@ def train_dictionary(path: str | Path | None, recipe: Resolved, out: Path) -> di
 
     Args:
         path: run, checkpoint or weights file; ``None`` where the recipe has a teacher.
-        out: folder that takes ``dictionary.safetensors``, ``overcomplete.safetensors`` and
+        out: folder for ``dictionary.safetensors``, ``overcomplete.safetensors`` and
             ``concepts.png``.
 
     Returns:
-        figures and concepts, JSON-able.
+        metrics and concepts, JSON-serialisable.
 
     Raises:
-        UserError: weights that do not fit, no such layer or split, ``out`` cannot be written.
-        DataError: data that cannot be read, or too little of it.
+        UserError: the weights do not fit, there is no such layer or split, or ``out`` is not
+            writable.
+        DataError: data cannot be read, or is too little.
     """
     section: Any = recipe.recipe
     device = choose_device(section.train.device)
@@ -127,7 +128,7 @@ def _reader(recipe: Resolved, path: str | Path | None, device: torch.device) -> 
 
 
 def _splits(recipe: Resolved) -> tuple[Source, Source]:
-    """Images to learn on, and others; those of one split where the source has no other."""
+    """Training and test images; a source with a single split is divided in two."""
     train, test = open_splits(recipe, labelled=False)
     if test is not None:
         return train, test
@@ -141,7 +142,7 @@ def _splits(recipe: Resolved) -> tuple[Source, Source]:
 
 
 def _concepts(dictionary: Any, rows: Rows, use: Use, section: Any) -> list[Concept]:
-    """The codes of most energy with the images for them."""
+    """The codes of highest energy, with their strongest images."""
     count = min(section.concepts, int((use.share > 0).sum()))
     codes = use.energy.topk(count).indices
     images = strongest_images(dictionary, rows, codes, section.examples)

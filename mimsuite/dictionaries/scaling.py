@@ -1,4 +1,4 @@
-"""How features are brought to a common scale before they are coded: dictionaries have no bias."""
+"""Centring and scaling of features before coding, as dictionaries have no bias."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK = 65536  # rows that are summed together
+_BLOCK = 65536  # rows summed together
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Subtract ``mean`` (D,), then divide by ``scale`` (): the mean squared norm becomes D."""
+    """Subtracts ``mean`` (D,), then divides by the scalar ``scale``: the mean squared norm is D."""
 
     mean: Tensor
     scale: Tensor
 
     @classmethod
     def of(cls, table: np.ndarray) -> Scaling:
-        """That of rows (M, D)."""
+        """The scaling fitted to rows (M, D)."""
         total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])
         for start in range(0, len(table), _BLOCK):
             block = table[start : start + _BLOCK].astype(np.float64)
@@ -32,13 +32,13 @@ class Scaling:
         return cls(torch.from_numpy(mean).float(), torch.tensor(scale))
 
     def scaled(self, features: Tensor) -> Tensor:
-        """(B, D) float32 rows of features (B, D)."""
+        """Features (B, D) -> scaled float32 rows (B, D)."""
         return (features.float() - self.mean) / self.scale
 
     def restored(self, rows: Tensor) -> Tensor:
-        """The features that rows (B, D) are of."""
+        """Inverse of :meth:`scaled`."""
         return rows * self.scale + self.mean
 
     def to(self, device: torch.device) -> Scaling:
-        """On another device."""
+        """Copy to another device."""
         return Scaling(self.mean.to(device), self.scale.to(device))

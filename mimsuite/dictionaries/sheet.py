@@ -1,4 +1,4 @@
-"""The concept sheet: for the strongest codes, the images that have most of them.
+"""The concept sheet: the strongest codes, each with the images in which it is strongest.
 
 Letters: E images of a code, C channels, (h, w) grid of patches, (H, W) pixels.
 """
@@ -20,14 +20,14 @@ from mimsuite.evaluate.features import normalized_batches
 from mimsuite.methods import Panel
 from mimsuite.report.pictures import to_pixels
 
-_DIM = 0.25  # brightness where a code is silent
+_DIM = 0.25  # brightness where a code is 0
 
 
 class Concept(NamedTuple):
-    """A code for the sheet.
+    """A code on the sheet.
 
     Attributes:
-        images: numbers of rows' images, the best first.
+        images: ids of its strongest images, the strongest first.
     """
 
     code: int
@@ -43,11 +43,11 @@ def concept_panels(
     pixels: dict[int, Tensor],
     grid: tuple[int, int],
 ) -> list[Panel]:
-    """A column a concept; (E, 3, H, W) in [0, 1], dark where the code is silent.
+    """One panel per concept: (E, 3, H, W) in [0, 1], dimmed where the code is 0.
 
     Args:
-        pixels: number of an image -> (C, H, W) uint8.
-        grid: (h, w) of patches.
+        pixels: id of an image -> (C, H, W) uint8.
+        grid: rows and columns (h, w) of patches.
     """
     most = max((len(concept.images) for concept in concepts), default=0)
     panels = []
@@ -65,24 +65,25 @@ def concept_panels(
 def pixels_of(
     source: Source, resolved: Any, positions: Sequence[int], numbers: Sequence[int]
 ) -> dict[int, Tensor]:
-    """Number of an image -> its evaluation view (C, H, W) uint8.
+    """Id of an image -> its evaluation view (C, H, W) uint8.
 
     Args:
-        positions: in source order, of all images; numbers: of the ones wanted.
+        positions: positions of all images in the source.
+        numbers: ids of the requested images.
     """
     section = resolved.recipe.augment
-    wanted = sorted(set(numbers))
-    places = [positions[number] for number in wanted]
-    found: dict[int, Tensor] = {}
+    chosen = sorted(set(numbers))
+    places = [positions[number] for number in chosen]
+    pixels: dict[int, Tensor] = {}
     views = views_of(resolved.recipe)
     for batch in normalized_batches(source, resolved, torch.device("cpu"), places, views):
         shown = to_pixels(batch.image, section.mean, section.std)
-        found |= dict(zip(batch.index.tolist(), shown, strict=True))
-    return {number: found[positions[number]] for number in wanted}
+        pixels |= dict(zip(batch.index.tolist(), shown, strict=True))
+    return {number: pixels[positions[number]] for number in chosen}
 
 
 def _lit(image: Tensor, heat: Tensor) -> Tensor:
-    """(3, H, W) float in [0, 1]: the image (C, H, W), lit by the heat (h, w)."""
+    """The image (C, H, W) as (3, H, W) float in [0, 1], dimmed where the heat (h, w) is low."""
     shown = image[:3].float().expand(3, -1, -1) / 255
     scaled = (heat / heat.amax().clamp(min=1e-12)).clamp(0, 1)[None, None]
     light = F.interpolate(scaled, shown.shape[1:], mode="bilinear", align_corners=False)[0]

@@ -1,4 +1,4 @@
-"""Figures of a dictionary for people: the same lines on the terminal and in the report."""
+"""Metrics of a dictionary as text: the same lines on the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def figure_lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(what, figure) of a result that :func:`mimsuite.dictionaries.run.train_dictionary` made."""
+    """(name, figure) of a result of :func:`mimsuite.dictionaries.run.train_dictionary`."""
     yield "explained variance", _percent(result.get("explained_variance"))
-    yield "codes a patch (L0)", _plain(result.get("l0"))
+    yield "codes per patch (L0)", _plain(result.get("l0"))
     yield "dead codes, no training patch", _percent(result.get("dead_codes"))
     yield "unused codes, no held-out patch", _percent(result.get("unused_codes"))
     if result.get("stability") is not None:
@@ -18,12 +18,12 @@ def figure_lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     dark = result.get("dark_matter")
     if isinstance(dark, Mapping):
         yield "error that is linear in the feature", _percent(dark.get("error"))
-        yield "its squared norm, likewise", _percent(dark.get("error_norm"))
+        yield "squared error norm that is linear in it", _percent(dark.get("error_norm"))
         yield "control: squared norm of the feature", _percent(dark.get("input_norm"))
     curve = result.get("curve")
     if isinstance(curve, Mapping) and curve:
-        told = ", ".join(f"{count}: {_percent(share)}" for count, share in curve.items())
-        yield "explained by so many codes", told
+        points = ", ".join(f"{count}: {_percent(share)}" for count, share in curve.items())
+        yield "explained variance by codes per patch", points
 
 
 def _percent(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How alike two dictionaries are that were trained from other seeds."""
+"""Similarity of dictionaries trained from different seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mimsuite.errors import UserError
 def pairing(
     first: Tensor, second: Tensor, distance: Literal["cosine", "euclid"] = "cosine"
 ) -> Tensor:
-    """(C,) distance of each atom to its partner, in the pairing whose sum is smallest.
+    """(C,) distance of each atom to its partner in the pairing with the smallest sum.
 
     Args:
         first, second: (C, D) atoms.
@@ -40,5 +40,5 @@ def pairing(
 
 
 def stability(first: Tensor, second: Tensor) -> float:
-    """Mean cosine of the best pairing of (C, D) atoms; 1: the same dictionary."""
+    """Mean cosine of the best pairing of atoms (C, D); 1 for equal dictionaries."""
     return 1 - float(pairing(first, second).mean())

@@ -1,7 +1,7 @@
-"""A dictionary as a file: safetensors with its scaling, and in the header what made it.
+"""The file of a dictionary: safetensors with its weights and scaling, and its facts in the header.
 
-The keys of weights are those of the library that published its layout, KempnerInstitute's
-overcomplete; ``scaling.mean``, ``scaling.scale`` and ``running_threshold`` are ours.
+Weights have the keys of KempnerInstitute's library overcomplete; ``scaling.mean``,
+``scaling.scale`` and ``running_threshold`` are ours.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Stored:
     """A dictionary for features of one layer of one encoder.
 
     Attributes:
-        facts: ``target`` (the recipe's section), ``layer``, ``width``, ``encoder`` (where it was
-            read from), ``recipe``, ``seed``, ``rows``.
+        facts: ``target`` (the recipe's section), ``layer``, ``width``, ``encoder`` (its path or
+            the kind of teacher), ``recipe``, ``seed``, ``rows``.
     """
 
     dictionary: Dictionary
@@ -41,23 +41,25 @@ class Stored:
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
-        """(..., C) codes of features (..., D) as the encoder gives them."""
+        """(..., C) codes of the encoder's features (..., D), unscaled."""
         rows = self.scaling.scaled(features.flatten(0, -2))
         return self.dictionary.encode(rows).unflatten(0, features.shape[:-1])
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """The features (..., D) that codes (..., C) stand for."""
+        """(..., D) unscaled features reconstructed from codes (..., C)."""
         return self.scaling.restored(codes @ self.dictionary.atoms())
 
     def to(self, device: torch.device) -> Stored:
-        """On another device."""
+        """Copy to another device."""
         return Stored(self.dictionary.to(device), self.scaling.to(device), self.facts)
 
 
 def save_dictionary(stored: Stored, folder: Path) -> list[Path]:
-    """Write ``dictionary.safetensors``, and ``overcomplete.safetensors``: the weights alone, which
-    that library loads as the state of the like module, for features that are scaled before.
+    """Write ``dictionary.safetensors`` and ``overcomplete.safetensors``.
+
+    The second file holds only the weights. The library overcomplete loads it as the state dict of
+    its corresponding module, for features that are already scaled.
 
     Returns:
         the two files.
@@ -76,10 +78,10 @@ def save_dictionary(stored: Stored, folder: Path) -> list[Path]:
 
 
 def load_dictionary(path: str | Path) -> Stored:
-    """Open what :func:`save_dictionary` wrote; a folder is taken for the file in it.
+    """Open the file ``dictionary.safetensors`` of :func:`save_dictionary`, or the one in a folder.
 
     Raises:
-        UserError: not there, or not a dictionary of this suite.
+        UserError: the file is missing or is no dictionary of this suite.
     """
     file = Path(path)
     file = file / "dictionary.safetensors" if file.is_dir() else file
@@ -106,5 +108,5 @@ def load_dictionary(path: str | Path) -> Stored:
         dictionary.load_state_dict(state)
     except (ValueError, KeyError, TypeError, RuntimeError, ValidationError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"--dictionary {path}: damaged, or of another version: {reason}") from None
+        raise UserError(f"--dictionary {path}: damaged or another version: {reason}") from None
     return Stored(dictionary.eval(), scaling, facts)

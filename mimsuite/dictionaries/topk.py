@@ -10,7 +10,7 @@ from mimsuite.dictionaries.encoders import Coder
 
 
 class TopKDictionary(Selecting):
-    """At most ``active`` codes a row; fewer where fewer are positive."""
+    """Keeps the ``active`` largest codes per row; fewer where fewer are positive."""
 
     def __init__(self, atoms: nn.Module, encoder: Coder, active: int) -> None:
         super().__init__(atoms, encoder)

@@ -1,4 +1,4 @@
-"""One step of training a dictionary, and what is watched on the way."""
+"""One training step of a dictionary, and the record of used codes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from mimsuite.dictionaries.losses import is_used, penalty, squared_error
 
 
 class Step(NamedTuple):
-    """What a step did.
+    """Result of a training step.
 
     Attributes:
-        loss: error and penalty; error: mean squared, alone.
+        loss: error plus penalty.
+        error: mean squared error.
         grad_norm: global L2 norm of all gradients, before clipping.
-        coded: of the batch, before the weights moved.
+        coded: output for the batch, before the update.
     """
 
     loss: float
@@ -34,13 +35,13 @@ def train_step(
     clip: float | None,
     idle: Tensor | None = None,
 ) -> Step:
-    """Move a dictionary by one batch.
+    """Update a dictionary by one batch.
 
     Args:
         x: (B, D).
-        section: the penalty's.
-        clip: largest global L2 norm of the gradients; ``None``: any.
-        idle: (C,) codes that have long not been used.
+        section: a ``PenaltySection``.
+        clip: largest global L2 norm of the gradients; ``None``: no clipping.
+        idle: (C,) bool, codes unused for long.
     """
     optimizer.zero_grad()
     coded = dictionary(x)
@@ -53,7 +54,7 @@ def train_step(
 
 
 class Activity:
-    """When codes were used last."""
+    """Counts the rows since each code was last used."""
 
     def __init__(self, codes: int, device: torch.device) -> None:
         self._rows = torch.zeros(codes, dtype=torch.int64, device=device)
@@ -64,5 +65,5 @@ class Activity:
         self._rows[is_used(codes)] = 0
 
     def idle(self, rows: int) -> Tensor:
-        """(C,) codes not used for so many rows."""
+        """(C,) bool, codes unused for at least ``rows`` rows."""
         return self._rows >= rows

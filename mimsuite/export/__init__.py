@@ -1,4 +1,4 @@
-"""Models for other libraries, as files that they read."""
+"""Export of models to the file formats of other libraries."""
 
 from mimsuite.export.formats import FORMATS, default_out, export, save_tensors
 

@@ -1,4 +1,4 @@
-"""Whether what was written computes the same: tokens and class scores of one random batch.
+"""Check of an exported model: it must compute the same tokens and class scores on a random batch.
 
 Letters: B batch, C class tokens, N other tokens, D width, K classes.
 """
@@ -13,11 +13,11 @@ from mimsuite.errors import MimsuiteError
 from mimsuite.methods import Method
 from mimsuite.methods.classify import Classifier
 
-TOLERANCE = 1e-4  # of the largest number, if that is above 1; float32 sums in another order
+TOLERANCE = 1e-4  # absolute, or relative to the largest number above 1; order of float32 sums
 
 
 class Outputs(nn.Module):
-    """A view (B, ...) -> what the method's probes read of it, as plain tensors.
+    """Features of a view (B, ...) as plain tensors, as probes read them.
 
     Returns class tokens (B, C, D), if the encoder has any, and the other tokens (B, N, D).
     """
@@ -28,41 +28,43 @@ class Outputs(nn.Module):
         self.view, self.shape = method.encoder.sample()
 
     def forward(self, sample: Tensor) -> tuple[Tensor, ...]:
-        # Without keys: a list of them would fix the batch size of a graph.
+        # Without keys: their list would fix the batch size of an exported graph.
         batch = Batch({self.view: sample}, torch.arange(0), [])
-        found = self.method.encode(batch)
-        return (found.cls, found.tokens) if found.cls.shape[1] else (found.tokens,)
+        features = self.method.encode(batch)
+        return (features.cls, features.tokens) if features.cls.shape[1] else (features.tokens,)
 
     def example(self, batch: int = 1) -> Tensor:
-        """A random view, the same every time."""
+        """A random view, the same in every call."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch, *self.shape, generator=generator)
 
     @torch.no_grad()
     def tokens(self, sample: Tensor) -> Tensor:
-        """(B, C + N, D)."""
+        """(B, C + N, D) class tokens and other tokens."""
         return torch.cat(self(sample), dim=1)
 
     @torch.no_grad()
     def logits(self, sample: Tensor) -> Tensor:
-        """(B, K) of a classifier."""
+        """(B, K) class scores; the method must be a classifier."""
         assert isinstance(self.method, Classifier)
         return self.method.logits(sample)
 
 
 def agree(library: str, *pairs: tuple[Tensor, Tensor]) -> str:
-    """A line for people that says by how much pairs of what ``library`` computes and what it
-    should compute differ.
+    """Compare pairs (output of ``library``, expected output).
+
+    Returns:
+        a line to print with the largest difference.
 
     Raises:
-        MimsuiteError: they differ by more than :data:`TOLERANCE`.
+        MimsuiteError: a pair differs by more than :data:`TOLERANCE`.
     """
     worst = 0.0
-    for found, expected in pairs:
-        if found.shape != expected.shape:
-            sizes = f"{tuple(found.shape)} for {tuple(expected.shape)}"
+    for computed, expected in pairs:
+        if computed.shape != expected.shape:
+            sizes = f"{tuple(computed.shape)} for {tuple(expected.shape)}"
             raise MimsuiteError(f"{library} computes other shapes ({sizes}); not written")
-        difference = float((found - expected).abs().max())
+        difference = float((computed - expected).abs().max())
         worst = max(worst, difference)
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise MimsuiteError(

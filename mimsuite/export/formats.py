@@ -1,4 +1,4 @@
-"""The formats that a model is written in, and the rules for the files they become."""
+"""The export formats of a model, and the rules for their output files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from mimsuite.paths import expand_path
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is written.
+    """An export format.
 
     Attributes:
-        write: writes into a fresh place and returns lines on how to use the result, in which PATH
-            stands for it.
-        refuse: says why a model has no such form, ``None`` where it has.
-        suffixes: that its file may have; empty for a folder.
-        files: what its folder holds.
+        write: writes to a new path and returns lines on how to use the result, with PATH in place
+            of that path.
+        refuse: reason why a model cannot be written in this format, ``None`` where it can.
+        suffixes: allowed suffixes of the file; empty for a folder.
+        files: names of the files in the folder.
     """
 
     write: Callable[[Opened, Path], list[str]]
@@ -64,21 +64,22 @@ def formats_of(opened: Opened) -> list[str]:
 def export(opened: Opened, name: str, out: str | Path, *, force: bool = False) -> list[str]:
     """Write a model in a format.
 
-    The result appears under its name only once it is whole; a failure leaves what was there.
+    The result appears under its name only when complete; a failure leaves an existing result
+    unchanged.
 
     Args:
         opened: the model.
         name: a key of :data:`FORMATS`.
-        out: file, or folder for ``hf``; missing parents are made.
+        out: file, or folder for ``hf``; missing parents are created.
         force: replace an existing result.
 
     Returns:
-        lines for people on how to use it.
+        lines to print on how to use the result.
 
     Raises:
-        UserError: unknown format, wrong suffix, ``out`` exists, cannot be written, or a model that
-            the format cannot hold.
-        MimsuiteError: what was written computes something else.
+        UserError: unknown format or suffix, ``out`` exists or is not writable, or the format cannot
+            hold the model.
+        MimsuiteError: the written model computes something else.
     """
     form = FORMATS.get(name)
     if form is None:
@@ -107,7 +108,7 @@ def save_tensors(tensors: dict[str, Tensor], out: str | Path, *, force: bool = F
 
 
 def default_out(model: str | Path, name: str) -> Path:
-    """Where a format goes when nobody says: into the run, else into the working directory."""
+    """Default output path of a format: in the run directory, else in the working directory."""
     model = Path(expand_path(str(model))).resolve()
     stem = model.name if model.is_dir() else model.stem
     suffix = FORMATS[name].suffixes[0] if FORMATS[name].suffixes else ""
@@ -116,10 +117,10 @@ def default_out(model: str | Path, name: str) -> Path:
 
 
 def check_out(out: str | Path, form: Format, name: str, *, force: bool) -> Path:
-    """The output path, if ``form`` may be written there.
+    """Validate and expand the output path of a format.
 
     Raises:
-        UserError: wrong suffix, something is there already, or a folder that is not an export.
+        UserError: the suffix is wrong, the path exists, or it is a folder with other files.
     """
     out = Path(expand_path(str(out)))
     if form.suffixes and out.is_dir():
@@ -153,7 +154,7 @@ def _write_whole(form: Format, write: Callable[[Path], list[str]], out: Path) ->
 
 
 def _write(form: Format, write: Callable[[Path], list[str]], out: Path, hidden: Path) -> list[str]:
-    """Write into a hidden folder on the same disk, then rename."""
+    """Write to a hidden folder on the same disk, then rename."""
     if form.suffixes:
         whole = hidden / out.name
         lines = write(whole)
@@ -171,7 +172,7 @@ def _write(form: Format, write: Callable[[Path], list[str]], out: Path, hidden: 
 
 
 def _usual_permissions(folder: Path) -> None:
-    """Files as any program leaves them: safetensors makes its own readable to the owner only."""
+    """Apply the umask's permissions: safetensors makes its files readable only to the owner."""
     mask = os.umask(0)
     os.umask(mask)
     for path in folder.rglob("*"):

@@ -1,6 +1,6 @@
-"""What a model is in Hugging Face transformers: the class, its config and its tensors' names.
+"""The Hugging Face transformers form of a model: class, config and tensor names.
 
-Names are those of the checkpoints on the hub, which every transformers 4 and 5 reads.
+Tensor names are those of the checkpoints on the hub, which transformers 4 and 5 read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mimsuite.methods.mae import MAE
 from mimsuite.methods.video_mae import VideoMAE
 from mimsuite.models import BEiT, MAEDecoder, VideoViT, ViT
 
-# Our name below a block -> theirs. The fused qkv is cut in three beforehand.
+# Our name within a block -> transformers' name. The fused qkv is split beforehand.
 _BLOCK = {
     "norm1": "layernorm_before",
     "attn.query": "attention.attention.query",
@@ -72,11 +72,11 @@ class Form:
     """A model in transformers.
 
     Attributes:
-        name: of the class.
-        config: what ``config.json`` holds.
+        name: name of the class.
+        config: content of ``config.json``.
         tensors: name -> tensor.
-        options: further arguments of ``from_pretrained``, as they are written.
-        notes: lines for people.
+        options: further arguments of ``from_pretrained``.
+        notes: lines to print.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Form:
 
 
 def refuse_huggingface(opened: Opened) -> str | None:
-    """Why transformers cannot hold a model; ``None``: it can."""
+    """Reason why transformers cannot hold a model; ``None`` where it can."""
     method, encoder = opened.method, opened.method.encoder
     section = encoder.section
     if isinstance(encoder, VideoViT):
@@ -113,14 +113,14 @@ def refuse_huggingface(opened: Opened) -> str | None:
 
 
 def form_of(opened: Opened) -> Form:
-    """What is written of a model that is not refused."""
+    """The form of a model that :func:`refuse_huggingface` accepts."""
     encoder = opened.method.encoder
     if isinstance(encoder, VideoViT):
         form = _video(opened)
     else:
         form = _beit(opened) if isinstance(encoder, BEiT) else _vit(opened)
     if isinstance(opened.method, Classifier) and linear_head(opened.method) is None:
-        form.notes.append("its head pools by attention, for which there is no class: encoder alone")
+        form.notes.append("transformers has no attentive pooling: this is the encoder alone")
     form.config["architectures"] = [form.name]
     return form
 
@@ -132,7 +132,7 @@ def _vit(opened: Opened) -> Form:
     rows, columns = height_width(opened.method.encoder.section.image_size)
     method = opened.method
     rebuilds = opened.has_decoder and isinstance(method, MAE)
-    fused = bool(getattr(method, "fusion", ()))  # blocks that the decoder reads too
+    fused = bool(getattr(method, "fusion", ()))  # the decoder reads several blocks
     crossed = not isinstance(getattr(method, "decoder", None), MAEDecoder)
     if rebuilds and rows == columns and not fused and not crossed:
         decoder = _renamed(_below(state, "decoder."), _DECODER, "decoder_layers", _BLOCK)
@@ -225,21 +225,21 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _renamed(
     state: Mapping[str, Tensor], names: Mapping[str, str], blocks: str, block: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """One transformer under the hub's names; ``blocks`` is what they call its list of blocks."""
+    """One transformer under the hub's names; ``blocks`` is the hub's name of its list of blocks."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in _split_qkv(state).items():
-        found = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
         if name.endswith(".relative_position_index"):
-            continue  # transformers makes its own
-        if found:
-            renamed[f"{blocks}.{found[1]}.{_new_name(found[2], block)}"] = tensor
+            continue  # transformers computes its own
+        if match:
+            renamed[f"{blocks}.{match[1]}.{_new_name(match[2], block)}"] = tensor
         else:
             renamed[_new_name(name, names)] = tensor
     return renamed
 
 
 def _new_name(name: str, names: Mapping[str, str]) -> str:
-    """A name of a table, or one whose last part is kept."""
+    """The new name by ``names``, either of the whole name or of all but its last part."""
     if name in names:
         return names[name]
     stem, _, kind = name.rpartition(".")

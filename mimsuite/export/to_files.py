@@ -1,4 +1,4 @@
-"""Files of the suite's own, and of the published code."""
+"""Export to the suite's own weights file, and to the layout of published code."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mimsuite.weights.native import NativeHeader, contiguous, encode_header
 
 
 def write_safetensors(opened: Opened, out: Path) -> list[str]:
-    """Write all weights and the recipe into one file that every command here opens."""
+    """Write all weights and the recipe into one file that every command of the suite opens."""
     header = NativeHeader(opened.resolved.document, opened.step, opened.has_decoder)
     save_file(contiguous(_trained(opened)), out, metadata=encode_header(header))
     return ["mimsuite.load(PATH), or give it to any command in place of a run"]
 
 
 def refuse_reference(opened: Opened) -> str | None:
-    """Why no published code has a layout for a model; ``None``: one has."""
+    """Reason why no published layout holds a model; ``None`` where one does."""
     try:
         opened.method.export_reference()
     except NotImplementedError as error:
@@ -37,10 +37,10 @@ def refuse_reference(opened: Opened) -> str | None:
 def write_reference(opened: Opened, out: Path) -> list[str]:
     """Write the layout of the method's published code: ``{"model": ...}``, or safetensors.
 
-    Beside the weights stands ``args``: what their shapes do not tell.
+    ``args`` next to the weights holds settings that cannot be inferred from their shapes.
 
     Raises:
-        MimsuiteError: the file, read again, is another model.
+        MimsuiteError: the model read back from the file computes something else.
     """
     untrained = set() if opened.has_decoder else _addresses(opened.method.state_dict())
     published = opened.method.export_reference()
@@ -56,22 +56,22 @@ def write_reference(opened: Opened, out: Path) -> list[str]:
 
 
 def _addresses(state: dict[str, Tensor]) -> set[int]:
-    """Of the decoder's tensors in memory, which renaming leaves where they are."""
+    """Memory addresses of the decoder's tensors, which renaming does not change."""
     return {tensor.data_ptr() for name, tensor in state.items() if name.startswith("decoder.")}
 
 
 def _check(opened: Opened, path: Path) -> str:
     try:
-        found = open_model(path)
+        reopened = open_model(path)
     except UserError as error:
         raise MimsuiteError(f"{error}: the file cannot be read again; not written") from None
-    outputs, again = Outputs(opened.method), Outputs(found.method)
+    outputs, again = Outputs(opened.method), Outputs(reopened.method)
     sample = outputs.example()
     return agree("mimsuite import", (again.tokens(sample), outputs.tokens(sample)))
 
 
 def _trained(opened: Opened) -> dict[str, Tensor]:
-    """The state without a decoder that was never trained."""
+    """The state dict, without the decoder if it was never trained."""
     state = opened.method.state_dict()
     if opened.has_decoder:
         return state
@@ -79,7 +79,7 @@ def _trained(opened: Opened) -> dict[str, Tensor]:
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
-    """Settings under the names that published code has for them, where it has."""
+    """Settings under their names in published code."""
     settings: dict[str, Any] = recipe.model_dump(mode="json")
     facts = {}
     for name, key in (*_FACTS, *cae.FACTS.items()):
@@ -90,13 +90,13 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
             facts[name] = value
     for name, (key, words) in (*maskalign.FACTS.items(), *video.FACTS.items()):
         section, _, last = key.partition(".")
-        theirs = {our: word for word, our in words.items()}
-        if (value := settings[section].get(last)) in theirs:
-            facts[name] = theirs[value]
+        published = {our: word for word, our in words.items()}
+        if (value := settings[section].get(last)) in published:
+            facts[name] = published[value]
     return facts
 
 
-# Name in published settings, our key; the last key that a recipe has counts.
+# Published name, our key. Of several keys for a name, the last one in the recipe counts.
 _FACTS = (
     ("num_heads", "model.encoder.heads"),
     ("input_size", "model.encoder.image_size"),

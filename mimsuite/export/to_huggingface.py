@@ -1,13 +1,13 @@
 """Hugging Face transformers: a folder that ``from_pretrained`` opens without a network.
 
-* an autoencoder becomes ``ViTMAEForPreTraining`` or ``VideoMAEForPreTraining`` (their encoders open
-  as ``ViTMAEModel`` and ``VideoMAEModel`` too);
+* an autoencoder becomes ``ViTMAEForPreTraining`` or ``VideoMAEForPreTraining`` (their encoders also
+  open as ``ViTMAEModel`` and ``VideoMAEModel``);
 * an encoder alone, or one of rectangular images, which ViTMAE cannot hold, becomes ``ViTModel``,
   ``BeitModel`` (CAE) or ``VideoMAEModel``;
 * a classifier becomes ``ViTForImageClassification``, ``BeitForImageClassification`` or
   ``VideoMAEForVideoClassification``.
 
-What was written is opened and compared before it gets its name, where transformers is installed.
+If transformers is installed, the result is opened and compared before it gets its final name.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write_huggingface(opened: Opened, out: Path) -> list[str]:
 
 
 def _check(opened: Opened, form: Form, folder: Path) -> str:
-    """Nothing missing, nothing left over, the same tokens and class scores."""
+    """Load the folder and compare: no missing or unexpected keys, equal tokens and class scores."""
     try:
         import transformers
         from transformers.utils import logging
@@ -90,7 +90,7 @@ def _check(opened: Opened, form: Form, folder: Path) -> str:
 
 
 def _tokens(model: Any, sample: Tensor) -> Tensor:
-    """(B, C + N, D) of the encoder."""
+    """(B, C + N, D) tokens of the encoder, unmasked and in raster order."""
     encoder = getattr(model, model.base_model_prefix, model)
     if model.config.model_type != "vit_mae":
         return encoder(sample).last_hidden_state

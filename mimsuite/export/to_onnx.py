@@ -4,8 +4,8 @@
   part of the graph, become ``cls`` (B, C, D), where the encoder has class tokens, and ``tokens``
   (B, N, D).
 
-The batch size is free, all else is the recipe's. What was written is run with onnxruntime at two
-batch sizes and compared before it gets its name.
+The batch size is free, all other sizes are the recipe's. The graph is run with onnxruntime at two
+batch sizes and compared before the file gets its final name.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mimsuite.errors import UserError
 from mimsuite.export.check import Outputs, agree
 from mimsuite.models.swin3d import Swin3D
 
-_LARGEST = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
+_LARGEST = 1_900_000_000  # bytes of weights in one file; protobuf's limit is 2 GiB
 
 
 def refuse_onnx(opened: Opened) -> str | None:
-    """Why a model has no graph; ``None``: it has."""
+    """Reason why a model cannot be exported; ``None`` where it can."""
     encoder = opened.method.encoder
     if isinstance(encoder, Swin3D):
         return "torch's exporter does not take the shifted windows of a Swin3D encoder"
@@ -89,7 +89,7 @@ def _dims(shape: tuple[int, ...]) -> str:
 
 
 def _check(outputs: Outputs, path: Path, names: list[str]) -> str:
-    """On batches of other sizes than was traced."""
+    """Compare on batch sizes other than the traced one."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -98,6 +98,6 @@ def _check(outputs: Outputs, path: Path, names: list[str]) -> str:
         sample = outputs.example(batch)
         with torch.no_grad():
             expected = outputs(sample)
-        found = session.run(names, {outputs.view: sample.numpy()})
-        pairs += [(torch.from_numpy(a), b) for a, b in zip(found, expected, strict=True)]
+        results = session.run(names, {outputs.view: sample.numpy()})
+        pairs += [(torch.from_numpy(a), b) for a, b in zip(results, expected, strict=True)]
     return agree("onnxruntime", *pairs)

@@ -1,8 +1,8 @@
 """timm: a state dict that timm's ``VisionTransformer`` or ``Beit`` loads strictly.
 
-The encoder's names are timm's own. What has to be right besides is how the model is built:
-LayerNorm eps 1e-6, the kind of pooling, BEiT's options. The line that builds it is printed, and
-kept in the header. The file is loaded and compared before it gets its name.
+The encoder's tensors already have timm's names. timm's model must be built with the right options:
+LayerNorm eps 1e-6, the kind of pooling, BEiT's options. The line that builds it is printed and
+stored in the header. The file is loaded and compared before it gets its final name.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mimsuite.checkpoints.opened import Opened
 from mimsuite.export.check import Outputs, agree
 from mimsuite.methods import Method
 from mimsuite.methods.classify import Classifier
-from mimsuite.models import BEiT, ViT
+from mimsuite.models import BEiT, PostNormViT, ViT
 from mimsuite.weights.native import contiguous
 
 
 def refuse_timm(opened: Opened) -> str | None:
-    """Why timm cannot hold a model; ``None``: it can."""
+    """Reason why timm cannot hold a model; ``None`` where it can."""
     if getattr(opened.method.encoder, "class_tokens", 1) > 1:
         return "timm's VisionTransformer has one class token"
     return no_vit(opened, "timm")
@@ -48,12 +48,12 @@ def write_timm(opened: Opened, out: Path) -> list[str]:
         "model.load_state_dict(load_file(PATH), strict=True)",
     ]
     if isinstance(opened.method, Classifier) and not settings["num_classes"]:
-        lines.append("# timm has no head that pools by attention: this is the encoder alone")
+        lines.append("# timm has no attentive pooling: this is the encoder alone")
     return [*lines, _check(opened.method, settings, out)]
 
 
 def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors under timm's names, and the class and arguments of the model they are for."""
+    """Tensors under timm's names, and the class and arguments of timm's model."""
     encoder = method.encoder
     assert isinstance(encoder, ViT)
     section = encoder.section
@@ -73,7 +73,7 @@ def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {
         name: tensor
         for name, tensor in encoder.state_dict().items()
-        if not name.endswith(".relative_position_index")  # timm makes its own
+        if not name.endswith(".relative_position_index")  # timm computes its own
     }
     if not encoder.class_tokens:
         settings |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
@@ -90,7 +90,7 @@ def timm_state(method: Method) -> tuple[dict[str, Tensor], dict[str, Any]]:
     norm = getattr(method, "fc_norm", None)
     if isinstance(norm, nn.LayerNorm):
         settings["global_pool"] = "avg"
-        settings.pop("fc_norm", None)  # True by this pooling
+        settings.pop("fc_norm", None)  # timm's default for this pooling is True
         tensors.update({"fc_norm.weight": norm.weight, "fc_norm.bias": norm.bias})
     return contiguous(tensors), settings
 
@@ -122,19 +122,20 @@ def _check(method: Method, settings: dict[str, Any], path: Path) -> str:
 
 
 def no_vit(opened: Opened, where: str) -> str | None:
-    """Why ``where`` has no such encoder, if it is no vision transformer."""
-    if isinstance(opened.method.encoder, ViT):
+    """Reason why library ``where`` cannot hold the encoder; ``None`` for a vision transformer."""
+    if isinstance(opened.method.encoder, ViT) and not isinstance(
+        opened.method.encoder, PostNormViT
+    ):
         return None
     return f"{where} has no {type(opened.method.encoder).__name__} encoder"
 
 
 def linear_head(method: Method) -> tuple[Tensor, Tensor] | None:
-    """Weight (K, D) and bias (K,) of a classifier's head on the class token or the mean token,
-    ``None`` where there is none.
+    """Weight (K, D) and bias (K,) of a classifier's linear head on the class or mean token.
 
     A batch norm before it, with running mean m and variance v, is folded in:
-    ``W (x - m) / s + b = (W / s) x + (b - (W / s) m)`` with ``s = sqrt(v + eps)``; so is the unit
-    of numbers that the head predicts.
+    ``W (x - m) / s + b = (W / s) x + (b - (W / s) m)`` with ``s = sqrt(v + eps)``. The unit of
+    predicted numbers is folded in too. ``None`` where the model has no such head.
     """
     if not isinstance(method, Classifier) or method.pool == "attentive":
         return None

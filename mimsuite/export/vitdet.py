@@ -1,7 +1,7 @@
 """Detectron2's ViTDet: a plain ViT as the backbone of a detector (Li et al., arXiv:2203.16527).
 
-Names are those below ``backbone.net.`` of Detectron2's ``ViT``. It has no class token and no norm
-at its end, so those two are left out; relative positions and the pyramid are the detector's own.
+Names are those of Detectron2's ``ViT`` under ``backbone.net.``. Its ViT has no class token and no
+last norm, so these are left out; relative positions and the pyramid belong to the detector.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LEFT_OUT = ("cls_token", "norm.")
 
 
 def refuse_vitdet(opened: Opened) -> str | None:
-    """Why Detectron2's ViTDet cannot hold a model; ``None``: it can."""
+    """Reason why Detectron2's ViTDet cannot hold a model; ``None`` where it can."""
     encoder = opened.method.encoder
     if type(encoder) is ViT:
         return None
@@ -48,11 +48,11 @@ def write_vitdet(opened: Opened, out: Path) -> list[str]:
 
 
 def vitdet_state(method: Method) -> dict[str, Tensor]:
-    """``backbone.net.`` and Detectron2's name -> tensor.
+    """Detectron2's name with the prefix ``backbone.net.`` -> tensor.
 
-    ``pos_embed`` keeps one class token's row in front, (1, 1 + N, D), where there are any: the
-    backbone drops it, by ``pretrain_use_cls_token``, and resizes the rest from
-    ``pretrain_img_size``. Without class tokens it is (1, N, D).
+    With class tokens, ``pos_embed`` keeps one leading row for them, (1, 1 + N, D): the backbone
+    drops it (``pretrain_use_cls_token``) and resizes the rest from ``pretrain_img_size``. Without
+    class tokens it is (1, N, D).
     """
     state = method.encoder.state_dict()
     kept = {name: t for name, t in state.items() if not name.startswith(_LEFT_OUT)}

@@ -1,4 +1,4 @@
-"""Radiance fields: cameras, sampling a field on a grid, fitting a small field to pictures."""
+"""Radiance fields: cameras, sampling a field on a grid, fitting a small field to images."""
 
 from mimsuite.fields.cameras import Camera, Cameras, read_cameras
 from mimsuite.fields.sample import Grid, export_grid

@@ -1,4 +1,4 @@
-"""Cameras of a scene, as ``transforms.json`` of instant-ngp, nerfstudio and Blender has them.
+"""Cameras of a scene, read from a ``transforms.json`` of instant-ngp, nerfstudio or Blender.
 
 Poses are camera-to-world in the OpenGL convention: the camera looks along its -z axis, y is up.
 """
@@ -22,7 +22,7 @@ from mimsuite.errors import DataError
 from mimsuite.fields.lens import Lens
 from mimsuite.text import clean
 
-_MOST_BYTES = 1 << 27  # of a transforms.json
+_MOST_BYTES = 1 << 27  # largest transforms.json
 _FILES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")
 _ENDINGS = (".png", *(f".{name}" for name in IMAGE_EXTENSIONS if name != "png"))
 _STRAIGHT = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
@@ -40,20 +40,20 @@ _OTHER_LENS = re.compile(
     re.IGNORECASE,
 )
 _MODELS = ("PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
-_ORIENTATION, _SIDEWAYS = 0x112, 5  # of EXIF; from 5 on, width and height change places
+_ORIENTATION, _SIDEWAYS = 0x112, 5  # EXIF tag; from 5 on, width and height are swapped
 _OF_FILE = {"frames", "room_bbox", "bounding_boxes", *_LENS}
 _OF_FRAME = {"file_path", "transform_matrix", "time", *_LENS}
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One picture's camera.
+    """The camera of one image.
 
     Attributes:
         pose: (3, 4) float64, camera to world.
-        lens: for pictures of the size that the file says, else of the picture itself; None where
-            neither says a size, or no focal length is known.
-        image: path of the picture; None where there is none.
+        lens: lens for the image size in the file, else for the image's own size; None where the
+            size or the focal length is unknown.
+        image: path of the image; None where there is none.
     """
 
     pose: np.ndarray
@@ -62,18 +62,18 @@ class Camera:
 
     @property
     def direction(self) -> np.ndarray:
-        """(3,) unit vector along which it looks."""
+        """(3,) unit vector of the optical axis."""
         axis = self.pose[:, :3] @ np.array([0.0, 0.0, -1.0])
         return axis / np.linalg.norm(axis)
 
 
 @dataclass(frozen=True)
 class Cameras:
-    """The cameras of a scene, and what is known of its extent.
+    """The cameras of a scene, and its bounding box if known.
 
     Attributes:
-        box: (2, 3) lower and upper corner of the room or of its objects; None where not said.
-        unused: keys of the file that say more than is read.
+        box: (2, 3) lower and upper corner of the room or of its objects; None where unknown.
+        unused: keys of the file that are not read.
     """
 
     cameras: list[Camera]
@@ -91,31 +91,31 @@ class Cameras:
         return np.stack([camera.pose[:, 3] for camera in self.cameras])
 
     def spread(self, most: int) -> list[Camera]:
-        """At most so many of them, evenly along the trajectory."""
+        """At most ``most`` cameras, evenly spaced along the trajectory."""
         at = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int)
         return [self.cameras[i] for i in at]
 
 
 def cameras_file(path: Path, unused: Unused) -> Path:
-    """The file itself, or that of a folder: ``transforms.json``, else the training part.
+    """The file itself, or the one in a folder: ``transforms.json``, else the training split's.
 
     Raises:
         DataError: the folder has none.
     """
     if not path.is_dir():
         return path
-    found = [path / name for name in _FILES if (path / name).is_file()]
-    if not found:
+    files = [path / name for name in _FILES if (path / name).is_file()]
+    if not files:
         raise DataError(f"{path}: no {_FILES[0]} or {_FILES[1]} in it")
-    unused.add("other files of cameras", [file.name for file in found[1:]])
-    return found[0]
+    unused.add("other files of cameras", [file.name for file in files[1:]])
+    return files[0]
 
 
 def read_cameras(path: Path) -> Cameras:
     """Read a ``transforms.json``, or the one in a folder; see :func:`cameras_file`.
 
     Raises:
-        DataError: no such file, not of that form, or a lens that is not known; names the frame.
+        DataError: the file is missing or malformed, or a lens is not supported; names the frame.
     """
     unused = Unused()
     path = cameras_file(path, unused)
@@ -138,7 +138,7 @@ def read_cameras(path: Path) -> Cameras:
 
 
 def _count_unused(document: dict[str, Any], frames: list[dict[str, Any]], unused: Unused) -> None:
-    """Keys that are not read: none of them moves a camera or bends a ray."""
+    """Count the keys that are not read; none of them affects poses or lenses."""
     keys = sorted(set(document) - _OF_FILE)
     unused.add(f"keys of the cameras' file: {', '.join(keys)}", count=len(keys))
     counted = Counter(key for frame in frames for key in frame if key not in _OF_FRAME)
@@ -163,7 +163,7 @@ def _camera(path: Path, number: int, frame: Any, document: dict[str, Any]) -> Ca
 
 
 def _picture_file(folder: Path, name: str) -> Path:
-    """The picture of a frame; Blender's names have no ending and mean ``.png``."""
+    """The image of a frame; Blender's names have no suffix and mean ``.png``."""
     file = folder / name.replace("\\", "/")
     if file.suffix.lower() in _ENDINGS or file.is_file():
         return file
@@ -172,15 +172,15 @@ def _picture_file(folder: Path, name: str) -> Path:
 
 
 def _known(document: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a frame, and those of the file that it does not replace, null ones left out."""
+    """Keys of a frame over the file's keys, without null values."""
     whole = document
-    if any(frame.get(key) is not None for key in _FOCAL):  # in whichever form
+    if any(frame.get(key) is not None for key in _FOCAL):  # replaces every form of focal length
         whole = {key: value for key, value in document.items() if key not in _FOCAL}
     return {key: value for key, value in {**whole, **frame}.items() if value is not None}
 
 
 def _lens(known: dict[str, Any], image: Path | None) -> Lens | None:
-    """The lens that the keys of a frame describe; ValueError names what is wrong with them."""
+    """The lens described by the keys of a frame; ValueError names a wrong key."""
     fisheye, terms = _distortion(known)
     size = (_number(known, "h"), _number(known, "w")) if {"h", "w"} <= known.keys() else None
     size = _size_of(image) if size is None else size
@@ -201,12 +201,12 @@ def _distortion(known: dict[str, Any]) -> tuple[bool, list[float]]:
         known.get("camera_model", "OPENCV_FISHEYE" if known.get("is_fisheye") else "OPENCV")
     )
     if model.upper() not in _STRAIGHT + _FISHEYE:
-        raise ValueError(f"camera_model {model} is not read; known are {', '.join(_MODELS)}")
+        raise ValueError(f"camera_model {model} is not supported: use {', '.join(_MODELS)}")
     fisheye = model.upper() in _FISHEYE
     not_read = [*_BENT, *(("p1", "p2") if fisheye else ("k4",))]
     wrong = [key for key in not_read if _is_set(known.get(key))]
     if wrong:
-        raise ValueError(f"{wrong[0]} is not read; undistort the pictures first")
+        raise ValueError(f"{wrong[0]} is not supported; undistort the pictures first")
     for key, value in known.items():
         if key not in _LENS and _OTHER_LENS.search(key) and _is_set(value):
             raise ValueError(
@@ -223,18 +223,18 @@ def _is_set(value: Any) -> bool:
 def _focal(
     known: dict[str, Any], size: tuple[float, float], fisheye: bool
 ) -> tuple[float, float] | None:
-    """(x, y) in pixels, from lengths, or angles of view; None where there are neither."""
+    """(x, y) focal lengths in pixels, from lengths or angles of view; None where neither is set."""
     if "fl_x" in known or "fl_y" in known:
         first = _number(known, "fl_x" if "fl_x" in known else "fl_y")
         return first, _number(known, "fl_y", first)
-    found: list[float | None] = []
+    lengths: list[float | None] = []
     for side, angle, degrees in (
         (size[1], "camera_angle_x", "x_fov"),
         (size[0], "camera_angle_y", "y_fov"),
     ):
-        given = _number(known, angle, math.radians(_number(known, degrees, 0.0)))
-        found.append(side / 2 / math.tan(given / 2) if given else None)
-    x, y = found
+        view = _number(known, angle, math.radians(_number(known, degrees, 0.0)))
+        lengths.append(side / 2 / math.tan(view / 2) if view else None)
+    x, y = lengths
     if x is None and y is None:
         return None
     if fisheye:
@@ -245,12 +245,12 @@ def _focal(
 def _number(known: dict[str, Any], key: str, default: float | None = None) -> float:
     value = known.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{key} is {str(value)[:40]!r}, and no number")
+        raise ValueError(f"{key} is {str(value)[:40]!r}, not a number")
     return float(value)
 
 
 def _size_of(image: Path | None) -> tuple[float, float] | None:
-    """(height, width) of a picture, upright; None where there is none that can be read."""
+    """(height, width) of the upright image; None where it cannot be read."""
     if image is None:
         return None
     from PIL import Image
@@ -259,18 +259,18 @@ def _size_of(image: Path | None) -> tuple[float, float] | None:
         with Image.open(image, formats=FORMATS) as picture:
             turned = picture.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
             width, height = picture.size
-    except Exception:  # whoever reads the picture says what is wrong with it
+    except Exception:  # the later reader of the image reports the fault
         return None
     return (width, height) if turned else (height, width)
 
 
 def _box(path: Path, document: dict[str, Any]) -> np.ndarray | None:
-    """The room, or what its objects' boxes span."""
+    """(2, 3) box of the room, or around the boxes of its objects."""
     try:
         if "room_bbox" in document:
             box = np.asarray(document["room_bbox"], dtype=np.float64).reshape(2, 3)
         elif document.get("bounding_boxes"):
-            corners = np.concatenate([_corners(one) for one in document["bounding_boxes"]])
+            corners = np.concatenate([_corners(item) for item in document["bounding_boxes"]])
             box = np.stack([corners.min(0), corners.max(0)])
         else:
             return None
@@ -282,7 +282,7 @@ def _box(path: Path, document: dict[str, Any]) -> np.ndarray | None:
 
 
 def _corners(box: dict[str, Any]) -> np.ndarray:
-    """(8, 3) of a turned box."""
+    """(8, 3) corners of a rotated box."""
     extents = np.asarray(box["extents"], dtype=np.float64).reshape(3)
     turn = np.asarray(box.get("orientation", np.eye(3)), dtype=np.float64).reshape(3, 3)
     unit = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])

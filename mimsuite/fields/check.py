@@ -1,4 +1,4 @@
-"""What a sampled grid looks like in figures."""
+"""Statistics of a sampled grid."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _OCCUPIED = 0.01
 
 
 def facts_of(grid: Grid) -> dict[str, Any]:
-    """Resolution, box, share of occupied voxels, and a warning where opacity says too little."""
+    """Resolution, box and share of occupied voxels; a warning where opacity is saturated or 0."""
     alpha = opacity(torch.from_numpy(grid.values[..., 3]), grid.density_kind, grid.delta)
     occupied = alpha > _OCCUPIED
-    found = {
+    facts = {
         "resolution": " x ".join(map(str, grid.values.shape[:3])),
         "box": [[round(float(x), 4) for x in corner] for corner in grid.box],
         "density": grid.density_kind,
@@ -24,9 +24,9 @@ def facts_of(grid: Grid) -> dict[str, Any]:
     }
     if bool(occupied.any()):
         middle = float(alpha[occupied].median())
-        found["opacity_median"] = round(middle, 4)
+        facts["opacity_median"] = round(middle, 4)
         if middle > 0.999:
-            found["warning"] = "most occupied voxels are fully opaque: try a smaller delta"
+            facts["warning"] = "most occupied voxels are fully opaque: try a smaller delta"
     else:
-        found["warning"] = "nothing is occupied: is the box right, and delta large enough?"
-    return found
+        facts["warning"] = "nothing is occupied: is the box right, and delta large enough?"
+    return facts

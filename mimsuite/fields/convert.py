@@ -1,9 +1,9 @@
-"""Scenes as NeRF-RPN and NeRF-MAE publish them -> files that say what they hold.
+"""Conversion of the scenes published by NeRF-RPN and NeRF-MAE to self-describing files.
 
-Published are ``features/SCENE.npz``, flat or (X, Y, Z, 4), whose density is of a kind that no file
-names; ``obb/SCENE.npy`` (G, 7) or ``aabb/SCENE.npy`` (G, 6) in voxels of the z-up grid; and a split
-file with the arrays ``train_scenes``, ``val_scenes`` and ``test_scenes``. Grids of instant-ngp's
-fork are y-up and hold log density; those of ScanNet are z-up and hold linear density.
+The published files are ``features/SCENE.npz``, flat or (X, Y, Z, 4), which do not name their kind
+of density; ``obb/SCENE.npy`` (G, 7) or ``aabb/SCENE.npy`` (G, 6) in voxels of the z-up grid; and a
+split file with the arrays ``train_scenes``, ``val_scenes`` and ``test_scenes``. Grids of
+instant-ngp's fork are y-up and hold log density; those of ScanNet are z-up and hold linear density.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mimsuite.data.volume import files as grids
 from mimsuite.errors import CorruptSample, DataError, UserError
 from mimsuite.files import write_atomic
 
-_TO_Z_UP = (2, 0, 1)  # old axes of the new ones: y-up (x, y, z) is (z, x, y) then
+_TO_Z_UP = (2, 0, 1)  # permutation of axes from y-up (x, y, z) to z-up (z, x, y)
 _SPLITS = ("train", "val", "test")
 _KINDS = "fiubU"
 _SPLIT_BYTES = 1 << 26
@@ -31,12 +31,12 @@ Up = Literal["y", "z"]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What files do not say of themselves.
+    """Facts about the published files that they do not contain.
 
     Attributes:
-        density_kind: of the last channel.
-        delta: length that absorbs light.
-        up: the axis that points upwards.
+        density_kind: kind of density in the last channel.
+        delta: length over which light is absorbed.
+        up: the axis that points up.
         boxes, labels: folders with ``SCENE.npy``; labels are (X, Y, Z) of the z-up grid.
     """
 
@@ -50,14 +50,14 @@ class Conversion:
 def convert_scenes(
     source: Path, out: Path, conversion: Conversion, split: Path | None = None
 ) -> dict[str, int]:
-    """Write each scene of a folder, or a single file, to ``out`` or ``out/SPLIT``.
+    """Convert each scene of a folder, or a single file, to ``out`` or ``out/SPLIT``.
 
     Returns:
-        scenes by split; ``all`` where there is no split file.
+        split -> number of scenes; the key is ``all`` without a split file.
 
     Raises:
         UserError: nothing to convert, or ``out`` exists and is not empty.
-        DataError: a file that cannot be read, or a scene without its boxes or labels.
+        DataError: a file cannot be read, or a scene has no boxes or labels.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty: name a new folder")
@@ -75,19 +75,17 @@ def convert_scenes(
 
 
 def converted(file: Path, conversion: Conversion) -> bytes:
-    """One scene as an ``.npz`` that says what it holds.
+    """One scene as a self-describing ``.npz``.
 
     Raises:
         CorruptSample: it is no radiance grid, or its boxes and labels do not fit.
-        DataError: a file that is not there.
+        DataError: a file cannot be read.
     """
     data = _read(file)
     values = grids.read(data).values
     known = read_npz(data, _KINDS, grids.MOST_BYTES)
     if values.dtype == np.uint8 and conversion.density_kind != "alpha":
-        raise CorruptSample(
-            "decode", "values of uint8 are opacity, no density: give --density alpha"
-        )
+        raise CorruptSample("decode", "uint8 values are opacity, not density: give --density alpha")
     arrays: dict[str, Any] = {}
     for name in ("bbox_min", "bbox_max"):
         if name in known:
@@ -109,12 +107,12 @@ def converted(file: Path, conversion: Conversion) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     content = stream.getvalue()
-    grids.read(content)  # boxes and labels fit
+    grids.read(content)  # checks that boxes and labels fit
     return content
 
 
 def _chosen(source: Path, split: Path | None) -> Iterator[tuple[str, Path]]:
-    """(split or "", file) of every scene."""
+    """(split or "", file) of each scene."""
     files = sorted(source.glob("*.npz")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         raise UserError(f"{source}: no .npz file there")

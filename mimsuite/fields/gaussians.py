@@ -1,9 +1,9 @@
-"""3-D Gaussian splats (Kerbl et al., arXiv:2308.04079) on a grid that NeRF-MAE trains on.
+"""3-D Gaussian splats (Kerbl et al., arXiv:2308.04079), sampled on a grid for NeRF-MAE.
 
-A point's opacity is ``1 - prod(1 - o_i G_i)`` over the Gaussians around it, its colour their mean
-weighed by ``o_i G_i``. A Gaussian's colour is that of its spherical harmonics averaged over all
-directions, which is their first term. Splats are thin shells where fields are solid: such grids
-carry ``source = 3dgs`` and should not be mixed with others.
+The opacity of a point is ``1 - prod(1 - o_i G_i)`` over the Gaussians around it, its colour their
+mean weighted by ``o_i G_i``. A Gaussian's colour is the first term of its spherical harmonics,
+their mean over all directions. Splats are thin shells where fields are solid, so these grids are
+marked ``source = 3dgs`` and should not be mixed with others.
 
 Letters: S Gaussians, P pairs of a Gaussian and a voxel, (X, Y, Z) voxels.
 """
@@ -22,13 +22,13 @@ from mimsuite.errors import DataError
 from mimsuite.fields.sample import Grid, grid_points, sides_of
 
 _HARMONIC = 0.28209479177387814  # the first spherical harmonic
-_REACH = 3.0  # deviations beyond which a Gaussian is nothing
-_LEAST = 0.5  # voxels: thinner Gaussians would fall between the samples
-_MOST_PAIRS = 1 << 20  # at once
-_CUT = 0.005  # share of the centres at each end of an axis that a box leaves out
+_REACH = 3.0  # standard deviations beyond which a Gaussian is ignored
+_LEAST = 0.5  # voxels: smallest deviation; thinner Gaussians would fall between samples
+_MOST_PAIRS = 1 << 20  # pairs per chunk
+_CUT = 0.005  # share of the centres that the default box leaves out at each end of an axis
 _OPAQUE = 1 - 1e-6
 _HEADER_BYTES = 1 << 16
-_UPWARDS = {  # rotations that bring the named axis to z
+_UPWARDS = {  # rotations of the named axis to z
     "z": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
     "y": [[0, 0, 1], [1, 0, 0], [0, 1, 0]],
     "-y": [[0, 0, 1], [-1, 0, 0], [0, -1, 0]],
@@ -40,12 +40,12 @@ _TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4", "uint": 
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Activated parameters.
+    """Parameters of Gaussians after their activations.
 
     Attributes:
         centres: (S, 3).
-        deviations: (S, 3) along their own axes.
-        turns: (S, 3, 3) rotation from their own axes.
+        deviations: (S, 3) standard deviations along the principal axes.
+        turns: (S, 3, 3) rotations from the principal axes to the world.
         opacity, colour: (S,) and (S, 3) in [0, 1].
     """
 
@@ -57,50 +57,50 @@ class Gaussians:
 
 
 def read_gaussians(file: Path, up: str = "z") -> Gaussians:
-    """A ``.ply`` as the published code and others write it: binary, one vertex a Gaussian.
+    """Read a ``.ply`` in the layout of the published code: binary, one vertex per Gaussian.
 
     Args:
-        up: which axis points upwards in it, one of :data:`UPWARDS`; z does in what is returned.
+        up: the axis that points up in the file, one of :data:`UPWARDS`; the result is z-up.
 
     Raises:
-        DataError: not such a file.
+        DataError: the file has another layout.
     """
     table = _vertices(file)
-    wanted = ["x", "y", "z", "opacity"]
-    wanted += [
+    required = ["x", "y", "z", "opacity"]
+    required += [
         f"{name}_{i}" for name, n in (("f_dc", 3), ("scale", 3), ("rot", 4)) for i in range(n)
     ]
-    lacking = [name for name in wanted if name not in (table.dtype.names or ())]
+    lacking = [name for name in required if name not in (table.dtype.names or ())]
     if lacking or not len(table):
         raise DataError(f"{file}: no Gaussian splats, its vertices lack {', '.join(lacking)}")
-    columns = {name: torch.from_numpy(table[name].astype(np.float32)) for name in wanted}
+    columns = {name: torch.from_numpy(table[name].astype(np.float32)) for name in required}
 
     def stacked(*names: str) -> Tensor:
         return torch.stack([columns[name] for name in names], dim=1)
 
     turn = torch.tensor(_UPWARDS[up], dtype=torch.float32)
     dc = stacked(*(f"f_dc_{i}" for i in range(3)))
-    found = Gaussians(
+    gaussians = Gaussians(
         stacked("x", "y", "z") @ turn.T,
         stacked(*(f"scale_{i}" for i in range(3))).exp(),
         turn @ _rotations(stacked(*(f"rot_{i}" for i in range(4)))),
         columns["opacity"].sigmoid(),
         (0.5 + _HARMONIC * dc).clamp(0, 1),
     )
-    if not all(bool(part.isfinite().all()) for part in vars(found).values()):
+    if not all(bool(part.isfinite().all()) for part in vars(gaussians).values()):
         raise DataError(f"{file}: Gaussians with values that are not finite")
-    return found
+    return gaussians
 
 
 def splat_grid(splats: Gaussians, *, bbox: np.ndarray | None = None, max_res: int = 160) -> Grid:
-    """Sample Gaussians; density is linear, per length, and a voxel is what absorbs light.
+    """Sample Gaussians on a grid, as linear density with the side of a voxel as ``delta``.
 
     Args:
-        bbox: (2, 3); None: that of the centres without the outermost half percent of each axis.
+        bbox: (2, 3); None: box of the centres without the outermost half percent at each end.
         max_res: voxels along the longest side.
 
     Raises:
-        DataError: an empty box.
+        DataError: the box is empty.
     """
     if bbox is None:
         ends = np.quantile(splats.centres.numpy(), [_CUT, 1 - _CUT], axis=0)
@@ -130,7 +130,7 @@ def splat_grid(splats: Gaussians, *, bbox: np.ndarray | None = None, max_res: in
 def _pairs(
     splats: Gaussians, deviations: Tensor, low: Tensor, voxel: Tensor, sides: tuple[int, int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(P,) Gaussians and (P,) flat voxels within the box around each Gaussian's reach."""
+    """Chunks of (P,) Gaussians and (P,) flat voxels, for all voxels within ``_REACH``."""
     spread = (splats.turns.square() * deviations.square()[:, None]).sum(-1).sqrt()  # (S, 3)
     most = torch.tensor(sides) - 1
     first = ((splats.centres - _REACH * spread - low) / voxel).ceil().long().clamp_min(0)
@@ -154,7 +154,7 @@ def _pairs(
 
 
 def _rotations(quaternions: Tensor) -> Tensor:
-    """(S, 4), real part first -> (S, 3, 3)."""
+    """Quaternions (S, 4), real part first -> rotation matrices (S, 3, 3)."""
     w, x, y, z = torch.nn.functional.normalize(quaternions, dim=1).unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -165,7 +165,7 @@ def _rotations(quaternions: Tensor) -> Tensor:
 
 
 def _vertices(file: Path) -> np.ndarray:
-    """The table of vertices, the first element of a binary little-endian file."""
+    """The table of vertices, which must be the first element of a binary little-endian file."""
     try:
         data = file.read_bytes()
     except OSError as fault:
@@ -185,5 +185,5 @@ def _vertices(file: Path) -> np.ndarray:
         return np.frombuffer(data, dtype, int(count), offset=len(head) + len(mark))
     except (ValueError, KeyError, TypeError):
         raise DataError(
-            f"{file}: {count} vertices of {len(fields)} numbers are not there"
+            f"{file} is incomplete: {count} vertices of {len(fields)} numbers are not there"
         ) from None

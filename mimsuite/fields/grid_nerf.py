@@ -1,8 +1,8 @@
-"""A radiance field that is a grid itself: small, quick on a CPU, enough to feed NeRF-MAE.
+"""A radiance field stored as a grid: small, fast on a CPU, and sufficient as input of NeRF-MAE.
 
-Density and colour are trilinear between the points of a grid; pictures are made by emission and
-absorption along rays (Mildenhall et al., arXiv:2003.08934, section 4; a grid in place of the
-network as in Yu et al., arXiv:2112.05131). Colour does not depend on the direction.
+Density and colour are interpolated trilinearly. Images are rendered by emission and absorption
+along rays (Mildenhall et al., arXiv:2003.08934, section 4; a grid in place of the network as in Yu
+et al., arXiv:2112.05131). Colour does not depend on the direction.
 
 Letters: N points, R rays, S samples of a ray.
 """
@@ -21,12 +21,12 @@ from mimsuite.fields.posed import Posed
 from mimsuite.noise import key_of
 
 _START = -2.0  # raw density of empty space
-_BETTER, _CLEARLY = 1.0, 3.0  # dB over a blank picture; fits of small scenes reach 10 and more
-_HELD = 8  # every so many pictures one is not trained on
+_BETTER, _CLEARLY = 1.0, 3.0  # dB over a blank image; fits of small scenes reach 10 and more
+_HELD = 8  # every eighth image is held out
 
 
 class GridNeRF(nn.Module):
-    """Raw values on a cube of ``side`` points a side around the origin, ``radius`` to each side."""
+    """Raw values on a cube of ``side`` points per side, from -``radius`` to ``radius``."""
 
     def __init__(self, side: int, radius: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class GridNeRF(nn.Module):
         self.values = nn.Parameter(start.view(1, 4, 1, 1, 1).repeat(1, 1, side, side, side))
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3) -> (N,) density per unit of length, 0 outside; (N, 3) colour."""
+        """Points (N, 3) -> density (N,) per unit of length, 0 outside, and colour (N, 3)."""
         at = (points / self.radius).flip(-1).view(1, 1, 1, -1, 3)
         raw = F.grid_sample(self.values, at, align_corners=True, padding_mode="border")
         raw = raw.view(4, -1)
@@ -43,11 +43,11 @@ class GridNeRF(nn.Module):
         return F.softplus(raw[0]) * inside * 10, raw[1:].T.sigmoid()
 
     def density(self, points: Tensor) -> Tensor:
-        """(N, 3) -> (N,), for :func:`mimsuite.fields.export_grid`."""
+        """Points (N, 3) -> density (N,), for :func:`mimsuite.fields.export_grid`."""
         return self(points)[0]
 
     def rgb(self, points: Tensor, directions: Tensor) -> Tensor:
-        """(N, 3) -> (N, 3), likewise."""
+        """Points (N, 3) -> colour (N, 3), for :func:`mimsuite.fields.export_grid`."""
         colour: Tensor = self(points)[1]
         return colour
 
@@ -59,14 +59,14 @@ class GridNeRF(nn.Module):
         jitter: Tensor,
         background: float = 1.0,
     ) -> Tensor:
-        """(R, 3) colours.
+        """Render rays to (R, 3) colours.
 
         Args:
-            jitter: (R, S) in [0, 1): where in its part of the ray each sample is.
+            jitter: (R, S) in [0, 1), position of each sample within its segment of the ray.
             background: grey level behind the field.
         """
         reach = self.radius * math.sqrt(3)
-        middle = -(origins * directions).sum(-1, keepdim=True)  # nearest to the origin
+        middle = -(origins * directions).sum(-1, keepdim=True)  # closest to the origin
         step = 2 * reach / samples
         depth = middle - reach + (torch.arange(samples) + jitter) * step  # (R, S)
         points = origins[:, None] + depth[..., None] * directions[:, None]
@@ -80,10 +80,11 @@ class GridNeRF(nn.Module):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A field, and how well it shows pictures that it was not fitted to.
+    """A fitted field, and its quality on held-out images.
 
     Attributes:
-        psnr: dB, mean over the held-out pictures; ``blank`` of pictures of the background instead.
+        psnr: dB, mean over the held-out images.
+        blank: the same for blank images of the background.
     """
 
     field: GridNeRF
@@ -92,12 +93,12 @@ class Fitted:
 
     @property
     def learnt(self) -> bool:
-        """Whether it shows more than a blank picture does."""
+        """Whether it is better than a blank image."""
         return self.psnr >= self.blank + _BETTER
 
     @property
     def doubtful(self) -> bool:
-        """Whether what it shows may come of wrong cameras, too."""
+        """Whether its quality is so low that the cameras may be wrong."""
         return self.psnr < self.blank + _CLEARLY
 
 
@@ -113,11 +114,11 @@ def fit(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
-    """Fit a field to pictures of what lies within ``radius`` of the origin.
+    """Fit a field to images of a scene within ``radius`` of the origin.
 
     Args:
-        rays: of a step, drawn from all training pictures.
-        samples: of a ray.
+        rays: rays per step, drawn from all training images.
+        samples: samples per ray.
     """
     held = [view for view in range(len(posed.rgb)) if view % _HELD == _HELD - 1]
     kept = [view for view in range(len(posed.rgb)) if view not in held]

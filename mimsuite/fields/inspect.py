@@ -1,4 +1,4 @@
-"""What a stored grid looks like: figures, and pictures of three slices.
+"""Inspection of a stored grid: statistics, and images of three slices.
 
 Letters: (X, Y, Z) voxels.
 """
@@ -19,22 +19,22 @@ from mimsuite.fields.sample import Grid
 from mimsuite.targets.radiance import opacity
 
 _BINS = 10
-_SIDE = 384  # pixels of the longer side of a picture, at least
+_SIDE = 384  # smallest length of an image's longer side in pixels
 _OCCUPIED = 0.01
 
 
 def inspect_grid(
     file: Path, density_kind: str | None = None, delta: float = 0.01, slices: Path | None = None
 ) -> dict[str, Any]:
-    """Figures of a stored grid.
+    """Statistics of a stored grid.
 
     Args:
-        density_kind, delta: where the file does not say.
-        slices: folder for three pictures, the middle of each axis.
+        density_kind, delta: used where the file does not contain them.
+        slices: folder for three images, the middle slice of each axis.
 
     Raises:
-        DataError: not a radiance grid.
-        UserError: its density is of an unknown kind.
+        DataError: the file is no radiance grid.
+        UserError: the kind of density is unknown.
     """
     try:
         data = file.read_bytes()
@@ -55,20 +55,22 @@ def inspect_grid(
     grid = Grid(values, box, kind, stored.delta or delta)
     alpha = opacity(torch.from_numpy(values[..., 3]), kind, grid.delta).numpy()
     counts, _ = np.histogram(alpha, bins=_BINS, range=(0, 1))
-    found = facts_of(grid) | {
+    facts = facts_of(grid) | {
         "opacity_histogram": [round(float(share), 4) for share in counts / alpha.size],
         "up_guess": guess_up(alpha),
         "boxes": None if stored.boxes is None else len(stored.boxes),
         "labels": None if stored.labels is None else sorted(map(int, np.unique(stored.labels))),
     }
     if slices is not None:
-        found["slices"] = [str(path) for path in _write_slices(values, alpha, slices, file.stem)]
-    return found
+        facts["slices"] = [str(path) for path in _write_slices(values, alpha, slices, file.stem)]
+    return facts
 
 
 def guess_up(alpha: np.ndarray) -> str:
-    """The axis with the fullest outermost layer, the floor, and the end that it is not at:
-    ``z``, ``-y`` ...; ``?`` for an empty grid."""
+    """The likely up direction, such as ``z`` or ``-y``; ``?`` for an empty grid.
+
+    The outermost layer with the most occupied voxels is taken for the floor.
+    """
     full = alpha > _OCCUPIED
     shares = {
         name: float(full.take(at, axis).mean())
@@ -80,7 +82,7 @@ def guess_up(alpha: np.ndarray) -> str:
 
 
 def _write_slices(values: np.ndarray, alpha: np.ndarray, folder: Path, name: str) -> list[Path]:
-    """The middle of each axis, on white, as large as pixels allow; the last axis left upwards."""
+    """Write the middle slice of each axis on white, enlarged to ``_SIDE``; the last axis is up."""
     from PIL import Image
 
     paths = []

@@ -1,7 +1,7 @@
-"""From pixels to rays and back: focal lengths, principal point and the distortion of a lens.
+"""Mapping between pixels and rays: focal lengths, principal point and lens distortion.
 
-Camera axes are those of OpenGL: x to the right, y up, looking along -z. Distortion is that of
-OpenCV: radial ``k1 k2 k3`` and tangential ``p1 p2``, or ``k1 ... k4`` of a fisheye's angle.
+Camera axes follow OpenGL: x right, y up, looking along -z. Distortion follows OpenCV: radial
+``k1 k2 k3`` and tangential ``p1 p2``, or ``k1 ... k4`` of the angle for a fisheye lens.
 
 Letters: N points, H x W pixels.
 """
@@ -16,23 +16,23 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_STEPS = 30  # of Newton's method; a usable lens needs about five
-_CLOSE = 0.05  # pixels by which a ray may miss its pixel
-_NUDGE = 1e-5
+_STEPS = 30  # steps of Newton's method; a usable lens needs about five
+_CLOSE = 0.05  # largest error in pixels
+_NUDGE = 1e-5  # step of the finite differences
 
 
 @dataclass(frozen=True)
 class Lens:
-    """How a camera maps directions to the pixels of pictures of one size.
+    """Mapping of directions to pixels, for images of one size.
 
     Attributes:
         size: (height, width) in pixels.
         focal: (x, y) focal lengths in pixels.
-        centre: (x, y) of the principal point in pixels, from the picture's upper left corner.
-        radial: ``k1 ... k4``; those of ``fisheye`` belong to the angle.
+        centre: (x, y) of the principal point in pixels, from the upper left corner of the image.
+        radial: ``k1 ... k4``; with ``fisheye`` they apply to the angle.
         tangential: ``p1, p2``; not with ``fisheye``.
-        fisheye: whether the distance from the principal point follows the angle to the axis, not
-            its tangent.
+        fisheye: whether the distance from the principal point is a function of the angle to the
+            optical axis instead of its tangent.
     """
 
     size: tuple[int, int]
@@ -43,13 +43,13 @@ class Lens:
     fisheye: bool = False
 
     def resized(self, size: tuple[int, int]) -> Lens:
-        """The same lens for smaller or larger copies of its pictures.
+        """The same lens for smaller or larger copies of its images.
 
         Raises:
-            ValueError: they are not of the same shape, to a pixel.
+            ValueError: the aspect ratio differs by more than rounding to pixels.
         """
         across, down = size[1] / self.size[1], size[0] / self.size[0]
-        # Sides of smaller copies are rounded: off by less than one of their pixels.
+        # Sides of smaller copies are rounded, which is an error of less than one of their pixels.
         if abs(across - down) * max(self.size) * min(1, 1 / max(across, down)) > 0.999:
             raise ValueError
         return replace(
@@ -60,10 +60,10 @@ class Lens:
         )
 
     def directions(self) -> Tensor:
-        """(H, W, 3) float32 unit vectors from the camera through the middles of the pixels.
+        """(H, W, 3) float32 unit vectors from the camera through the pixel centres.
 
         Raises:
-            ValueError: the distortion maps no direction to some of the pixels.
+            ValueError: some pixels have no direction under the distortion.
         """
         height, width = self.size
         y, x = torch.meshgrid(
@@ -74,7 +74,7 @@ class Lens:
         return self._directions(x.flatten(), y.flatten()).view(height, width, 3).float()
 
     def pixels(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3) points in camera axes -> (N, 2) pixels (x, y), and (N,) whether it shows them."""
+        """Points (N, 3) in camera axes -> pixels (x, y) (N, 2), and bool (N,): inside the image."""
         depth = -points[:, 2]
         across = torch.stack([points[:, 0], -points[:, 1]], dim=1)
         if self.fisheye:
@@ -84,7 +84,7 @@ class Lens:
             bent = across * (self._bend_angle(angle) / away)[:, None]
         else:
             plane = across / depth.clamp_min(1e-9)[:, None]
-            # Beyond what its pictures show, polynomials of a lens come back into the picture.
+            # Outside the field of view, the distortion polynomial can map back into the image.
             shown = (depth > 0) & (plane.norm(dim=1) <= self._reach)
             bent = self._bend(plane)
         at = bent * points.new_tensor(self.focal) + points.new_tensor(self.centre)
@@ -97,18 +97,18 @@ class Lens:
 
     @cached_property
     def _reach(self) -> float:
-        """The largest angle, or tangent of it, that a corner shows."""
+        """The largest angle (fisheye) or tangent of an angle at a corner of the image."""
         if self._straight:
             return math.inf
         height, width = self.size
         corners = torch.tensor([[x, y] for x in (0, width) for y in (0, height)]).double()
         rays = self._directions(corners[:, 0], corners[:, 1])
         away = rays[:, :2].norm(dim=1)
-        found = torch.atan2(away, -rays[:, 2]) if self.fisheye else away / -rays[:, 2]
-        return float(found.max()) * (1 + 1e-6)
+        reach = torch.atan2(away, -rays[:, 2]) if self.fisheye else away / -rays[:, 2]
+        return float(reach.max()) * (1 + 1e-6)
 
     def _directions(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, 3) float64 unit vectors through pixels (N,), (N,)."""
+        """(N, 3) float64 unit vectors through pixels x (N,), y (N,)."""
         bent = torch.stack(
             [(x - self.centre[0]) / self.focal[0], (y - self.centre[1]) / self.focal[1]], dim=1
         )
@@ -125,7 +125,7 @@ class Lens:
         return torch.nn.functional.normalize(rays, dim=1)
 
     def _bend(self, plane: Tensor) -> Tensor:
-        """(N, 2) where a straight lens would show directions -> (N, 2) where this one does."""
+        """Undistorted (N, 2) -> distorted (N, 2) coordinates on the image plane."""
         k1, k2, k3, _ = self.radial
         p1, p2 = self.tangential
         x, y = plane.unbind(1)
@@ -146,17 +146,17 @@ class Lens:
         return angle * (1 + square * (k1 + square * (k2 + square * (k3 + square * k4))))
 
     def _solved(self, bend: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
-        """(N, D) what ``bend`` maps to ``wanted``, by Newton's method; ValueError where nothing."""
-        found = wanted.clone()
+        """(N, D) input that ``bend`` maps to ``wanted``, by Newton's method; else ValueError."""
+        guess = wanted.clone()
         for _ in range(_STEPS):
             columns = []
             for step in torch.eye(wanted.shape[1], dtype=wanted.dtype) * _NUDGE:
-                columns.append((bend(found + step) - bend(found - step)) / (2 * _NUDGE))
+                columns.append((bend(guess + step) - bend(guess - step)) / (2 * _NUDGE))
             slopes = torch.stack(columns, dim=2)  # (N, D, D)
             if not bool((torch.linalg.det(slopes) > 0).all()):
                 raise ValueError  # past the fold of the polynomial: two directions share a pixel
-            found = found - torch.linalg.solve(slopes, (bend(found) - wanted)[:, :, None])[:, :, 0]
-        missed = (bend(found) - wanted).abs().max() * max(self.focal)
+            guess = guess - torch.linalg.solve(slopes, (bend(guess) - wanted)[:, :, None])[:, :, 0]
+        missed = (bend(guess) - wanted).abs().max() * max(self.focal)
         if not bool(missed < _CLOSE):
             raise ValueError
-        return found
+        return guess

@@ -1,6 +1,6 @@
-"""Pictures with known cameras: what a radiance field is fitted to.
+"""Images with known cameras, to which a radiance field is fitted.
 
-Letters: V pictures of H x W pixels, R rays.
+Letters: V images of H x W pixels, R rays.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from mimsuite.fields.cameras import Camera, read_cameras
 from mimsuite.fields.lens import Lens
 
 _MOST_BYTES = 1 << 29
-_FOV = 45.0  # degrees, of .npz files that name none
+_FOV = 45.0  # default angle of view of .npz files, in degrees
 
 
 @dataclass(frozen=True)
 class Posed:
-    """Pictures on a plain background, and their cameras.
+    """Images on a plain background, and their cameras.
 
     Attributes:
         rgb: (V, H, W, 3) float32 in [0, 1].
         poses: (V, 3, 4) float32, camera to world, OpenGL convention.
-        lenses: (V,) for pictures of this size.
-        background: grey level of what is empty: 1 white, 0 black.
-        unused: what the files hold and is not used.
+        lenses: V lenses for images of this size.
+        background: grey level of empty space: 1 white, 0 black.
+        unused: content of the files that is not used.
     """
 
     rgb: Tensor
@@ -47,16 +47,16 @@ class Posed:
     unused: Unused = field(default_factory=Unused)
 
     def part(self, views: Sequence[int]) -> Posed:
-        """Some of the pictures."""
+        """The images ``views`` and their cameras."""
         rows = list(views)
         lenses = [self.lenses[view] for view in rows]
         return replace(self, rgb=self.rgb[rows], poses=self.poses[rows], lenses=lenses)
 
     def rays(self, view: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """((R, 3) origins, (R, 3) unit directions, (R, 3) colours) of all pixels or of a view's."""
+        """Origins, unit directions and colours, (R, 3) each, of all pixels or those of a view."""
         if view is not None:
             return self.part([view]).rays()
-        # Of equal lenses, once.
+        # Equal lenses are computed once.
         known = {lens: lens.directions().view(1, -1, 3) for lens in dict.fromkeys(self.lenses)}
         axes = torch.cat([known[lens] for lens in self.lenses])  # (V, H W, 3)
         directions = axes @ self.poses[:, :, :3].transpose(1, 2)
@@ -66,17 +66,17 @@ class Posed:
 
 
 def read_posed(path: Path, name: str | None = None, background: float = 1.0) -> Posed:
-    """Read posed pictures.
+    """Read images with cameras.
 
     Args:
-        path: ``transforms.json`` beside its pictures, its folder, or an ``.npz`` with ``rgb``
-            (V, H, W, 3) uint8, ``c2w`` (V, 4, 4) and, where given, ``fov_deg``; several scenes in
-            one file have ``NAME/`` before these.
-        name: which scene of such a file; None: its only one.
-        background: grey level that transparent pixels are laid on, and that empty space shows.
+        path: a ``transforms.json`` next to its images, its folder, or an ``.npz`` with ``rgb``
+            (V, H, W, 3) uint8, ``c2w`` (V, 4, 4) and optionally ``fov_deg``. If the file has
+            several scenes, these names have the prefix ``NAME/``.
+        name: the scene of such a file; None: its only scene.
+        background: grey level behind transparent pixels and in empty space.
 
     Raises:
-        DataError: nothing usable there; names the culprit.
+        DataError: the files cannot be used; the message names the culprit.
     """
     if path.suffix == ".npz":
         return _of_npz(path, name, background)
@@ -84,7 +84,7 @@ def read_posed(path: Path, name: str | None = None, background: float = 1.0) -> 
 
 
 def scenes_in(path: Path) -> list[str]:
-    """Names of the scenes of an ``.npz`` file; ``[""]`` for a single one without a name."""
+    """Names of the scenes of an ``.npz`` file; ``[""]`` for a single unnamed scene."""
     try:
         names = npz_names(path.read_bytes())
     except (OSError, CorruptSample) as error:
@@ -145,7 +145,7 @@ def _of_transforms(path: Path, background: float) -> Posed:
 
 
 def _fitting(path: Path, camera: Camera, size: Sequence[int]) -> Lens:
-    """The lens for pictures of (height, width), checked."""
+    """The lens for images of size (height, width); it must have a direction for every pixel."""
     if camera.lens is None:
         raise DataError(f"{path}: no focal length (fl_x or camera_angle_x)")
     height, width = size
@@ -167,7 +167,7 @@ def _fitting(path: Path, camera: Camera, size: Sequence[int]) -> Lens:
 
 
 def _picture(path: Path, decode: Decoder, background: float) -> Tensor:
-    """(3, H, W) float32 in [0, 1], transparent pixels laid on the background."""
+    """(3, H, W) float32 image in [0, 1], composited on the background."""
     try:
         pixels = decode(path.read_bytes()).float() / 255
     except OSError as error:
@@ -178,7 +178,7 @@ def _picture(path: Path, decode: Decoder, background: float) -> Tensor:
 
 
 def png(pixels: Tensor) -> bytes:
-    """(H, W, 3) in [0, 1] as a PNG."""
+    """Encode an image (H, W, 3) in [0, 1] as PNG."""
     stream = io.BytesIO()
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     Image.fromarray(array).save(stream, "PNG")

@@ -1,8 +1,8 @@
-"""Sampling a radiance field on a grid, in the layout that NeRF-MAE and NeRF-RPN train on.
+"""Sampling of a radiance field on a grid, in the layout of NeRF-MAE and NeRF-RPN.
 
-Any field will do that answers two questions: density at points, and colour at points seen along
-directions. Colour is averaged over the viewing directions of the scene's cameras, so that a voxel
-has one; density does not depend on them.
+A field is two functions: density at points, and colour at points for viewing directions. Colour is
+averaged over the viewing directions of the scene's cameras, so that a voxel has a single colour.
+Density does not depend on the direction.
 
 Letters: N points, (X, Y, Z) voxels, z up.
 """
@@ -28,8 +28,8 @@ Density = Callable[[Tensor], Tensor]  # (N, 3) -> (N,) >= 0, per unit of length
 Colour = Callable[[Tensor, Tensor], Tensor]  # (N, 3) points, (N, 3) unit directions -> (N, 3)
 Directions = Literal["cameras", "frustum", "fixed18"]
 
-_LEAST = 1e-30  # density whose logarithm stands for nothing
-_SEEN = 1e-4  # opacity below which colour is not asked for
+_LEAST = 1e-30  # smallest density, so that its logarithm is finite
+_SEEN = 1e-4  # opacity below which colour is not sampled
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Grid:
         values: (X, Y, Z, 4) float32: colour in [0, 1], and density of ``density_kind``.
         box: (2, 3) lower and upper corner; samples include both.
         density_kind: ``log``, ``linear`` or ``alpha``.
-        delta: length that absorbs light, in units of the field.
-        facts: more, as ``source``.
+        delta: length over which light is absorbed, in units of the field.
+        facts: further entries of the file, such as ``source``.
     """
 
     values: np.ndarray
@@ -51,7 +51,7 @@ class Grid:
     facts: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write an ``.npz`` that published loaders read, too."""
+        """Write an ``.npz`` that published loaders can read."""
         resolution = np.array(self.values.shape[:3])
         arrays: dict[str, Any] = {
             "rgbsigma": self.values,
@@ -94,21 +94,21 @@ def export_grid(
     """Sample a field.
 
     Args:
-        density_fn, rgb_fn: of the field; called without gradient, with at most ``chunk`` points.
-        cameras: of its pictures, in the field's coordinates.
-        bbox: (2, 3); None: that of the room or its objects, else of the camera centres; all but
-            the room's enlarged by ``margin`` of the extent on each side.
-        max_res: voxels along the longest side; the others follow, made even.
-        resolution: (X, Y, Z) instead of that.
-        dirs: colour is the mean over the optical axes of at most ``max_views`` ``cameras``; over
-            those cameras whose picture shows the point (``frustum``); or over 18 fixed directions.
+        density_fn, rgb_fn: the field; called without gradient, with at most ``chunk`` points.
+        cameras: cameras of its images, in the field's coordinates.
+        bbox: (2, 3) box to sample; None: see :func:`region`.
+        margin: enlargement of the default box on each side, as a fraction of its extent.
+        max_res: voxels along the longest side; the other sides are in proportion, rounded to even.
+        resolution: (X, Y, Z), overrides ``max_res``.
+        dirs: directions over which colour is averaged. ``cameras``: the optical axes of at most
+            ``max_views`` cameras; ``frustum``: of those cameras whose image shows the point;
+            ``fixed18``: 18 fixed directions.
         delta: see :class:`Grid`.
-        store: what the density channel holds.
-        rgb_everywhere: ask for colour where nothing is, too; else it is 0 there.
+        store: kind of the density channel.
+        rgb_everywhere: sample colour in empty voxels too; otherwise it is 0 there.
 
     Raises:
-        DataError: a field that answers with other shapes or numbers that are not finite, or an
-            empty box.
+        DataError: the field returns other shapes or non-finite numbers, or the box is empty.
     """
     box = region(cameras, margin) if bbox is None else np.asarray(bbox, dtype=np.float64)
     if box.shape != (2, 3) or not np.isfinite(box).all() or (box[1] <= box[0]).any():
@@ -121,16 +121,16 @@ def export_grid(
         asked = torch.ones_like(alpha, dtype=torch.bool) if rgb_everywhere else alpha > _SEEN
         views = _directions(dirs, cameras, max_views)
         colour = torch.zeros(len(points), 3)
-        wanted = points[asked]
+        visible = points[asked]
         mean = _Mean(rgb_fn, views, dirs == "frustum")
-        colour[asked] = _in_chunks(mean, wanted, max(1, chunk // max(1, len(views))), progress)
+        colour[asked] = _in_chunks(mean, visible, max(1, chunk // max(1, len(views))), progress)
     kinds = {"linear": density, "alpha": alpha, "log": density.clamp_min(_LEAST).log()}
     values = torch.cat([colour.clamp(0, 1), kinds[store][:, None]], dim=1).view(*sides, 4)
     return Grid(values.numpy().astype(np.float32), box, store, delta)
 
 
 def region(cameras: Cameras, margin: float) -> np.ndarray:
-    """(2, 3): the box of the room or objects, else of the camera centres, enlarged."""
+    """(2, 3) box of the room or its objects, else of the camera centres, enlarged by ``margin``."""
     if cameras.box is not None:
         box = cameras.box
     else:
@@ -141,7 +141,7 @@ def region(cameras: Cameras, margin: float) -> np.ndarray:
 
 
 def sides_of(box: np.ndarray, max_res: int) -> tuple[int, int, int]:
-    """(X, Y, Z): in proportion to the extent, the longest ``max_res``; odd numbers plus one."""
+    """(X, Y, Z) in proportion to the extent, the longest ``max_res``; odd numbers rounded up."""
     extent = box[1] - box[0]
     sides = np.floor(extent / extent.max() * max_res).astype(int).clip(2, max_res)
     x, y, z = (int(side + side % 2) for side in sides)
@@ -149,13 +149,13 @@ def sides_of(box: np.ndarray, max_res: int) -> tuple[int, int, int]:
 
 
 def grid_points(box: np.ndarray, sides: Sequence[int]) -> Tensor:
-    """(X Y Z, 3) float32 in raster order, both ends of each axis included."""
+    """(X Y Z, 3) float32 points in raster order; both ends of each axis are included."""
     axes = [torch.linspace(float(a), float(b), n) for a, b, n in zip(*box, sides, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 3)
 
 
 class _Mean:
-    """Colour averaged over views, as one question a view."""
+    """Colour averaged over views, with one call of the field per view."""
 
     def __init__(self, rgb_fn: Colour, views: list[tuple[Tensor, Camera | None]], seen: bool):
         self.rgb_fn, self.views, self.seen = rgb_fn, views, seen
@@ -171,15 +171,15 @@ class _Mean:
                 shown = in_picture(points, camera)[:, None].float()
                 total, weight = total + shown * colour, weight + shown
         mean = everyone / len(self.views)
-        # What no picture shows gets the mean over all.
+        # Points that no image shows get the mean over all views.
         return torch.where(weight > 0, total / weight.clamp_min(1), mean) if self.seen else mean
 
 
 def in_picture(points: Tensor, camera: Camera) -> Tensor:
-    """(N,) bool: whether the camera's picture shows a point.
+    """(N,) bool: whether a point is inside the camera's image.
 
     Raises:
-        UserError: the cameras have no focal length or size.
+        UserError: the camera has no focal length or image size.
     """
     if camera.lens is None:
         raise UserError(

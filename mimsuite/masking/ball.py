@@ -11,19 +11,19 @@ from mimsuite.masking.sampler import Sampler
 
 
 class BallSampler(Sampler):
-    """Masks the groups whose centres are nearest to that of one group, drawn uniformly."""
+    """Masks the groups nearest to a uniformly drawn group, by the distance of their centres."""
 
     section: BallMaskSection
     needs_guide = True
 
     def noise_width(self, grid: tuple[int, ...]) -> int:
-        """One number: which group is in the middle."""
+        """One number, which picks the middle group."""
         return 1
 
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
     ) -> TokenMask:
-        """Masks by (B, 1) noise; ``guide`` is the (B, G, 3) coordinates of the centres."""
+        """Mask of (B, 1) noise; ``guide`` holds the (B, G, 3) coordinates of the centres."""
         assert guide is not None
         groups = guide.shape[1]
         middle = (noise * groups).long().clamp_max(groups - 1)  # (B, 1)

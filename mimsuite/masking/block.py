@@ -1,11 +1,11 @@
 """Block-wise masking (BEiT, Bao et al., arXiv:2106.08254, algorithm 1; as in CAE's code).
 
-Rectangles are drawn until exactly the wanted number of patches is masked. How many draws that takes
-differs from sample to sample, 10 to 20 mostly and some hundred now and then, so this sampler works
-on the host, sample by sample: a device would have to run the longest loop for every sample, some
-thousand kernel starts a step. It never waits for the device, for the noise of a step is computed on
-the host too (:meth:`mimsuite.noise.Noise.on_host`); 64 samples take 4 ms, while the device is busy
-with the step before.
+Rectangles are drawn until exactly the required number of patches is masked. The number of draws
+varies from sample to sample: mostly 10 to 20, sometimes a few hundred. So this sampler runs on the
+host, sample by sample; on the device every sample would run the longest loop, about a thousand
+kernel launches per step. It never waits for the device, because its noise is also computed on the
+host (:meth:`mimsuite.noise.Noise.on_host`). A batch of 64 samples takes 4 ms, while the device
+computes the previous step.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mimsuite.masking.sampler import Sampler
 from mimsuite.noise import KeyedGenerator
 
 _AT_ONCE = 64  # blocks whose numbers are drawn together
-_MOST_DRAWS = 50_000  # for one mask; a count that can be reached takes some hundred at most
-_REHEARSALS = 4  # masks drawn to see whether a count can be reached
+_MOST_DRAWS = 50_000  # draws per mask; a reachable count needs a few hundred at most
+_REHEARSALS = 4  # masks drawn to check that a count is reachable
 
 
 class BlockSampler(Sampler):
-    """Masks rectangles of patches; the tokens of each part are in raster order."""
+    """Masks rectangles of patches; visible and masked tokens are each in raster order."""
 
     section: BlockMaskSection
     on_host = True
@@ -39,16 +39,16 @@ class BlockSampler(Sampler):
         self._generator = KeyedGenerator()
 
     def noise_width(self, grid: tuple[int, ...]) -> int:
-        """Two numbers, 46 bits, are the key of a sample's generator."""
+        """Two numbers (46 bits), the key of a sample's generator."""
         return 2
 
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
     ) -> TokenMask:
-        """Masks of a (rows, columns) grid; ``noise`` (B, 2) and the mask are on the host.
+        """Mask of a (rows, columns) grid; ``noise`` (B, 2) and the mask are on the host.
 
         Raises:
-            UserError: the count cannot be reached.
+            UserError: no set of blocks masks exactly the required number of patches.
         """
         rows, columns = grid
         masks = np.stack([self.draw(tuple(key), rows, columns) for key in noise.tolist()])
@@ -79,7 +79,7 @@ class BlockSampler(Sampler):
         return mask
 
     def require_reachable(self, grid: tuple[int, int]) -> None:
-        """Refuse counts that blocks of this shape do not add up to on ``grid``.
+        """Refuse mask counts that no set of blocks of this shape reaches exactly on ``grid``.
 
         Raises:
             UserError: the message names the keys.
@@ -88,10 +88,10 @@ class BlockSampler(Sampler):
             self.draw((number, 0.0), *grid)
 
     def _size(self, numbers: list[float], left: int) -> tuple[int, int]:
-        """(height, width) of a block, while ``left`` patches are to be masked."""
+        """(height, width) of the next block; ``left`` patches remain to be masked."""
         section = self.section
         largest = left if section.max_block is None else min(left, section.max_block)
-        # With fewer left than `min_block` this goes downwards, as published.
+        # With fewer than `min_block` left, the area falls below `min_block`, as published.
         area = section.min_block + (largest - section.min_block) * numbers[0]
         low, high = (math.log(end) for end in section.aspect)
         aspect = math.exp(low + (high - low) * numbers[1])
@@ -106,9 +106,9 @@ class BlockSampler(Sampler):
     def _unreachable(self, rows: int, columns: int) -> str:
         section = self.section
         count = rows * columns - section.visible(rows * columns)
-        wanted = f"mask.count {section.count}" if section.count else f"mask.ratio {section.ratio}"
+        setting = f"mask.count {section.count}" if section.count else f"mask.ratio {section.ratio}"
         return (
-            f"{wanted} masks {count} of {rows} x {columns} patches, which blocks of "
+            f"{setting} masks {count} of {rows} x {columns} patches, which blocks of "
             f"mask.min_block {section.min_block} patches and mask.aspect {section.aspect[0]:g} to "
             f"{section.aspect[1]:g} do not add up to: change one of them"
         )

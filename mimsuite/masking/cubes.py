@@ -1,6 +1,7 @@
 """Masking of cubes of volume tokens (NeRF-MAE, Irshad et al., arXiv:2404.01300).
 
-A cube is one attention window of the first stage, so that a window is seen whole or not at all.
+A cube is one attention window of the first stage, so a window is entirely visible or entirely
+masked.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from mimsuite.noise import Noise
 
 
 class CubeSampler(Sampler):
-    """Masks whole cubes, the least noise first; tokens that fill no cube are never masked."""
+    """Masks the cubes with the least noise; tokens outside whole cubes are never masked."""
 
     section: VolumeMaskSection
 
     def noise_width(self, grid: tuple[int, ...]) -> int:
-        """One number a cube, in raster order."""
+        """One number per cube, in raster order."""
         a, b, c = self._cubes(grid)
         return a * b * c
 
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
     ) -> TokenMask:
-        """Mask of (B, cubes) noise, as many cubes of each sample."""
+        """Mask of (B, cubes) noise; every sample masks the same number of cubes."""
         count = round(noise.shape[1] * self.section.ratio)
         removed = noise.argsort(dim=1, stable=True).argsort(dim=1, stable=True) < count
         order = self._tokens(removed, grid).to(torch.uint8).argsort(dim=1, stable=True)
@@ -45,8 +46,10 @@ class CubeSampler(Sampler):
         return mask.to(noise.device)
 
     def thrown(self, noise: np.ndarray, grid: tuple[int, ...]) -> TokenMask:
-        """The mask of one sample where each cube is masked whose number in (cubes,) is below the
-        ratio. Made on the host: how many are masked decides shapes."""
+        """Mask of one sample: each cube is masked whose noise (cubes,) is below the ratio.
+
+        Computed on the host, because the number of masked cubes decides tensor shapes.
+        """
         side = self.section.cube
         cubes = (noise < self.section.ratio).reshape(self._cubes(grid))
         dense = np.zeros(grid, dtype=bool)

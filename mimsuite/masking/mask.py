@@ -1,17 +1,17 @@
-"""TokenMask: which tokens a model sees, which it rebuilds, for every modality.
+"""TokenMask: which tokens the encoder sees and which are reconstructed, for every modality.
 
-Letters: B batch, N tokens of the grid, V visible, M masked, K target sets, T tokens of each,
-D width.
+Letters: B batch, N tokens of the grid, V visible, M masked, K target sets, T tokens of a target
+set, D width.
 
-Index tensors, never boolean indexing: every sample of a batch has the same number of visible
-tokens, so shapes are fixed, nothing waits for the device, and the encoder computes visible tokens
-only.
+Masks are index tensors, never boolean ones: every sample of a batch has the same number of visible
+tokens, so shapes are fixed, nothing waits for the device, and the encoder computes only visible
+tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -26,11 +26,11 @@ class TokenMask:
     Attributes:
         grid: tokens along each axis: (H, W), (T, H, W), (G,) or (D, H, W); N is the product.
         visible: (B, V) int64 ids of the tokens the encoder sees, in the order it sees them.
-        masked: (B, M) int64 ids of the others, V + M = N.
-        decoded: (B, Nd) int64 ids that the decoder rebuilds; ``None`` = exactly the masked ones.
+        masked: (B, M) int64 ids of all other tokens, V + M = N.
+        decoded: (B, Nd) int64 ids that the decoder reconstructs; ``None`` = the masked tokens.
         decoded_masked: (B, Nd) bool, which of ``decoded`` are masked and so carry loss.
-        targets: (K, B, T) int64 ids of K sets of tokens, each predicted for itself from the
-            visible ones; sets may overlap. ``None``: the masked tokens are predicted together.
+        targets: (K, B, T) int64 ids of K sets of tokens, each predicted separately from the
+            visible tokens; sets may overlap. ``None``: the masked tokens are predicted together.
     """
 
     grid: tuple[int, ...]
@@ -54,17 +54,18 @@ class TokenMask:
                 f"samples, tokens)"
             )
 
-    # --- making one ---
+    # --- constructors ---
 
     @classmethod
     def from_order(
         cls, order: Tensor, visible: int, grid: tuple[int, ...], dropped: int | None = None
     ) -> TokenMask:
-        """The first ``visible`` of a permutation (B, N) of token ids are seen, in that order.
+        """The first ``visible`` ids of ``order``, a (B, N) permutation, are visible, in that order.
 
         Args:
-            dropped: so many that come next are neither seen nor decoded; the rest is decoded, in
-                raster order. ``None``: all that are masked are decoded, in the order given.
+            dropped: number of ids after the visible ones that are neither visible nor decoded; the
+                rest is decoded, in raster order. ``None``: all masked tokens are decoded, in the
+                order of ``order``.
         """
         seen, masked = order[:, :visible].contiguous(), order[:, visible:].contiguous()
         if dropped is None:
@@ -80,15 +81,16 @@ class TokenMask:
         order: Tensor | None = None,
         not_decoded: Tensor | None = None,
     ) -> TokenMask:
-        """From published boolean masks.
+        """Convert published boolean masks.
 
         Args:
             removed: (B, N) bool or 0/1, True = hidden from the encoder; equal counts per sample.
-            order: (B, N) permutation giving the order within each part; ``None`` = raster order.
+            order: (B, N) permutation, the order of the visible and of the masked tokens; ``None``
+                = raster order.
             not_decoded: (B, N) bool, True = the decoder skips it (VideoMAE V2's decoder mask).
 
         Raises:
-            ValueError: samples that hide different numbers of tokens.
+            ValueError: samples hide different numbers of tokens.
         """
         removed = removed.bool()
         visible, masked = _split(removed, order)
@@ -101,25 +103,37 @@ class TokenMask:
     def from_visible(
         cls, visible: Tensor, grid: tuple[int, ...], targets: Tensor | None = None
     ) -> TokenMask:
-        """The tokens ``visible`` (B, V) are seen, in that order, and all others are masked, in
-        raster order; ``targets`` as the attribute."""
+        """The ids ``visible`` (B, V) are visible, in that order; all others are masked, in raster
+        order. ``targets`` is the attribute of that name."""
         hidden = torch.ones(len(visible), math.prod(grid), dtype=torch.uint8, device=visible.device)
         hidden = hidden.scatter(1, visible, 0)
         masked = hidden.argsort(dim=1, descending=True, stable=True)
         masked = masked[:, : hidden.shape[1] - visible.shape[1]].contiguous()
         return cls(grid, visible, masked, targets=targets)
 
-    # --- reading it ---
+    @classmethod
+    def interleaved(cls, masks: Sequence[TokenMask]) -> TokenMask:
+        """Combine K masks of the same B samples into one with K B rows, grouped by sample.
+
+        Only the visible and the masked ids are kept.
+        """
+        parts = (
+            torch.stack([mask.ids(part) for mask in masks], dim=1).flatten(0, 1)
+            for part in ("visible", "masked")
+        )
+        return cls(masks[0].grid, *parts)
+
+    # --- properties ---
 
     def check(self, *, targets_hidden: bool = True) -> TokenMask:
-        """Look at the ids themselves, which waits for the device.
+        """Validate the ids themselves; this waits for the device.
 
         Args:
             targets_hidden: no token of a target set may be visible.
 
         Raises:
-            ValueError: visible and masked tokens are no partition; ids of a target set are not of
-                the grid, are named twice, or are visible.
+            ValueError: visible and masked tokens are no partition, or a target set has an id that
+                is outside the grid, repeated or visible.
         """
         whole = torch.cat([self.visible, self.masked], dim=1).sort(dim=1).values
         if not bool((whole == torch.arange(self.tokens, device=whole.device)).all()):
@@ -128,7 +142,7 @@ class TokenMask:
             return self
         ids = self.targets.sort(dim=2).values
         if ids.numel() and not bool(((ids >= 0) & (ids < self.tokens)).all()):
-            raise ValueError(f"a target set has ids that are not of {self.tokens} tokens")
+            raise ValueError(f"a target set has ids outside the grid of {self.tokens} tokens")
         if bool((ids.diff(dim=2) == 0).any()):
             raise ValueError("a target set names a token twice")
         if targets_hidden and not bool(self.dense().expand(len(ids), -1, -1).gather(2, ids).all()):
@@ -152,14 +166,14 @@ class TokenMask:
         return torch.cat([self.visible, self.masked], dim=1).argsort(dim=1)
 
     def flip(self) -> TokenMask:
-        """The complementary mask: sees what was masked."""
+        """The complementary mask: visible and masked tokens exchanged."""
         return TokenMask(self.grid, visible=self.masked, masked=self.visible)
 
     def to(self, device: torch.device | str) -> TokenMask:
         return self._each(lambda ids: ids.to(device, non_blocking=True))
 
     def pin_memory(self) -> TokenMask:
-        """A copy in page-locked memory, from which :meth:`to` does not wait for the device."""
+        """A copy in page-locked memory, so that :meth:`to` does not wait for the device."""
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> TokenMask:
@@ -167,10 +181,10 @@ class TokenMask:
         moved: dict[str, Any] = {k: move(t) for k, t in tensors.items() if isinstance(t, Tensor)}
         return replace(self, **moved)
 
-    # --- using it ---
+    # --- gathering tokens ---
 
     def ids(self, part: str) -> Tensor:
-        """Ids of a part: ``visible``, ``masked`` or ``decoded`` (= masked where not given)."""
+        """Ids of a part: ``visible``, ``masked`` or ``decoded`` (the masked ones by default)."""
         if part == "decoded" and self.decoded is None:
             return self.masked
         ids = getattr(self, part)
@@ -187,9 +201,10 @@ class TokenMask:
         return torch.stack([gather_tokens(tokens, ids) for ids in self.targets])
 
     def assemble(self, visible_tokens: Tensor, fill: Tensor) -> Tensor:
-        """All tokens in raster order: visible ones (B, V, D) in place, ``fill`` elsewhere.
+        """All tokens (B, N, D) in raster order: ``visible_tokens`` (B, V, D) and ``fill``.
 
-        ``fill`` is (B, M, D), or anything that broadcasts to it, such as a mask token (D,).
+        ``fill`` stands for the masked tokens: (B, M, D) or broadcastable to it, such as a mask
+        token (D,).
         """
         batch, _, width = visible_tokens.shape
         fill = fill.to(visible_tokens.dtype).expand(batch, self.masked.shape[1], width)
@@ -209,7 +224,7 @@ def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
 
 
 def _split(flags: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Ids where ``flags`` (B, N) is False and where it is True, each in the given order."""
+    """Ids where ``flags`` (B, N) is False and where it is True, each in the order ``order``."""
     counts = flags.sum(1)
     if not bool((counts == counts[0]).all()):
         raise ValueError(f"samples mask different numbers of tokens: {counts.tolist()}")

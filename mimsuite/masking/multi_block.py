@@ -1,13 +1,14 @@
 """Multi-block masking (I-JEPA, Assran et al., arXiv:2301.08243, section 3; as in its code).
 
-Of each image some rectangles are predicted, and one large one is seen, less what is predicted.
-Their sizes are drawn once a step for all samples, on any rank; their places for each sample. A
-place is drawn so that the rectangle never touches the last row and the last column, as published.
+Per image, several target rectangles are predicted from one large context rectangle, from which the
+targets are removed. Sizes are drawn once per step for all samples and ranks, positions for each
+sample. A rectangle never touches the last row or the last column, as published.
 
-Contexts have different lengths and are cut to one, by their last patches in raster order.
+Contexts of different lengths are cut to one length: their last patches in raster order are dropped.
 
-A context that keeps too few patches is drawn again, and after 20 tries in vain one target less is
-taken out of it. So a context may hold tokens of a target: published, and rare on published grids.
+A context that keeps too few patches is drawn again; after every 20 failed tries one target less is
+removed from it. So a context may hold tokens of a target, as published; this is rare on published
+grids.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from mimsuite.noise import KeyedGenerator, Noise
 Size = tuple[int, int]  # height, width of a rectangle, in patches
 Corner = Callable[[Size], tuple[int, int]]  # draws (top, left) for a rectangle
 
-_TRIES = 20  # of a context, before one target less is taken out of it
+_TRIES = 20  # draws of a context before one target less is removed from it
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Patches of one sample, ascending ids: of each target, and of each context before the cut."""
+    """Ascending patch ids of one sample: its targets, and its contexts before they are cut."""
 
     targets: list[np.ndarray]
     contexts: list[np.ndarray]
@@ -47,9 +48,9 @@ class MultiBlockSampler:
         self._generator = KeyedGenerator()
 
     def sample(self, noise: Noise, grid: Size) -> dict[str, TokenMask]:
-        """A mask for each context by its name, on the noise's device; all have the same targets.
+        """Context name -> mask on the device of the noise; all masks have the same targets.
 
-        Sizes are keyed by (seed, step), places by the sample too.
+        Sizes are keyed by (seed, step), positions by the sample as well.
 
         Raises:
             UserError: the grid is too small for the blocks.
@@ -64,25 +65,25 @@ class MultiBlockSampler:
         return {name: on_device(mask, noise.device) for name, mask in masks.items()}
 
     def sizes(self, grid: Size, target: float, context: float) -> tuple[Size, Size]:
-        """Height and width of targets and of contexts, each by a number in [0, 1).
+        """Sizes of targets and of contexts, each decided by a number in [0, 1).
 
         Raises:
-            UserError: rectangles of these sizes can never be valid.
+            UserError: the grid is too small for the blocks.
         """
         section = self.section
-        found = section.size(grid, target, "target"), section.size(grid, context, "context")
-        if math.prod(found[0]) <= section.min_keep or math.prod(found[1]) < section.least:
+        sizes = section.size(grid, target, "target"), section.size(grid, context, "context")
+        if math.prod(sizes[0]) <= section.min_keep or math.prod(sizes[1]) < section.least:
             try:
                 section.check_grid(grid)
             except ValueError as error:
                 raise UserError(str(error)) from None
-        return found
+        return sizes
 
     def draw(self, grid: Size, target: Size, context: Size, corner: Corner) -> Blocks:
-        """Targets and then contexts of one sample, at the places that ``corner`` draws."""
+        """Draw the targets, then the contexts of one sample; ``corner`` draws their positions."""
         section = self.section
         ids = np.arange(math.prod(grid)).reshape(grid)
-        free = np.ones((section.targets + 1, *grid), dtype=bool)  # [n]: outside of the first n
+        free = np.ones((section.targets + 1, *grid), dtype=bool)  # [n]: not in the first n targets
         targets, contexts = [], []
         for number in range(section.targets):
             window = _window(corner(target), target)
@@ -102,7 +103,7 @@ class MultiBlockSampler:
         return Blocks(targets, contexts)
 
     def cut(self, drawn: list[Blocks], grid: Size) -> dict[str, TokenMask]:
-        """The masks of a batch: contexts of one length, the last patches left out."""
+        """The masks of a batch; contexts are cut to one length, dropping their last patches."""
         targets = torch.from_numpy(np.stack([blocks.targets for blocks in drawn], axis=1))
         shortest = min(len(context) for blocks in drawn for context in blocks.contexts)
         length = self.section.context_tokens or shortest
@@ -114,7 +115,7 @@ class MultiBlockSampler:
         return masks
 
     def _corners(self, key: tuple[float, ...], grid: Size) -> Corner:
-        """Places of one sample, a pure function of ``key``, in the order they are asked for."""
+        """Draws the positions of one sample, one after another; a pure function of ``key``."""
         generator = self._generator("multi-block mask", *key)
 
         def corner(size: Size) -> tuple[int, int]:

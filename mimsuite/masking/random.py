@@ -17,7 +17,7 @@ class RandomSampler(Sampler):
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
     ) -> TokenMask:
-        """Mask of (B, N) float32 noise, N tokens of ``grid``."""
+        """Mask of (B, N) float32 noise, one number per token of ``grid``."""
         order = noise.argsort(dim=1, stable=True)  # stable: equal noise sorts alike everywhere
         tokens = noise.shape[1]
         visible, dropped = self.section.visible(tokens), self.section.dropped(tokens)

@@ -1,9 +1,9 @@
 """Progressive masking of redundant tokens (Hybrid Distillation, Shi et al., arXiv:2306.15876).
 
-No noise is drawn: which tokens go depends on what the encoder makes of them, so this is no sampler
-but a hook of the encoder.
+The encoder's features decide which tokens are dropped, without noise. So this is a hook of the
+encoder, not a sampler.
 
-Letters: B batch, N tokens that are there, D width.
+Letters: B batch, N tokens present, D width.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mimsuite.config.keys.masks import RedundantMaskSection
 
 
 class RedundantTokens:
-    """A hook of one forward pass that leaves out tokens on the way.
+    """Hook of one forward pass that drops tokens between blocks.
 
-    Behind each of the section's blocks those tokens go whose cosine similarity with the mean token
-    is largest; ties go by place.
+    After each of the section's blocks it drops the tokens with the largest cosine similarity to the
+    mean token; ties are broken by position.
 
     Attributes:
-        present: number of a block -> ids (B, N) of the tokens that are there behind it; 0: that
-            the encoder was given.
+        present: number of a block -> ids (B, N) of the tokens present after it; 0: the ids at the
+            encoder's input.
     """
 
     def __init__(self, section: RedundantMaskSection, ids: Tensor) -> None:
@@ -30,7 +30,7 @@ class RedundantTokens:
         self.present: dict[int, Tensor] = {0: ids}
 
     def __call__(self, number: int, tokens: Tensor, ids: Tensor) -> Tensor | None:
-        """Ids of the tokens (B, N, D) that go on, in raster order; ``None`` = all."""
+        """Ids of the tokens (B, N, D) to keep, in raster order; ``None`` = all."""
         self.present[number] = ids
         count = self.kept.get(number)
         if count is None:

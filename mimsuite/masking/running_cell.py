@@ -1,12 +1,12 @@
 """The decoder mask of VideoMAE V2 (Wang et al., arXiv:2303.16727, section 3.2, "running cell").
 
-The grid of each frame is tiled with cells of 2 x 2 tokens, in which the hidden places run on by one
-from frame to frame. With q = 2 * (row mod 2) + (column mod 2) and a phase s in {0, 1, 2, 3}:
+The grid of each frame is tiled with cells of 2 x 2 tokens; the hidden places of a cell move on by
+one from frame to frame. With q = 2 * (row mod 2) + (column mod 2) and a phase s in {0, 1, 2, 3}:
 
     hidden(t, row, column)  iff  (q + s + t + 1) mod 4 < k,    k = 4 * ratio
 
-This closed form equals the published tiling where rows and columns are even, and holds for any
-other grid too.
+This closed form equals the published tiling where rows and columns are even; it is defined for any
+grid.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def running_cell(
 
 
 def decoded_ids(grid: tuple[int, int, int], ratio: float, device: torch.device) -> Tensor:
-    """(4, Nd) int64: for each phase the ids that are decoded, in raster order.
+    """(4, Nd) int64: for each phase, the ids that are decoded, in raster order.
 
-    On grids with an odd side the phases decode different numbers of tokens; then each decodes as
-    many as that with the fewest, the last ones are left out.
+    On grids with an odd side the phases decode different numbers of tokens; each is cut to the
+    smallest number by dropping its last ids.
     """
     hidden = running_cell(grid, ratio, device).byte()
     return hidden.argsort(dim=1, stable=True)[:, : _decoded(grid, ratio)].contiguous()
@@ -48,7 +48,7 @@ def decoded_ids(grid: tuple[int, int, int], ratio: float, device: torch.device) 
 
 @lru_cache(maxsize=64)
 def _decoded(grid: tuple[int, int, int], ratio: float) -> int:
-    """Nd, counted on the host so that no device is waited for."""
+    """Nd, counted on the host so that nothing waits for the device."""
     numbers = Counter(
         (2 * (y % 2) + x % 2 + t + 1) % PHASES for t, y, x in product(*map(range, grid))
     )
@@ -60,7 +60,7 @@ def _decoded(grid: tuple[int, int, int], ratio: float) -> int:
 
 
 def _hidden_of_cell(ratio: float) -> int:
-    """k, the tokens of a cell of four that are not decoded."""
+    """k, how many of a cell's four tokens are not decoded."""
     hidden = round(PHASES * ratio)
     if not 1 <= hidden < PHASES or hidden != PHASES * ratio:
         raise ValueError(f"a cell of {PHASES} tokens cannot hide {ratio} of them")

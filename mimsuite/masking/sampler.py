@@ -1,4 +1,4 @@
-"""What a sampler is: keyed noise in, mask out."""
+"""Base class of mask samplers: keyed noise in, mask out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Sampler:
     """Base of samplers.
 
     Attributes:
-        needs_guide: whether it draws by a ``guide``, as attention or coordinates.
-        on_host: its masks are made on the host, from noise that is computed there.
+        needs_guide: whether it needs a ``guide``, such as attention or coordinates.
+        on_host: whether it computes masks on the host, from noise computed there.
     """
 
     needs_guide = False
@@ -27,7 +27,7 @@ class Sampler:
         self.section = section
 
     def noise_width(self, grid: tuple[int, ...]) -> int:
-        """Uniform numbers that a sample's mask is drawn from; one a token by default."""
+        """Number of uniform numbers for a sample's mask; one per token by default."""
         return math.prod(grid)
 
     def __call__(
@@ -43,10 +43,10 @@ class Sampler:
         raise NotImplementedError
 
     def require_reachable(self, grid: tuple[int, int]) -> None:
-        """Refuse, with ``UserError``, counts that this sampler cannot make on ``grid``."""
+        """Raise ``UserError`` for a mask count that this sampler cannot reach on ``grid``."""
 
     def sample(self, noise: Noise, grid: tuple[int, ...], guide: Tensor | None = None) -> TokenMask:
-        """The mask of a batch by its keyed noise of purpose ``mask``, on the noise's device."""
+        """The mask of a batch from its keyed noise of purpose ``mask``, on the noise's device."""
         width = self.noise_width(grid)
         if not self.on_host:
             return self(noise.rows("mask", width), grid, guide)
@@ -54,6 +54,6 @@ class Sampler:
 
 
 def on_device(mask: TokenMask, device: torch.device) -> TokenMask:
-    """A mask that was made on the host, on the device, which waits for nothing."""
-    # Page-locked, or the copies would wait for the device.
+    """Copy a mask from the host to the device without waiting for the device."""
+    # Copies from pageable memory would wait for the device.
     return (mask.pin_memory() if device.type == "cuda" else mask).to(device)

@@ -1,5 +1,7 @@
-"""Masking of whole squares of patches (Pixio, arXiv:2512.15715): the grid is cut into squares of
-``side`` x ``side`` patches, and each of them is masked with equal probability."""
+"""Masking of whole squares of patches (Pixio, arXiv:2512.15715).
+
+The grid is cut into squares of ``side`` x ``side`` patches; each is equally likely to be masked.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ class SquareSampler(Sampler):
     section: SquareMaskSection
 
     def noise_width(self, grid: tuple[int, ...]) -> int:
-        """One number a square."""
+        """One number per square."""
         side = self.section.side
         return (grid[0] // side) * (grid[1] // side)
 
     def __call__(
         self, noise: Tensor, grid: tuple[int, ...], guide: Tensor | None = None
     ) -> TokenMask:
-        """Mask of (B, S) float32 noise, S squares of ``grid``, which ``side`` divides."""
+        """Mask of (B, S) float32 noise, one number per square; ``side`` must divide ``grid``."""
         rows, columns = grid
         side = self.section.side
         ids = torch.arange(rows * columns, device=noise.device)

@@ -1,6 +1,6 @@
 """Masks of clips: tubes (VideoMAE, Tong et al., arXiv:2203.12602, section 3.3) or single tokens.
 
-Either may come with VideoMAE V2's second mask, which thins out what the decoder rebuilds
+Both support the decoder mask of VideoMAE V2, by which the decoder reconstructs only some tokens
 (:mod:`~mimsuite.masking.running_cell`).
 
 Letters: B batch, grid (T, H, W) of tokens, N = T * H * W.
@@ -20,16 +20,19 @@ from mimsuite.masking.sampler import Sampler
 
 
 class ClipSampler(Sampler):
-    """Base: hides ``int(ratio * n)`` places at random; the tokens of each part in raster order."""
+    """Base: hides ``int(ratio * n)`` of n places at random.
+
+    Visible and masked tokens are each in raster order.
+    """
 
     section: ClipMaskSection
 
     def places(self, grid: tuple[int, ...]) -> int:
-        """n, the places that are hidden or seen as a whole."""
+        """n, the number of places; a place is masked or visible as a whole."""
         raise NotImplementedError
 
     def noise_width(self, grid: tuple[int, ...]) -> int:
-        """One number a place, and one for the phase of the decoder's mask."""
+        """One number per place, and one for the phase of the decoder mask."""
         return self.places(grid) + 1
 
     def __call__(
@@ -45,11 +48,11 @@ class ClipSampler(Sampler):
         return self.thinned(mask, (noise[:, -1] * PHASES).long())
 
     def tokens(self, places: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """(B, k) places in raster order -> the ids of their tokens, likewise."""
+        """(B, k) places in raster order -> the ids of their tokens, in raster order."""
         raise NotImplementedError
 
     def thinned(self, mask: TokenMask, phase: Tensor) -> TokenMask:
-        """The mask with ``decoded`` by the phases (B,), where the section has a decoder ratio."""
+        """Add ``decoded`` by the phases (B,) if the section has a decoder ratio."""
         if not self.section.decoder_ratio:
             return mask
         frames, rows, columns = mask.grid
@@ -60,7 +63,7 @@ class ClipSampler(Sampler):
         hidden = mask.dense().gather(1, decoded)
         if self.section.decode_visible:
             return TokenMask(mask.grid, mask.visible, mask.masked, decoded, hidden)
-        # Every tube has as many decoded tokens as any other, so this count is that of all samples.
+        # All tubes have the same number of decoded tokens, so this count holds for every sample.
         tubes = mask.visible.shape[1] // frames
         count = decoded.shape[1] - round(tubes * frames * (1 - self.section.decoder_ratio))
         first = (~hidden).byte().argsort(dim=1, stable=True)[:, :count]
@@ -74,7 +77,7 @@ class ClipSampler(Sampler):
 
 
 class TubeSampler(ClipSampler):
-    """A place of the frame is hidden for the whole clip, or seen all the time."""
+    """Masks positions of the frame for the whole clip."""
 
     def places(self, grid: tuple[int, ...]) -> int:
         return math.prod(grid[1:])
@@ -85,7 +88,7 @@ class TubeSampler(ClipSampler):
 
 
 class SpacetimeSampler(ClipSampler):
-    """Every token of the clip is hidden for itself."""
+    """Masks each token of the clip independently."""
 
     def places(self, grid: tuple[int, ...]) -> int:
         return math.prod(grid)

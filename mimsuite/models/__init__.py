@@ -10,6 +10,10 @@ from mimsuite.config.keys.section import Section
 from mimsuite.models.attentive import AttentivePooler
 from mimsuite.models.beit import BEiT
 from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
+from mimsuite.models.clip_encoder import ClipEncoder
+from mimsuite.models.clip_predictor import ClipPredictor
+from mimsuite.models.clip_vit import ClipViT
+from mimsuite.models.conv_decoder import ConvDecoder
 from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
@@ -21,6 +25,7 @@ from mimsuite.models.part_head import PartHead
 from mimsuite.models.point_decoder import PointDecoder
 from mimsuite.models.point_head import PointHead
 from mimsuite.models.point_transformer import ClassToken, PointTransformer
+from mimsuite.models.post_norm_vit import PostNormViT
 from mimsuite.models.predictor import Predictor
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
@@ -31,6 +36,10 @@ __all__ = [
     "BEiT",
     "ClassToken",
     "ClipDecoder",
+    "ClipEncoder",
+    "ClipPredictor",
+    "ClipViT",
+    "ConvDecoder",
     "ConvViT",
     "Crate",
     "CrateDecoder",
@@ -44,6 +53,7 @@ __all__ = [
     "PointDecoder",
     "PointHead",
     "PointTransformer",
+    "PostNormViT",
     "Predictor",
     "Regressor",
     "TokenDecoder",
@@ -56,10 +66,12 @@ __all__ = [
 
 _ENCODERS: dict[str, type[Encoder]] = {
     "vit": ViT,
+    "post-norm-vit": PostNormViT,
     "beit": BEiT,
     "convvit": ConvViT,
     "crate": Crate,
     "video-vit": VideoViT,
+    "clip-vit": ClipViT,
 }
 
 
@@ -74,7 +86,7 @@ def build_decoder(
     """The decoder of image patches that a ``model.decoder`` section describes, by its ``kind``.
 
     Args:
-        out_width: numbers that it predicts a token.
+        out_width: numbers predicted per token.
     """
     if isinstance(section, CrossDecoderSection):
         return CrossDecoder(section, encoder, out_width)
@@ -82,6 +94,6 @@ def build_decoder(
 
 
 def encoder_named(names: Iterable[str]) -> type[Encoder]:
-    """The encoder of a published checkpoint, by its tensors' names; a plain ViT by default."""
+    """The encoder class of a published checkpoint, by its tensor names; a plain ViT by default."""
     marks = {mark: kind for kind in _ENCODERS.values() if (mark := kind.published_mark)}
     return next((marks[m] for name in names for m in marks if name.startswith(m)), ViT)

@@ -1,7 +1,7 @@
 """Dynamic alignment of a student's blocks with a teacher's (MaskAlign, arXiv:2211.08887, sec. 3.2).
 
-Letters: B batch, V tokens, D width of the student, E of the teacher, T levels of the teacher, S
-blocks of the student.
+Letters: B batch, V tokens, D width of the student, E width of the teacher, T levels of the teacher,
+S blocks of the student.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from torch import Tensor, nn
 
 from mimsuite.models.blocks import init_linear
 
-_EPS = 1e-6  # of the norms within heads, as of those within the student's blocks
+_EPS = 1e-6  # epsilon of the heads' norms, the same as in the student's blocks
 
 
 class Alignment(nn.Module):
     """Mixes the outputs of the student's blocks, then maps each mixture to a teacher's level.
 
-    There is a row of weights and a head for every level; those of levels that are not used stay
-    frozen, so that the parameters that are trained are the same in every step.
+    Every level has a row of weights and a head. Heads of unused levels are frozen, so that the same
+    parameters are trained in every step.
 
     Args:
-        fusion: ``linear``: T x S weights that begin at the identity plus 0.01, for equal depths;
-            ``sum``: that begin at 1 / S; ``none``: levels are paired with blocks from the last.
+        fusion: ``linear``: T x S weights, initialised to the identity plus 0.01, for equal depths;
+            ``sum``: T x S weights, initialised to 1 / S; ``none``: no mixing, levels are paired
+            with blocks counted from the last.
         head: ``linear``, ``norm-linear`` (layer norm, linear), ``mlp`` (linear, GELU, linear) or
             ``mlp2`` (linear, layer norm, linear).
         student, teacher: number of blocks or levels, and width.
-        levels: numbers, from 1, of the levels that are used.
+        levels: numbers of the used levels, from 1.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Alignment(nn.Module):
             module.requires_grad_(number in self.levels)
 
     def blocks(self) -> list[int]:
-        """Numbers, from 1, of the student's blocks that are read."""
+        """Numbers, from 1, of the student's blocks whose outputs are needed."""
         if self.weights is not None:
             return list(range(1, self.depth + 1))
         return [self._partner(level) for level in self.levels]

@@ -1,7 +1,7 @@
-"""What attention of a block does, read from outside by an eager path.
+"""Queries, keys, values and attention weights of a block, recomputed outside fused attention.
 
-Fused attention returns no weights, so queries, keys and values are computed once more from the
-normed input of the block's attention.
+Fused attention returns no weights, so queries, keys and values are computed again from the
+normalised input of the block's attention.
 
 Letters: B batch, N tokens, D width, h heads, d = D / h.
 """
@@ -23,7 +23,7 @@ QKV = tuple[Tensor, Tensor, Tensor]
 def attention_inputs(
     blocks: Sequence[nn.Module], numbers: Collection[int]
 ) -> Iterator[dict[int, Tensor]]:
-    """The normed input (B, N, D) of the attention of blocks, by number from 1, as they run."""
+    """While blocks run, record the normalised attention inputs (B, N, D) by block number from 1."""
     seen: dict[int, Tensor] = {}
 
     def keep(number: int) -> Any:
@@ -41,10 +41,10 @@ def attention_inputs(
 
 
 def split_heads(attention: Any, x: Tensor) -> QKV:
-    """Queries, keys and values (B, h, N, d) of a fused ``qkv`` layer, normed where it norms.
+    """Queries, keys and values (B, h, N, d) of a fused ``qkv`` layer, after its query-key norm.
 
     Raises:
-        UserError: attention of another kind.
+        UserError: the attention has no ``num_heads``.
     """
     if not hasattr(attention, "num_heads"):
         raise UserError("the attention of this teacher's encoder cannot be read: take a plain ViT")
@@ -58,7 +58,7 @@ def split_heads(attention: Any, x: Tensor) -> QKV:
 
 
 def cls_attention(qkv: QKV, prefix: int) -> Tensor:
-    """(B, h, N) attention of the first token to those behind ``prefix`` leading ones."""
+    """(B, h, N) attention of the first token to the tokens after the first ``prefix`` ones."""
     q, k, _ = qkv
     scores = (q[:, :, :1].float() * q.shape[-1] ** -0.5) @ k.float().transpose(-1, -2)
     return scores.softmax(dim=-1)[:, :, 0, prefix:]

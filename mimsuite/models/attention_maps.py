@@ -1,7 +1,7 @@
-"""Attention weights of an encoder's last block, computed by themselves.
+"""Attention weights of an encoder's last block, computed separately.
 
-Fused attention returns no weights. So its last call is noted, and the product of its very queries
-and keys is made once more, with its scale and bias: the same for every kind of attention.
+Fused attention returns no weights. So its last call is recorded, and the weights are computed again
+from its queries, keys, scale and bias. This works for every kind of attention.
 
 Letters: B batch, N tokens, h heads, d width of a head.
 """
@@ -20,12 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What a call of scaled-dot-product attention got.
+    """Arguments of a call of scaled-dot-product attention.
 
     Attributes:
         query, key: (B, h, N, d).
-        bias: what is added to the scores, broadcast to (B, h, N, N); ``None``: nothing.
-        scale: of the scores; ``None``: ``1 / sqrt(d)``.
+        bias: added to the scores, broadcastable to (B, h, N, N), or ``None``.
+        scale: factor of the scores; ``None``: ``1 / sqrt(d)``.
     """
 
     query: Tensor
@@ -34,8 +34,10 @@ class AttentionCall:
     scale: float | None
 
     def weights(self, first: int | None = None) -> Tensor:
-        """(B, q, N) float32 attention of the ``first`` q queries, all where ``None``; the mean of
-        the heads. Samples are taken one by one: of many tokens there are many weights."""
+        """(B, q, N) float32 attention of the ``first`` q queries (``None``: all), mean over heads.
+
+        Computed sample by sample to save memory.
+        """
         rows = []
         for sample in range(len(self.query)):
             query, key = self.query[sample, :, :first].float(), self.key[sample].float()
@@ -49,12 +51,12 @@ class AttentionCall:
 
 
 class LastAttention(TorchFunctionMode):
-    """A context in which the last call of fused attention is noted as ``call``.
+    """A context that records the last call of fused attention as ``call``.
 
     Example:
         >>> with LastAttention() as seen:
         ...     features = method.encode(batch)
-        >>> seen.call.weights(first=1)  # of the class token
+        >>> seen.call.weights(first=1)  # attention of the class token
     """
 
     def __init__(self) -> None:
@@ -68,9 +70,9 @@ class LastAttention(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = dict(kwargs or {})
+        options = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
             query, key = args[0], args[1]
-            bias = args[3] if len(args) > 3 else given.get("attn_mask")
-            self.call = AttentionCall(query, key, bias, given.get("scale"))
-        return func(*args, **given)
+            bias = args[3] if len(args) > 3 else options.get("attn_mask")
+            self.call = AttentionCall(query, key, bias, options.get("scale"))
+        return func(*args, **options)

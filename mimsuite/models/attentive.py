@@ -1,7 +1,8 @@
 """CAE's attentive pooling (Chen et al., arXiv:2202.03026, section 4.1): one learnt query.
 
-The published evaluation of this probe standardises test features by statistics of the test batch
-(its model is asked as in training); here, as everywhere, they are the running ones of training.
+The published evaluation of this probe runs the model in training mode, so test features are
+standardised by statistics of the test batch. Here they are standardised by the running statistics
+of training.
 
 Letters: B batch, C class tokens, N tokens, D width.
 """
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from mimsuite.models.cae import CrossAttention
 from mimsuite.models.features import Features
 
-_BN_EPS = 1e-5  # of the published head
+_BN_EPS = 1e-5  # epsilon of the published head's batch norm
 
 
 class AttentivePooler(nn.Module):
     """Cross-attention of one query to all tokens, class tokens included; then a batch norm.
 
-    Neither residual nor MLP; the batch norm has no affine parameters.
+    There is no residual and no MLP; the batch norm has no affine parameters.
     """
 
     def __init__(self, width: int, heads: int, eps: float) -> None:

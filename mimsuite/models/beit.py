@@ -1,8 +1,8 @@
-"""BEiT's vision transformer (Bao et al., arXiv:2106.08254), as CAE has it (arXiv:2202.03026).
+"""BEiT's vision transformer (Bao et al., arXiv:2106.08254), as used by CAE (arXiv:2202.03026).
 
 ``x += g1 * Attn(LN x); x += g2 * MLP(LN x)``: keys have no bias, ``g1`` and ``g2`` are trained
-scales of each channel. Positions are fixed sin-cos ones, row first. In fine-tuning each block's
-attention has a bias for every offset of two patches, which begins at zero.
+per-channel scales. Positions are fixed sin-cos codes, row first. In fine-tuning each block's
+attention has a trained bias for every offset between two patches, initialised to zero.
 
 Letters: B batch, N tokens, h heads, d width of a head, D width.
 """
@@ -25,10 +25,10 @@ from mimsuite.weights.names import Names
 
 
 class BEiTAttention(nn.Module):
-    """Self-attention without a bias of the keys.
+    """Self-attention without a key bias.
 
     Args:
-        grid: patches per column and row, for relative position biases; ``None`` = no such biases.
+        grid: rows and columns of patches, for relative position biases; ``None`` = no such biases.
     """
 
     def __init__(self, width: int, heads: int, grid: tuple[int, int] | None = None) -> None:
@@ -53,14 +53,14 @@ class BEiTAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _offset_bias(self, q: Tensor) -> Tensor | None:
-        """(h, N, N), what the offset of two tokens adds to their score."""
+        """(h, N, N) biases added to the scores, by the offset between two tokens."""
         if self.relative_position_bias_table is None:
             return None
         index: Tensor = self.relative_position_index  # type: ignore[assignment]
         if q.shape[2] != len(index):
             raise UserError(
                 f"relative position biases are for {len(index) - 1} patches, not "
-                f"{q.shape[2] - 1}: take images of model.encoder.image_size"
+                f"{q.shape[2] - 1}: use images of model.encoder.image_size"
             )
         return self.relative_position_bias_table[index].permute(2, 0, 1).to(q.dtype)
 
@@ -107,7 +107,7 @@ class BEiT(ViT):
             *ViT.published.pairs,
         ]
     )
-    published_mark: ClassVar[str] = "attentive_blocks."  # else its names are the plain ones
+    published_mark: ClassVar[str] = "attentive_blocks."  # all other names are the plain ViT's
 
     def __init__(self, section: BEiTSection) -> None:
         super().__init__(section)
@@ -131,22 +131,25 @@ def scale_of(width: int, value: float) -> nn.Parameter | None:
 
 
 def branch(x: Tensor, scale: Tensor | None, keep: Tensor | None) -> Tensor:
-    """What a branch (B, N, D) adds: scaled by channel, and dropped or kept by sample."""
+    """Output of a residual branch (B, N, D), scaled per channel and dropped per sample."""
     if scale is not None:
         x = x * scale
     return x if keep is None else x * keep.view(-1, 1, 1)
 
 
 def init_tokens(*tensors: Tensor) -> None:
-    """CAE's start of tokens and patch embedding: normal, deviation 0.02, cut off there."""
+    """CAE's initialisation of tokens and patch embedding: normal, std 0.02, truncated at 0.02."""
     for tensor in tensors:
         nn.init.trunc_normal_(tensor, std=0.02, a=-0.02, b=0.02)
 
 
 @torch.no_grad()
 def init_beit(model: nn.Module, stacks: Iterable[nn.ModuleList]) -> None:
-    """BEiT's start (arXiv:2106.08254): linear maps as tokens, biases 0; in the i-th block of a
-    stack what ends a residual branch is divided by sqrt(2 i)."""
+    """BEiT's initialisation (arXiv:2106.08254).
+
+    Linear weights are initialised by :func:`init_tokens`, biases to 0. In the i-th block of a
+    stack, the last linear layer of each residual branch is divided by sqrt(2 i).
+    """
     for part in model.modules():
         if isinstance(part, nn.Linear):
             init_tokens(part.weight)
@@ -159,9 +162,10 @@ def init_beit(model: nn.Module, stacks: Iterable[nn.ModuleList]) -> None:
 
 
 def relative_index(grid: tuple[int, int]) -> Tensor:
-    """(1 + N, 1 + N) int64: for each two tokens the row of the bias table (BEiT's order).
+    """(1 + N, 1 + N) int64: row of the bias table for each pair of tokens, in BEiT's order.
 
-    (2H - 1) * (2W - 1) offsets of patches, then class to patch, patch to class, class to class.
+    The table has (2H - 1) * (2W - 1) offsets of patches, then class to patch, patch to class, class
+    to class.
     """
     rows, columns = grid
     row = torch.arange(rows).repeat_interleave(columns)

@@ -1,9 +1,9 @@
 """Regressor and decoder of CAE (Chen et al., arXiv:2202.03026, section 3).
 
-The regressor predicts the latents of masked patches from those of visible ones and from positions
-alone; visible latents stay as they are. The decoder sees predicted latents only.
+The regressor predicts the latents of masked patches from the latents of visible patches and from
+positions; it does not change the visible latents. The decoder sees only predicted latents.
 
-Letters: B batch, V visible, M masked, N patches, D the regressor's width, h heads, K codes.
+Letters: B batch, V visible, M masked, N patches, D width of the regressor, h heads, K codes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Keep = tuple[Tensor, Tensor] | None
 
 
 class CrossAttention(nn.Module):
-    """Attention of queries to other tokens, without a bias of the keys."""
+    """Attention of queries to other tokens, without a key bias."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class CrossAttention(nn.Module):
 
 
 class RegressorBlock(nn.Module):
-    """Cross-attention and MLP; after the attention the stream itself is normalised, as published.
+    """Cross-attention and MLP; the residual stream is normalised after the attention, as published.
 
     Parameter names are those of the published code.
     """
@@ -61,7 +61,7 @@ class RegressorBlock(nn.Module):
         self.cross_attn = CrossAttention(width, section.heads)
         hidden = int(width * section.mlp_ratio)
         self.mlp_cross = Mlp(width, hidden_features=hidden, act_layer=nn.GELU)
-        trained = section.layer_scale > 0  # published checkpoints hold the fixed ones too
+        trained = section.layer_scale > 0  # published checkpoints also hold fixed scales
         start = torch.full((width,), section.layer_scale if trained else 1.0)
         self.gamma_1_cross = nn.Parameter(start.clone(), requires_grad=trained)
         self.gamma_2_cross = nn.Parameter(start.clone(), requires_grad=trained)
@@ -73,7 +73,8 @@ class RegressorBlock(nn.Module):
 
         Args:
             visible: (B, V, D) latents.
-            where: (B, M, D) positions of ``x``; ``places`` (B, V + M, D) of ``[visible, x]``.
+            where: (B, M, D) positions of ``x``.
+            places: (B, V + M, D) positions of ``[visible, x]``.
             keep: (B,) factors of the two branches (drop path).
         """
         first, second = (None, None) if keep is None else keep
@@ -89,9 +90,9 @@ class Regressor(nn.Module):
     """(visible latents, mask) -> predicted latents of the masked patches.
 
     Args:
-        in_width: of the encoder; where it is not the regressor's, a linear map and a norm lead to
-            it.
-        final_norm: normalise what comes out (CAE does, CAE v2 does not).
+        in_width: width of the encoder; where it differs from the regressor's, :meth:`project`
+            applies a linear map and a norm.
+        final_norm: normalise the output (CAE does, CAE v2 does not).
     """
 
     def __init__(
@@ -113,23 +114,23 @@ class Regressor(nn.Module):
         self.blocks = nn.ModuleList(RegressorBlock(section, eps) for _ in range(section.depth))
         self.norm = nn.LayerNorm(section.width, eps=eps)
         self.final_norm = final_norm
-        if not final_norm:  # published checkpoints hold it all the same
+        if not final_norm:  # published checkpoints hold the norm even so
             self.norm.requires_grad_(False)
         self.apply(init_linear)
         init_tokens(self.mask_token)
 
     def project(self, latents: Tensor) -> Tensor:
-        """(B, n, in_width) -> (B, n, D)."""
+        """Map encoder latents (B, n, in_width) to the regressor's width (B, n, D)."""
         if self.embed is None or self.embed_norm is None:
             return latents
         return self.embed_norm(self.embed(latents))
 
     def positions(self, ids: Tensor) -> Tensor:
-        """(B, n) patch ids -> (B, n, D)."""
+        """(B, n) patch ids -> (B, n, D) positions."""
         return gather_tokens(self.pos_embed[:, 1:], ids)
 
     def forward(self, visible: Tensor, mask: TokenMask, noise: Noise | None = None) -> Tensor:
-        """Predicted latents (B, M, D) in the mask's order; ``visible`` (B, V, D) is projected."""
+        """Predicted latents (B, M, D) in the mask's order; ``visible``: (B, V, D), projected."""
         where = self.positions(mask.masked)
         places = torch.cat([self.positions(mask.visible), where], dim=1)
         x = self.mask_token.to(visible.dtype).expand(len(visible), mask.masked.shape[1], -1)
@@ -164,7 +165,7 @@ class TokenDecoder(nn.Module):
 
 
 class FeatureHead(nn.Module):
-    """A norm and a linear map that all tokens share (CAE v2)."""
+    """A norm and a linear map, shared by all tokens (CAE v2)."""
 
     def __init__(self, width: int, out_width: int, eps: float) -> None:
         super().__init__()
@@ -178,7 +179,7 @@ class FeatureHead(nn.Module):
 
 
 def keeps(module: Regressor | TokenDecoder, noise: Noise | None) -> list[Keep]:
-    """Drop-path factors of each block; ``None`` while nothing is dropped."""
+    """Drop-path factors of each block; ``None`` where nothing is dropped."""
     rate, depth = module.section.drop_path, module.section.depth
     if not module.training or rate == 0 or depth == 0:
         return [None] * depth

@@ -1,4 +1,4 @@
-"""The head of PCP-MAE that predicts where masked groups are (arXiv:2408.08753).
+"""The head of PCP-MAE that predicts the centres of masked groups (arXiv:2408.08753).
 
 Letters: B clouds, M masked groups, D width.
 """

@@ -1,16 +1,17 @@
 """ConvViT: two stages of masked convolutions before a vision transformer (ConvMAE).
 
 MCMAE: Masked Convolution Meets Masked Autoencoders (Gao et al., arXiv:2205.03892, section 3). The
-mask is drawn on the grid of the last stage, and a token that is masked there is masked on the finer
-grids of the stages before. Published code computes these stages everywhere and multiplies by the
-mask before each depthwise convolution. A masked pixel then never reaches a visible one, since all
-else (1 x 1 convolutions, norms, patch embeddings that step by their own size) stays within a token.
-So here no stage computes masked tokens at all: only the depthwise convolutions see a whole map,
-with zeros for what is masked. The function and its gradients are the published ones.
+mask is drawn on the grid of the last stage and applies to the finer grids of the earlier stages.
+Published code computes these stages everywhere and multiplies by the mask before each depthwise
+convolution. Masked pixels then never influence visible ones, because all other layers (1 x 1
+convolutions, norms, non-overlapping patch embeddings) stay within a token. So here no stage
+computes masked tokens: only the depthwise convolutions see a whole map, with zeros at masked
+tokens. The function and its gradients equal the published ones.
 
 Letters: B batch, N tokens of the grid, V visible tokens, S pixels of a stage along a token's side,
-d width of a stage, D width of the last, P = p*p*C numbers of an image patch. "Pixels" of a stage
-are the points of its map. A token's pixels are kept together, in raster order: (B, V, S*S, d).
+d width of a stage, D width of the last stage, P = p*p*C numbers of an image patch. The "pixels" of
+a stage are the points of its map. The pixels of a token are stored together, in raster order:
+(B, V, S*S, d).
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ Keep = tuple[Tensor, Tensor] | None  # (B,) factors of a block's two branches (d
 
 @dataclass(frozen=True)
 class PixelMap:
-    """Where the pixels of the visible tokens lie in a stage's map.
+    """Locations of the visible tokens' pixels in a stage's map.
 
     Attributes:
         size: (B, H, W) of the map.
-        rows: (B*V*S*S,) int64 row numbers in the map as (B*H*W, d).
+        rows: (B*V*S*S,) int64 rows of the pixels in the map flattened to (B*H*W, d).
     """
 
     size: tuple[int, int, int]
@@ -49,7 +50,7 @@ class PixelMap:
 
     @classmethod
     def of(cls, ids: Tensor, grid: tuple[int, int], side: int) -> PixelMap:
-        """The map of ``side`` x ``side`` pixels a token, for (B, V) token ids of ``grid``."""
+        """The map with ``side`` x ``side`` pixels per token, for (B, V) token ids of ``grid``."""
         height, width = grid[0] * side, grid[1] * side
         axis = torch.arange(side, device=ids.device)
         corner = (ids // grid[1]) * side * width + (ids % grid[1]) * side  # (B, V)
@@ -73,8 +74,11 @@ class PixelMap:
 
 
 def windows(pixels: Tensor, stride: int) -> Tensor:
-    """What a convolution of size and step ``stride`` reads: (B, V, S*S, d) ->
-    (B, V, (S/stride)**2, stride*stride*d), each window (row, column, channel), channel fastest."""
+    """Input windows of a convolution of kernel size and stride ``stride``.
+
+    (B, V, S*S, d) -> (B, V, (S/stride)**2, stride*stride*d). A window is (row, column, channel),
+    channel fastest.
+    """
     batch, tokens, count, d = pixels.shape
     side = round(count**0.5)
     steps = side // stride
@@ -83,9 +87,9 @@ def windows(pixels: Tensor, stride: int) -> Tensor:
 
 
 class StepConv(nn.Conv2d):
-    """A convolution that steps by its own size, on (..., stride*stride*d) :func:`windows`.
+    """A non-overlapping convolution, applied to (..., stride*stride*d) :func:`windows`.
 
-    With ``stride`` 1 a 1 x 1 convolution. The weight is kept as the published kernel.
+    With ``stride`` 1 it is a 1 x 1 convolution. The weight has the shape of the published kernel.
     """
 
     def __init__(self, in_width: int, out_width: int, stride: int = 1) -> None:
@@ -111,7 +115,7 @@ class ConvEmbed(nn.Module):
 
 
 class ConvMlp(nn.Module):
-    """Two 1 x 1 convolutions with GELU between."""
+    """Two 1 x 1 convolutions with a GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -164,7 +168,7 @@ class ConvStage(nn.Module):
     def forward(
         self, pixels: Tensor, ids: Tensor, grid: tuple[int, int], keep: list[Keep]
     ) -> tuple[Tensor, PixelMap]:
-        """Pixels of the stage before -> pixels of this one, and where they lie."""
+        """Pixels of the previous stage -> pixels of this stage, and their locations."""
         x = self.embed(windows(pixels, self.stride))  # (B, V, S*S, d)
         where = PixelMap.of(ids, grid, round(x.shape[2] ** 0.5))
         for block, factors in zip(self.blocks, keep, strict=True):
@@ -173,7 +177,7 @@ class ConvStage(nn.Module):
 
 
 class ConvViT(ImageEncoder):
-    """Encoder of visible patches without class token; see the module."""
+    """Encoder of visible patches without class token; see the module's docstring."""
 
     class_tokens = 0
     published = Names(
@@ -227,20 +231,19 @@ class ConvViT(ImageEncoder):
         layers: Collection[int] = (),
         grid: tuple[int, int] | None = None,
     ) -> Features:
-        """Encode patch vectors, none but those given.
+        """Encode patch vectors.
 
-        With ``ids``, as in pretraining, the maps of the first two stages are added to the last
-        stage's output before its norm (multi-scale fusion), where the encoder has ``fusion``.
-        Without, as in all published transfers, they are not; ``maps`` holds them instead.
+        With ``ids`` (pretraining) and ``fusion``, the maps of the first two stages are added to
+        the last stage's output before its norm (multi-scale fusion). Without ``ids`` (all published
+        transfers) they are not added, and the output's ``maps`` holds them.
 
         Args:
             patches: (B, V, P).
-            ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
+            ids: (B, V) ids of the patches; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks of the last stage whose output is wanted too;
-                0: what the first of them reads.
-            grid: patches per column and row where it is not the trained one; positions are
-                resized to it.
+            layers: numbers, from 1, of the last stage's blocks whose outputs are also returned;
+                0: the input of the first block.
+            grid: rows and columns of patches; positions are resized to it. ``None``: as trained.
         """
         grid = grid or self.grid
         batch, count = patches.shape[:2]

@@ -2,10 +2,10 @@
 
 Each block alternates two steps of optimising sparse rate reduction, derived in the paper:
 
-* multi-head subspace self-attention (MSSA, section 2.3): one matrix U per head in place of query,
-  key and value; a step of compression towards the heads' subspaces;
+* multi-head subspace self-attention (MSSA, section 2.3): one matrix U per head serves as query, key
+  and value; it compresses tokens towards the heads' subspaces;
 * iterative shrinkage-thresholding (ISTA, section 2.4): a proximal gradient step of the non-negative
-  LASSO ``min_z |x - A z|^2 / 2 + lambda |z|_1, z >= 0`` in place of the MLP.
+  LASSO ``min_z |x - A z|^2 / 2 + lambda |z|_1, z >= 0``, in place of the MLP.
 
 The decoder of CRATE-MAE (Pai et al., arXiv:2404.02446) inverts them in the opposite order.
 
@@ -42,7 +42,7 @@ class MSSA(nn.Module):
         self.proj = nn.Linear(width, width) if heads > 1 else nn.Identity()
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, q, D) with ``queries`` = q: only the last q tokens ask."""
+        """(B, N, D) -> (B, N, D), or (B, q, D) where only the last q tokens are queries."""
         w = self.qkv(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, N, d)
         asking = w if queries is None else w[:, :, -queries:]
         out: Tensor = self.proj(
@@ -65,16 +65,16 @@ class Dictionary(nn.Module):
 
 
 class ISTA(Dictionary):
-    """One step of shrinkage from x itself: ``relu(x + eta A^T (x - A x) - eta lambda)``."""
+    """One shrinkage step that starts from x: ``relu(x + eta A^T (x - A x) - eta lambda)``."""
 
     def __init__(self, width: int, step_size: float, sparsity: float) -> None:
         super().__init__(width)
         self.step_size, self.sparsity = step_size, sparsity
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D), not negative."""
+        """(..., D) -> (..., D), non-negative."""
         residual = x - F.linear(x, self.weight)
-        gradient = F.linear(residual, self.weight.T)  # of the fit, downhill
+        gradient = F.linear(residual, self.weight.T)  # descent direction of the fit
         return F.relu(x + self.step_size * (gradient - self.sparsity))
 
 
@@ -90,13 +90,13 @@ class CrateBlock(nn.Module):
         self.ista = ISTA(width, section.step_size, section.sparsity)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D), not negative."""
+        """(B, N, D) -> (B, N, D), non-negative."""
         sparse: Tensor = self.ista(self.norm2(z + self.attn(self.norm1(z))))
         return sparse
 
 
 class CrateDecoderBlock(nn.Module):
-    """``u = A LN z; z' = u - MSSA(LN u)``: the steps of a block undone, last first."""
+    """``u = A LN z; z' = u - MSSA(LN u)``: inverts the steps of a block in reverse order."""
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class CrateDecoderBlock(nn.Module):
         self.attn = MSSA(width, heads)
 
     def forward(self, z: Tensor, queries: int | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or the last ``queries`` of its N rows."""
+        """(B, N, D) -> (B, N, D), or only the last ``queries`` of the N tokens."""
         u = self.dictionary(self.norm1(z))
         attended: Tensor = self.attn(self.norm2(u), queries)
         return (u if queries is None else u[:, -queries:]) - attended
@@ -129,9 +129,9 @@ class NormedEmbed(nn.Module):
 class Crate(ImageEncoder):
     """CRATE encoder with one class token and absolute positions.
 
-    ``embed: normed`` is the published classifier: layer norms around the patch embedding, class
-    token and positions trained from N(0, 1). ``linear`` is CRATE-MAE's: a linear patch embedding,
-    sin-cos positions.
+    ``embed: normed`` is the published classifier: layer norms around the patch embedding, and a
+    class token and positions trained from N(0, 1). ``embed: linear`` is CRATE-MAE: a linear patch
+    embedding and sin-cos positions.
     """
 
     published = Names(
@@ -163,7 +163,7 @@ class Crate(ImageEncoder):
         self.blocks = nn.ModuleList(CrateBlock(section) for _ in range(section.depth))
         self.norm = nn.LayerNorm(width, eps=section.final_norm_eps)
         self.patch_embed: nn.Module
-        if section.embed == "normed":  # linear maps as torch initialises them
+        if section.embed == "normed":  # linear layers keep torch's initialisation
             self.patch_embed = NormedEmbed(numbers, width, section.norm_eps)
             nn.init.normal_(self.pos_embed)
             nn.init.normal_(self.cls_token)
@@ -182,18 +182,17 @@ class Crate(ImageEncoder):
         layers: Collection[int] = (),
         grid: tuple[int, int] | None = None,
     ) -> Features:
-        """Encode patch vectors, and mask tokens with them.
+        """Encode patch vectors, optionally together with mask tokens.
 
         Args:
             patches: (B, V, P).
-            ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
-            fill: a mask token (1, 1, D) and the (B, M) ids of the places that it fills; they come
-                after the patches in the output.
-            noise: taken for the sake of a common call; CRATE has no drop path.
-            layers: numbers, from 1, of the blocks whose output is wanted too;
-                0: what the first of them reads.
-            grid: patches per column and row where it is not the trained one; positions are
-                resized to it.
+            ids: (B, V) ids of the patches; ``None`` = all of ``grid``, in raster order.
+            fill: a mask token (1, 1, D) and the (B, M) ids of its positions; mask tokens follow
+                the patches in the output.
+            noise: unused, as CRATE has no drop path; part of the encoders' common signature.
+            layers: numbers, from 1, of the blocks whose outputs are also returned; 0: the input of
+                the first block.
+            grid: rows and columns of patches; positions are resized to it. ``None``: as trained.
         """
         positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
         cls = self.cls_token + positions[:, :1]  # (1, 1, D)

@@ -12,10 +12,10 @@ from mimsuite.models.features import Features
 
 
 class CrateDecoder(nn.Module):
-    """Latents of all tokens -> predictions of ``out_width`` numbers a token.
+    """Latents of all tokens -> predictions of ``out_width`` numbers per token.
 
-    It has the encoder's width and adds nothing to what that returns: mask tokens and positions
-    went through the encoder. The last block, the norm and the head compute masked tokens only.
+    It has the encoder's width and adds neither mask tokens nor positions, which already passed the
+    encoder. The last block, the norm and the head compute only masked tokens.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class CrateDecoder(nn.Module):
 
         Args:
             latent: tokens in the mask's order, visible ones first.
-            mask: which they are.
-            everywhere: of the visible tokens too.
+            mask: the mask of ``latent``.
+            everywhere: predict the visible tokens as well.
 
         Returns:
             (B, M, out_width) for the masked tokens; with ``everywhere`` (B, V + M, out_width) for
-            the visible tokens and then the masked ones.
+            the visible tokens, then the masked ones.
         """
         x = torch.cat([latent.cls, latent.tokens], dim=1)
         for block in self.blocks[:-1]:

@@ -1,11 +1,11 @@
 """CrossMAE's decoder (Fu, Lian et al., arXiv:2401.14391): mask tokens attend to the encoder.
 
-Mask tokens are the queries, and only those of the tokens that are decoded; keys and values are
-visible tokens. So the work falls with the number of decoded tokens. Each block reads its own
-trained mixture of the encoder's layers (section 3.4 of the paper, "inter-block attention").
+Queries are the mask tokens of the decoded tokens; keys and values are class and visible tokens. So
+the cost is proportional to the number of decoded tokens. Each block reads its own trained mixture
+of the encoder's layers (section 3.4 of the paper, "inter-block attention").
 
-Letters: B batch, T = C + V class and visible tokens, D their width, F layers that are mixed,
-Nd decoded, P width of the decoder.
+Letters: B batch, T = C + V class and visible tokens, D width of the encoder, F mixed layers, Nd
+decoded tokens, P width of the decoder.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ class CrossBlock(nn.Module):
 
 
 class CrossDecoder(nn.Module):
-    """(encoder layers, mask) -> predictions of ``out_width`` numbers a token.
+    """(encoder layers, mask) -> predictions of ``out_width`` numbers per token.
 
     Attributes:
-        layers: the encoder layers that it reads, as :class:`Features` numbers them.
+        layers: numbers of the encoder layers that it reads, as in :class:`Features`.
     """
 
     def __init__(self, section: CrossDecoderSection, encoder: ImageEncoder, out_width: int) -> None:
         super().__init__()
         eps, self.class_tokens = encoder.section.norm_eps, encoder.class_tokens
         self.layers, self.last = section.reads(encoder.depth), encoder.depth
-        self.mix = nn.Linear(len(self.layers), section.depth, bias=False)  # a row a block
+        self.mix = nn.Linear(len(self.layers), section.depth, bias=False)  # one row per block
         self.memory_norms = nn.ModuleList(
             nn.LayerNorm(encoder.width, eps=eps) for _ in range(section.depth)
         )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        self.pos_embed = position_table(  # with rows of class tokens, as published; none asks
+        self.pos_embed = position_table(  # unused rows of class tokens included, as published
             section.width,
             encoder.grid,
             encoder.class_tokens,
@@ -83,7 +83,7 @@ class CrossDecoder(nn.Module):
 
         Returns:
             (B, Nd, out_width) for the decoded tokens; with ``everywhere`` (B, V + M, out_width) for
-            the visible tokens and then the masked ones.
+            the visible tokens, then the masked ones.
         """
         ids = mask.ids("decoded")
         if everywhere:
@@ -96,16 +96,16 @@ class CrossDecoder(nn.Module):
         return self.pred(self.norm(x))
 
     def memories(self, latent: Features) -> Tensor:
-        """(blocks, B, T, D): the mixture of layers that each block reads, before its norm."""
+        """(blocks, B, T, D): each block's mixture of layers, before its norm."""
         sources = torch.stack(self.sources(latent))  # (F, B, T, D)
         mixed = self.mix.weight @ sources.flatten(1)
         return mixed.unflatten(1, sources.shape[1:])
 
     def sources(self, latent: Features) -> list[Tensor]:
-        """The F layers that are mixed, (B, T, D) each.
+        """The F mixed layers, (B, T, D) each.
 
-        The last block counts as the encoder leaves it, with all that a method or an encoder adds
-        behind it, so that whatever it learns is read.
+        The last layer is the encoder's final output and not its last block's output, so that
+        everything computed after that block is read and trained too.
         """
         last = torch.cat([latent.cls, latent.tokens], dim=1)
         return [last if number == self.last else latent.layers[number] for number in self.layers]

@@ -1,6 +1,6 @@
 """The encoder of DALL-E's discrete autoencoder (Ramesh et al., arXiv:2102.12092, appendix A.2).
 
-Names of parameters are those of the published weights, as
+Parameter names are those of the published weights, such as
 ``blocks.group_1.block_1.res_path.conv_1.w``.
 """
 
@@ -17,7 +17,7 @@ from mimsuite.config.keys.tokenizers import DalleTokenizerSection
 from mimsuite.errors import UserError
 
 _GROUPS = 4
-_OFFSET = 0.1  # pixels in [0, 1] become 0.8 x + 0.1: the decoder's distribution has no ends
+_OFFSET = 0.1  # pixels in [0, 1] become 0.8 x + 0.1, away from the bounds of the distribution
 _WHERE = (
     "the encoder of DALL-E's discrete autoencoder, converted by "
     "`mimsuite import encoder.pkl --from dalle` from https://cdn.openai.com/dall-e/encoder.pkl"
@@ -38,7 +38,10 @@ class DalleConv(nn.Module):
 
 
 class DalleBlock(nn.Module):
-    """``skip(x) + gain * (1x1, 3x3, 3x3, 3x3 convolutions of relu)``; from the input on."""
+    """``skip(x) + gain * residual(x)``; the residual is 3x3, 3x3, 3x3, 1x1 convolutions.
+
+    A ReLU comes before each convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, gain: float) -> None:
         super().__init__()
@@ -57,13 +60,13 @@ class DalleBlock(nn.Module):
 
 
 class DalleEncoder(nn.Module):
-    """Images to scores of codes, one for 8 x 8 pixels.
+    """Images -> scores of codes; one code per 8 x 8 pixels.
 
     Args:
         width: channels of the first group; the others have 2, 4 and 8 times as many.
-        depth: blocks of a group.
+        depth: blocks per group.
         codes: K.
-        channels: of the images.
+        channels: channels of the images.
     """
 
     def __init__(self, width: int, depth: int, codes: int, channels: int = 3) -> None:
@@ -115,10 +118,10 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def load(section: DalleTokenizerSection, key: str, weights: bool = True) -> DalleEncoder:
-    """The encoder by a recipe, with its weights or with random ones.
+    """The encoder of a recipe section, with its weights or with random ones.
 
     Raises:
-        UserError: no weights, or those of another network.
+        UserError: weights are missing or belong to another network.
     """
     if not weights:
         return DalleEncoder(section.width, section.depth, section.codes)
@@ -126,17 +129,17 @@ def load(section: DalleTokenizerSection, key: str, weights: bool = True) -> Dall
 
     state = read_tensors(section.weights, key, _WHERE)
     with torch.device("meta"):
-        wanted: dict[str, Any] = DalleEncoder(
+        fresh: dict[str, Any] = DalleEncoder(
             section.width, section.depth, section.codes
         ).state_dict()
-    for name in (*(n for n in wanted if n not in state), *(n for n in state if n not in wanted)):
-        fault = "lacks" if name in wanted else "has unknown"
+    for name in (*(n for n in fresh if n not in state), *(n for n in state if n not in fresh)):
+        fault = "lacks" if name in fresh else "has unknown"
         raise UserError(f"{key}.weights={section.weights} {fault} {name}: it should be {_WHERE}")
     for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != fresh[name].shape:
             raise UserError(
                 f"{key}.weights={section.weights}: {name} has shape {list(tensor.shape)}, not "
-                f"{list(wanted[name].shape)}: {key}.width, depth or codes are others"
+                f"{list(fresh[name].shape)}: {key}.width, depth or codes do not match the file"
             )
     network = DalleEncoder(section.width, section.depth, section.codes)
     network.load_state_dict(state)

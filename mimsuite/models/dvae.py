@@ -1,11 +1,11 @@
 """Encoder and decoder of a discrete autoencoder: convolutions between an image and a grid of codes.
 
-Of the family of van den Oord et al. (arXiv:1711.00937) and of DALL-E's (arXiv:2102.12092, appendix
-A.2): convolutions of stride two, residual blocks at the resolution of the codes, and the same
-backwards.
+The architecture follows van den Oord et al. (arXiv:1711.00937) and DALL-E (arXiv:2102.12092,
+appendix A.2): convolutions of stride two, then residual blocks at the resolution of the codes. The
+decoder mirrors the encoder.
 
-Letters: B batch, C channels, H x W pixels, h x w codes, N = h * w, K codes of the vocabulary, D
-width.
+Letters: B batch, C channels, H x W pixels, h x w grid of codes, N = h * w, K codes of the
+vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mimsuite.noise import Noise
 
 
 class ConvBlock(nn.Module):
-    """``x + (1x1, 3x3, 3x3 convolutions of relu)``."""
+    """``x + residual(x)``: 3x3, 3x3, 1x1 convolutions, each after a ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class ConvBlock(nn.Module):
 
 
 class CodeEncoder(Encoder):
-    """Images to scores of codes, one for ``patch_size`` pixels squared.
+    """Images -> scores of codes; one code per ``patch_size`` x ``patch_size`` pixels.
 
-    What probes read are the outputs of the residual blocks; there is no class token.
+    Probes read the outputs of the residual blocks. There is no class token.
     """
 
     def __init__(self, section: CodeEncoderSection) -> None:
@@ -62,7 +62,7 @@ class CodeEncoder(Encoder):
         self.scores = nn.Conv2d(section.width, section.codes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) normalised images -> (B, K, h, w)."""
+        """(B, C, H, W) normalised images -> (B, K, h, w) scores."""
         x = self.stem(images)
         for block in self.blocks:
             x = block(x)
@@ -74,13 +74,13 @@ class CodeEncoder(Encoder):
     ) -> Features:
         """Features (B, N, D) of whole images of any size that ``patch_size`` divides."""
         x = self.stem(batch.image)
-        found = {}
+        outputs = {}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if number in layers:
-                found[number] = _tokens(x)
+                outputs[number] = _tokens(x)
         tokens = _tokens(x)
-        return Features(tokens[:, :0], tokens, found, pools=("mean", "max"))
+        return Features(tokens[:, :0], tokens, outputs, pools=("mean", "max"))
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
         rows, columns = (side * self.section.patch_size for side in self.grid)
@@ -95,7 +95,7 @@ class CodeEncoder(Encoder):
 
 
 class CodeDecoder(nn.Module):
-    """Codes to images: a vector for each, residual blocks, transposed convolutions."""
+    """Codes -> images: an embedding per code, residual blocks, transposed convolutions."""
 
     def __init__(self, section: CodeDecoderSection, encoder: CodeEncoderSection) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class CodeDecoder(nn.Module):
             self.rise.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1))
 
     def forward(self, weights: Tensor) -> Tensor:
-        """(B, h, w, K) weights of the codes, of sum 1 -> (B, C, H, W) normalised images."""
+        """(B, h, w, K) weights of the codes, summing to 1 -> (B, C, H, W) normalised images."""
         return self._rebuilt(weights @ self.codebook)
 
     def draw(self, codes: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""What every encoder offers to methods, probes and the optimizer."""
+"""Base classes of encoders: their interface to methods, probes and the optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -18,15 +18,15 @@ class Encoder(nn.Module):
     """Base of encoders.
 
     Attributes:
-        width: D of the tokens it returns.
+        width: D, the width of its tokens.
         depth: number of blocks.
-        norm: the layer norm over its output; a classifier on the mean token takes it away.
-        published: names of a classifier on it, ours and the published code's.
-        published_mark: what some name of its published checkpoints begins with, and none of other
-            encoders'; empty for the plain transformer.
+        norm: the layer norm of its output; a classifier on the mean token removes it.
+        published: pairs of our and published tensor names, for the encoder and a classifier on it.
+        published_mark: prefix of tensor names that only published checkpoints of this encoder
+            have; empty for the plain transformer.
     """
 
-    published: ClassVar[Names] = Names(
+    published: Names = Names(
         [(name, name) for name in ("head.", "fc_norm.", "decoder_", "mask_token")]
         + [("encoder.", "")]
     )
@@ -43,12 +43,21 @@ class Encoder(nn.Module):
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
     ) -> Features:
-        """Features of intact samples: the unmasked call of every probe."""
+        """Features of unmasked samples, as every probe reads them."""
         raise NotImplementedError
 
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
         raise NotImplementedError
+
+    def rate_layer(self, name: str) -> int:
+        """The layer by which the rate of a parameter decays: its depth, if nothing else is said."""
+        return self.layer_id(name)
+
+    @classmethod
+    def published_in(cls, names: Iterable[str]) -> Names:
+        """Names of a published classifier on it that has these parameters."""
+        return cls.published
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
         """The view that :meth:`encode` reads, and the shape of one sample in it."""
@@ -56,13 +65,15 @@ class Encoder(nn.Module):
 
 
 class ImageEncoder(Encoder):
-    """Base of encoders of image patches, called as ``encoder(patches, ids)`` with (B, V, P) patch
-    vectors and their (B, V) ids, ``None`` = all; a subclass has a parameter ``pos_embed``.
+    """Base of encoders of image patches, called as ``encoder(patches, ids)``.
+
+    ``patches`` are (B, V, P) patch vectors and ``ids`` their (B, V) ids, ``None`` = all patches. A
+    subclass has a parameter ``pos_embed``.
 
     Attributes:
-        grid: patches per column and per row at the trained image size.
-        class_tokens: how many class tokens it has; as many leading rows of ``pos_embed`` are
-            theirs.
+        grid: rows and columns of patches at the trained image size.
+        class_tokens: number of class tokens; their positions are the leading rows of
+            ``pos_embed``.
     """
 
     class_tokens = 1
@@ -79,7 +90,7 @@ class ImageEncoder(Encoder):
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
     ) -> Features:
-        """The unmasked call of every probe: all patches of ``batch.image``, of any size."""
+        """Features of all patches of ``batch.image``, of any size, as every probe reads them."""
         images = batch.image
         patch = self.section.patch_size
         grid = (images.shape[2] // patch, images.shape[3] // patch)

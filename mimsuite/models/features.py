@@ -1,4 +1,4 @@
-"""What an encoder returns, and how probes pool it."""
+"""The output of an encoder, and its pooling for probes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Features:
 
     Attributes:
         cls: (B, C, D) class tokens, C >= 0.
-        tokens: (B, N, D) the other tokens, in the order they were given.
-        layers: block number (from 1) -> (B, C + N, D) output of that block, where asked for; 0 ->
-            what the first block reads.
-        maps: of hierarchical encoders, one ((B, n, d) tokens, grid) per stage.
-        qkv: block number -> queries, keys and values (B, h, C + N, d) of it, where asked for.
-        pools: the poolings that suit them, for :meth:`pool`; the best first.
+        tokens: (B, N, D) all other tokens, in the order of the input.
+        layers: block number (from 1) -> (B, C + N, D) output of that block, for the requested
+            blocks; 0 -> input of the first block.
+        maps: ((B, n, d) tokens, grid) of each stage of a hierarchical encoder.
+        qkv: block number -> queries, keys and values (B, h, C + N, d), for the requested blocks.
+        pools: suitable arguments of :meth:`pool`, the best first.
     """
 
     cls: Tensor
@@ -30,12 +30,14 @@ class Features:
     pools: tuple[str, ...] = ("cls", "mean")
 
     def pool(self, kind: str) -> Tensor:
-        """(B, D): ``cls`` (mean of the class tokens), ``mean`` or ``max`` (over all tokens but
-        class tokens), ``mean_all`` (over class tokens too); (B, 2 D): ``cls_mean``, ``cls_max`` and
-        ``mean_max``, both side by side.
+        """Pool the tokens of each sample.
+
+        (B, D) for ``cls`` (mean of the class tokens), ``mean`` or ``max`` (over all tokens except
+        class tokens) and ``mean_all`` (over class tokens too). (B, 2 D) for ``cls_mean``,
+        ``cls_max`` and ``mean_max``: two of these concatenated.
 
         Raises:
-            ValueError: another kind, or no class token.
+            ValueError: an unknown kind, or no class token.
         """
         if kind == "mean":
             return self.tokens.mean(dim=1)

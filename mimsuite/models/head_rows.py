@@ -1,9 +1,9 @@
-"""Rows of a classifier's head that begin as those of other classes.
+"""Initialisation of a classifier's head from rows of a trained head with other classes.
 
-VideoMAE V2 (arXiv:2303.16727) goes on from Kinetics-710 to 400, 600 or 700 classes with the rows
-of the head that these have there; a label map says which.
+VideoMAE V2 (arXiv:2303.16727) fine-tunes from Kinetics-710 to 400, 600 or 700 of its classes. A
+label map names the row of the trained head for each class.
 
-Letters: K classes, K' of the weights.
+Letters: K classes, K' classes of the weights.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _LONGEST = 1 << 22  # bytes of a label map
 def moved(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """``state`` with the rows that a label map chooses, and a line about them.
+    """``state`` with the head rows chosen by a label map, and a line about them for the log.
 
     Args:
-        state: weights; those under the names of ``own`` are (K', ...).
-        own: the fresh head's tensors by name, (K, ...); rows without a number stay as they are.
-        path: of the label map.
+        state: weights; the tensors named in ``own`` are (K', ...).
+        own: name -> tensor (K, ...) of the fresh head; it fills the rows that the map leaves out.
+        path: path of the label map.
 
     Raises:
-        UserError: no such file or no such list, or one of another length; weights without a head;
-            a number beyond it.
+        UserError: the label map cannot be read or has another length, the weights have no head, or
+            a number is out of range.
     """
     rows = read(path)
     lacking = [name for name in own if name not in state]
@@ -42,7 +42,7 @@ def moved(
     (classes,) = {len(tensor) for tensor in own.values()}
     known = min(len(state[name]) for name in own)
     if len(rows) != classes:
-        raise UserError(f"{_KEY}={path} is of {len(rows)} classes, target.classes is {classes}")
+        raise UserError(f"{_KEY}={path} lists {len(rows)} classes, target.classes is {classes}")
     for number, row in enumerate(rows):
         if row is not None and not 0 <= row < known:
             raise UserError(
@@ -50,16 +50,16 @@ def moved(
             )
     taken = [number for number, row in enumerate(rows) if row is not None]
     sources = [row for row in rows if row is not None]
-    found = dict(state)
+    mapped = dict(state)
     for name, fresh in own.items():
-        found[name] = fresh.detach().clone()
-        found[name][taken] = state[name][sources].to(fresh)
+        mapped[name] = fresh.detach().clone()
+        mapped[name][taken] = state[name][sources].to(fresh)
     fresh_rows = f", {classes - len(taken)} fresh" if len(taken) < classes else ""
-    return found, [f"head: {len(taken)} rows of {known} by {path}{fresh_rows}"]
+    return mapped, [f"head: {len(taken)} rows of {known} by {path}{fresh_rows}"]
 
 
 def read(path: str | Path) -> list[int | None]:
-    """The rows that a label map names, of each class one or ``None``."""
+    """The row of each class in a label map; ``None`` for a class without one."""
     try:
         with open(expand_path(str(path)), "rb") as file:
             data = file.read(_LONGEST + 1)

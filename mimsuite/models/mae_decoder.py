@@ -1,6 +1,6 @@
-"""MAE's decoder: a predictor of all masked tokens in one sequence.
+"""MAE's decoder: predicts all masked tokens in one sequence.
 
-The function is the published one; see :mod:`mimsuite.models.predictor` for the order of tokens.
+It computes the published function; :mod:`mimsuite.models.predictor` explains the order of tokens.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mimsuite.models.predictor import Predictor
 
 
 class MAEDecoder(Predictor):
-    """(class, visible latents, mask) -> predictions of ``out_width`` numbers a token.
+    """(class and visible latents, mask) -> predictions of ``out_width`` numbers per token.
 
     Attributes:
-        layers: the encoder layers that it reads besides the output: none.
+        layers: numbers of the encoder layers that it reads besides the output: none.
     """
 
     layers: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ class MAEDecoder(Predictor):
 
         Returns:
             (B, Nd, out_width) for the decoded tokens; with ``everywhere`` (B, V + M, out_width)
-            for the visible tokens and then the masked ones.
+            for the visible tokens, then the masked ones.
         """
         seen = self.seen(torch.cat([latent.cls, latent.tokens], dim=1), mask.visible)
         asked = mask.masked if everywhere else mask.ids("decoded")

@@ -1,5 +1,5 @@
-"""Averages of weights over steps: the momentum teacher of self-distillation (BYOL,
-arXiv:2006.07733; DINO, arXiv:2104.14294), and what the moving average of a run shares with it.
+"""Moving averages of weights: the momentum teacher of self-distillation (BYOL, arXiv:2006.07733;
+DINO, arXiv:2104.14294), and the code that it shares with the moving average of a run.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mimsuite.cluster.sharding import local
 def follow(
     averages: Sequence[Tensor], live: Sequence[Tensor], momentum: float, skipped: Tensor
 ) -> None:
-    """``average = momentum average + (1 - momentum) live``, in place and fused, for each pair.
+    """``average = momentum average + (1 - momentum) live`` for each pair, in place and fused.
 
-    Of sharded tensors each rank moves its own part.
+    Each rank updates its own part of sharded tensors.
 
     Args:
-        skipped: 0-d float; 1 leaves all averages as they are, decided on the device.
+        skipped: 0-d float on the device; 1 leaves all averages unchanged.
     """
     if not averages:
         return
     weight = (1 - momentum) * (1 - skipped)
-    # The optimizer leaves parameters alone in a skipped step, so they are finite.
+    # A skipped step does not update parameters, so they are finite and a weight of 0 is safe.
     torch._foreach_lerp_(
         [local(average) for average in averages],
         [local(tensor) for tensor in live],
@@ -38,23 +38,22 @@ def follow(
 
 @torch.no_grad()
 def follow_module(average: nn.Module, live: nn.Module, momentum: float, skipped: Tensor) -> None:
-    """Every parameter of ``average`` follows that of the same name; see :func:`follow`."""
-    theirs = dict(live.named_parameters())
-    mine = dict(average.named_parameters())
-    follow(list(mine.values()), [theirs[name] for name in mine], momentum, skipped)
+    """Apply :func:`follow` to the parameters of the same name."""
+    sources = dict(live.named_parameters())
+    averages = dict(average.named_parameters())
+    follow(list(averages.values()), [sources[name] for name in averages], momentum, skipped)
 
 
 def rising(step: int, start: float, end: float, total: float) -> float:
-    """Momentum of a step, on a straight line: ``start`` at the first, number 0, ``end`` at number
-    ``total`` and behind it."""
+    """Linear momentum schedule: ``start`` at step 0, ``end`` at step ``total`` and after."""
     return start + (end - start) * min(step / total, 1.0)
 
 
 class MomentumCopy(nn.Module):
-    """A copy of a module that is not trained but follows it: a momentum teacher.
+    """A momentum teacher: an untrained copy of a module that follows its weights.
 
-    It is part of the method, so checkpoints hold it and FSDP shards it as it does the original.
-    It is always in eval mode. Buffers stay those of the copy.
+    As a part of the method it is saved in checkpoints, and FSDP shards it like the original. It is
+    always in eval mode. Its buffers do not follow the original's.
 
     Example:
         >>> self.teacher = MomentumCopy(self.encoder)  # in the method's __init__
@@ -66,19 +65,20 @@ class MomentumCopy(nn.Module):
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """What the copy makes of the inputs, without gradient."""
+        """Output of the copy, without gradient."""
         with torch.no_grad():
             return self.module(*inputs, **options)
 
     def train(self, mode: bool = True) -> MomentumCopy:
-        """Stays in eval mode."""
+        """Ignore ``mode``: the copy stays in eval mode."""
         return super().train(False)
 
     def follow(self, module: nn.Module, momentum: float, skipped: Tensor) -> None:
-        """Move towards the original after an optimizer step; see :func:`follow`.
+        """Update the copy after an optimizer step; see :func:`follow`.
 
         Args:
-            module: the original; its parameters that this copy lacks are ignored.
-            momentum: share of the old weights that is kept, in [0, 1].
+            module: the original; parameters that the copy lacks are ignored.
+            momentum: weight of the copy's old values, in [0, 1].
+            skipped: 0-d float; 1 leaves the copy unchanged.
         """
         follow_module(self.module, module, momentum, skipped)

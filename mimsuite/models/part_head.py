@@ -20,7 +20,7 @@ from mimsuite.tokens.points import gather
 
 _NEIGHBOURS = 3
 _SMALLEST = 1e-8  # added to squared distances
-_EMBEDDED = 64  # of the object class
+_EMBEDDED = 64  # width of the object class's embedding
 _HIDDEN = (512, 256)
 
 
@@ -45,7 +45,7 @@ class Propagation(nn.Module):
 
 
 def interpolate(points: Tensor, center: Tensor, features: Tensor) -> Tensor:
-    """(B, N, F): of the three nearest centres, weighted by one over the squared distance."""
+    """(B, N, F): average over the three nearest centres, by inverse squared distance."""
     count = points.shape[1]
     with torch.no_grad():
         ids = nearest(center, points, _NEIGHBOURS).flatten(1)  # (B, N 3)
@@ -57,7 +57,7 @@ def interpolate(points: Tensor, center: Tensor, features: Tensor) -> Tensor:
 
 
 class PartHead(nn.Module):
-    """Group features of several blocks, and the object's class -> a part for every point."""
+    """Group features of several blocks and the object class -> part scores of every point."""
 
     def __init__(
         self, width: int, channels: Sequence[int], objects: int, parts: int, dropout: float
@@ -100,7 +100,7 @@ class PartHead(nn.Module):
         one_hot = F.one_hot(label, self.objects).to(features.dtype)
         known = activation(norm(F.linear(one_hot, embed.weight.squeeze(-1))))
         overall = torch.cat([features.amax(1), features.mean(1), known], dim=-1)  # (B, 2 F + 64)
-        # What is the same for all points of a cloud is multiplied once.
+        # Inputs shared by all points of a cloud are multiplied once per cloud.
         weight, width = self.convs1.weight.squeeze(-1), local.shape[-1]
         x = F.linear(local, weight[:, :width])
         x = x + F.linear(overall, weight[:, width:], self.convs1.bias).unsqueeze(1)

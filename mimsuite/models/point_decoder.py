@@ -17,10 +17,11 @@ from mimsuite.noise import Noise
 
 
 class PointDecoder(nn.Module):
-    """Visible latents, and a mask token for each other group -> points of the masked groups.
+    """Visible latents and a mask token per masked group -> points of the masked groups.
 
     Args:
-        own_positions: it has an MLP from centres to positions; else it is given positions.
+        own_positions: use an MLP of its own from centres to positions; else take positions as
+            input.
     """
 
     def __init__(
@@ -52,20 +53,20 @@ class PointDecoder(nn.Module):
         """Tokens of the last block, before the norm.
 
         Args:
-            latent: (B, V, D) of the encoder, without class tokens.
-            places: (B, V + M, 3) centres of the groups, the visible ones first, as
-                :func:`visible_first` puts them; or (B, V + M, D) positions.
+            latent: (B, V, D) output of the encoder, without class tokens.
+            places: (B, V + M, 3) centres of the groups in the order of :func:`visible_first`; or
+                (B, V + M, D) positions.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            everywhere: of all groups, the visible ones first; else of the masked ones only.
+            everywhere: return all groups, the visible ones first; else only the masked ones.
 
         Returns:
-            (B, M, D), or (B, V + M, D), each part in the order of the mask.
+            (B, M, D), or (B, V + M, D) with ``everywhere``, in the order of the mask.
         """
         masked = places.shape[1] - latent.shape[1]
         x = torch.cat([latent, self.mask_token.to(latent.dtype).expand(len(latent), masked, -1)], 1)
         keep = drop_path(self, self.section.drop_path, self.section.depth, noise)
-        wanted = None if everywhere else masked
-        return run_blocks(self.blocks, x, self.pos_embed(places), keep, queries=wanted)[0]
+        queries = None if everywhere else masked
+        return run_blocks(self.blocks, x, self.pos_embed(places), keep, queries=queries)[0]
 
     def predict(self, tokens: Tensor) -> Tensor:
         """(B, n, D) tokens of the last block -> (B, n, K, 3) points relative to their centres."""
@@ -73,5 +74,5 @@ class PointDecoder(nn.Module):
 
 
 def visible_first(center: Tensor, mask: TokenMask) -> Tensor:
-    """(B, G, ...) -> the same of the visible groups, then of the masked ones."""
+    """Reorder (B, G, ...): the visible groups, then the masked ones."""
     return torch.cat([mask.gather(center, "visible"), mask.gather(center, "masked")], dim=1)

@@ -1,4 +1,4 @@
-"""The classification heads of Point-BERT, which Point-MAE and Point-CMAE took over.
+"""The classification heads of Point-BERT, also used by Point-MAE and Point-CMAE.
 
 Letters: B clouds, D input width, K classes.
 """
@@ -16,8 +16,8 @@ _HIDDEN = 256
 class PointHead(nn.Module):
     """(B, D) -> (B, K) logits.
 
-    ``linear``: one layer. ``mlp3``: three, the first two with batch norm, ReLU and dropout, which
-    draws from keyed noise.
+    ``linear``: one layer. ``mlp3``: three layers, the first two followed by batch norm, ReLU and
+    dropout from keyed noise.
     """
 
     def __init__(self, width: int, classes: int, kind: str, dropout: float) -> None:
@@ -26,7 +26,7 @@ class PointHead(nn.Module):
         layers: list[nn.Module] = []
         if kind == "mlp3":
             for size in (width, _HIDDEN):
-                # The last place is the published dropout's, so that numbers of layers agree.
+                # KeyedDrop stands for the published dropout, so that layer numbers agree.
                 layers += [
                     nn.Linear(size, _HIDDEN),
                     nn.BatchNorm1d(_HIDDEN),

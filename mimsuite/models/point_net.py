@@ -14,13 +14,13 @@ from torch import Tensor, nn
 class MiniPointNet(nn.Module):
     """(B, G, K, 3) points relative to their centres -> (B, G, D) tokens.
 
-    A shared MLP lifts each point to some numbers f (256 as published); g is their maximum over the
-    group; a second MLP takes [g, f], and the token is the maximum of its outputs. The second MLP's
-    first layer is linear, so ``W [g; f] = W_g g + W_f f``, and the half with g is computed once a
-    group instead of once a point: the same function at two thirds of the cost.
+    A shared MLP maps each point to a feature f (256 numbers as published); g is the maximum of f
+    over the group. A second MLP maps [g, f], and the token is the maximum of its outputs. The first
+    layer of the second MLP is linear, so ``W [g; f] = W_g g + W_f f``. ``W_g g`` is computed once
+    per group instead of once per point: the same function at two thirds of the cost.
 
     Parameters have the names and shapes of the published layers, 1x1 convolutions. The statistics
-    of both batch norms run over the points of all groups that are given.
+    of both batch norms are over the points of all input groups.
     """
 
     def __init__(self, width: int, hidden: tuple[int, int, int] = (128, 256, 512)) -> None:
@@ -54,5 +54,5 @@ class MiniPointNet(nn.Module):
 
 
 def linear(x: Tensor, layer: nn.Conv1d) -> Tensor:
-    """A convolution of kernel 1 on (..., channels): one matrix product, whatever the layout."""
+    """Apply a convolution of kernel size 1 to (..., channels) as one matrix product."""
     return F.linear(x, layer.weight.squeeze(-1), layer.bias)

@@ -1,7 +1,7 @@
 """The transformer of Point-BERT and Point-MAE over groups of points.
 
-Positions are an MLP of the group centres, or of their sin-cos code, and are added again before
-every block.
+Positions are an MLP of the group centres or of their sin-cos codes; they are added before every
+block.
 
 Letters: B clouds, G groups, V visible, H hidden, K points of a group, C class tokens, D width.
 """
@@ -23,11 +23,11 @@ from mimsuite.noise import Noise
 from mimsuite.tokens import Groups, group
 from mimsuite.tokens.positions import sincos_points
 
-POOLS = ("cls_max", "max", "mean")  # of tokens that were made by a maximum
+POOLS = ("cls_max", "max", "mean")  # maximum first, as tokens are maxima over points
 
 
 class ClassToken(nn.Module):
-    """A learned token with a learned position, for one way of reading an encoder."""
+    """A learned token with a learned position, which a method passes to the encoder."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class ClassToken(nn.Module):
 
 
 class PointTransformer(Encoder):
-    """Encoder of groups of points, called with tokens and the centres they belong to.
+    """Encoder of groups of points, called with tokens and the centres of their groups.
 
-    It owns no class token: methods that want one hand it over.
+    It has no class token of its own: methods that need one pass it in.
     """
 
     section: PointTransformerSection
@@ -82,14 +82,14 @@ class PointTransformer(Encoder):
         """Encode tokens.
 
         Args:
-            tokens: (B, V, D) of the tokenizer.
+            tokens: (B, V, D) output of the tokenizer.
             center: (B, V, 3) centres of their groups.
-            cls: put before them.
-            hidden: further tokens (B, H, D) and their positions (B, H, D), put behind them. They
-                attend to all tokens; class token and ``tokens`` do not attend to them, and come out
-                as they would without them.
+            cls: class token to prepend.
+            hidden: further tokens (B, H, D) and their positions (B, H, D) to append. They attend
+                to all tokens; the class token and ``tokens`` do not attend to them, so their
+                outputs are the same as without ``hidden``.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
+            layers: numbers, from 1, of the blocks whose outputs are also returned.
 
         Returns:
             features whose tokens are (B, V + H, D).
@@ -119,7 +119,7 @@ class PointTransformer(Encoder):
         layers: Collection[int] = (),
         cls: ClassToken | None = None,
     ) -> Features:
-        """The unmasked call of every probe: all groups of view ``points``."""
+        """Features of all groups of the view ``points``, as every probe reads them."""
         groups = self.group(batch.views["points"])
         tokens = self.tokenizer(groups.points)
         features: Features = self(tokens, groups.center, cls, noise=noise, layers=layers)
@@ -148,7 +148,7 @@ def code_mlp(width: int) -> nn.Sequential:
 
 
 def point_blocks(width: int, depth: int, heads: int, mlp_ratio: float, eps: float) -> nn.ModuleList:
-    """Pre-norm blocks without bias of queries, keys and values."""
+    """Pre-norm blocks without biases of queries, keys and values."""
     return nn.ModuleList(Block(width, heads, mlp_ratio, eps, qkv_bias=False) for _ in range(depth))
 
 
@@ -165,18 +165,18 @@ def run_blocks(
     """``x = block(x + positions)`` for every block, on (B, N, D).
 
     Args:
-        keep: of each block, its drop-path factors.
-        layers: numbers, from 1, of the blocks whose output is wanted too.
-        queries: of the last block only so many last tokens.
-        closed: the first so many tokens attend to one another only; not with ``queries``.
+        keep: drop-path factors of each block.
+        layers: numbers, from 1, of the blocks whose outputs are also returned.
+        queries: the last block computes only this number of tokens, the last ones.
+        closed: number of leading tokens that attend only to one another; not with ``queries``.
 
     Returns:
-        the last block's output and those asked for.
+        the last block's output, and the requested outputs by block number.
     """
     outputs: dict[int, Tensor] = {}
     for number, block in enumerate(blocks, start=1):
-        wanted = queries if number == len(blocks) else None
-        x = block(x + positions, keep[number - 1], wanted, closed)
+        last = queries if number == len(blocks) else None
+        x = block(x + positions, keep[number - 1], last, closed)
         if number in layers:
             outputs[number] = x
     return x, outputs
@@ -185,7 +185,7 @@ def run_blocks(
 def drop_path(
     module: nn.Module, rate: float, depth: int, noise: Noise | None
 ) -> list[tuple[Tensor, Tensor] | None]:
-    """Keyed drop-path factors of ``depth`` blocks while ``module`` is trained with a rate > 0."""
+    """Keyed drop-path factors of ``depth`` blocks; ``None`` where nothing is dropped."""
     if not module.training or rate == 0:
         return [None] * depth
     if noise is None:
@@ -194,7 +194,7 @@ def drop_path(
 
 
 def _init_truncated(module: nn.Module) -> None:
-    """Weights of the published encoder: normal of deviation 0.02, cut at 2; biases 0."""
+    """Initialisation of the published encoder: normal with std 0.02 truncated at 2; biases 0."""
     if isinstance(module, nn.Linear | nn.Conv1d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

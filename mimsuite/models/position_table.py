@@ -21,8 +21,8 @@ def position_table(
     """(1, C + N, width): rows of the class tokens, then of the patches in raster order.
 
     Args:
-        start: fixed sin-cos rows of patches and zeros of class tokens, or a truncated normal
-            draw of all rows with deviation 0.02.
+        start: initial values. ``sin-cos``: sin-cos codes for patches, zeros for class tokens;
+            ``random``: truncated normal with std 0.02 for all rows.
         row_first: see :func:`sincos_2d`.
     """
     table = F.pad(sincos_2d(width, grid, row_first), (0, 0, class_tokens, 0))[None]

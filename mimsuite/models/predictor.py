@@ -1,10 +1,10 @@
-"""A narrow transformer that predicts tokens from visible latents and a mask token in each place.
+"""A narrow transformer that predicts tokens from visible latents and mask tokens.
 
-The sequence is [class, visible, asked for], never put back into raster order: attention does not
-care, and each token carries its own position. So nothing is un-shuffled, and the last block, the
-norm and the head compute the tokens asked for only.
+The sequence is [class, visible, targets]. It is never restored to raster order: attention does not
+depend on the order, as each token carries its position. So nothing is unshuffled, and the last
+block, the norm and the head compute only the targets.
 
-Letters: B batch, C class tokens, V visible, K target sets, T tokens of each, D width of latents.
+Letters: B batch, C class tokens, V visible, K target sets, T tokens of a set, D width of latents.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mimsuite.models.position_table import position_table
 
 
 class Predictor(nn.Module):
-    """Visible latents and the places of other tokens -> ``out_width`` numbers for each of these.
+    """Visible latents and ids of target tokens -> ``out_width`` numbers per target token.
 
     Args:
         in_width: D.
         grid: tokens along each axis.
-        class_tokens: how many class tokens the latents bring, 0 or more.
-        init: of every linear layer.
+        class_tokens: number of class tokens at the start of the latents.
+        init: initialises each module.
     """
 
     def __init__(
@@ -61,23 +61,23 @@ class Predictor(nn.Module):
         self.apply(init)
 
     def forward(self, latent: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
-        """Each target set from the visible latents, in a sequence of its own.
+        """Predict each target set from the visible latents, in a sequence of its own.
 
         Args:
             latent: (B, C + V, D).
-            ids: (B, V) which tokens the visible ones are.
-            targets: (K, B, T) which ones are asked for.
+            ids: (B, V) ids of the visible tokens.
+            targets: (K, B, T) ids of the target tokens.
 
         Returns:
             (K, B, T, out_width).
         """
         seen = self.seen(latent, ids)
         sets = [torch.cat([seen, self.asked(each, seen.dtype)], dim=1) for each in targets]
-        found = self.run(torch.cat(sets), targets.shape[2])  # (K B, T, out_width)
-        return found.unflatten(0, targets.shape[:2])
+        predicted = self.run(torch.cat(sets), targets.shape[2])  # (K B, T, out_width)
+        return predicted.unflatten(0, targets.shape[:2])
 
     def seen(self, latent: Tensor, ids: Tensor) -> Tensor:
-        """(B, C + V, D) latents -> tokens of the sequence, at their positions."""
+        """(B, C + V, D) latents -> tokens of the sequence, with positions added."""
         count = self.class_tokens
         places = gather_tokens(self.pos_embed[:, count:], ids)
         first = self.pos_embed[:, :count].expand(len(ids), -1, -1)
@@ -89,7 +89,7 @@ class Predictor(nn.Module):
         return self.mask_token.to(dtype) + places
 
     def run(self, x: Tensor, last: int) -> Tensor:
-        """Predictions for the ``last`` tokens of a sequence."""
+        """Predictions for the last ``last`` tokens of a sequence."""
         for block in self.blocks[:-1]:
             x = block(x)
         return self.pred(self.norm(self.blocks[-1](x, queries=last)))

@@ -1,7 +1,7 @@
-"""Swin transformer on a volume (Liu et al., arXiv:2103.14030), as NeRF-MAE has it.
+"""Swin transformer on volumes (Liu et al., arXiv:2103.14030), as in NeRF-MAE.
 
-Four stages on ever coarser tokens; attention in windows, every other block in shifted ones. No
-token is ever dropped: windows need whole volumes, so masking replaces tokens.
+Four stages of increasingly coarse tokens. Attention is within windows, which are shifted in every
+second block. Windows need whole volumes, so masked tokens are replaced and not dropped.
 
 Letters: B batch, (X, Y, Z) tokens along the axes, C width of a stage.
 """
@@ -28,7 +28,7 @@ _EIGHT = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 
 
 
 class VolumeEmbed(nn.Module):
-    """Cubes of voxels to tokens: a convolution without overlap, then a layer norm."""
+    """Cubes of voxels -> tokens: a non-overlapping convolution, then a layer norm."""
 
     def __init__(self, channels: int, patch: int, width: int, eps: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class VolumeEmbed(nn.Module):
 
 
 class Merging(nn.Module):
-    """Eight neighbours to one token of twice the width; odd sides are padded with zeros."""
+    """Merges eight neighbours into one token of twice the width; pads odd sides with zeros."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class SwinBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one size; all stages but the first begin by merging."""
+    """Blocks at one resolution; every stage after the first begins by merging."""
 
     def __init__(self, section: Swin3DSection, number: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Stage(nn.Module):
 
 
 class Swin3D(Encoder):
-    """Encoder of whole volumes; its class-token-free features are those of the last stage."""
+    """Encoder of whole volumes, without class tokens; its features are those of the last stage."""
 
     def __init__(self, section: Swin3DSection) -> None:
         super().__init__(section)
@@ -118,12 +118,13 @@ class Swin3D(Encoder):
 
         Args:
             grids: (B, 4, R, R, R).
-            fill: (B, X, Y, Z) bool and (C,): tokens to replace, position and all, and by what.
+            fill: (B, X, Y, Z) bool, the tokens to replace, positions included, and (C,), their
+                replacement.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too.
+            layers: numbers, from 1, of the blocks whose outputs are also returned.
 
         Returns:
-            Features without class tokens; ``maps`` has all four stages.
+            Features without class tokens; ``maps`` holds all four stages.
         """
         x = self.patch_embed(grids) + self.pos_embed
         if fill is not None:
@@ -146,7 +147,7 @@ class Swin3D(Encoder):
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
     ) -> Features:
-        """The unmasked call of every probe."""
+        """Features of the view ``grid``, as every probe reads them."""
         return self(batch.views["grid"], noise=noise, layers=layers)
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
@@ -154,7 +155,10 @@ class Swin3D(Encoder):
         return "grid", (section.in_channels, *(side * section.patch_size for side in self.grid))
 
     def layer_id(self, name: str) -> int:
-        """0 embeddings, i + 1 block i of all stages, a merging as the block behind it."""
+        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i counted over stages.
+
+        A merging layer counts with the block after it, all others as depth + 1.
+        """
         if not name.startswith("stages."):
             return 0 if name.startswith(("patch_embed", "pos_embed")) else self.depth + 1
         _, stage, part, *rest = name.split(".")
@@ -171,7 +175,7 @@ class Swin3D(Encoder):
 
 
 def _init(module: nn.Module) -> None:
-    """As published: truncated normal linear layers; convolutions keep torch's start."""
+    """As published: truncated normal linear layers; convolutions keep torch's initialisation."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

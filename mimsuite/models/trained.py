@@ -1,7 +1,7 @@
-"""Models that this suite trained, as parts of others: teachers and tokenizers.
+"""Models trained by this suite, as parts of other models: teachers and tokenizers.
 
-Opening a model knows all methods, and methods know these parts; so the opener is found when it is
-first called, and nothing here imports it.
+The opener of models imports all methods, and methods import these parts. So the opener is imported
+when it is called, not at the top of this file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ def open_trained(path: str | Path) -> Any:
     """The :class:`~mimsuite.checkpoints.opened.Opened` model at ``path``.
 
     Raises:
-        UserError: nothing usable there.
+        UserError: no usable model at ``path``.
     """
     return import_module(_OPENER).open_model(path)

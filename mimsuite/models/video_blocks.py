@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from mimsuite.models.beit import branch, scale_of
 
-_MOST_LOG_SCALE = 4.6052  # of cosine attention: ln 100
+_MOST_LOG_SCALE = 4.6052  # ln 100, the limit of cosine attention's log scale
 
 
 class VideoAttention(nn.Module):
-    """Self-attention without a bias of the keys.
+    """Self-attention without a key bias.
 
     Args:
-        cosine: compare directions of queries and keys, times a trained scale a head (Swin V2,
+        cosine: use the cosine of queries and keys, times a trained scale per head (Swin V2,
             arXiv:2111.09883, equation 2).
     """
 
@@ -37,7 +37,7 @@ class VideoAttention(nn.Module):
         self.scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0))) if cosine else None
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, q, D) where only the last q tokens ask."""
+        """(B, N, D) -> (B, N, D), or (B, q, D) where only the last q tokens are queries."""
         width = x.shape[2]
         weight, no_bias = self.qkv.weight, torch.zeros_like(self.v_bias)
         if queries is None:
@@ -82,7 +82,7 @@ class VideoBlock(nn.Module):
     def forward(
         self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None, queries: int | None = None
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D); arguments as of :class:`mimsuite.models.blocks.Block`."""
+        """(B, N, D) -> (B, N, D); arguments as for :class:`mimsuite.models.blocks.Block`."""
         first, second = (None, None) if keep is None else keep
         attended = self.attn(self.norm1(x), queries)
         if queries is not None:

@@ -1,8 +1,8 @@
 """VideoMAE's decoder: a narrow transformer over visible latents and mask tokens.
 
-The sequence is [visible, decoded]. Where a second mask chooses what is decoded (VideoMAE V2), a
-decoded place may be visible too; it then has a mask token besides its latent, as published. The
-last block, the norm and the head compute the decoded tokens only.
+The sequence is [visible, decoded]. With a decoder mask (VideoMAE V2), a decoded token may also be
+visible; it then has a mask token besides its latent, as published. The last block, the norm and the
+head compute only the decoded tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mimsuite.models.video_vit import positions
 
 
 class ClipDecoder(nn.Module):
-    """(visible latents, mask) -> predictions of ``out_width`` numbers a token."""
+    """(visible latents, mask) -> predictions of ``out_width`` numbers per token."""
 
     pos_embed: Tensor
 
@@ -49,10 +49,10 @@ class ClipDecoder(nn.Module):
     def forward(self, latent: Features, mask: TokenMask, part: str = "decoded") -> Tensor:
         """(B, Nd, out_width) for the tokens of ``part``: decoded or masked, in the mask's order."""
         seen = self.embed(latent.tokens) + gather_tokens(self.pos_embed, mask.visible)
-        wanted = mask.ids(part)
-        asked = self.mask_token.to(seen.dtype) + gather_tokens(self.pos_embed, wanted)
-        x = torch.cat([seen, asked], dim=1)
+        ids = mask.ids(part)
+        queries = self.mask_token.to(seen.dtype) + gather_tokens(self.pos_embed, ids)
+        x = torch.cat([seen, queries], dim=1)
         for block in self.blocks[:-1]:
             x = block(x)
-        x = self.blocks[-1](x, queries=wanted.shape[1])
+        x = self.blocks[-1](x, queries=ids.shape[1])
         return self.head(self.norm(x))

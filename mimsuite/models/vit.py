@@ -1,4 +1,4 @@
-"""The plain vision transformer that sees only the tokens it is given.
+"""The plain vision transformer, which computes only the visible tokens.
 
 Letters: B batch, N patches, V visible patches, P = p*p*C pixels of a patch, D width.
 Parameter names below the encoder are those of timm's ``VisionTransformer`` and of MAE's release.
@@ -28,8 +28,8 @@ Hook = Callable[[int, Tensor, Tensor], Tensor | None]
 class PatchEmbed(nn.Module):
     """Linear embedding of patch vectors.
 
-    The weight is kept as the published convolution kernel (D, C, p, p); a linear map of the
-    gathered patches is the same function, computed for visible patches only.
+    The weight is stored as the published convolution kernel (D, C, p, p). A linear map of the
+    gathered patches is the same function, computed only for visible patches.
     """
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
@@ -44,9 +44,10 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(ImageEncoder):
-    """Encoder of visible patches, with class tokens or none and absolute positions."""
+    """Encoder of visible patches with absolute positions, with or without class tokens."""
 
-    row_first = False  # which half of a fixed position encodes the row
+    row_first = False  # whether the first half of a fixed position encodes the row
+    class_positions = True  # class tokens have rows in ``pos_embed``
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
@@ -57,7 +58,7 @@ class ViT(ImageEncoder):
         self.pos_embed = position_table(
             section.width,
             section.grid,
-            self.class_tokens,
+            self.class_tokens if self.class_positions else 0,
             trained=section.trained_positions,
             start=section.position_start,
             row_first=self.row_first,
@@ -89,32 +90,23 @@ class ViT(ImageEncoder):
 
         Args:
             patches: (B, V, P).
-            ids: (B, V) which patches they are; ``None`` = all of ``grid``, in raster order.
+            ids: (B, V) ids of the patches; ``None`` = all of ``grid``, in raster order.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
-            layers: numbers, from 1, of the blocks whose output is wanted too;
-                0: what the first of them reads.
-            grid: patches per column and row where it is not the trained one; positions are
-                resized to it.
-            qkv: numbers, from 1, of the blocks whose queries, keys and values are wanted too.
-            hook: called behind every block with its number, the tokens (B, V, D) without the
-                class tokens and their ids; the ids (B, K) that it returns, some of those given,
-                go on, ``None`` = all.
+            layers: numbers, from 1, of the blocks whose outputs are also returned; 0: the input of
+                the first block.
+            grid: rows and columns of patches; positions are resized to it. ``None``: as trained.
+            qkv: numbers, from 1, of the blocks whose queries, keys and values are also returned.
+            hook: called after every block with its number, the tokens (B, V, D) without class
+                tokens, and their ids. It returns the ids (B, K) of the tokens to keep, ``None`` =
+                all.
         """
-        positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
-        count = self.class_tokens
-        patch_positions = positions[:, count:]
-        if ids is not None:
-            patch_positions = gather_tokens(patch_positions, ids)
-        x = self.patch_embed(patches) + patch_positions
-        if count:
-            cls = self.cls_token + positions[:, :count]  # (1, C, D)
-            x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
+        x, count = self.embed(patches, ids, grid), self.class_tokens
         keep = self._drop_path(noise)
         outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         heads: dict[int, QKV] = {}
         for number, block in enumerate(self.blocks, start=1):
             if number in qkv:
-                heads[number] = split_heads(block.attn, block.norm1(x))  # type: ignore[operator]
+                heads[number] = split_heads(block.attn, self.attention_input(block, x))
             x = block(x, keep=keep[number - 1])
             if number in layers:
                 outputs[number] = x
@@ -124,24 +116,51 @@ class ViT(ImageEncoder):
         pools = {0: ("mean", "max"), 1: ("cls", "mean")}.get(count, ("cls_mean", "cls", "mean"))
         return Features(x[:, :count], x[:, count:], outputs, qkv=heads, pools=pools)
 
+    def embed(
+        self,
+        patches: Tensor,
+        ids: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """(B, C + V, D), what the first block reads; arguments as of :meth:`forward`."""
+        positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
+        rows = self.class_tokens if self.class_positions else 0
+        patch_positions = positions[:, rows:]
+        if ids is not None:
+            patch_positions = gather_tokens(patch_positions, ids)
+        x: Tensor = self.patch_embed(patches) + patch_positions
+        if self.class_tokens:
+            cls = self.cls_token + positions[:, :rows] if rows else self.cls_token  # (1, C, D)
+            x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
+        return x
+
+    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
+        """What the attention of a block reads of the tokens that the block is given."""
+        normed: Tensor = block.norm1(x)  # type: ignore[operator]
+        return normed
+
+    def drop_path_rates(self) -> float | list[float]:
+        """Of each block, or of the last one where they grow linearly from 0."""
+        return float(self.section.drop_path)
+
     def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
         if not self.training or self.section.drop_path == 0:
             return [None] * self.depth
         if noise is None:
             raise ValueError("drop_path > 0 needs keyed noise while training")
         uniform = noise.rows("drop_path", 2 * self.depth)
-        return [*drop_path_factors(uniform, self.section.drop_path)]
+        return [*drop_path_factors(uniform, self.drop_path_rates())]
 
 
 def _shrink(
     x: Tensor, ids: Tensor | None, hook: Hook, number: int, class_tokens: int
 ) -> tuple[Tensor, Tensor | None]:
-    """The class tokens and the tokens that a hook lets go on, and the ids of these."""
+    """Class tokens and the tokens that a hook keeps, and the ids of the kept tokens."""
     cls, tokens = x[:, :class_tokens], x[:, class_tokens:]
     if ids is None:
         ids = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
     kept = hook(number, tokens, ids)
     if kept is None:
         return x, ids
-    rows = (kept.unsqueeze(2) == ids.unsqueeze(1)).int().argmax(dim=2)  # (B, K), where they are
+    rows = (kept.unsqueeze(2) == ids.unsqueeze(1)).int().argmax(dim=2)  # (B, K) places in x
     return torch.cat([cls, gather_tokens(tokens, rows)], dim=1), kept

@@ -1,10 +1,11 @@
-"""From the stages of a volume encoder to every voxel: NeRF-MAE's U-Net, and a light one.
+"""Decoders from the stages of a volume encoder to voxels: NeRF-MAE's U-Net, and a light variant.
 
-The published decoder (a UNETR-like U-Net) does four fifths of its work at full resolution. The
-light one ends at the first stage's tokens and predicts the voxels of each token by one linear
-layer: five times cheaper a step, and another model, so a recipe has to ask for it by name.
+The published decoder, a UNETR-like U-Net, spends four fifths of its work at full resolution. The
+light decoder ends at the first stage's tokens and predicts the voxels of each token by one linear
+layer. It is five times cheaper per step but a different model, so a recipe must choose it
+explicitly.
 
-Letters: B batch, E width of the first stage, R voxels a side.
+Letters: B batch, E width of the first stage, R voxels per side.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 from mimsuite.config.keys.volume import Swin3DSection, VolumeDecoderSection
 from mimsuite.models.features import Features
 
-_SLOPE = 0.01  # of the leaky rectifiers
-_EPS = 1e-5  # of the instance norms, which have no affine parameters
+_SLOPE = 0.01  # slope of the leaky ReLUs
+_EPS = 1e-5  # epsilon of the instance norms, which have no affine parameters
 
 
 class ResidualConv(nn.Module):
-    """Two convolutions with instance norms, added to what goes in."""
+    """Two convolutions with instance norms, and a residual connection."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class ResidualConv(nn.Module):
 
 
 class Up(nn.Module):
-    """A transposed convolution to ``factor`` times the size, joined by a skip, then residual."""
+    """A transposed convolution by ``factor``, an optional skip connection, a residual block."""
 
     def __init__(self, width_in: int, width_out: int, factor: int, skip: bool) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Up(nn.Module):
 
 
 class VolumeDecoder(nn.Module):
-    """(stages of the encoder) -> (B, 4, R, R, R): colour, and opacity before the sigmoid."""
+    """Stages of the encoder -> (B, 4, R, R, R): colour, and opacity before the sigmoid."""
 
     def __init__(self, section: VolumeDecoderSection, encoder: Swin3DSection) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class VolumeDecoder(nn.Module):
 
 
 def unfold_voxels(x: Tensor, p: int) -> Tensor:
-    """(B, C p p p, X, Y, Z) of tokens -> (B, C, X p, Y p, Z p) of their voxels."""
+    """Values per token (B, C p p p, X, Y, Z) -> values per voxel (B, C, X p, Y p, Z p)."""
     x = x.unflatten(1, (-1, p, p, p)).permute(0, 1, 5, 2, 6, 3, 7, 4)
     return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
@@ -87,7 +88,7 @@ def channels_first(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def instance_norm(x: Tensor) -> Tensor:
-    """Without affine parameters; (B, C, X, Y, Z)."""
-    if x[0, 0].numel() == 1:  # torch refuses it while training; the result is the same: zero
+    """Instance norm of (B, C, X, Y, Z) without affine parameters."""
+    if x[0, 0].numel() == 1:  # torch refuses one voxel in training mode; the result is zero
         return x - x
     return F.instance_norm(x, eps=_EPS)

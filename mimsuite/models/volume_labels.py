@@ -1,9 +1,9 @@
-"""From the stages of a volume encoder to a class for every voxel (NeRF-MAE, arXiv:2404.01300).
+"""Voxel classifier on the stages of a volume encoder (NeRF-MAE, arXiv:2404.01300).
 
-The decoder of pretraining down to the first stage's tokens, then a last step up that also sees the
-input itself.
+It uses the pretraining decoder up to the resolution of the first stage, then a last upsampling with
+a skip connection from the input.
 
-Letters: B batch, E width of the first stage, R voxels a side, K classes.
+Letters: B batch, E width of the first stage, R voxels per side, K classes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mimsuite.models.volume_decoder import ResidualConv, Up, channels_first
 
 
 class VoxelUNet(nn.Module):
-    """(stages of the encoder), (B, 4, R, R, R) -> (B, K, R, R, R) logits.
+    """Stages of the encoder and grids (B, 4, R, R, R) -> (B, K, R, R, R) logits.
 
-    ``up4``, ``up3`` and ``up2`` are those of
+    ``up4``, ``up3`` and ``up2`` are the same as in
     :class:`~mimsuite.models.volume_decoder.VolumeDecoder`.
     """
 

@@ -1,9 +1,9 @@
-"""Feature pyramid over the stages of a volume encoder, and a head without anchors on each level.
+"""Feature pyramid over the stages of a volume encoder, and an anchor-free head on each level.
 
 NeRF-RPN (Hu et al., arXiv:2211.11646): FPN (Lin et al., arXiv:1612.03144) and FCOS (Tian et al.,
-arXiv:1904.01355) with one more axis.
+arXiv:1904.01355) in three dimensions.
 
-Letters: B batch, L levels, F width of the pyramid, (x, y, z) points of a level.
+Letters: B batch, N points of a level, F width of the pyramid, (x, y, z) grid of a level.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from mimsuite.config.keys.volume_tasks import BoxHeadSection
 from mimsuite.models.features import Features
 
-_STD = 0.01  # of the convolutions of the head
+_STD = 0.01  # initial std of the head's convolutions
 
 
 class VolumePyramid(nn.Module):
-    """Stages of widths E, 2E, 4E, 8E -> as many maps of F channels, each with what coarser ones
-    know added to it."""
+    """Stages of widths E, 2E, 4E, 8E -> one map of F channels per stage.
+
+    Coarser maps are upsampled and added to finer ones.
+    """
 
     def __init__(self, width: int, channels: int, stages: int = 4) -> None:
         super().__init__()
@@ -47,13 +49,13 @@ class VolumePyramid(nn.Module):
 
 @dataclass(frozen=True)
 class PointPredictions:
-    """Of every point of one level, points in the order of (x, y, z), z fastest.
+    """Predictions for the points of one level, in the order of (x, y, z), z fastest.
 
     Attributes:
         score: (B, N) logit of being in a box.
-        centre: (B, N) logit of how near the middle of it.
-        code: (B, N, 6) distances to its faces in voxels, >= 0; turned boxes (B, N, 8) with the two
-            offsets behind, see :mod:`mimsuite.targets.box_code`.
+        centre: (B, N) logit of the centreness.
+        code: (B, N, 6) distances to the box's faces in voxels, >= 0; for rotated boxes (B, N, 8),
+            followed by two offsets, see :mod:`mimsuite.targets.box_code`.
     """
 
     score: Tensor
@@ -62,7 +64,7 @@ class PointPredictions:
 
 
 class BoxHead(nn.Module):
-    """Two towers that all levels share; distances are in strides, times a factor of each level."""
+    """Two towers shared by all levels; distances are in strides, times a trained level scale."""
 
     def __init__(self, section: BoxHeadSection, *, oriented: bool, levels: int = 4) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ class BoxHead(nn.Module):
 
     def forward(self, maps: list[Tensor], strides: list[int]) -> list[PointPredictions]:
         """Predictions of each level, in float32."""
-        found = []
+        predictions = []
         for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
             boxes = self.box_tower(x)
             code = self.box(boxes).float() * self.scales[level]
@@ -91,8 +93,8 @@ class BoxHead(nn.Module):
             code = torch.cat([code[..., :6].relu() * stride, code[..., 6:]], dim=-1)
             score, centre = self.score(self.score_tower(x)), self.centre(boxes)
             logits = (score.float().flatten(1), centre.float().flatten(1))
-            found.append(PointPredictions(*logits, code))
-        return found
+            predictions.append(PointPredictions(*logits, code))
+        return predictions
 
 
 def _tower(section: BoxHeadSection) -> nn.Sequential:

@@ -1,6 +1,7 @@
-"""From the last stage of a volume encoder to a finer grid (NeRF-MAE, arXiv:2404.01300).
+"""Upsampler from the last stage of a volume encoder to a finer grid (NeRF-MAE, arXiv:2404.01300).
 
-Letters: B batch, E width of the first stage, S voxels a side of the finer grid, p of a token.
+Letters: B batch, E width of the first stage, S voxels per side of the finer grid, p voxels per side
+of a token.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from mimsuite.config.keys.volume import Swin3DSection
 from mimsuite.models.features import Features
 from mimsuite.models.volume_decoder import channels_first, instance_norm, unfold_voxels
 
-_SLOPE = 0.2  # of the leaky rectifiers
+_SLOPE = 0.2  # slope of the leaky ReLUs
 
 
 class VolumeUpsampler(nn.Module):
-    """Four convolutions, each followed by nearest neighbours: to the stages' own sizes, and last to
-    S / p; then the p ** 3 voxels of each place at once. (B, 4, S, S, S): colour and opacity."""
+    """Last stage of the encoder -> (B, 4, S, S, S) colour and opacity.
+
+    Four convolutions, each followed by nearest-neighbour upsampling: to the sizes of the stages,
+    then to S / p. A last convolution predicts the p ** 3 voxels of each point.
+    """
 
     def __init__(self, encoder: Swin3DSection, widths: tuple[int, ...], resolution: int) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
 """Attention within shifted windows of a volume (Liu et al., arXiv:2103.14030, 2106.13230).
 
-Small maps are padded up to whole windows and the padding takes part, as in NeRF-MAE's code;
-torchvision shrinks the window instead, which is another function.
+Maps are padded to whole windows and the padding takes part in attention, as in NeRF-MAE's code.
+torchvision shrinks the window to small maps instead, which is a different function.
 
-Letters: B batch, (X, Y, Z) tokens along the axes, n tokens of a window, h heads, C width.
+Letters: B batch, (X, Y, Z) tokens along the axes, W windows, n tokens of a window, h heads, C
+width.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Size = tuple[int, ...]
-# Added to the logits of tokens that only the shift brought together. Published code has -100, of
-# which the exponential is 4e-44: nothing, too.
+# Added to the logits of tokens that share a window only because of the shift. Published code adds
+# -100, whose exponential of 4e-44 has no effect either.
 _APART = -torch.inf
 
 
@@ -45,7 +46,7 @@ class WindowAttention(nn.Module):
         far = [p - size for p, size in zip(padded, sizes, strict=True)]
         x = F.pad(x, (0, 0, 0, far[2], 0, far[1], 0, far[0]))
         whole = zip(self.shift, self.window, padded, strict=True)
-        shift = tuple(0 if w >= p else s for s, w, p in whole)  # one window: nothing to shift to
+        shift = tuple(0 if w >= p else s for s, w, p in whole)  # a single window is not shifted
         if any(shift):
             x = x.roll([-s for s in shift], dims=(1, 2, 3))
         x = self._merge(self._attend(self._split(x), tuple(padded), shift), tuple(padded))
@@ -65,7 +66,7 @@ class WindowAttention(nn.Module):
         return self.proj(out.flatten(3))
 
     def _bias(self, padded: Size, shift: Size, like: Tensor) -> Tensor:
-        """(1, W h, n, n) biases of relative positions, and of regions where windows are shifted."""
+        """(1, W h, n, n) biases of relative positions, plus :func:`apart` for shifted windows."""
         tokens = like.shape[2]
         bias = self.relative_position_bias_table[self.relative_position_index]
         bias = bias.view(1, tokens, tokens, self.heads).permute(0, 3, 1, 2)  # (1, h, n, n)
@@ -96,7 +97,7 @@ def _windows(x: Tensor, window: Size) -> Tensor:
 
 
 def relative_positions(window: Size) -> Tensor:
-    """(n * n,) int64: for each pair of tokens of a window the row of its bias."""
+    """(n * n,) int64: row of the bias table for each pair of tokens of a window."""
     axes = [torch.arange(side) for side in window]
     at = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (3, n)
     offset = at[:, :, None] - at[:, None, :]  # (3, n, n)

@@ -1,1 +1,1 @@
-"""Drawing: clouds, features, volumes. Nothing here knows a method or a run."""
+"""Drawing of clouds, features and volumes; independent of methods and runs."""

@@ -1,6 +1,6 @@
-"""Pictures of point clouds without a display: discs in a z-buffer, in NumPy alone.
+"""Pictures of point clouds without a display: discs drawn from back to front, in NumPy.
 
-The eye looks down a little from a corner, y upwards. Nearer points are lighter and hide those
+The camera looks down slightly from a corner; y is up. Nearer points are lighter and cover those
 behind them.
 
 Letters: N points, S side of the picture in pixels.
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 SIDE = 224
 _TURN, _TILT = np.radians(35), np.radians(25)
-_MARGIN = 0.46  # of the side: where the farthest point of the reference is drawn
-_SMALLEST, _LARGEST = 0.007, 0.014  # of the side: radius of a disc
-_SPREAD = 0.3  # the same of a frame of one point; with n points it is one over their root of this
+# Lengths are fractions of the picture's side.
+_MARGIN = 0.46  # distance of the reference's farthest point from the middle
+_SMALLEST, _LARGEST = 0.007, 0.014  # limits of a disc's radius
+_SPREAD = 0.3  # radius of a disc times the root of the number of points, before the limits
 _DARK, _LIGHT = 0.45, 1.0  # brightness at the far and at the near end
 _PLAIN = np.array([66, 120, 196], dtype=np.float64)  # blue
 _MARKED = np.array([226, 122, 46], dtype=np.float64)  # orange
@@ -30,8 +31,8 @@ def draw_clouds(clouds: Tensor, reference: Tensor, marked: int = 0) -> Tensor:
 
     Args:
         clouds: (B, N, 3).
-        reference: (B, n, 3) clouds that fill the frame; so pictures of parts can be compared.
-        marked: so many last points are drawn in another colour.
+        reference: (B, n, 3) clouds that set the frame, so that pictures of parts are comparable.
+        marked: number of points at the end of each cloud that are drawn in another colour.
     """
     import torch
 
@@ -50,12 +51,12 @@ def splat(
     side: int = SIDE,
     colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S, S, 3) uint8 picture of (N, 3) points on white; points that are not finite are left out.
+    """(S, S, 3) uint8 picture of (N, 3) points on white; non-finite points are left out.
 
     Args:
-        reference: (n, 3) points that fill the frame.
-        marked: so many last points are drawn in another colour.
-        colours: (N, 3) in [0, 1], of each point; ``None``: one colour for all.
+        reference: (n, 3) points that set the frame.
+        marked: number of points at the end that are drawn in another colour.
+        colours: (N, 3) colours of the points in [0, 1]; ``None``: one colour for all.
     """
     if colours is None:
         colours = np.broadcast_to(_PLAIN, (len(points), 3)).copy()
@@ -89,7 +90,7 @@ def splat(
 
 
 def _seen(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rightwards, upwards and towards the eye, of (N, 3) points in the unit ball."""
+    """Camera coordinates (right, up, towards the camera) of (N, 3) points in the unit ball."""
     x = points[:, 0] * np.cos(_TURN) - points[:, 2] * np.sin(_TURN)
     forward = points[:, 0] * np.sin(_TURN) + points[:, 2] * np.cos(_TURN)
     y = points[:, 1] * np.cos(_TILT) - forward * np.sin(_TILT)
@@ -97,7 +98,7 @@ def _seen(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _disc(radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets, in pixels, of a disc: columns, rows."""
+    """Pixel offsets of a disc: columns, rows."""
     span = np.arange(-radius, radius + 1)
     down, right = np.meshgrid(span, span, indexing="ij")
     inside = right**2 + down**2 <= radius**2

@@ -1,6 +1,6 @@
-"""Pictures of radiance grids: what is seen along an axis and from above, the nearest part cut away.
+"""Pictures of radiance grids from the side and from above, with the nearest part cut away.
 
-Rooms have walls and ceilings, so what is nearest to the eye would hide all else.
+The cut removes the walls and ceilings of rooms, which would hide everything else.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CUT = 0.2  # of the depth
+_CUT = 0.2  # fraction of the depth that is cut away
 
 
 def march(grids: Tensor) -> Tensor:
-    """(B, 3, R, 2 R) in [0, 1] of (B, 4, R, R, R) colour and opacity: along y, and from above.
+    """(B, 4, R, R, R) colour and opacity -> (B, 3, R, 2 R) views in [0, 1], along y and from above.
 
-    Emission and absorption, front to back, on white; z is up.
+    Composited front to back on white; z is up.
     """
     return torch.cat([_along(grids, axis) for axis in (3, 4)], dim=-1)
 
 
 def _along(grids: Tensor, axis: int) -> Tensor:
-    """Looking down an axis of the volume: 3 is y, 4 is z."""
+    """The view against an axis of the tensor: 3 is y, 4 is z."""
     kept = grids.narrow(axis, 0, max(1, int(grids.shape[axis] * (1 - _CUT)))).flip(axis)
     colour, alpha = kept[:, :3].clamp(0, 1), kept[:, 3:].clamp(0, 1)
     light = (1 - alpha).cumprod(axis)

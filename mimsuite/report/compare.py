@@ -21,20 +21,20 @@ from mimsuite.text import number
 # That differ between any two runs, or follow from other keys.
 _OWN_BUSINESS = ("smoke.", "recipe.")
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#dc2626")
-_MEAN_LOSS = "mean_loss"  # in a checkpoint's state.json: of the steps since the save before
+_MEAN_LOSS = "mean_loss"  # key in a checkpoint's state.json: mean over steps since the last save
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run reached.
+    """Result of a run.
 
     Attributes:
-        name: as short as tells it from the others.
+        name: shortest name that is unique among the compared runs.
         status: ``DONE``, ``PREEMPTED``, ``FAILED``, or ``not finished``.
-        loss: of the last logged step; ``lowest`` of all, at ``lowest_step``.
+        loss: loss of the last logged step; ``lowest`` is the minimum, at ``lowest_step``.
         seconds: from its start to its end.
-        best: the checkpoint with the lowest mean training loss since the save before it, of those
-            that are kept; ``None``: none knows its loss.
+        best: the kept checkpoint with the lowest mean training loss since the previous save;
+            ``None``: no checkpoint has a loss.
         probes: accuracy in [0, 1] on labelled test data, by probe.
     """
 

@@ -1,4 +1,4 @@
-"""Pictures of what an encoder makes of samples: features as colours, attention, alike patches.
+"""Pictures of an encoder's features: as colours, as attention, as nearest patches.
 
 Letters: B batch, N tokens, D width, C class tokens.
 """
@@ -28,11 +28,11 @@ def save_feature_pictures(
     Args:
         method: in eval mode, on the batch's device.
         batch: normalised.
-        query: number of the token whose likes are sought; ``None``: the middle one.
-        neighbours: so many others beside it, at most one of a sample.
+        query: id of the token whose nearest tokens are searched; ``None``: the middle one.
+        neighbours: number of nearest tokens shown, at most one per sample.
 
     Raises:
-        UserError: a token that does not exist, or ``out`` cannot be written.
+        UserError: the token does not exist, or ``out`` is not writable.
     """
     with torch.no_grad(), LastAttention() as seen:
         features = method.encode(batch)

@@ -60,8 +60,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 class LineFile:
     """Appends whole lines, each on disk before :meth:`append` returns.
 
-    A line that cannot be written (full disk, quota, a network file system that hiccups) is kept
-    and written with the next one; ``warn`` is told. The third failure in a row is an error.
+    A line that cannot be written (full disk, quota, a network fault) is kept and written with the
+    next one, after a call of ``warn``. The third failure in a row is an error.
 
     Raises:
         OSError: at the start, when the file cannot be opened.

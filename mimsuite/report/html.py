@@ -1,4 +1,4 @@
-"""Building blocks of a self-contained page: everything of others is escaped here, in one place."""
+"""Building blocks of a self-contained page; all foreign text is escaped here, in one place."""
 
 from __future__ import annotations
 

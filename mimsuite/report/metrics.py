@@ -1,7 +1,7 @@
-"""The metrics of a run, twice: ``metrics.jsonl`` is the record, ``metrics.csv`` a table of it.
+"""The metrics of a run: ``metrics.jsonl`` is the record, ``metrics.csv`` a table of it.
 
-The table follows from the record, so whatever a crash leaves behind, it can be made anew; that is
-also how it gains a column, and how both are cut back when a run resumes from an earlier step.
+The table is derived from the record and can be rebuilt after a crash. It is also rebuilt to add a
+column; both files are cut back when a run resumes from an earlier step.
 """
 
 from __future__ import annotations

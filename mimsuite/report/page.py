@@ -30,10 +30,10 @@ _RECONSTRUCTIONS = 3  # shown: the first, one in the middle, the last
 
 
 def write_page(run_dir: str | Path) -> Path | None:
-    """Write ``report.html`` from whatever is in the run directory so far.
+    """Write ``report.html`` from the current content of the run directory.
 
     Returns:
-        The page; ``None`` after a warning where it cannot be written: the run is what counts.
+        The page; ``None`` after a warning if it cannot be written, which does not fail the run.
     """
     run = RunFacts.read(Path(run_dir))
     name = run.key("recipe.title") or run.path.resolve().name

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mimsuite.methods import Panel
 
 _SMALLEST, _LARGEST = 96, 448  # pixels: a cell's short side at least, its long side at most
-_FRAMES = 4  # of a clip
+_FRAMES = 4  # frames shown per clip
 _GAP, _MARGIN = 8, 16  # pixels
 _FONT_SIZE, _LINE = 13, 17  # pixels
 _PAPER, _INK, _FRAME = (255, 255, 255), (31, 41, 55), (209, 213, 219)

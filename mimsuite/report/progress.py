@@ -135,7 +135,7 @@ class Progress:
         return max(0.0, left - (time.monotonic() - last)) if self._live else left
 
     def text(self, separator: str = "  ", without: int = 0) -> str:
-        """The line as text, ``without`` so many of its last figures."""
+        """Progress line as text, dropping the last ``without`` fields."""
         shown = self._fields[: len(self._fields) - without]
         fields = [("step", f"{self.step}/{self.total}"), *shown]
         fields.append(("eta", duration(self.eta())))

@@ -63,15 +63,15 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | Path, resolved: Resolved, *, resume: bool) -> RunDirectory:
-        """Make the directory of a new run, or open that of an existing one.
+        """Create the directory of a new run, or open an existing one.
 
-        With ``resume`` a directory that does not exist yet is made; one that does goes on: its
-        status file is removed, the command is appended, and a configuration that differs from the
-        stored one replaces it, the old one staying as ``config.1.yaml``, ``config.2.yaml`` ...
+        With ``resume`` a missing directory is created and an existing one is continued: its status
+        file is removed, the command is appended, and a changed configuration replaces the stored
+        one, which is kept as ``config.1.yaml``, ``config.2.yaml`` ...
 
         Raises:
-            UserError: the directory holds something and ``resume`` is off, or something that is
-                not of a run or a job; or it cannot be written (read-only place, full disk).
+            UserError: the directory is not empty and ``resume`` is off, it holds files that belong
+                to no run or job, or it is not writable (read-only, full disk).
         """
         path = Path(path)
         try:

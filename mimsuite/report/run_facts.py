@@ -1,4 +1,4 @@
-"""Reading a run directory back: whatever of it is there, however the run ended."""
+"""Reading of a run directory, complete or not, however the run ended."""
 
 from __future__ import annotations
 

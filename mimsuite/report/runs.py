@@ -97,7 +97,7 @@ def _name(run: Path, document: dict[str, Any]) -> str:
 
 
 def _total_steps(document: dict[str, Any], row: dict[str, Any]) -> int | None:
-    """Known once a step is logged, which tells the length of an epoch."""
+    """Total steps of the run; ``None`` before the first logged step shows an epoch's length."""
     epoch, step = _number(row, "epoch"), _number(row, "step")
     epochs = lookup(document, "schedule.epochs")
     if not epoch or not step or not isinstance(epochs, int | float):

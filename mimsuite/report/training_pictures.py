@@ -25,11 +25,11 @@ def first_pictures(
 ) -> list[Path]:
     """Draw samples into the run's ``images/``.
 
-    Without ``step``: ``first_batch.png``, and ``masks.png`` with the originals and what is left of
-    them. With it: ``reconstruction-SSSSSSSS.png`` with every panel. Masks are those of step 0, so
-    pictures of the same batch can be compared over time. The method's training flags and the
-    random state are left as they were. A picture that cannot be written is noted in the run's
-    log: training goes on without it.
+    Without ``step``: ``first_batch.png``, and ``masks.png`` with originals and visible parts. With
+    ``step``: ``reconstruction-SSSSSSSS.png`` with every panel. Masks are those of step 0, so
+    pictures of the same batch are comparable over time. The method's training flags and the random
+    state are not changed. A picture that cannot be written is reported in the run's log and does
+    not stop training.
 
     Args:
         batch: normalised, on the method's device; the first 32 samples are shown in the first

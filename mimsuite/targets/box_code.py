@@ -1,7 +1,7 @@
-"""Upright boxes as a point in them predicts them (NeRF-RPN, Hu et al., arXiv:2211.11646).
+"""Encoding of upright rotated boxes relative to a point (NeRF-RPN, Hu et al., arXiv:2211.11646).
 
-Six distances from the point to the faces of the box around the turned box, and two offsets that
-say where its corners touch that box ("midpoint offsets", Xie et al., arXiv:2108.05699).
+The code is six distances from the point to the faces of the axis-aligned outer box, and two offsets
+of the corners that touch the outer box ("midpoint offsets", Xie et al., arXiv:2108.05699).
 
 Letters: N boxes.
 """
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from mimsuite.targets.boxes import corners
 
-_TOUCHES = 0.1  # voxels: corners nearer than that to the outermost one count as outermost, too
+_TOUCHES = 0.1  # voxels: corners this close to a face of the outer box count as touching it
 
 
 def encode_boxes(points: Tensor, boxes: Tensor) -> Tensor:
     """(N, 8): distances to the lower and the upper faces along x, y, z, then alpha and beta.
 
     alpha is the x of the corner that touches the upper y face, beta the y of the corner that
-    touches the upper x face; both from the centre, as a share of the outer box's side.
+    touches the upper x face. Both are relative to the centre, as a fraction of the outer box's
+    side.
 
     Args:
         points: (N, 3).
@@ -39,10 +40,10 @@ def encode_boxes(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def decode_boxes(points: Tensor, code: Tensor) -> Tensor:
-    """(N, 7) boxes of (N, 3) points and (N, 8) codes; yaw in [0, pi / 2).
+    """Boxes (N, 7) from points (N, 3) and codes (N, 8); yaw in [0, pi / 2).
 
-    The four touching points are a parallelogram; its half-diagonals are stretched to the longer
-    one, which makes it a rectangle.
+    The four touching points form a parallelogram. Stretching the shorter half-diagonal to the
+    length of the longer one makes it a rectangle.
     """
     low, high = points - code[:, :3], points + code[:, 3:6]
     centre, size = (low + high) / 2, high - low
@@ -53,7 +54,7 @@ def decode_boxes(points: Tensor, code: Tensor) -> Tensor:
     longer = lengths.amax(0)
     up = up * (longer / lengths[0].clamp_min(1e-12))[:, None]
     right = right * (longer / lengths[1].clamp_min(1e-12))[:, None]
-    width, length = right + up, up - right  # from the lowest corner to the right one, on to the top
+    width, length = right + up, up - right  # lowest corner to right corner, right to top
     yaw = torch.atan2(width[:, 1], width[:, 0])
     sides = torch.stack([width.norm(dim=1), length.norm(dim=1), size[:, 2]], dim=1)
     return torch.cat([centre, sides, yaw[:, None]], dim=1)

@@ -1,9 +1,9 @@
-"""Geometry of boxes that stand upright and are turned about the upright axis, in plain torch.
+"""Geometry of boxes rotated about the vertical axis, in plain torch.
 
-A box is (x, y, z, w, l, h, theta): centre, sides before the turn along x, y and z, and yaw in
-radians. Areas are computed in float64: thin overlaps lose their digits else.
+A box is (x, y, z, w, l, h, theta): centre, sides along x, y and z before rotation, and yaw in
+radians. Areas are computed in float64, because thin overlaps lose precision in float32.
 
-Letters: N, M boxes, C corners or candidates.
+Letters: N, M boxes, C points.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_INSIDE = 1e-9  # how far outside a corner may lie and still count as on the edge
+_INSIDE = 1e-9  # tolerance: corners this far outside an edge count as on it
 _UNIT = ((0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5))  # counter-clockwise
 
 
@@ -25,7 +25,7 @@ def corners(boxes: Tensor) -> Tensor:
 
 
 def outer_boxes(boxes: Tensor) -> Tensor:
-    """(..., 7) smallest boxes of yaw 0 around (..., 7) boxes."""
+    """Smallest axis-aligned boxes (..., 7) around (..., 7) boxes."""
     footprint = corners(boxes)
     low, high = footprint.amin(-2), footprint.amax(-2)  # (..., 2)
     flat = [(low + high) / 2, boxes[..., 2:3], high - low, boxes[..., 5:6]]
@@ -33,10 +33,10 @@ def outer_boxes(boxes: Tensor) -> Tensor:
 
 
 def intersection_area(a: Tensor, b: Tensor) -> Tensor:
-    """(...) float64 area that (..., 4, 2) convex quadrilaterals share, counter-clockwise corners.
+    """(...) float64 intersection area of convex quadrilaterals (..., 4, 2), counter-clockwise.
 
-    Candidates for the corners of the overlap are those of either inside the other and the crossings
-    of their edges; sorted around their mean they are the overlap.
+    The corners of the intersection are the corners of each that lie inside the other, and the
+    crossings of their edges, sorted by angle around their mean.
     """
     a, b = a.double(), b.double()
     edge_points, crossing = _crossings(a, b)
@@ -49,7 +49,7 @@ def intersection_area(a: Tensor, b: Tensor) -> Tensor:
     order = angle.argsort(dim=-1)
     offset = offset.gather(-2, order[..., None].expand_as(offset))
     valid = valid.gather(-1, order)
-    # What is no corner stands on the first one and so adds nothing.
+    # Invalid points are moved onto the first corner, where they add no area.
     offset = torch.where(valid[..., None], offset, offset[..., :1, :])
     after = offset.roll(-1, dims=-2)
     doubled = (offset[..., 0] * after[..., 1] - offset[..., 1] * after[..., 0]).sum(-1)
@@ -57,21 +57,21 @@ def intersection_area(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """(...) float64 intersection over union of the volumes of (..., 7) boxes, pair by pair."""
+    """(...) float64 intersection over union of volumes, for pairs of (..., 7) boxes."""
     shared, union = volumes(a, b)
     return shared / union
 
 
 def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """(N, M) float64 of (N, 7) and (M, 7) boxes."""
+    """(N, M) float64 intersection over union of all pairs of (N, 7) and (M, 7) boxes."""
     n, m = len(a), len(b)
     pairs = a[:, None].expand(n, m, 7), b[None].expand(n, m, 7)
     return iou(*pairs)
 
 
 def giou_loss(a: Tensor, b: Tensor) -> Tensor:
-    """(N,) ``1 - IoU + (hull - union) / hull`` of (N, 7) pairs; the hull is the smallest box
-    around both, of any yaw (Rezatofighi et al., arXiv:1902.09630)."""
+    """(N,) ``1 - IoU + (hull - union) / hull`` of (N, 7) pairs (Rezatofighi et al.,
+    arXiv:1902.09630). The hull is the smallest box of any yaw around both boxes."""
     shared, union = volumes(a, b)
     hull = _hull_sides(a, b).prod(-1)
     return 1 - shared / union + (hull - union) / hull
@@ -84,10 +84,10 @@ def diou_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _hull_sides(a: Tensor, b: Tensor) -> Tensor:
-    """(N, 3) float64 sides of the smallest upright box around two.
+    """(N, 3) float64 sides of the box with the smallest footprint around each pair.
 
-    Smallest is the footprint; one of its sides lies along an edge of the convex hull, so along the
-    line through some two of the eight corners.
+    One side of that footprint lies along an edge of the convex hull, and thus on a line through two
+    of the eight corners.
     """
     points = torch.cat([corners(a), corners(b)], dim=-2).double()  # (N, 8, 2)
     first, second = torch.triu_indices(8, 8, offset=1, device=points.device)
@@ -107,7 +107,7 @@ def _hull_sides(a: Tensor, b: Tensor) -> Tensor:
 
 
 def volumes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(...) float64 shared volume and volume of the union of (..., 7) pairs."""
+    """(...) float64 volumes of the intersection and of the union of (..., 7) pairs."""
     a, b = a.double(), b.double()
     area = intersection_area(corners(a), corners(b))
     top = torch.minimum(a[..., 2] + a[..., 5] / 2, b[..., 2] + b[..., 5] / 2)
@@ -126,7 +126,7 @@ def _inside(points: Tensor, polygon: Tensor) -> Tensor:
 
 
 def _crossings(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., 16, 2) crossings of all pairs of edges, and which of them there are."""
+    """(..., 16, 2) crossings of all pairs of edges, and (..., 16) bool: which crossings exist."""
     p, q = a[..., :, None, :], b[..., None, :, :]  # (..., 4, 1, 2), (..., 1, 4, 2)
     r = (a.roll(-1, dims=-2) - a)[..., :, None, :]
     s = (b.roll(-1, dims=-2) - b)[..., None, :, :]
@@ -136,6 +136,6 @@ def _crossings(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     to = q - p
     t = (to[..., 0] * s[..., 1] - to[..., 1] * s[..., 0]) / safe
     u = (to[..., 0] * r[..., 1] - to[..., 1] * r[..., 0]) / safe
-    found = ~parallel & (t >= 0) & (t <= 1) & (u >= 0) & (u <= 1)
+    exists = ~parallel & (t >= 0) & (t <= 1) & (u >= 0) & (u <= 1)
     points = p + t[..., None] * r
-    return points.flatten(-3, -2), found.flatten(-2, -1)
+    return points.flatten(-3, -2), exists.flatten(-2, -1)

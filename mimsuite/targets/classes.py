@@ -1,10 +1,10 @@
 """Class labels as targets: smoothing, mixup, cutmix and the cross-entropy of soft targets.
 
-Conventions are timm's (label smoothing ``off = s / K``, ``on = 1 - s + off``; one of mixup
-(arXiv:1710.09412) or cutmix (arXiv:1905.04899) a draw; the cutmix share corrected to the pixels
-that were really pasted), in its ``pair`` mode: two neighbours of a batch are mixed with each other,
-each pair with a draw of its own. Neighbours, and not timm's mirror image of the batch, since then
-the result is the same however a global batch is cut into micro-batches of even size.
+Conventions are timm's: label smoothing ``off = s / K``, ``on = 1 - s + off``; each draw is either
+mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899); the cutmix share is corrected to the pixels
+actually pasted. As in timm's ``pair`` mode, two samples are mixed with each other by one draw. They
+are neighbours in the batch, whereas timm pairs the batch with its mirror image. So the result does
+not depend on how a global batch is cut into micro-batches of even size.
 
 Letters: B batch, K classes, H x W pixels.
 """
@@ -26,7 +26,7 @@ _BETA_STEP = math.pi / 2 / _BETA_NODES
 def soft_targets(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """(B,) int64 class ids -> (B, K) float32 rows that sum to 1.
 
-    A label outside of ``range(classes)`` gives a row of NaN, so that it is never learnt silently.
+    A label outside ``range(classes)`` gives a row of NaN, so that it is never learnt silently.
     """
     off = smoothing / classes
     one_hot = labels[:, None] == torch.arange(classes, device=labels.device)
@@ -45,25 +45,28 @@ class PairMix:
 
     Attributes:
         mixup: both parameters of the Beta distribution of the mixup share; 0 = no mixup.
-        cutmix: likewise of cutmix; 0 = no cutmix.
+        cutmix: both parameters of the Beta distribution of the cutmix share; 0 = no cutmix.
         switch: probability of cutmix where both are on.
+        prob: probability that a pair is mixed at all.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     switch: float = 0.5
+    prob: float = 1.0
 
-    NOISE: ClassVar[int] = 4  # uniform numbers a sample; a pair uses those of its first row
+    NOISE: ClassVar[int] = 4  # uniform numbers per sample; a pair uses those of its first row
 
     @property
     def active(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
     def __call__(self, images: Tensor, target: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed images and targets; the inputs stay as they are.
+        """Mixed images and targets; the inputs are not modified.
 
         Args:
-            images: (B, C, H, W) float, B even; or (B, C, T, H, W) clips, mixed alike in all frames.
+            images: (B, C, H, W) float, B even; or (B, C, T, H, W) clips, with one mix for all
+                frames.
             target: (B, K) float.
             uniform: (B, 4) keyed noise: choice, share, box row, box column.
 
@@ -71,21 +74,22 @@ class PairMix:
             ValueError: an odd batch.
         """
         if len(images) % 2:
-            raise ValueError(f"mixup and cutmix pair up samples: {len(images)} is odd")
+            raise ValueError(f"mixup and cutmix need an even batch, not {len(images)} samples")
         shape = images.shape
         images = images.flatten(1, -3)
         choice, share, row, column = uniform[0::2].repeat_interleave(2, dim=0).unbind(1)  # (B,)
-        use_cutmix = choice < self._cutmix_probability()
-        own = torch.where(use_cutmix, beta(share, self.cutmix), beta(share, self.mixup))
+        use_cutmix = choice < self.prob * self._cutmix_probability()
+        kept = torch.where(use_cutmix, beta(share, self.cutmix), beta(share, self.mixup))
+        kept = torch.where(choice < self.prob, kept, 1.0)
         height, width = images.shape[-2:]
-        box = cutmix_box(own, row, column, height, width) & use_cutmix.view(-1, 1, 1)  # (B, H, W)
+        box = cutmix_box(kept, row, column, height, width) & use_cutmix.view(-1, 1, 1)  # (B, H, W)
         pasted = box.float().mean(dim=(1, 2))
-        own = torch.where(use_cutmix, 1.0 - pasted, own)  # share of the sample's own label
+        kept = torch.where(use_cutmix, 1.0 - pasted, kept)  # weight of the sample's own label
 
-        weight = torch.where(use_cutmix, 1.0, own).to(images.dtype).view(-1, 1, 1, 1)
+        weight = torch.where(use_cutmix, 1.0, kept).to(images.dtype).view(-1, 1, 1, 1)
         partner = _swap(images)
         mixed = torch.where(box.unsqueeze(1), partner, images * weight + partner * (1 - weight))
-        return mixed.view(shape), target * own[:, None] + _swap(target) * (1 - own[:, None])
+        return mixed.view(shape), target * kept[:, None] + _swap(target) * (1 - kept[:, None])
 
     def _cutmix_probability(self) -> float:
         if self.mixup > 0 and self.cutmix > 0:
@@ -107,10 +111,10 @@ def beta(uniform: Tensor, alpha: float) -> Tensor:
 
 @lru_cache
 def _beta_table(alpha: float, device: torch.device) -> Tensor:
-    """The distribution function of Beta(alpha, alpha) at ``sin(i * step) ** 2``, float64.
+    """Cumulative distribution of Beta(alpha, alpha) at ``sin(i * step) ** 2``, float64.
 
-    Over the angle t the density is ``(sin t cos t) ** (2 alpha - 1)``. It may grow without bound
-    towards the ends, so each cell is measured at its middle.
+    As a function of the angle t, the density is ``(sin t cos t) ** (2 alpha - 1)``. It may be
+    unbounded at the ends, so it is sampled at the middle of each cell.
     """
     middle = (torch.arange(_BETA_NODES, dtype=torch.float64) + 0.5) * _BETA_STEP
     mass = (middle.sin() * middle.cos()).log().mul(2 * alpha - 1).exp().cumsum(0)
@@ -120,11 +124,11 @@ def _beta_table(alpha: float, device: torch.device) -> Tensor:
 def cutmix_box(share: Tensor, row: Tensor, column: Tensor, height: int, width: int) -> Tensor:
     """(B, H, W) bool, True where the partner is pasted.
 
-    A box of ``sqrt(1 - share)`` of each side around a uniform centre, cut off at the border.
+    The box has ``sqrt(1 - share)`` of each side and a uniform centre; it is cropped at the border.
 
     Args:
-        share: (B,) part of the image that stays.
-        row: (B,) uniform noise for the centre; ``column`` likewise.
+        share: (B,) fraction of the image that is kept.
+        row, column: (B,) uniform noise for the centre.
     """
 
     def inside(uniform: Tensor, length: int) -> Tensor:  # (B, length)
@@ -137,5 +141,5 @@ def cutmix_box(share: Tensor, row: Tensor, column: Tensor, height: int, width: i
 
 
 def _swap(rows: Tensor) -> Tensor:
-    """Each pair of neighbours exchanged: rows 1, 0, 3, 2, ..."""
+    """Swap each pair of neighbours: rows 1, 0, 3, 2, ..."""
     return rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)

@@ -15,20 +15,20 @@ from torch import Tensor
 
 ConsistencyKind = Literal["all_pairs", "same_token"]
 
-_EPS = 1e-8  # of the published formula
+_EPS = 1e-8  # epsilon of the published formula
 
 
 def consistency(
     first: Tensor, second: Tensor, comasked: Tensor, kind: ConsistencyKind
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the disagreements and how many tokens they are of; 0-d float32 each.
+    """Sum of the disagreements and number of tokens summed over; 0-d float32 each.
 
     Args:
         first, second: (B, N, D) tokens of the two views, in the same order.
-        comasked: (B, N) bool, the tokens that are masked in both.
-        kind: ``same_token``: each co-masked token of the first view against itself in the second,
-            as the paper's text says. ``all_pairs``: against all N tokens of the second view, their
-            mean, as the released code computes.
+        comasked: (B, N) bool, the tokens that are masked in both views.
+        kind: what a co-masked token of the first view is compared with. ``same_token``: the same
+            token of the second view, as in the paper's text. ``all_pairs``: all N tokens of the
+            second view, averaged, as in the released code.
     """
     first, second = (F.normalize(tokens.float(), dim=-1) for tokens in (first, second))
     if kind == "all_pairs":  # the mean of the cosines is the cosine with the mean

@@ -1,4 +1,4 @@
-"""Contrast of two embeddings of the same samples: NT-Xent (Chen et al., arXiv:2002.05709, eq. 1).
+"""Contrastive loss of two embeddings per sample: NT-Xent (Chen et al., arXiv:2002.05709, eq. 1).
 
 Letters: B samples, D width.
 """
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """0-d, float32 or wider: how badly each embedding finds its partner among all others.
+    """Mean cross-entropy of identifying each embedding's partner; 0-d, float32 or wider.
 
-    Each of the 2 B embeddings has one partner and 2 B - 2 negatives, those of the same side too;
-    similarity is the cosine over the temperature. The mean over all of them, so that the sides may
-    be exchanged. Of a single sample it is 0.
+    Each of the 2 B embeddings has one partner and 2 B - 2 negatives, from both sides; logits are
+    cosines divided by the temperature. The loss is symmetric in its two sides, and 0 for a single
+    sample.
 
     Args:
-        first, second: (B, D) in the same order of samples, of all ranks where there are several.
+        first, second: (B, D) embeddings, samples in the same order, gathered from all ranks.
     """
     both = torch.cat([first, second])
     both = F.normalize(both.to(torch.promote_types(both.dtype, torch.float32)), dim=1)

@@ -1,4 +1,4 @@
-"""How much features differ, channel by channel: near 0 where they have collapsed."""
+"""Standard deviation of features per channel; near 0 when they have collapsed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor
 
 @torch.no_grad()
 def channel_deviation(tokens: Tensor, gather: Callable[[Tensor], Tensor]) -> Tensor:
-    """0-d: the mean over channels of their standard deviation over all tokens of all ranks.
+    """0-d: standard deviation over all tokens of all ranks, averaged over channels.
 
     Args:
-        tokens: (..., D), as many on every rank.
+        tokens: (..., D), the same number on every rank.
         gather: all-gather over ranks, identity on one process.
     """
     flat = tokens.detach().float().flatten(0, -2)
-    moments = torch.stack([flat.mean(0), flat.square().mean(0)])[None]  # (1, 2, D)
-    mean, square = gather(moments).mean(0)
-    return (square - mean.square()).clamp_min(0).sqrt().mean()
+    mean = flat.mean(0)
+    # About its own mean first: where features hardly differ, squares would cancel.
+    moments = torch.stack([mean, (flat - mean).square().mean(0)])[None]  # (1, 2, D)
+    means, variances = gather(moments).unbind(1)
+    return (variances.mean(0) + means.var(0, correction=0)).sqrt().mean()

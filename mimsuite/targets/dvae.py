@@ -1,7 +1,7 @@
-"""Codes of a discrete autoencoder that this suite trained, as a tokenizer.
+"""A discrete autoencoder trained by this suite, as a tokenizer.
 
-Letters: B batch, C channels, H x W pixels, h x w codes, N = h * w, K codes, P = p*p*C numbers of a
-patch of the student.
+Letters: B batch, C channels, H x W pixels, h x w grid of codes, N = h * w, K codes of the
+vocabulary, P = p*p*C numbers of a student's patch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DiscreteAutoencoder(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, K, h, w) scores."""
+        """(B, C, H, W) pixels in [0, 1] -> (B, K, h, w) scores."""
         scores: Tensor = self.encoder((pixels - self.mean) / self.std)
         return scores
 
@@ -48,11 +48,11 @@ class DiscreteAutoencoder(nn.Module):
 
 
 class DVAETokenizer(FrozenTokenizer):
-    """The likeliest code of each place by a frozen autoencoder, which can draw codes too.
+    """The most probable code per place by a frozen autoencoder, which also decodes codes.
 
     Args:
-        patches: pixels of the student's patches per side, and channels of its images.
-        key: where in the recipe the section is, for messages.
+        patches: patch size of the student in pixels, and channels of its images.
+        key: dotted key of the section in the recipe, for messages.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class DVAETokenizer(FrozenTokenizer):
 
     @torch.no_grad()
     def draw(self, codes: Tensor, patches: Tensor) -> Tensor:
-        """(B, N, P): the decoder's image, resized to the student's."""
+        """(B, N, P): patches of the decoder's image, resized to the student's image size."""
         network = self._opened(codes.device)
         assert isinstance(network, DiscreteAutoencoder)
         with torch.autocast(codes.device.type, enabled=False):
@@ -90,13 +90,14 @@ def load(
     key: str,
     weights: bool = True,
 ) -> DiscreteAutoencoder:
-    """The autoencoder of a run, or a fresh one of the recipe's shape.
+    """The trained autoencoder of ``section.weights``, or one with random weights.
 
     Args:
-        channels: of the student's images.
+        channels: channels of the student's images.
+        weights: load trained weights; else initialise a network of the recipe's shape.
 
     Raises:
-        UserError: nothing usable there, or an autoencoder of another shape than the recipe says.
+        UserError: no usable weights, or their shape contradicts the recipe.
     """
     if not weights:
         return _fresh(section, channels, grid)
@@ -105,8 +106,8 @@ def load(
     recipe, method = opened.resolved.recipe, opened.method
     if recipe.method.name != _METHOD:
         raise UserError(
-            f"{key}.weights={section.weights} is of method '{recipe.method.name}'; it should be "
-            f"{_WHERE}"
+            f"{key}.weights={section.weights} was trained by method '{recipe.method.name}'; it "
+            f"should be {_WHERE}"
         )
     encoder, decoder = method.encoder, method.decoder
     assert isinstance(encoder, CodeEncoder)
@@ -118,18 +119,18 @@ def load(
 def _require(
     section: DVAETokenizerSection, trained: CodeEncoderSection, channels: int, key: str
 ) -> None:
-    """What the recipe says of the autoencoder is true of it."""
-    found = {
+    """Raise a ``UserError`` where the recipe contradicts the trained autoencoder."""
+    expected = {
         "codes": trained.codes,
         "width": trained.width,
         "depth": trained.depth,
         "stride": trained.patch_size,
     }
-    for name, own in found.items():
-        if getattr(section, name) != own:
+    for name, value in expected.items():
+        if getattr(section, name) != value:
             raise UserError(
-                f"{key}.{name} is {getattr(section, name)}, {section.weights} has {own}: "
-                f"set {key}.{name}={own}"
+                f"{key}.{name} is {getattr(section, name)}, {section.weights} has {value}: "
+                f"set {key}.{name}={value}"
             )
     if trained.in_channels != channels:
         raise UserError(

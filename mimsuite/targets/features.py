@@ -1,4 +1,4 @@
-"""Features of a teacher as targets.
+"""Features of a teacher as prediction targets.
 
 Letters: B batch, K tokens, D width.
 """
@@ -12,7 +12,7 @@ from mimsuite.config.keys.targets import FeatureLossSection
 
 
 class FeatureTarget:
-    """Normalisation of a teacher's tokens, and the loss against a prediction of them."""
+    """Normalises a teacher's tokens and computes the loss of a prediction of them."""
 
     def __init__(self, section: FeatureLossSection) -> None:
         self.section = section
@@ -20,8 +20,8 @@ class FeatureTarget:
     def __call__(self, features: Tensor) -> Tensor:
         """(B, K, D) features -> targets of the same shape, float32.
 
-        ``layer-norm``: to zero mean and unit variance of each token (eps 1e-5), without affine
-        parameters; ``unit``: to unit length.
+        ``layer-norm``: zero mean and unit variance per token (eps 1e-5), without affine
+        parameters; ``unit``: unit length per token.
         """
         features = features.float()
         if self.section.normalize == "layer-norm":
@@ -31,10 +31,12 @@ class FeatureTarget:
         return features
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The weighted mean over batch, tokens and width; of ``cosine`` the mean of 1 - cos."""
+        """Weighted mean error over batch, tokens and width; ``cosine``: mean of 1 - cos."""
         prediction = prediction.float()
         if self.section.loss == "mse":
             return self.section.weight * F.mse_loss(prediction, target)
+        if self.section.loss == "l1":
+            return self.section.weight * F.l1_loss(prediction, target)
         if self.section.loss == "smooth-l1":
             return self.section.weight * F.smooth_l1_loss(prediction, target)
         return self.section.weight * (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()

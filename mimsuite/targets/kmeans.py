@@ -1,9 +1,9 @@
-"""Codes of patches by k-means: a tokenizer that needs nothing but the training data.
+"""Codes of patches by k-means: a tokenizer that needs only the training data.
 
-Fitted as a run starts, by Lloyd's algorithm on patches of the first training views; the centres are
-part of the model's state from then on, so checkpoints and exports hold them.
+At the start of a run, Lloyd's algorithm fits the centres to patches of the first training views.
+From then on they are part of the model's state, so checkpoints and exports hold them.
 
-Letters: B batch, N patches, S patches to fit on, P = p*p*C numbers of a patch, K codes.
+Letters: B batch, N patches, S patches to fit, P = p*p*C numbers of a patch, K codes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.tokenizers import Batches, Tokenizer
 from mimsuite.tokens import patchify
 
-_SEEDS = 16  # patches for each code, from which first centres are chosen
-_ROWS = 8192  # patches whose distances are computed together
+_SEEDS = 16  # candidate patches per code for the initial centres
+_ROWS = 8192  # patches per block of distances
 
 
 class KMeansTokenizer(nn.Module, Tokenizer):
-    """The nearest of K centres, of patches that may be normalised each by itself first."""
+    """Assigns each patch, optionally normalised, to the nearest of K centres."""
 
     centres: Tensor
     fitted: Tensor
@@ -43,7 +43,7 @@ class KMeansTokenizer(nn.Module, Tokenizer):
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     def forward(self, batch: Batch) -> Tensor:
-        """(B, N) int64, in float32 whatever the student computes in."""
+        """(B, N) int64 codes, computed in float32 also under autocast."""
         patches = self.pixels(patchify(batch.image, self.patch))  # (B, N, P)
         with torch.no_grad(), torch.autocast(patches.device.type, enabled=False):
             return nearest(patches.flatten(0, 1), self.centres).view(len(patches), -1)
@@ -66,33 +66,33 @@ class KMeansTokenizer(nn.Module, Tokenizer):
         return self.pixels.denormalize(self.centres[codes], patches)
 
     def _collect(self, batches: Iterable[Batch]) -> Tensor:
-        """(S, P) patches, the first of the training stream.
+        """(S, P) patches from the start of the training stream.
 
         Raises:
-            DataError: fewer than there are codes.
+            DataError: fewer patches than codes.
         """
-        wanted, found, parts = self.section.samples, 0, []
+        samples, collected, parts = self.section.samples, 0, []
         for number, batch in enumerate(batches):
             patches = self.pixels(patchify(batch.image, self.patch)).flatten(0, 1).cpu()
-            # Some of each image, so that the codes are of many images.
+            # Take one patch in eight, so that the sample covers more images.
             rows = keyed_rng("k-means rows", number).permutation(len(patches))
             parts.append(patches[torch.from_numpy(rows[: max(1, len(rows) // 8)])])
-            found += len(parts[-1])
-            if found >= wanted:
+            collected += len(parts[-1])
+            if collected >= samples:
                 break
-        patches = torch.cat(parts)[:wanted] if parts else torch.empty(0, 0)
+        patches = torch.cat(parts)[:samples] if parts else torch.empty(0, 0)
         if len(patches) < self.section.codes:
             raise DataError(
-                f"target.tokenizer.codes {self.section.codes}: the data gave {len(patches)} "
-                f"patches only"
+                f"target.tokenizer.codes is {self.section.codes}, the data gave only "
+                f"{len(patches)} patches"
             )
         return patches
 
 
 def fit(patches: Tensor, codes: int, iterations: int, seed: int) -> Tensor:
-    """K-means by Lloyd's algorithm; the same for the same arguments.
+    """K-means by Lloyd's algorithm, deterministic.
 
-    A centre that loses all its patches starts anew at a patch far from its centre.
+    A centre that loses all its patches is moved to one of the patches farthest from their centres.
 
     Args:
         patches: (S, P) float32, S >= codes.
@@ -117,8 +117,10 @@ def fit(patches: Tensor, codes: int, iterations: int, seed: int) -> Tensor:
 
 
 def _spread_out(patches: Tensor, codes: int, rng: np.random.Generator) -> Tensor:
-    """First centres by k-means++ (Arthur & Vassilvitskii, 2007): each in proportion to its squared
-    distance from those before."""
+    """Initial centres by k-means++ (Arthur & Vassilvitskii, 2007).
+
+    Each centre is drawn in proportion to its squared distance from the nearest one before it.
+    """
     chosen = [int(rng.integers(len(patches)))]
     distance = torch.full((len(patches),), math.inf)
     while len(chosen) < codes:
@@ -132,7 +134,7 @@ def _spread_out(patches: Tensor, codes: int, rng: np.random.Generator) -> Tensor
 
 
 def nearest(patches: Tensor, centres: Tensor) -> Tensor:
-    """(S,) int64: the centre with the least distance to each of (S, P) patches."""
+    """(S,) int64 id of the nearest centre for each of (S, P) patches."""
     half = centres.square().sum(1) / 2
     parts = [(rows @ centres.T - half).argmax(1) for rows in patches.split(_ROWS)]
     return torch.cat(parts)

@@ -1,6 +1,6 @@
-"""What a classifier's head learns from the labels: one class, numbers, or several labels.
+"""Supervised targets of a classifier's head: one class, numbers, or several labels per sample.
 
-Letters: B batch, K outputs of the head: classes, numbers or labels.
+Letters: B batch, K outputs of the head (classes, numbers or labels).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mimsuite.targets.classes import soft_cross_entropy, soft_targets
 
 
 class LabelLoss(NamedTuple):
-    """A loss, the count that it is a mean over where that differs between batches, and scalars."""
+    """A mean loss, scalars to log, and the denominator of the mean where it varies by batch."""
 
     loss: Tensor
     terms: dict[str, Tensor]
@@ -26,32 +26,34 @@ class LabelLoss(NamedTuple):
 
 
 class ClassLabels:
-    """One class a sample, by cross-entropy; outputs are logits."""
+    """One class per sample, trained by cross-entropy; outputs are logits."""
 
     def __init__(self, recipe: LabelRecipe) -> None:
         if recipe.target.classes is None:
-            raise UserError("target.classes is not set and no labelled data source tells it")
+            raise UserError(
+                "target.classes is not set and cannot be inferred without a labelled data source"
+            )
         self.outputs: int = recipe.target.classes
         self.smoothing: float = recipe.target.label_smoothing
 
     def check(self, batch: Batch) -> None:
-        """Raise a ``DataError`` for a sample that cannot be learnt."""
+        """Raise a ``DataError`` for a sample without a valid label."""
         label = self.labels(batch)
         wrong = (label < 0) | (label >= self.outputs)
         if wrong.any():
             at = int(wrong.nonzero()[0])
-            found = int(label[at])
-            fault = f"has label {found}"
-            if found < 0:
+            value = int(label[at])
+            fault = f"has label {value}"
+            if value < 0:
                 fault = "has no label (data.per_class leaves such samples out)"
             raise DataError(f"sample {batch.keys[at]} {fault}; target.classes is {self.outputs}")
 
     def target(self, batch: Batch, training: bool) -> Tensor:
-        """(B, K) float32; NaN where :meth:`check` would refuse a class."""
+        """(B, K) float32 targets; a row of NaN where :meth:`check` would refuse the label."""
         return soft_targets(self.labels(batch), self.outputs, self.smoothing if training else 0.0)
 
     def loss(self, outputs: Tensor, target: Tensor, batch: Batch) -> LabelLoss:
-        """Of (B, K) outputs. ``accuracy`` counts the samples' own labels, of mixed samples too."""
+        """Loss of (B, K) outputs. ``accuracy`` uses the own labels of samples, even if mixed."""
         loss = soft_cross_entropy(outputs, target)
         terms = {"cross_entropy": loss.detach()}
         if batch.label is not None:
@@ -59,30 +61,36 @@ class ClassLabels:
         return LabelLoss(loss, terms)
 
     def answer(self, outputs: Tensor) -> Tensor:
-        """(B, K) outputs of the head as people use them: logits, or numbers in their own unit."""
+        """(B, K) outputs of the head as shown to users: logits, or numbers in their unit."""
         return outputs
 
     def in_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """A linear head (K, D), (K,) that gives what :meth:`answer` makes of this one's outputs."""
+        """Fold :meth:`answer` into a linear head of ``weight`` (K, D) and ``bias`` (K,)."""
         return weight, bias
 
     def labels(self, batch: Batch) -> Tensor:
-        """Of a batch that has some."""
+        """Labels of the batch; raises a ``DataError`` where it has none."""
         if batch.label is None:
             raise DataError("classification needs labels: data.source has none")
         return batch.label
 
 
 class NumberLabels(ClassLabels):
-    """K numbers a sample. The head predicts them at mean 0 and deviation 1 of the training split,
-    so that the rate does not depend on their unit; numbers that are not known do not count."""
+    """K numbers per sample (regression).
+
+    The head predicts them standardised by the training split, so that the learning rate does not
+    depend on their unit. Unknown numbers (NaN) carry no loss.
+    """
 
     hint = ""
 
     def __init__(self, recipe: LabelRecipe) -> None:
         target = recipe.target
         if target.mean is None or target.std is None:
-            raise UserError("target.mean and target.std are not set and no data source tells them")
+            raise UserError(
+                "target.mean and target.std are not set and cannot be inferred without a labelled "
+                "data source"
+            )
         self.outputs, self.name = len(target.mean), target.loss
         self.mean, self.std = torch.tensor(target.mean), torch.tensor(target.std)
 
@@ -102,10 +110,10 @@ class NumberLabels(ClassLabels):
 
     def loss(self, outputs: Tensor, target: Tensor, batch: Batch) -> LabelLoss:
         known = ~target.isnan()
-        outputs, wanted = outputs.float(), target.nan_to_num()
-        each = F.mse_loss if self.name == "mse" else F.huber_loss
+        outputs, filled = outputs.float(), target.nan_to_num()
+        error = F.mse_loss if self.name == "mse" else F.huber_loss
         count = known.sum()
-        loss = (each(outputs, wanted, reduction="none") * known).sum() / count.clamp(min=1)
+        loss = (error(outputs, filled, reduction="none") * known).sum() / count.clamp(min=1)
         return LabelLoss(loss, {self.name: loss.detach()}, count)
 
     def answer(self, outputs: Tensor) -> Tensor:
@@ -117,13 +125,15 @@ class NumberLabels(ClassLabels):
 
 
 class SeveralLabels(NumberLabels):
-    """Which of K labels a sample has, each by binary cross-entropy; outputs are logits."""
+    """Several of K labels per sample, each by binary cross-entropy; outputs are logits."""
 
     hint = ", or label it ; if it has none of the labels"
 
     def __init__(self, recipe: LabelRecipe) -> None:
         if recipe.target.names is None:
-            raise UserError("target.names is not set and no data source tells them")
+            raise UserError(
+                "target.names is not set and cannot be inferred without a labelled data source"
+            )
         self.outputs = len(recipe.target.names)
 
     def target(self, batch: Batch, training: bool) -> Tensor:
@@ -144,5 +154,9 @@ _KINDS = {"classes": ClassLabels, "regression": NumberLabels, "multilabel": Seve
 
 
 def labels_of(recipe: LabelRecipe) -> ClassLabels:
-    """By ``data.targets``; raises a ``UserError`` where neither recipe nor data tell enough."""
+    """The labels of kind ``data.targets``.
+
+    Raises:
+        UserError: the recipe lacks a key that only labelled data can supply.
+    """
     return _KINDS[recipe.data.targets](recipe)

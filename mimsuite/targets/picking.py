@@ -1,6 +1,6 @@
-"""Of boxes that overlap only the best: non-maximum suppression of turned boxes.
+"""Non-maximum suppression of rotated boxes.
 
-Letters: P boxes, E pairs of them.
+Letters: P boxes, E pairs of boxes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ _PAIRS = 1 << 15  # overlaps computed at once
 
 
 def pick(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
-    """Rows of (P, 7) boxes by falling score, without those whose intersection over union with a
-    better one that stays is more than ``overlap``; at most so many."""
+    """Ids of the (P, 7) boxes to keep, by falling score.
+
+    A box is dropped when its intersection over union with a kept box of higher score is above
+    ``overlap``. At most ``most`` boxes are kept.
+    """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
     outer = outer_boxes(boxes)
@@ -27,7 +30,7 @@ def pick(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
             break
         if alive[place]:
             kept.append(place)
-            # Only boxes whose outlines meet can overlap; there are few, and fewer with every turn.
+            # Only boxes whose outer boxes meet can overlap: few, and fewer with every round.
             meets = (low < high[place]).all(1) & (high > low[place]).all(1) & alive
             meets[: place + 1] = False
             rivals = meets.nonzero().flatten()
@@ -36,6 +39,6 @@ def pick(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
 
 
 def _overlaps(box: Tensor, others: Tensor) -> Tensor:
-    """(E,) of one box and (E, 7) others."""
+    """(E,) intersections over union of one box (7,) with (E, 7) others."""
     parts = [iou(box.expand_as(part), part) for part in others.split(_PAIRS)]
     return torch.cat(parts) if parts else others.new_zeros(0)

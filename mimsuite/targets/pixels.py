@@ -29,8 +29,11 @@ class PixelTarget:
         return (_widened(prediction) - target).square().mean()
 
     def denormalize(self, prediction: Tensor, patches: Tensor) -> Tensor:
-        """Predictions as pixels. With normalised targets this borrows the statistics of the true
-        ``patches``, so such a picture knows more than the model does and must say so."""
+        """Predictions as pixels.
+
+        With normalised targets this uses the statistics of the true ``patches``, so a picture
+        shows more than the model predicts; its title must say so.
+        """
         if not self.normalize:
             return _widened(prediction)
         mean, deviation = self.statistics(_widened(patches))
@@ -44,5 +47,5 @@ class PixelTarget:
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    """At least float32: half precision is widened, double precision is left as it is."""
+    """Promote to at least float32; float64 is unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

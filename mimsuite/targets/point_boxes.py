@@ -1,9 +1,12 @@
-"""Boxes told by the points of a pyramid: which point tells which box, and the losses.
+"""FCOS-style assignment of boxes to the points of a feature pyramid, and its losses.
 
-FCOS (Tian et al., arXiv:1904.01355) with one more axis, as NeRF-RPN (Hu et al., arXiv:2211.11646)
-has it. Sizes are those of the box around a turned box.
+FCOS (Tian et al., arXiv:1904.01355) in three dimensions, as in NeRF-RPN (Hu et al.,
+arXiv:2211.11646). Sizes are those of the axis-aligned outer box.
 
-Letters: B scenes, N points of all levels, M boxes of a scene at most, K points that count.
+A positive point is one that is assigned a box, which it predicts.
+
+Letters: B scenes, N points of all levels, n points of one level, M maximum number of boxes of a
+scene, K points considered for the box losses.
 """
 
 from __future__ import annotations
@@ -19,25 +22,25 @@ from mimsuite.config.keys.volume_tasks import BoxTargetSection
 from mimsuite.targets.box_code import decode_boxes
 from mimsuite.targets.boxes import outer_boxes, volumes
 
-_PER_BOX = 54  # points at most: 27 near the centre, on the two levels that a box may be told by
-_LEAST = 1e-2  # voxels: distances below are none; a box of no size has no gradient
+_PER_BOX = 54  # most points of a box: 27 near its centre on each of the two levels it may fit
+_LEAST = 1e-2  # voxels: smallest distance to a face; a box without extent has no gradient
 
 
 def level_points(grid: Sequence[int], stride: int, device: torch.device | str = "cpu") -> Tensor:
-    """(N, 3) float32 places of a level's points in voxels, z fastest."""
+    """(n, 3) float32 coordinates of a level's points in voxels, z fastest."""
     axes = [torch.arange(n, device=device) * stride + stride // 2 for n in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2).float()
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Of each point of B scenes.
+    """What each point of B scenes should predict.
 
     Attributes:
-        box: (B, N) int64 number of the box that it tells; 0 where it tells none.
-        tells: (B, N) bool.
-        known: (B, N) bool: whether it lies in the scene, not in its padding.
-        centre: (B, N) float32 how near the middle of its box, in [0, 1].
+        box: (B, N) int64 row of the assigned box; 0 where the point is not positive.
+        tells: (B, N) bool, the positive points.
+        known: (B, N) bool, the points inside the scene and not in its padding.
+        centre: (B, N) float32 centreness in [0, 1]; 0 where the point is not positive.
     """
 
     box: Tensor
@@ -53,13 +56,14 @@ def assign(
     sizes: Tensor,
     section: BoxTargetSection,
 ) -> Assignment:
-    """Points near the centre of a box that is of their level's size tell it; of several boxes the
-    smallest.
+    """Assign a box to each point near its centre on a level that fits the box's size.
+
+    Where several boxes qualify, the smallest is assigned.
 
     Args:
-        levels: (n, 3) places of each level's points.
-        boxes: (B, M, 7), rows of zeros for none.
-        sizes: (B, 3) of the scenes in voxels.
+        levels: (n, 3) coordinates of each level's points.
+        boxes: (B, M, 7), padded with rows of zeros.
+        sizes: (B, 3) sizes of the scenes in voxels.
     """
     bounds = [-1.0, *map(float, section.reach), torch.inf]
     rows = [
@@ -70,14 +74,14 @@ def assign(
         for scene in zip(boxes, sizes, strict=True)
     ]
     columns = ([torch.cat(parts) for parts in zip(*row, strict=True)] for row in rows)
-    box, tells, known, centre = (torch.stack(parts) for parts in zip(*columns, strict=True))
-    return Assignment(box, tells, known, centre)
+    box, positive, known, centre = (torch.stack(parts) for parts in zip(*columns, strict=True))
+    return Assignment(box, positive, known, centre)
 
 
 def _of_level(
     points: Tensor, low: float, high: float, radius: float, boxes: Tensor, size: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four columns of an assignment, (n,) each."""
+    """The four fields of an assignment for one level of one scene, (n,) each."""
     outer = outer_boxes(boxes)
     middle, half = outer[:, :3], outer[:, 3:6] / 2  # (M, 3)
     offset = points[:, None] - middle  # (n, M, 3)
@@ -88,18 +92,18 @@ def _of_level(
     fits = near & (farthest >= low) & (farthest <= high) & known[:, None]
     volume = outer[:, 3:6].prod(-1).expand_as(fits).masked_fill(~fits, torch.inf)
     smallest, box = volume.min(-1)  # (n,)
-    tells = smallest.isfinite()
-    own = distances.gather(1, box[:, None, None].expand(-1, 1, 6)).squeeze(1)  # (n, 6)
-    pairs = own.clamp_min(0).unflatten(-1, (2, 3))  # to the lower and to the upper face
+    positive = smallest.isfinite()
+    assigned = distances.gather(1, box[:, None, None].expand(-1, 1, 6)).squeeze(1)  # (n, 6)
+    pairs = assigned.clamp_min(0).unflatten(-1, (2, 3))  # distances to lower and upper faces
     ratios = pairs.amin(1) / pairs.amax(1).clamp_min(_LEAST)
-    # The square root of three ratios, as published, where FCOS has that of two.
+    # The square root of the product of three ratios, as published; FCOS has two.
     centre = ratios.prod(-1).sqrt()
-    return box * tells, tells, known, centre * tells
+    return box * positive, positive, known, centre * positive
 
 
 @dataclass(frozen=True)
 class BoxLoss:
-    """Means over the points that tell a box; ``count`` is how many, at least 1."""
+    """Loss terms per positive point; ``count`` is the number of positive points, at least 1."""
 
     score: Tensor
     box: Tensor
@@ -120,7 +124,7 @@ def box_loss(
     assigned: Assignment,
     section: BoxTargetSection,
 ) -> BoxLoss:
-    """Focal loss of all points; of those that tell a box its overlap, and how near its middle.
+    """Focal loss over all points; overlap and centreness losses over positive points.
 
     Args:
         score, centre: (B, N) logits, float32.
@@ -128,25 +132,27 @@ def box_loss(
         points: (N, 3).
         boxes: (B, M, 7).
     """
-    tells = assigned.tells.float()
-    count = tells.sum().clamp_min(1)
-    focal = focal_loss(score, tells, section.focal_alpha, section.focal_gamma)
-    # So many points are looked at whatever the boxes are: none of it waits for the device.
+    positive = assigned.tells.float()
+    count = positive.sum().clamp_min(1)
+    focal = focal_loss(score, positive, section.focal_alpha, section.focal_gamma)
+    # A fixed number of candidates, so that nothing waits for the device.
     most = min(_PER_BOX * boxes.shape[1], len(points))
-    at = tells.topk(most, dim=1).indices  # (B, K)
-    own, near = tells.gather(1, at), assigned.centre.gather(1, at)
+    at = positive.topk(most, dim=1).indices  # (B, K)
+    counted, near = positive.gather(1, at), assigned.centre.gather(1, at)
     which = assigned.box.gather(1, at)
     true = boxes.gather(1, which[..., None].expand(-1, -1, 7))  # (B, K, 7)
-    told = code.gather(1, at[..., None].expand(-1, -1, code.shape[-1]))
-    overlap = _overlap_loss(points[at].flatten(0, 1), told.flatten(0, 1), true.flatten(0, 1))
-    weight = own * near
+    predicted = code.gather(1, at[..., None].expand(-1, -1, code.shape[-1]))
+    overlap = _overlap_loss(points[at].flatten(0, 1), predicted.flatten(0, 1), true.flatten(0, 1))
+    weight = counted * near
     box = (overlap.view_as(weight) * weight).sum() / weight.sum().clamp_min(1e-6)
     middle = F.binary_cross_entropy_with_logits(centre.gather(1, at), near, reduction="none")
-    return BoxLoss((focal * assigned.known).sum() / count, box, (middle * own).sum() / count, count)
+    return BoxLoss(
+        (focal * assigned.known).sum() / count, box, (middle * counted).sum() / count, count
+    )
 
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Of each point (Lin et al., arXiv:1708.02002, eq. 5); ``target`` is 0 or 1."""
+    """Focal loss of each point (Lin et al., arXiv:1708.02002, eq. 5); ``target`` is 0 or 1."""
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     wrong = torch.where(target > 0, 1 - logits.sigmoid(), logits.sigmoid())
     balance = torch.where(target > 0, alpha, 1 - alpha)
@@ -154,7 +160,7 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Te
 
 
 def boxes_of(points: Tensor, code: Tensor) -> Tensor:
-    """(N, 7) boxes of (N, 3) points and (N, 6 or 8) codes."""
+    """Boxes (N, 7) from points (N, 3) and codes (N, 6 or 8)."""
     if code.shape[1] == 8:
         return decode_boxes(points, code)
     low, high = points - code[:, :3], points + code[:, 3:]
@@ -162,7 +168,7 @@ def boxes_of(points: Tensor, code: Tensor) -> Tensor:
 
 
 def _overlap_loss(points: Tensor, code: Tensor, true: Tensor) -> Tensor:
-    """(K,) ``-log((I + 1) / (U + 1))`` of volumes in voxels; finite without any overlap."""
+    """(K,) ``-log((I + 1) / (U + 1))`` with volumes in voxels; finite without overlap."""
     code = torch.cat([code[:, :6].clamp_min(_LEAST), code[:, 6:]], dim=1)
     shared, union = volumes(boxes_of(points, code), true)
     return -((shared + 1) / (union + 1)).log().float()

@@ -14,11 +14,11 @@ from mimsuite.config.keys.volume import RadianceTargetSection
 
 
 def opacity(density: Tensor, kind: str, delta: float = 0.01) -> Tensor:
-    """Alpha in [0, 1] of a density: ``1 - exp(-sigma delta)``; an overflowing exponential gives 1.
+    """Alpha in [0, 1] from density: ``1 - exp(-sigma delta)``; 1 where the exponential overflows.
 
     Args:
-        kind: ``log``: density is log sigma (instant-ngp); ``linear``: it is sigma, negative counts
-            as 0 (ReLU fields); ``alpha``: it is opacity already.
+        kind: ``log``: density is log sigma (instant-ngp); ``linear``: density is sigma, negative
+            values count as 0 (ReLU fields); ``alpha``: density is already opacity.
         delta: length over which light is absorbed, in units of the field.
     """
     if kind == "alpha":
@@ -29,7 +29,7 @@ def opacity(density: Tensor, kind: str, delta: float = 0.01) -> Tensor:
 
 @dataclass(frozen=True)
 class RadianceLoss:
-    """The two terms; each 0 where no voxel counts."""
+    """The two loss terms; a term without any counted voxel is 0."""
 
     colour: Tensor
     opacity: Tensor
@@ -40,7 +40,7 @@ class RadianceLoss:
 
 
 class RadianceTarget:
-    """Squared errors, in float32 or wider; sums over the batch divided by what counts."""
+    """Squared errors in float32 or wider, averaged over the counted voxels of the batch."""
 
     def __init__(self, section: RadianceTargetSection) -> None:
         self.section = section
@@ -51,7 +51,7 @@ class RadianceTarget:
         Args:
             prediction: (B, 4, R, R, R), opacity before the sigmoid.
             masked: (B, 1, R, R, R) bool, voxels of masked tokens.
-            valid: the same, voxels of the scene and not of its padding.
+            valid: (B, 1, R, R, R) bool, voxels of the scene, not of its padding.
         """
         wide = torch.promote_types(prediction.dtype, torch.float32)
         prediction, grid = prediction.to(wide), grid.to(wide)
@@ -64,27 +64,33 @@ class RadianceTarget:
 
 
 def _share(error: Tensor, counted: Tensor) -> Tensor:
-    """Sum over the voxels that count, divided by their number, at least one."""
+    """Sum of ``error`` over the counted voxels, divided by their number (at least 1)."""
     return (error * counted).sum() / counted.sum().clamp_min(1)
 
 
 def colour_error(prediction: Tensor, grid: Tensor, occupied: float) -> tuple[Tensor, Tensor]:
-    """(B,) sums of the squared error of colour, a mean of its channels, over the voxels of opacity
-    above ``occupied``, and (B,) how many there are; in float32. Both grids (B, 4, R, R, R)."""
+    """Squared colour error over the voxels with opacity above ``occupied``, in float32.
+
+    Args:
+        prediction, grid: (B, 4, R, R, R).
+
+    Returns:
+        (B,) sums of the error, averaged over channels, and (B,) numbers of voxels.
+    """
     counted = grid[:, 3:].float() > occupied
     error = (prediction[:, :3].float() - grid[:, :3].float()).square().mean(1, keepdim=True)
     return (error * counted).flatten(1).sum(1), counted.flatten(1).sum(1)
 
 
 def valid_voxels(sizes: Tensor, side: int) -> Tensor:
-    """(B, 1, R, R, R) bool: voxels of scenes of (B, 3) ``sizes``, not of their padding."""
+    """(B, 1, R, R, R) bool: voxels inside scenes of ``sizes`` (B, 3), not in their padding."""
     at = torch.arange(side, device=sizes.device)
     x, y, z = (at < sizes[:, axis, None] for axis in range(3))  # (B, R) each
     return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :]).unsqueeze(1)
 
 
 def voxels_of(tokens: Tensor, patch: int) -> Tensor:
-    """(B, X, Y, Z) of tokens -> (B, 1, R, R, R), the same for all voxels of a token."""
+    """Token values (B, X, Y, Z) -> voxel values (B, 1, R, R, R), constant within a token."""
     for axis in (1, 2, 3):
         tokens = tokens.repeat_interleave(patch, dim=axis)
     return tokens.unsqueeze(1)

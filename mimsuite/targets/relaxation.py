@@ -1,4 +1,4 @@
-"""Codes that can be trained: the relaxed draw of a code, and what holds all codes in use.
+"""Trainable codes: relaxed sampling, and a penalty that keeps all codes in use.
 
 Letters: B batch, h x w codes, K codes of the vocabulary.
 """
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 def relaxed(scores: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """A draw from the distribution that scores describe, softened so that it has a gradient.
+    """A differentiable sample from the distribution given by scores.
 
     The Gumbel-softmax of Jang et al. (arXiv:1611.01144, equation 2): ``softmax((scores + g) / t)``
-    with ``g = -log(-log(u))``; its largest entry is an exact draw, and with ``t`` towards 0 it is
-    the only one.
+    with ``g = -log(-log(u))``. Its largest entry is an exact sample; as ``t`` goes to 0 the weights
+    become one-hot.
 
     Args:
         scores: (..., K) unnormalised log probabilities.
-        noise: likewise, uniform in the open interval (0, 1).
+        noise: (..., K) uniform in the open interval (0, 1).
 
     Returns:
         (..., K) float32 weights of sum 1.
@@ -30,19 +30,18 @@ def relaxed(scores: Tensor, noise: Tensor, temperature: float) -> Tensor:
 
 
 def kl_to_uniform(scores: Tensor) -> Tensor:
-    """Divergence of what scores (..., K) describe from equal chances, (...), in nats; float32."""
+    """(...) KL divergence in nats of ``softmax(scores)`` (..., K) from the uniform distribution."""
     logs = torch.log_softmax(scores.float(), dim=-1)
     return (logs.exp() * logs).sum(-1) + math.log(scores.shape[-1])
 
 
 def perplexity(scores: Tensor) -> Tensor:
-    """How many codes a batch (..., K) uses, 0-d: 1 = always the same one, K = all alike often."""
+    """0-d effective number of codes of a batch (..., K): 1 = one code only, K = all equally."""
     mean = torch.softmax(scores.float(), dim=-1).flatten(0, -2).mean(0)
     return torch.special.entr(mean).sum().exp()
 
 
 def eased(step: int, steps: int, first: float, last: float) -> float:
-    """From ``first`` at step 0 to ``last`` at ``steps`` by half a cosine, and ``last`` from then
-    on."""
+    """Half-cosine schedule from ``first`` at step 0 to ``last`` at ``steps`` and after."""
     done = min(1.0, step / steps) if steps else 1.0
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,6 +1,6 @@
-"""Tokenizers: a discrete code for every patch, as a target of prediction.
+"""Tokenizers: a discrete code for every patch, as prediction target.
 
-Letters: B batch, N patches, n some of them, P = p*p*C numbers of a patch, K codes.
+Letters: B batch, N patches, P = p*p*C numbers of a patch, K codes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Batches = Callable[[], Iterable[Batch]] | None
 
 
 class Tokenizer(ABC):
-    """What gives each patch of an image its code.
+    """Assigns a code to each patch of an image.
 
     Attributes:
-        drawing_note: what must be said beside drawings, or empty.
+        drawing_note: suffix for the titles of drawings that use more than the codes, else empty.
     """
 
     drawing_note = ""
@@ -41,25 +41,28 @@ class Tokenizer(ABC):
         """(B, N) int64 codes in raster order, on the batch's device."""
 
     def begin(self, batches: Batches, seed: int) -> list[str]:
-        """Get ready before the first step; returns lines for people.
+        """Set up before the first step; returns lines to print.
 
         Args:
             batches: the training stream from its start, the same on every rank; ``None`` where a
-                checkpoint is about to bring what was fitted.
-            seed: key of whatever is drawn.
+                checkpoint will restore the fitted state.
+            seed: key of all random draws.
 
         Raises:
-            UserError: weights that are not there or do not fit.
+            UserError: weights are missing or do not fit.
         """
         return []
 
     def draw(self, codes: Tensor, patches: Tensor) -> Tensor | None:
-        """What codes look like, (B, N, P) in the space of the normalised input; ``None``: unknown.
+        """Decode codes to patches (B, N, P) in the space of the normalised input.
 
         Args:
             codes: (B, N).
-            patches: (B, N, P) of the true image, from which a drawing may borrow what codes leave
-                out; ``drawing_note`` says so.
+            patches: (B, N, P) of the true image; a drawing may take from it what codes leave out,
+                and then has a ``drawing_note``.
+
+        Returns:
+            ``None`` where the tokenizer cannot decode codes.
         """
         return None
 
@@ -67,15 +70,15 @@ class Tokenizer(ABC):
 class FrozenTokenizer(Tokenizer):
     """A frozen network that maps an image to a grid of codes.
 
-    It is in no state dict, optimizer, moving average or checkpoint. It opens its weights when they
-    are first needed, moves itself to the device of the images and undoes their normalisation.
+    It is part of no state dict, optimizer, moving average or checkpoint. It loads its weights on
+    first use, moves itself to the device of the images and undoes their normalisation.
 
     Args:
-        section: which network; ``weights`` and ``stride``.
-        grid: codes per column and row.
-        statistics: mean and deviation by which the images are normalised.
-        load: opens the network, or makes it with random weights: ``load(weights=False)``. It maps
-            (B, C, H, W) in [0, 1] to (B, K, h, w) scores.
+        section: recipe section of the network, with ``kind``, ``codes``, ``weights``, ``stride``.
+        grid: rows and columns of codes.
+        statistics: mean and standard deviation by which the images are normalised.
+        load: ``load(True)`` opens the network with its weights, ``load(False)`` with random ones.
+            The network maps (B, C, H, W) pixels in [0, 1] to (B, K, h, w) scores.
     """
 
     def __init__(
@@ -91,12 +94,12 @@ class FrozenTokenizer(Tokenizer):
         self._blank: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTokenizer:
-        return self  # frozen: a moving average of the student shares it
+        return self  # frozen, so a moving average of the student can share it
 
     def __call__(self, batch: Batch) -> Tensor:
         view = self.view(batch)
         network = self._opened(view.device)
-        # fp32: half precision flips codes whose scores are close.
+        # In float32: half precision flips codes whose scores are close.
         with torch.no_grad(), torch.autocast(view.device.type, enabled=False):
             scores: Tensor = network(self.pixels(view))
         return scores.argmax(1).flatten(1)
@@ -106,10 +109,10 @@ class FrozenTokenizer(Tokenizer):
         line = f"tokenizer: {self.section.kind}, {self.section.codes} codes"
         if self.section.weights != RANDOM:
             return [line]
-        return [line, "TOKENIZER WITH RANDOM WEIGHTS: it only stands in, nothing is learnt from it"]
+        return [line, "TOKENIZER WITH RANDOM WEIGHTS: a placeholder, nothing is learnt from it"]
 
     def view(self, batch: Batch) -> Tensor:
-        """The view ``tokenizer``; of batches without it, as in evaluation, ``image`` resized."""
+        """The view ``tokenizer``, or the resized ``image`` where there is none (evaluation)."""
         if "tokenizer" in batch.views:
             return batch.views["tokenizer"]
         size = (self.grid[0] * self.section.stride, self.grid[1] * self.section.stride)
@@ -118,7 +121,7 @@ class FrozenTokenizer(Tokenizer):
         return F.interpolate(batch.image.float(), size, mode="bicubic", antialias=True)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised images as pixels in [0, 1]; bicubic resizing may have overshot."""
+        """Normalised images -> pixels, clamped to [0, 1] because bicubic resizing overshoots."""
         mean, std = (
             torch.tensor(values, device=images.device).view(1, -1, 1, 1)
             for values in self.statistics
@@ -152,10 +155,11 @@ def build_tokenizer(
     """The tokenizer that a recipe's ``target.tokenizer`` section describes.
 
     Args:
-        patch: pixels of the encoder's patches; ``channels`` of the image.
-        statistics: mean and deviation by which images are normalised.
-        grid: the encoder's patches per column and row.
-        key: where in the recipe the section is, for messages.
+        patch: patch size of the encoder in pixels.
+        channels: channels of the images.
+        statistics: mean and standard deviation by which images are normalised.
+        grid: rows and columns of the encoder's patches.
+        key: dotted key of the section in the recipe, for messages.
     """
     from mimsuite.models import dalle
     from mimsuite.targets.dvae import DVAETokenizer

@@ -13,13 +13,13 @@ _EPS = 1e-6
 
 
 class TubeletTarget(nn.Module):
-    """Pixels in [0, 1], optionally each tubelet AND colour channel by its own mean and deviation.
+    """Pixels in [0, 1], optionally normalised per tubelet AND colour channel.
 
-    Unlike MAE's, whose statistics are over all channels of a patch and which adds 1e-6 inside the
-    root: here it is (v - mean) / (sqrt(unbiased variance) + 1e-6).
+    The normalisation is (v - mean) / (sqrt(unbiased variance) + 1e-6). MAE differs: its statistics
+    are over all channels of a patch, and it adds 1e-6 inside the root.
 
     Args:
-        mean, std: by which the input was normalised, a value a channel or one for all.
+        mean, std: statistics by which the input was normalised, per channel or one for all.
     """
 
     mean: Tensor
@@ -57,8 +57,11 @@ class TubeletTarget(nn.Module):
         return (errors.mean(2) * weights).sum() / total, total
 
     def denormalize(self, prediction: Tensor, vectors: Tensor, channels: int) -> Tensor:
-        """Predictions in the space of the input, (B, K, P). With normalised targets this borrows
-        the statistics of the true ``vectors``, so a picture of it must say so."""
+        """Predictions (B, K, P) in the space of the input.
+
+        With normalised targets this uses the statistics of the true ``vectors``; the title of a
+        picture must say so.
+        """
         pixels = _widened(prediction).unflatten(2, (-1, channels))
         if self.normalize:
             mean, deviation = self._statistics(self.pixels(vectors, channels))
@@ -76,5 +79,5 @@ class TubeletTarget(nn.Module):
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    """At least float32: half precision is widened, double precision is left as it is."""
+    """Promote to at least float32; float64 is unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

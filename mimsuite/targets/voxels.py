@@ -1,6 +1,6 @@
-"""Classes of voxels as targets; class 0 is nothing and does not count.
+"""Voxel classes as targets; class 0 is unlabelled and carries no loss.
 
-Letters: B batch, K classes with 0, R voxels a side.
+Letters: B batch, K classes including 0, R voxels per side.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BEND = 1.02  # of ENet's weights (Paszke et al., arXiv:1606.02147)
+_BEND = 1.02  # constant of ENet's class weights (Paszke et al., arXiv:1606.02147)
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """(K,) float32 ``1 / ln(1.02 + share)`` of voxels that have a class; 0 for class 0.
+    """(K,) float32 ``1 / ln(1.02 + share)``, share of the labelled voxels; 0 for class 0.
 
     Args:
-        counts: (K,) voxels of each class.
+        counts: (K,) number of voxels per class.
     """
     counts = counts.double()
     counts[0] = 0
@@ -26,9 +26,9 @@ def class_weights(counts: Tensor) -> Tensor:
 
 
 def voxel_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(weighted mean cross-entropy of voxels that have a class, sum of their weights).
+    """(weighted mean cross-entropy over labelled voxels, sum of their weights).
 
-    Published code sets the logits of the others to 0, and their weight, which is the same.
+    Published code zeroes the logits and weights of unlabelled voxels, which gives the same loss.
 
     Args:
         logits: (B, K, R, R, R).
@@ -41,8 +41,14 @@ def voxel_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor,
 
 
 def voxel_counts(found: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(B, 3, K) int64 of each scene: voxels found rightly, found, and true, of each class; counted
-    where there is a class."""
+    """(B, 3, K) int64 numbers of correct, predicted and true voxels per scene and class.
+
+    Only labelled voxels are counted.
+
+    Args:
+        found: (B, R, R, R) int64 predicted classes.
+        labels: (B, R, R, R) int64.
+    """
     rows = []
     for guess, true in zip(found, labels, strict=True):
         known = true > 0

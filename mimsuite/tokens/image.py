@@ -13,10 +13,10 @@ from torch import Tensor
 def patchify(images: Tensor, patch: int, ids: Tensor | None = None) -> Tensor:
     """Patch vectors of (B, C, H, W) images: (B, N, p*p*C), or only the rows ``ids`` (B, K).
 
-    The full patch grid is only a view; just the patches asked for are copied.
+    The full patch grid is a view; only the requested patches are copied.
 
     Raises:
-        ValueError: a side that the patch size does not divide.
+        ValueError: the patch size does not divide a side.
     """
     batch, channels, height, width = images.shape
     if height % patch or width % patch:

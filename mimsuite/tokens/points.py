@@ -3,8 +3,8 @@
 Letters: B clouds, N points, G groups, K points of a group, Q queries.
 
 Everything is exact float32 arithmetic on whole batches, on any device. Sampling costs N * G
-operations a cloud in three planes of coordinates, which is several times faster than rows of
-three; neighbours are found in a table of G * N distances, made in parts where it is large.
+operations per cloud; coordinates are kept as three planes, which is several times faster than rows
+of three. Neighbours come from a table of G * N distances, computed in parts if it is large.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 FarthestRule = Literal["pointnet2", "plain"]
 
 _ORIGIN = 1e-3  # squared radius within which pointnet2_ops never picks a centre
-_MOST_THREADS = 512  # of its kernel, which decide between points at equal distance
+_MOST_THREADS = 512  # threads of its kernel; they decide ties between equal distances
 _LARGEST_TABLE = 1 << 26  # distances held at once
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Clouds cut into groups, which overlap.
+    """Clouds cut into overlapping groups.
 
     Attributes:
         center: (B, G, 3) coordinates of the group centres, in the order they were picked.
         points: (B, G, K, 3) points of each group, relative to its centre, nearest first.
-        center_ids: (B, G) int64, which points of the cloud the centres are.
-        ids: (B, G, K) int64, likewise the points of each group; the centre is among them.
+        center_ids: (B, G) int64 ids of the centres among the cloud's points.
+        ids: (B, G, K) int64 ids of the points of each group; the centre is one of them.
     """
 
     center: Tensor
@@ -44,7 +44,7 @@ def group(points: Tensor, groups: int, size: int, rule: FarthestRule = "pointnet
     """Cut (B, N, 3) clouds into ``groups`` groups of ``size`` points each.
 
     Raises:
-        ValueError: fewer points than groups, or than points of a group.
+        ValueError: fewer points than ``groups`` or than ``size``.
     """
     if points.shape[1] < max(groups, size):
         raise ValueError(
@@ -62,16 +62,16 @@ def group(points: Tensor, groups: int, size: int, rule: FarthestRule = "pointnet
 def farthest_points(points: Tensor, count: int, rule: FarthestRule = "pointnet2") -> Tensor:
     """Farthest-point sampling: (B, count) int64 ids, the first is point 0.
 
-    Each next one is the point with the largest distance to those picked before.
+    Each next point is the one farthest from all points picked before.
 
     Args:
         points: (B, N, 3) float32.
         count: points to pick, at most N.
-        rule: ``pointnet2``: as the CUDA kernel of pointnet2_ops, which published point models
-            were trained with: points with ``|p|**2 <= 1e-3`` are never picked (but for point 0),
-            and among equal distances the lowest ``id % T`` wins, then the lowest id, where T is
-            the largest power of two up to N and 512. ``plain``: every point may be picked, among
-            equal ones the lowest id.
+        rule: ``pointnet2``: like the CUDA kernel of pointnet2_ops, with which published point
+            models were trained. Points with ``|p|**2 <= 1e-3`` are never picked (except point 0);
+            among equal distances the lowest ``id % T`` wins, then the lowest id, where T is the
+            largest power of two up to N and 512. ``plain``: every point may be picked; among equal
+            distances the lowest id wins.
     """
     batch, total, _ = points.shape
     order = _pick_order(total, rule, points.device)
@@ -80,7 +80,7 @@ def farthest_points(points: Tensor, count: int, rule: FarthestRule = "pointnet2"
     if rule == "pointnet2":
         nearest_picked.masked_fill_(x * x + y * y + z * z <= _ORIGIN, -1.0)
     picked = [points.new_zeros((batch, 1), dtype=torch.int64)]
-    # A graph for any number of clouds has no use for buffers, which would fix their number.
+    # No buffers while exporting: they would fix the graph's number of clouds.
     exporting = torch.compiler.is_exporting()
     first, second = (None, None) if exporting else (torch.empty_like(x), torch.empty_like(x))
     for _ in range(1, count):
@@ -88,14 +88,14 @@ def farthest_points(points: Tensor, count: int, rule: FarthestRule = "pointnet2"
         distance = torch.sub(x, x.gather(1, last), out=first).square_()
         distance.add_(torch.sub(y, y.gather(1, last), out=second).square_())
         distance.add_(torch.sub(z, z.gather(1, last), out=second).square_())
-        # What is -1 stays so. Among equal values argmax takes the first.
+        # Excluded points stay at -1. Among equal values argmax takes the first.
         nearest_picked = torch.minimum(nearest_picked, distance)
         picked.append(torch.argmax(nearest_picked, dim=1, keepdim=True))
     return order[torch.cat(picked, dim=1)]  # (B, count)
 
 
 def _pick_order(total: int, rule: FarthestRule, device: torch.device) -> Tensor:
-    """(N,) ids in the order in which equal distances are decided; id 0 comes first."""
+    """(N,) ids in order of preference among equal distances; id 0 comes first."""
     ids = torch.arange(total, device=device)
     if rule == "plain":
         return ids
@@ -107,9 +107,9 @@ def _pick_order(total: int, rule: FarthestRule, device: torch.device) -> Tensor:
 def nearest(points: Tensor, queries: Tensor, count: int) -> Tensor:
     """(B, Q, count) int64 ids of the nearest of (B, N, 3) ``points``, nearest first.
 
-    Distances are Euclidean and exact, without the matrix-product form that cancels near zero.
+    Distances are exact: the matrix-product form, which cancels near zero, is not used.
     """
-    if torch.compiler.is_exporting():  # a graph for any number of clouds cannot depend on it
+    if torch.compiler.is_exporting():  # the graph must not depend on the number of clouds
         rows = queries.shape[1]
     else:
         rows = max(1, _LARGEST_TABLE // (points.shape[0] * points.shape[1]))

@@ -15,10 +15,10 @@ from torch import Tensor
 def tubelets(clips: Tensor, tubelet: int, patch: int, ids: Tensor | None = None) -> Tensor:
     """Tubelet vectors of (B, C, T, H, W) clips: (B, N, t*p*p*C), or only the rows ``ids`` (B, K).
 
-    The full grid is only a view; just the tubelets asked for are copied.
+    The full grid is a view; only the requested tubelets are copied.
 
     Raises:
-        ValueError: a length or side that tubelet or patch size do not divide.
+        ValueError: the tubelet does not divide the length, or the patch size a side.
     """
     batch, channels, length, height, width = clips.shape
     if length % tubelet or height % patch or width % patch:
@@ -47,7 +47,7 @@ def from_tubelets(tokens: Tensor, tubelet: int, patch: int, grid: tuple[int, int
 
 
 def sinusoid_1d(tokens: int, width: int) -> Tensor:
-    """Sinusoid table (tokens, width) float32 over the flattened token index, in float64.
+    """Sinusoid table (tokens, width) float32 over the flat token index, computed in float64.
 
     ``angle = index / 10000 ** (2 * floor(j / 2) / width)``; sine in even columns j, cosine in odd
     ones (Vaswani et al., arXiv:1706.03762, as in VideoMAE's code).
@@ -61,7 +61,7 @@ def sinusoid_1d(tokens: int, width: int) -> Tensor:
 def resize_clip_positions(
     table: Tensor, old: tuple[int, int, int], new: tuple[int, int, int]
 ) -> Tensor:
-    """A (1, T*H*W, D) table on another grid: bicubic in each frame, then linear over time."""
+    """Resize a (1, T*H*W, D) table to another grid: bicubic per frame, then linear over time."""
     if old == new:
         return table
     width = table.shape[2]
@@ -73,3 +73,20 @@ def resize_clip_positions(
         series = F.interpolate(series, size=new[0], mode="linear", align_corners=False)
         frames = series.unflatten(0, new[1:]).permute(3, 2, 0, 1)
     return frames.permute(0, 2, 3, 1).reshape(1, -1, width)
+
+
+def fit_clip_positions(
+    table: Tensor, old: tuple[int, int, int], new: tuple[int, int, int]
+) -> Tensor:
+    """A (1, T*H*W, D) table on another grid as V-JEPA does it: of fewer frames the first ones,
+    else trilinear; of images bicubic."""
+    if old == new:
+        return table
+    if old[1:] == new[1:] and new[0] < old[0]:
+        return table[:, : new[0] * new[1] * new[2]]
+    grid = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)
+    if old[0] == new[0] == 1:
+        grid = F.interpolate(grid[:, :, 0], size=new[1:], mode="bicubic", align_corners=False)
+    else:
+        grid = F.interpolate(grid, size=new, mode="trilinear", align_corners=False)
+    return grid.flatten(2).transpose(1, 2)

@@ -13,7 +13,7 @@ def sincos_3d(width: int, grid: tuple[int, int, int]) -> Tensor:
     As published for NeRF-MAE, the first third encodes the SECOND axis, the second third the first.
 
     Raises:
-        ValueError: a width that 6 does not divide.
+        ValueError: 6 does not divide the width.
     """
     if width % 6:
         raise ValueError(f"3-D sin-cos positions need a width that 6 divides, not {width}")

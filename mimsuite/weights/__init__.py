@@ -1,1 +1,1 @@
-"""Files of weights as they are on disk: containers, names, our own header. Knows no method."""
+"""Weights files on disk: containers, tensor names, our own header. Independent of methods."""

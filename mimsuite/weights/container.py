@@ -1,4 +1,4 @@
-"""What kind of file this is, by its first bytes: names end in anything."""
+"""The kind of a weights file, detected by its first bytes, as suffixes are not reliable."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from mimsuite.errors import UserError
 
-_HEAD = 512  # bytes looked at
+_HEAD = 512  # bytes read for detection
 
 
 class Kind(Enum):
-    """Containers that weights come in."""
+    """Containers of weights."""
 
     SAFETENSORS = "safetensors"
     ZIP = "zip"  # torch.save since torch 1.6
-    PICKLE = "pickle"  # torch.save before
+    PICKLE = "pickle"  # torch.save before torch 1.6
 
 
-# What people give by mistake. An HTML page is what a failed download leaves.
+# Files that are given by mistake. A failed download often leaves an HTML page.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -37,7 +37,7 @@ def sniff(path: Path) -> Kind:
     """The container of a weights file.
 
     Raises:
-        UserError: it cannot be read, or is something else, which the message names.
+        UserError: it cannot be read, or is another kind of file, which the message names.
     """
     try:
         size = path.stat().st_size
@@ -57,7 +57,7 @@ def sniff(path: Path) -> Kind:
 
 
 def _is_safetensors(head: bytes, size: int, suffix: str) -> bool:
-    """A header length and an opening brace; where the file is cut, its name has to do."""
+    """Whether a header length and an opening brace are there; a truncated file needs the suffix."""
     if len(head) < 9 or head[8:9] != b"{":
         return False
     (length,) = struct.unpack("<Q", head[:8])
@@ -76,7 +76,7 @@ def _what(head: bytes, size: int) -> str:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # A character may be cut in two by the end of what was read.
+        # The end of the bytes read may split a character.
         if error.start < len(head) - 3:
             return "binary data of an unknown kind"
     return "a text file"

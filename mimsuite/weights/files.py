@@ -1,9 +1,9 @@
-"""Reading a weights file that was made elsewhere, without running anything that is in it.
+"""Reading of foreign weights files without running any code in them.
 
-A ``.pth`` file is a pickle, and a pickle is a program. It goes through torch's restricted
-unpickler, which knows tensors, numbers, text and plain containers. Stand-ins for what training code
-keeps beside its weights are added to its list (:mod:`mimsuite.weights.harmless`). Whatever else a
-file asks for is an error, never a question.
+A ``.pth`` file is a pickle, and a pickle is a program. It is read by torch's restricted unpickler,
+which accepts tensors, numbers, text and plain containers. Stand-ins for objects that training code
+often saves with its weights are added to its list (:mod:`mimsuite.weights.harmless`). Anything else
+in a file is an error.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from mimsuite.weights.container import Kind, sniff
 from mimsuite.weights.harmless import HARMLESS, Array, plain
 from mimsuite.weights.model_folder import Beside, beside, shards
 
-# In which training code keeps the weights. Where several are there, the first is taken: a teacher
-# is the average over training that the papers evaluate.
+# Entries in which training code stores the weights; the first one present is used. A teacher comes
+# before a student, because papers evaluate this average over training.
 _CONTAINERS = (
     *("model", "state_dict", "model_state_dict", "module", "base_model", "network", "net"),
     *("teacher", "target_encoder", "base_encoder", "encoder", "backbone", "student"),
     *("model_ema", "ema", "state_dict_ema", "weights", "params", "params_ema"),
 )
-# Networks that belong together: entries of a checkpoint that are read as one, each below its name.
+# Entries of a checkpoint that are read as one model, with the entry's name as prefix.
 _TOGETHER = ("encoder", "predictor", "target_encoder")
 _SETTINGS = ("args", "train_args", "hyper_parameters", "config", "cfg")
-_DEEPEST = 3  # containers in containers
-_PREFIX = "module."  # of DistributedDataParallel
+_DEEPEST = 3  # nested containers
+_PREFIX = "module."  # added by DistributedDataParallel
 # Parts of names that torch.compile, FSDP, checkpointed blocks and DeepSpeed put anywhere.
 _WRAPPERS = re.compile(
     r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
-_SHOWN = 5  # names that a message lists
-_LONGEST_NAME = 100  # characters; those of real models stay below
+_SHOWN = 5  # names listed in a message
+_LONGEST_NAME = 100  # characters; names of real models are shorter
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class WeightsFile:
     """The content of a weights file.
 
     Attributes:
-        path: where it was read from, a file or a folder.
+        path: the file or folder that was read.
         tensors: name -> strided CPU tensor, floating-point ones as finite float32.
         facts: the training settings stored with the weights (``args``), or empty.
-        beside: what the files next to it say of the model (``config.json``), or empty.
+        beside: descriptions of the model next to the file (``config.json``), or empty.
         metadata: text entries of a safetensors header.
-        dropped: what else the file held, in words.
-        notes: what was changed while reading, in words.
-        wanted: the network that is meant, if the container of the weights does not say it.
+        dropped: names of the file's other content, which was not read.
+        notes: lines about changes made while reading.
+        wanted: the requested entry, if the file has no such entry and names have to decide.
     """
 
     path: Path
@@ -74,19 +74,19 @@ class WeightsFile:
 
 
 def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
-    """Read ``.safetensors``, what ``torch.save`` wrote, or a Hugging Face folder of either.
+    """Read a ``.safetensors`` file, a file of ``torch.save``, or a Hugging Face folder of either.
 
-    Weights are found at the top of the file or in an entry such as ``model``, ``state_dict`` or
+    Weights are at the top level of the file or in an entry such as ``model``, ``state_dict`` or
     ``teacher``, with or without the prefixes that wrappers add to every name.
 
     Args:
         path: a file; a folder; the index of a model in several files.
-        entry: of a checkpoint with several networks, the one that is meant: ``student``,
+        entry: the entry to read from a checkpoint with several networks, such as ``student`` or
             ``state_dict.student``.
 
     Raises:
-        UserError: no such file, no weights file, a damaged one, or one that holds more than
-            tensors, numbers, text and settings.
+        UserError: the file is missing, damaged or no weights file, or holds more than tensors,
+            numbers, text and settings.
     """
     files = shards(path)
     metadata: dict[str, str] = {}
@@ -98,8 +98,8 @@ def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
     for file in files.paths:
         kind = sniff(file)
         if kind is Kind.SAFETENSORS:
-            inside, found = _read_safetensors(file)
-            metadata |= found
+            inside, header = _read_safetensors(file)
+            metadata |= header
         else:
             content = _read_torch(file, kind)
             if not entry:
@@ -130,17 +130,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except Exception as error:  # the reader has an exception for every kind of damage
+    except Exception as error:  # damage raises many kinds of exceptions
         raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
 
 
 def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What ``--format reference`` keeps in the header, which has room for text only."""
+    """Settings that ``--format reference`` stores as JSON text in the safetensors header."""
     try:
-        found = json.loads(metadata.get("args", "{}"))
+        settings = json.loads(metadata.get("args", "{}"))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _read_torch(path: Path, kind: Kind) -> Any:
@@ -148,23 +148,23 @@ def _read_torch(path: Path, kind: Kind) -> Any:
         check_archive(path)
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickles; what matters is raised
-            # Mapped, so that only what is used of a large training checkpoint is ever read.
+            warnings.simplefilter("ignore")  # warnings about odd pickles; real faults are raised
+            # Memory-mapped, so that only the used part of a large checkpoint is read.
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=kind is Kind.ZIP or None
             )
-    except Exception as error:  # damage surfaces as whatever the parser happened to be doing
+    except Exception as error:  # damage raises many kinds of exceptions
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if asked:
             raise UserError(
-                f"{path} asks for Python code ({asked[1]}): it is not read and nothing of it "
-                f"ran. If you trust it, save its weights alone as .safetensors where it was made"
+                f"{path} asks for Python code ({asked[1]}): it was not read and none of its code "
+                f"ran. If you trust it, save only its weights as .safetensors where it was made"
             ) from None
         raise UserError(f"{path} is damaged or no weights file ({_line(error)})") from None
 
 
 def _joined(content: Any) -> Any:
-    """A checkpoint of networks that belong together, with one entry in place of theirs."""
+    """Replace the networks of ``_TOGETHER`` in a checkpoint by one entry ``state_dict``."""
     if not isinstance(content, Mapping) or not all(name in content for name in _TOGETHER):
         return content
     networks = {name: content[name] for name in _TOGETHER}
@@ -188,7 +188,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception as error:  # zipfile lets struct, unicode and value errors through
+    except Exception as error:  # zipfile also raises struct, unicode and value errors
         raise UserError(f"{path} is damaged or incomplete ({_line(error)}): get it anew") from None
     if not any(Path(member.filename).name == "data.pkl" for member in members):
         names = [member.filename for member in members]
@@ -198,10 +198,10 @@ def check_archive(path: Path) -> None:
 
 
 def _way_to_tensors(path: Path, content: Any, entry: str | None) -> tuple[str, ...]:
-    """Names of the entries of a checkpoint that lead to its weights.
+    """Names of the nested entries that lead to the weights of a checkpoint.
 
     Raises:
-        UserError: there are none.
+        UserError: the checkpoint has no weights.
     """
     if isinstance(content, Tensor) or not isinstance(content, Mapping):
         raise UserError(f"{path} holds no weights: found a {type(content).__name__}")
@@ -216,7 +216,7 @@ def _way_to_tensors(path: Path, content: Any, entry: str | None) -> tuple[str, .
 def _unwrap(
     content: Mapping[Any, Any], way: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any], list[str], list[str]]:
-    """The weights in a checkpoint, its settings, what lies beside them, and which were taken."""
+    """The weights of a checkpoint, its settings, its dropped entries, and a note on the choice."""
     facts: dict[str, Any] = {}
     dropped: list[str] = []
     others: list[str] = []
@@ -237,14 +237,26 @@ def _unwrap(
     taken = [f"{'.'.join(way)} taken"] if others else []
     if others:
         taken[0] += f", not {listed(others)}: to choose, mimsuite import FILE --entry {others[0]}"
-    return dict(inside), facts, dropped, taken
+    return _level(inside), facts, dropped, taken
+
+
+def _level(inside: Mapping[Any, Any]) -> dict[str, Any]:
+    """Tensors of a network among those of another, below the name of their entry."""
+    found: dict[str, Any] = {}
+    for name, value in inside.items():
+        nested = isinstance(value, Mapping) and value and isinstance(name, str)
+        if nested and all(isinstance(tensor, Tensor) for tensor in value.values()):
+            found |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Names of the entries that lead to tensors: ``()`` = here; ``None`` = there are none.
+    """Names of the nested entries that lead to tensors: ``()`` = here; ``None`` = no tensors.
 
     Args:
-        wanted: the names to follow first.
+        wanted: names to follow first.
     """
     if not isinstance(content, Mapping):
         return None
@@ -260,7 +272,7 @@ def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def _plain(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """Names without wrappers' prefixes, values as float32; and what was changed."""
+    """Tensors as float32 without the prefixes of wrappers, and notes on what was changed."""
     notes: list[str] = []
     tensors: dict[str, Tensor] = OrderedDict()
     types = set()
@@ -298,12 +310,12 @@ def _bare(name: str, changed: set[str]) -> str:
 
 
 def _finite(tensor: Tensor) -> bool:
-    """Every value is finite. A sum, which is fast, shows it unless it overflows by itself."""
+    """Whether every value is finite; the sum is a fast first check, but may overflow."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _checked(path: Path, name: str, value: Any) -> Tensor:
-    """A value of a state dict, if it is an ordinary tensor that the file really holds."""
+    """The value of a state dict as a tensor, refused unless it is a plain one held by the file."""
     if isinstance(value, Array):
         numbers = value.values()
         if numbers is not None and numbers.dtype.kind in "biuf":
@@ -314,7 +326,7 @@ def _checked(path: Path, name: str, value: Any) -> Tensor:
     ordinary = tensor.layout is torch.strided and not tensor.is_quantized
     if not ordinary or tensor.device.type != "cpu" or tensor.is_complex():
         raise UserError(f"{path}: {name} is not a plain tensor of numbers")
-    # A view may claim any shape over a few bytes (stride 0), and exhaust memory when it is used.
+    # A view with stride 0 can claim any shape over a few bytes and exhaust memory when used.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise UserError(f"{path}: {name} claims shape {tuple(tensor.shape)} but holds less")
     return tensor

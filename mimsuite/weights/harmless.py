@@ -1,8 +1,8 @@
-"""What a training checkpoint may hold beside its tensors: numbers, paths, dictionaries, settings.
+"""Objects that a checkpoint may hold besides tensors: numbers, paths, dictionaries, settings.
 
-A pickle names the functions that are to make its objects. torch's restricted unpickler refuses all
-but its own; :data:`HARMLESS` gives it stand-ins for some more. Each stand-in only keeps plain data.
-The function that the file names is never imported and never called.
+A pickle names the functions that create its objects. torch's restricted unpickler refuses all
+functions but its own list; :data:`HARMLESS` adds stand-ins for some others. A stand-in only stores
+plain data. The function named in the file is never imported and never called.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-# Kinds and sizes of numbers and text; no objects (O) and no records (V), which hold anything.
+# Types of numbers and text; no objects (O) and no records (V), which can hold anything.
 _TYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d{1,6})")
 
-_DEEPEST = 20  # settings in settings
+_DEEPEST = 20  # nested settings
 
 
 class NumberType:
     """Stands in for ``numpy.dtype``.
 
     Raises:
-        UnpicklingError: a type whose values may be anything.
+        UnpicklingError: a type whose values can be arbitrary objects.
     """
 
     def __init__(self, name: Any, *_: Any) -> None:
@@ -40,7 +40,7 @@ class NumberType:
 
 
 class Array:
-    """Stands in for ``numpy.ndarray``; :meth:`values` is the array, ``None`` an unusable one."""
+    """Stands in for ``numpy.ndarray``; :meth:`values` returns the array."""
 
     def __init__(self, *_: Any) -> None:
         self._state: Any = None
@@ -49,7 +49,7 @@ class Array:
         self._state = state
 
     def values(self) -> np.ndarray | None:
-        """A copy of the array that the file holds."""
+        """A copy of the array; ``None`` for an unusable one."""
         try:
             _, shape, kind, column_first, content = self._state
             if isinstance(content, str):  # of Python 2
@@ -64,7 +64,7 @@ class Array:
 
 
 class Settings:
-    """Stands in for the settings classes of libraries: keeps their content, does nothing."""
+    """Stands in for the settings classes of libraries; it only stores their content."""
 
     def __new__(cls, *_: Any, **__: Any) -> Settings:
         return super().__new__(cls)
@@ -75,8 +75,7 @@ class Settings:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Settings and the containers in them as dictionaries, lists and values; what is deeper than
-    any settings are, or holds itself, is cut off."""
+    """Settings as dictionaries, lists and values; nesting beyond ``_DEEPEST`` is cut off."""
     if depth > _DEEPEST:
         return None
     if isinstance(value, argparse.Namespace | Settings):
@@ -91,8 +90,8 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _scalar(kind: NumberType, content: bytes = b"") -> Any:
-    """Stands in for numpy's maker of scalars."""
-    if isinstance(content, str):  # of Python 2
+    """Stands in for numpy's constructor of scalars."""
+    if isinstance(content, str):  # written by Python 2
         content = content.encode("latin1")
     if not isinstance(kind, NumberType) or len(content) != kind.dtype.itemsize:
         raise UnpicklingError("GLOBAL numpy.object_")
@@ -100,7 +99,7 @@ def _scalar(kind: NumberType, content: bytes = b"") -> Any:
 
 
 def _array(*_: Any) -> Array:
-    """Stands in for numpy's maker of arrays; their content follows."""
+    """Stands in for numpy's constructor of arrays, whose content is set later."""
     return Array()
 
 
@@ -110,17 +109,17 @@ def _path(*parts: Any) -> str:
 
 
 def _dictionary(*_: Any) -> dict[Any, Any]:
-    """Stands in for ``defaultdict``: its factory is not kept."""
+    """Stands in for ``defaultdict``, without its factory."""
     return {}
 
 
 def _no_bytes(*_: Any) -> bytes:
-    """Stands in for ``bytes``, by which old protocols write an empty value."""
+    """Stands in for ``bytes``, which old pickle protocols call for an empty value."""
     return b""
 
 
 def _none(*_: Any) -> None:
-    """Stands in for what is of no use here."""
+    """Stands in for unused objects."""
 
 
 def _named(stand_in: Callable[..., Any], *names: str) -> list[tuple[Callable[..., Any], str]]:

@@ -1,7 +1,8 @@
-"""A model in a folder: its weights in one file or several, and the files that describe it.
+"""A model in a folder: its weights in one or several files, and the files that describe it.
 
-Such are the folders of huggingface.co: ``config.json``, perhaps ``preprocessor_config.json``, and
-``model.safetensors``, ``pytorch_model.bin``, or either in parts with an index.
+Folders of huggingface.co have this layout: ``config.json``, optionally
+``preprocessor_config.json``, and ``model.safetensors`` or ``pytorch_model.bin``, either whole or in
+parts with an index.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mimsuite.errors import UserError
 from mimsuite.text import clean
 
 _INDEX = ".index.json"
-# In the order in which they are taken.
+# In order of preference.
 _NAMES = (
     "model.safetensors",
     f"model.safetensors{_INDEX}",
@@ -25,12 +26,12 @@ _NAMES = (
     f"pytorch_model.bin{_INDEX}",
 )
 _PART = re.compile(r"-\d+-of-\d+\.\w+$")
-_LARGEST = 1 << 26  # bytes of a description; an index of a large model has some hundred KiB
+_LARGEST = 1 << 26  # bytes of a JSON file; the index of a large model has a few hundred KiB
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What the files next to the weights say.
+    """Content of the files next to the weights.
 
     Attributes:
         config: ``config.json``, or empty.
@@ -46,9 +47,9 @@ class Shards:
     """The files that hold a model's weights.
 
     Attributes:
-        paths: in the order in which to read them.
-        names: tensors that they have to hold, where an index says so.
-        left: other weights in the folder, which are not read.
+        paths: the files, in reading order.
+        names: names of the tensors that an index requires; empty without an index.
+        left: names of other weights files in the folder, which are not read.
     """
 
     paths: list[Path]
@@ -79,10 +80,10 @@ def hub_snapshot(path: Path) -> Path:
 
 
 def shards(path: Path) -> Shards:
-    """The weight files that a path means: itself, those of a folder, those of an index.
+    """The weights files of a path: the file itself, or those of a folder or an index.
 
     Raises:
-        UserError: a folder without weights; an index that is damaged or names other places.
+        UserError: the folder has no weights, or the index is damaged or names files elsewhere.
     """
     if path.is_dir():
         inside = [name for name in _NAMES if (path / name).is_file()]
@@ -109,17 +110,17 @@ def shards(path: Path) -> Shards:
 
 
 def beside(path: Path) -> Beside:
-    """The description next to weights; empty where there is none.
+    """The descriptions next to weights; empty where there are none.
 
     Raises:
-        UserError: a damaged one.
+        UserError: a description is damaged.
     """
     folder = path if path.is_dir() else path.parent
-    found = [
+    descriptions = [
         _read_json(folder / name) if (folder / name).is_file() else {}
         for name in ("config.json", "preprocessor_config.json")
     ]
-    return Beside(*found)
+    return Beside(*descriptions)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

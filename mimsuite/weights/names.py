@@ -1,4 +1,4 @@
-"""Parameter names of published code beside ours."""
+"""Translation between our parameter names and those of published code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 class Names:
-    """Pairs of patterns (ours, published); the first that fits a name counts.
+    """Pairs of patterns (ours, published); the first matching pair applies.
 
-    A pattern that ends in a dot, an underscore or nothing is a prefix, any other a whole name;
-    ``{}`` in both stands for the same number. Names that fit no pattern stay as they are.
+    A pattern that is empty or ends in a dot or an underscore matches a prefix, any other a whole
+    name; ``{}`` matches the same number in both. Names that match no pattern are not changed.
 
     Example:
         >>> names = Names([("encoder.blocks.{}.", "blocks3.{}."), ("encoder.norm.", "norm.")])
@@ -24,11 +24,11 @@ class Names:
         self._from = [(_compiled(published), ours) for ours, published in pairs]
 
     def published(self, name: str) -> str:
-        """The published name of ours."""
+        """The published name for our name."""
         return _renamed(name, self._to)
 
     def ours(self, name: str) -> str:
-        """Our name of a published one."""
+        """Our name for a published name."""
         return _renamed(name, self._from)
 
 
@@ -39,6 +39,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _renamed(name: str, table: list[tuple[re.Pattern[str], str]]) -> str:
     for pattern, template in table:
-        if found := pattern.match(name):
-            return template.format(*found.groups()) + name[found.end() :]
+        if match := pattern.match(name):
+            return template.format(*match.groups()) + name[match.end() :]
     return name

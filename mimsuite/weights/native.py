@@ -1,8 +1,8 @@
 """The suite's own weights file: one ``.safetensors`` with the whole recipe in its header.
 
 The header's entry ``mimsuite`` is a JSON object: ``format`` (1), ``recipe`` (the resolved document,
-as in ``config.yaml``), ``step`` (or null), ``has_decoder``, ``version``. Tensors bear the method's
-own parameter names. Any safetensors reader can open it.
+as in ``config.yaml``), ``step`` (or null), ``has_decoder``, ``version``. Tensors have the method's
+parameter names. Any safetensors reader can open the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENTRY = "mimsuite"
 
 @dataclass(frozen=True)
 class NativeHeader:
-    """What the header says; see the module."""
+    """Content of the header; see the module's docstring."""
 
     document: dict[str, Any]
     step: int | None
@@ -31,7 +31,7 @@ class NativeHeader:
 
 
 def encode_header(header: NativeHeader) -> dict[str, str]:
-    """The metadata of a native file; ``format: pt`` is what other readers look for."""
+    """The metadata of a native file; other readers expect ``format: pt``."""
     content = {
         "format": FORMAT,
         "version": mimsuite.__version__,
@@ -43,10 +43,10 @@ def encode_header(header: NativeHeader) -> dict[str, str]:
 
 
 def decode_header(metadata: Mapping[str, str], where: object) -> NativeHeader | None:
-    """The header of a native file, ``None`` for a safetensors file of anyone else.
+    """The header of a native file, ``None`` for any other safetensors file.
 
     Raises:
-        UserError: a newer format, or an entry that is not ours after all.
+        UserError: the format is newer than this version, or the header is damaged.
     """
     text = metadata.get(ENTRY)
     if text is None:
@@ -69,5 +69,5 @@ def decode_header(metadata: Mapping[str, str], where: object) -> NativeHeader | 
 
 
 def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors can store them: on the CPU, contiguous, sharing no memory."""
+    """Copies that safetensors can store: on the CPU, contiguous, sharing no memory."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

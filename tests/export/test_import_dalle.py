@@ -78,7 +78,9 @@ def test_the_converted_file_is_a_tokenizer(
     assert torch.equal(tokenizer(batch), expected)
     other = DalleTokenizerSection(kind="dalle", weights=str(out), codes=25, width=16, depth=1)
     wrong = build_tokenizer(other, patch=8, channels=3, statistics=statistics, grid=(4, 4))
-    with pytest.raises(UserError, match=r"target\.tokenizer\.width, depth or codes are others"):
+    with pytest.raises(
+        UserError, match=r"target\.tokenizer\.width, depth or codes do not match the file"
+    ):
         wrong.begin(None, 0)
 
 

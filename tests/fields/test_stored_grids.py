@@ -90,7 +90,7 @@ def test_bad_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["data", "nerf-grid-check", file, "--density", "wood"]) == 2
     assert main(["data", "nerf-grid-check", str(tmp_path / "none.npz")]) == 3
     np.savez(tmp_path / "bytes.npz", rgbsigma=np.zeros((4, 4, 4, 4), np.uint8))
-    with pytest.raises(DataError, match="uint8 are opacity"):
+    with pytest.raises(DataError, match="uint8 values are opacity"):
         convert_scenes(tmp_path / "bytes.npz", tmp_path / "out", Conversion("log"))
 
 

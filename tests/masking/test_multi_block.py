@@ -116,7 +116,7 @@ def test_a_mask_from_what_is_visible_is_a_partition() -> None:
 @pytest.mark.parametrize(
     ("targets", "fault"),
     [
-        ([[[1, 6], [3, 4]]], "not of 6 tokens"),
+        ([[[1, 6], [3, 4]]], "outside the grid of 6 tokens"),
         ([[[1, 1], [3, 4]]], "twice"),
         ([[[1, 2], [2, 4]]], "visible"),
     ],

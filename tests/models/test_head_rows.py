@@ -75,7 +75,7 @@ def test_without_a_map_a_head_of_other_classes_is_fresh(weights: tuple[Any, Path
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ([0, 1, 2], "is of 3 classes, target.classes is 4"),
+        ([0, 1, 2], "lists 3 classes, target.classes is 4"),
         ([0, 1, 2, 7], "class 3 is 7, the weights have classes 0 to 6"),
         ([0, -1, 2, 3], "class 1 is -1"),
         ([0, 1.0, 2, 3], "a JSON list of numbers"),

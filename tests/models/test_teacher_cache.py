@@ -158,7 +158,7 @@ def test_checksums_tell_small_changes_apart() -> None:
 def test_the_size_is_said_and_kept_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     limited = teacher(tmp_path, cache_gib=4e-6)  # 4295 bytes: room for three samples
     line = limited.open()[-1]
-    assert line == f"teacher cache: {tmp_path}, 0 KiB of at most 4.19 KiB; 1 KiB or more a sample"
+    assert line == f"teacher cache: {tmp_path}, 0 KiB of at most 4.19 KiB; 1 KiB or more per sample"
     with caplog.at_level(logging.WARNING, "mimsuite"):
         for _ in range(2):
             found = limited.features(images(), keys=KEYS)

@@ -121,7 +121,7 @@ def test_result_does_not_depend_on_the_cut_into_micro_batches() -> None:
 
 
 def test_odd_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="odd"):
+    with pytest.raises(ValueError, match="even batch"):
         PairMix(1.0)(torch.rand(3, 3, 4, 4), torch.rand(3, 2), torch.rand(3, PairMix.NOISE))
 
 

@@ -141,7 +141,7 @@ def test_cae_trains_on_its_codes_and_a_run_of_cae_is_no_tokenizer(
     assert (tmp_path / "pictures" / "grid.png").is_file()
     state = open_model(tmp_path / "cae").method.state_dict()
     assert not any(name.startswith("tokenizer.") for name in state)
-    with pytest.raises(UserError, match="is of method 'cae'; it should be a run"):
+    with pytest.raises(UserError, match="was trained by method 'cae'; it should be a run"):
         tokenizer(tmp_path / "cae").begin(None, seed=0)
 
 

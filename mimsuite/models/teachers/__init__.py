@@ -1,4 +1,4 @@
-"""Frozen teachers, found by the ``kind`` of a recipe's teacher section."""
+"""Frozen teachers, chosen by the ``kind`` of a recipe's teacher section."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def build_teacher(
     augment: AugmentSection,
     key: str = "target.teacher",
 ) -> Teacher:
-    """The teacher that a recipe's section describes; its weights are read when first needed.
+    """The teacher that a recipe's section describes; it loads its weights on first use.
 
     Args:
-        section: one of :mod:`mimsuite.config.keys.teachers`.
-        grid: the student's tokens per column and row.
-        augment: how the student's images are normalised.
-        key: where in the recipe the section is, for messages.
+        section: a section of :mod:`mimsuite.config.keys.teachers`.
+        grid: rows and columns of the student's tokens.
+        augment: the student's augmentation, with the normalisation of its images.
+        key: dotted key of the section in the recipe, for messages.
     """
     load = partial(_KINDS[section.kind], section, grid, key)
     if section.cache is not None:

@@ -1,9 +1,9 @@
 """Teachers: frozen networks whose features a method learns from.
 
-A :class:`Teacher` is no module: it is in no state dict, optimizer, moving average, checkpoint or
-DistributedDataParallel. It opens its weights when they are first needed, moves itself to the
-device of the images, and takes the same images as the student: it undoes their normalisation,
-applies its own and resizes to its own input size.
+A :class:`Teacher` is not a module: it is part of no state dict, optimizer, moving average,
+checkpoint or DistributedDataParallel. It loads its weights on first use and moves itself to the
+device of the images. It takes the student's images: it replaces their normalisation by its own and
+resizes them to its own input size.
 
 Letters: B batch, C class tokens, N tokens of the grid, D width, h heads, d = D / h.
 """
@@ -27,14 +27,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a teacher is read beside its features.
+    """Outputs requested from a teacher besides its features.
 
     Attributes:
-        hidden: numbers, from 1, of the blocks whose raw output is.
-        cls_attention: of the class token in the last block.
-        qkv: numbers, from 1, of the blocks whose queries, keys and values are.
-        ids: (B, V) the tokens that the network sees, of an encoder of this suite (``kind: run``);
-            ``None``: all. It sees nothing of the others.
+        hidden: numbers, from 1, of the blocks whose raw outputs are requested.
+        cls_attention: whether the class token's attention in the last block is requested.
+        qkv: numbers, from 1, of the blocks whose queries, keys and values are requested.
+        ids: (B, V) ids of the only tokens that the network sees, for encoders of this suite
+            (``kind: run``); ``None``: all tokens.
     """
 
     hidden: Collection[int] = ()
@@ -45,14 +45,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class TeacherFeatures:
-    """What a teacher says of intact images; float32, without gradient.
+    """Output of a teacher; float32, without gradient.
 
     Attributes:
         cls: (B, D) class token after the last norm; ``None`` where there is none.
-        tokens: (B, N, D) the other tokens, likewise, in raster order.
-        hidden: block number -> its raw output (B, C + N, D).
-        cls_attention: (B, h, N) attention of the class token to the tokens in the last block; what
-            it gives to itself is left out, so a row sums to less than 1.
+        tokens: (B, N, D) all other tokens after the last norm, in raster order.
+        hidden: block number -> raw output (B, C + N, D).
+        cls_attention: (B, h, N) attention of the class token to the tokens in the last block. Its
+            attention to itself is left out, so rows sum to less than 1.
         qkv: block number -> queries, keys and values, each (B, h, C + N, d).
     """
 
@@ -64,31 +64,31 @@ class TeacherFeatures:
 
 
 class Backbone(nn.Module):
-    """A frozen network in the form that teachers use: normalised images in, features out.
+    """A frozen network wrapped for teachers: normalised images in, features out.
 
     Attributes:
-        statistics: mean and deviation of its input, where its weights tell.
-        notes: what of its file is not used; lines for people.
+        statistics: mean and standard deviation of its input, where known from its weights.
+        notes: lines to print about unused parts of its weights file.
     """
 
     statistics: Statistics | None = None
     notes: Sequence[str] = ()
 
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
-        """Features of (B, C, H, W) images of its own size and normalisation."""
+        """Features of (B, C, H, W) images in its own size and normalisation."""
         raise NotImplementedError
 
 
 class Teacher:
-    """A frozen network, asked for features of the student's images.
+    """A frozen network that computes features of the student's images.
 
-    It computes in whatever precision is cast to around it; what it returns is float32.
+    It computes in the precision of the surrounding autocast and returns float32.
 
     Args:
-        section: which network.
-        grid: the student's tokens per column and row, which are the teacher's too.
-        statistics: mean and deviation by which the student's images are normalised.
-        load: opens the network; ``load(weights=False)`` makes it with random weights.
+        section: recipe section of the network.
+        grid: rows and columns of tokens, the same for student and teacher.
+        statistics: mean and standard deviation by which the student's images are normalised.
+        load: ``load(True)`` opens the network with its weights, ``load(False)`` with random ones.
     """
 
     def __init__(
@@ -106,23 +106,23 @@ class Teacher:
         self._changes: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
-        return self  # frozen: a moving average of the student shares it
+        return self  # frozen, so a moving average of the student can share it
 
     def open(self) -> list[str]:
-        """Read its weights now, so that what is wrong with them shows before training.
+        """Load the weights now, so that faults in them are reported before training.
 
         Returns:
-            lines for people.
+            lines to print.
 
         Raises:
-            UserError: no weights, or weights of another network.
+            UserError: weights are missing or belong to another network.
         """
         notes = self._opened().notes
         shown = " x ".join(map(str, self.input_size))
-        line = f"teacher: {self.section.kind}, {shown} pixels, {self.width} features a token"
+        line = f"teacher: {self.section.kind}, {shown} pixels, {self.width} features per token"
         if not self.section.stands_in:
             return [line, *notes]
-        return [line, "TEACHER WITH RANDOM WEIGHTS: it only stands in, nothing is learnt from it"]
+        return [line, "TEACHER WITH RANDOM WEIGHTS: a placeholder, nothing is learnt from it"]
 
     def features(
         self,
@@ -134,14 +134,13 @@ class Teacher:
         ids: Tensor | None = None,
         keys: Sequence[str] | None = None,
     ) -> TeacherFeatures:
-        """Features of images, intact where no ``ids`` are given; they may be used as targets of a
-        loss.
+        """Features of images; autograd can save them, so they can be targets of a loss.
 
         Args:
-            images: (B, C, H, W), normalised as the student's; on the device to compute on.
+            images: (B, C, H, W), normalised as for the student, on the device to compute on.
             hidden, cls_attention, qkv, ids: see :class:`Wanted`.
-            keys: names of the samples while training, whose views are the same in every epoch
-                where features are kept (``cache``).
+            keys: keys of training samples, whose views are the same in every epoch if features
+                are cached (``cache``).
 
         Raises:
             UserError: see :meth:`open`.
@@ -151,11 +150,11 @@ class Teacher:
             backbone.to(images.device)
         wanted = Wanted(hidden, cls_attention, qkv, ids)
         with torch.inference_mode():
-            found = backbone(self.input(images), wanted)
-        return _usable(found)
+            features = backbone(self.input(images), wanted)
+        return _usable(features)
 
     def input(self, images: Tensor) -> Tensor:
-        """The student's images (B, C, H, W) as the network takes them."""
+        """The student's images (B, C, H, W) in the network's normalisation and size."""
         images = images.float()
         change = self._change(images)
         if change is not None:
@@ -166,17 +165,18 @@ class Teacher:
         return F.interpolate(images, size=self.input_size, mode="bicubic", align_corners=False)
 
     def _change(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Factor and summand (1, C, 1, 1) from the student's normalisation to the teacher's."""
+        """Scale and shift (1, C, 1, 1) from the student's normalisation to the teacher's."""
         if is_counted(images):
             return normalization(self.statistics, self.section.statistics, images.device)
-        if images.device not in self._changes:  # made once: a copy to a device waits for it
+        if images.device not in self._changes:  # cached, as a copy to the device waits for it
             own = self.section.statistics or self._opened().statistics
             self._changes[images.device] = normalization(self.statistics, own, images.device)
         return self._changes[images.device]
 
     def _opened(self) -> Backbone:
         if self._backbone is None:
-            # Fresh weights, which most loaders overwrite, must not move the caller's generator.
+            # Initialising weights, which most loaders overwrite, must not advance the caller's
+            # generator.
             with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
                 torch.manual_seed(0)
                 with torch.device("cpu"):
@@ -184,18 +184,18 @@ class Teacher:
         return self._backbone
 
     def _counted(self, images: Tensor) -> Backbone:
-        """The network without values of its weights, to count what it costs."""
+        """The network on the device of ``images`` without loading weights, to count its cost."""
         with torch.device(images.device):
             return frozen(self._load(False))
 
 
 def is_counted(images: Tensor) -> bool:
-    """These are no images: only shapes, to count the costs of a step."""
+    """Whether ``images`` has only a shape and no values, as when the cost of a step is counted."""
     return images.device.type == "meta" or isinstance(images, FakeTensor)
 
 
 def frozen(network: Network) -> Network:
-    """In eval mode and without gradients."""
+    """Set ``network`` to eval mode without gradients, in place, and return it."""
     return network.eval().requires_grad_(False)
 
 
@@ -213,7 +213,7 @@ def normalization(
 
 
 def _usable(found: TeacherFeatures) -> TeacherFeatures:
-    """Copies that autograd may keep, which it may not of tensors made in inference mode."""
+    """Clone the features: autograd cannot save inference-mode tensors."""
     return TeacherFeatures(
         None if found.cls is None else found.cls.float().clone(),
         found.tokens.float().clone(),

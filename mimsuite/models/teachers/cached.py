@@ -1,11 +1,11 @@
-"""A teacher that keeps its features on disk, for views that are the same in every epoch.
+"""A teacher that caches its features on disk, for views that are the same in every epoch.
 
-What it keeps is found again by the teacher's weights, by all that decides what it is asked (crop,
-sizes, normalisation, blocks, number format) and by the sample's key. A checksum of the view is
-kept too: a key that comes with another image stops the run.
+A cache entry is keyed by the teacher's weights, by all settings that its features depend on (crop,
+sizes, normalisation, blocks, number format) and by the sample's key. It holds a checksum of the
+view: a key with a different image stops the run.
 
-Features of a sample were computed in the batch that it first came in; other batches give the same
-up to rounding.
+The features of a sample are computed in the first batch that contains it; other batches would give
+the same features up to rounding.
 
 Letters: B batch.
 """
@@ -28,17 +28,18 @@ from mimsuite.models.teachers.base import Backbone, Teacher, TeacherFeatures
 from mimsuite.models.teachers.feature_store import FeatureStore
 from mimsuite.paths import expand_path
 
-_VERSION = 1  # of the files and of what they are found by
+_VERSION = 1  # version of the files and of their keys
 _VIEW = "view"  # name of the checksum among a sample's tensors
 _ODD = 0x1E3779B97F4A7C15
 
 
 class CachedTeacher(Teacher):
-    """A teacher whose section has a ``cache``; it is used from :meth:`open` on.
+    """A teacher whose section has a ``cache``, which :meth:`open` opens.
 
     Args:
-        augment: how views are made; see :func:`mimsuite.config.keys.teachers.check_cache`.
-        key: where in the recipe the teacher is, for messages.
+        augment: augmentation of the views; see
+            :func:`mimsuite.config.keys.teachers.check_cache`.
+        key: dotted key of the teacher in the recipe, for messages.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class CachedTeacher(Teacher):
         least = self.grid[0] * self.grid[1] * self.width * 4
         lines.append(
             f"teacher cache: {folder}, {_size(self._store.bytes)} of at most "
-            f"{_size(int(self._store.limit))}; {_size(least)} or more a sample"
+            f"{_size(int(self._store.limit))}; {_size(least)} or more per sample"
         )
         return lines
 
@@ -78,10 +79,10 @@ class CachedTeacher(Teacher):
         ids: Tensor | None = None,
         keys: Sequence[str] | None = None,
     ) -> TeacherFeatures:
-        """As of any teacher; of samples with ``keys`` from the disk where they are there.
+        """See :meth:`Teacher.features`; samples with ``keys`` are read from the cache if present.
 
         Raises:
-            DataError: a key came with another image than before.
+            DataError: a key has another image than the cached one.
         """
         asked: dict[str, Any] = {"hidden": hidden, "cls_attention": cls_attention, "qkv": qkv}
         if self._store is None or keys is None or ids is not None:
@@ -98,8 +99,8 @@ class CachedTeacher(Teacher):
         if held:
             self._compare(views, held)
         if missing:
-            found = flat(super().features(images[missing], **asked))
-            host = {name: tensor.cpu() for name, tensor in {**found, _VIEW: views[missing]}.items()}
+            new = flat(super().features(images[missing], **asked))
+            host = {name: tensor.cpu() for name, tensor in {**new, _VIEW: views[missing]}.items()}
             for place, number in enumerate(missing):
                 row = {name: tensor[place].clone() for name, tensor in host.items()}
                 self._store.write(group, keys[number], row)
@@ -113,7 +114,7 @@ class CachedTeacher(Teacher):
         )
 
     def _group(self, images: Tensor, asked: dict[str, Any]) -> str:
-        """Name of the folder of samples that are asked for alike."""
+        """Folder name for all samples with these weights, settings and requested outputs."""
         kind = images.device.type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         settings = {
@@ -132,7 +133,7 @@ class CachedTeacher(Teacher):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _compare(self, views: Tensor, held: list[tuple[int, int, str]]) -> None:
-        """Compare checksums; of a device's views as soon as they are here, without a wait."""
+        """Compare checksums; those on a device are compared later, once their copy has arrived."""
         event = None
         host = views.to("cpu", non_blocking=True)
         if views.is_cuda:
@@ -148,16 +149,16 @@ class CachedTeacher(Teacher):
                 if int(host[number]) != kept:
                     raise DataError(
                         f"{self.key}.cache={self.section.cache}: sample {key} is another image "
-                        f"than the one whose features are kept: its file changed, or data.source "
+                        f"than the one whose features are cached: its file changed, or data.source "
                         f"has its key twice; name another folder, or set {self.key}.cache=null"
                     )
 
 
 def checksum(images: Tensor) -> Tensor:
-    """(B,) int64, of every bit of each image (B, ...), on their device."""
+    """(B,) int64 checksums over all bits of images (B, ...), on their device."""
     bits = images.float().contiguous().view(torch.int32).flatten(1).to(torch.int64)
     place = torch.arange(1, bits.shape[1] + 1, device=bits.device) * _ODD
-    # Mixed before and after: neither equal changes nor swapped pixels cancel each other.
+    # Mixing by position twice keeps equal changes and swapped pixels from cancelling out.
     mixed = (bits ^ place) * _ODD
     return (mixed ^ (mixed >> 29)).mul(place | 1).sum(1)
 
@@ -204,7 +205,7 @@ def _hash_of(network: nn.Module) -> str:
 
 
 def _size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes in readable units."""
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"

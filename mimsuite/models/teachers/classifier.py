@@ -1,4 +1,4 @@
-"""A trained classifier as a teacher: its scores of the student's own samples.
+"""A trained classifier as a teacher: its scores for the student's samples.
 
 Letters: B batch, K classes.
 """
@@ -17,21 +17,21 @@ from mimsuite.models.teachers.base import frozen, is_counted, normalization
 from mimsuite.models.teachers.files import require
 from mimsuite.models.trained import open_trained
 
-_WHERE = "a classifier that mimsuite fine-tuned, or published weights of one that it reads"
+_WHERE = "a classifier fine-tuned by mimsuite, or published classifier weights that it can read"
 
 
 class LogitTeacher:
-    """A frozen classifier of the student's classes, asked about what the student is shown.
+    """A frozen classifier of the student's classes that scores the student's samples.
 
-    Like every teacher it is no module, and opens its weights when they are first needed.
+    Like every teacher it is not a module, and loads its weights on first use.
 
     Args:
-        section: whose scores, and how much they count.
-        classes: of the student.
-        sample: shape of one sample, which must be the teacher's too.
-        statistics: mean and deviation by which the student's samples are normalised.
-        fresh: makes a classifier of its shape, without trained weights.
-        key: where in the recipe the section is, for messages.
+        section: the classifier's weights and shape, and the weight of its scores.
+        classes: number of the student's classes.
+        sample: shape of one sample, the same for student and teacher.
+        statistics: mean and standard deviation by which the student's samples are normalised.
+        fresh: makes a classifier of the section's shape, without trained weights.
+        key: dotted key of the section in the recipe, for messages.
     """
 
     def __init__(
@@ -48,26 +48,27 @@ class LogitTeacher:
         self._found: tuple[Any, Statistics] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LogitTeacher:
-        return self  # frozen: a moving average of the student shares it
+        return self  # frozen, so a moving average of the student can share it
 
     def open(self) -> list[str]:
-        """Read its weights now; returns lines for people.
+        """Load the weights now; returns lines to print.
 
         Raises:
-            UserError: no weights, no classifier, other classes or another size of samples.
+            UserError: weights are missing, are no classifier, or have other classes or another
+                sample shape.
         """
         self._opened()
         if self.section.stands_in:
-            return ["TEACHER WITH RANDOM WEIGHTS: it only stands in, nothing is learnt from it"]
+            return ["TEACHER WITH RANDOM WEIGHTS: a placeholder, nothing is learnt from it"]
         return [f"teacher: {self.section.weights}, scores of {self.classes} classes"]
 
     def blend(self, samples: Tensor, target: Tensor) -> Tensor:
-        """Targets (B, K) of which ``section.weight`` is the teacher's probabilities."""
-        told = self.logits(samples).softmax(dim=-1)
-        return torch.lerp(target, told, self.section.weight)
+        """Blend targets (B, K) with the teacher's probabilities, which weigh ``section.weight``."""
+        probabilities = self.logits(samples).softmax(dim=-1)
+        return torch.lerp(target, probabilities, self.section.weight)
 
     def logits(self, samples: Tensor) -> Tensor:
-        """(B, K) float32 of the student's normalised samples, without gradient."""
+        """(B, K) float32 logits of the student's normalised samples, without gradient."""
         method, statistics = self._counted(samples) if is_counted(samples) else self._opened()
         if next(method.parameters()).device != samples.device:
             method.to(samples.device)
@@ -81,7 +82,7 @@ class LogitTeacher:
 
     def _opened(self) -> tuple[Any, Statistics]:
         if self._found is None:
-            # Fresh weights must not move the caller's generator.
+            # Initialising weights must not advance the caller's generator.
             with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
                 torch.manual_seed(0)
                 with torch.device("cpu"):
@@ -92,7 +93,7 @@ class LogitTeacher:
         return frozen(self._fresh()), self.statistics
 
     def _counted(self, samples: Tensor) -> tuple[Any, Statistics]:
-        """One without values of its weights, to count what it costs."""
+        """A classifier on the device of ``samples`` without loading weights, to count its cost."""
         with torch.device(samples.device):
             return self._stand_in()
 
@@ -101,7 +102,10 @@ class LogitTeacher:
         opened = open_trained(path)
         method: Any = opened.method
         if not hasattr(method, "logits"):
-            raise UserError(f"{self._key}.weights={self.section.weights}: no classifier: {_WHERE}")
+            raise UserError(
+                f"{self._key}.weights={self.section.weights} is no classifier: it should be "
+                f"{_WHERE}"
+            )
         if method.classes != self.classes:
             raise UserError(
                 f"{self._key}.weights={self.section.weights} scores {method.classes} classes, "
@@ -111,14 +115,14 @@ class LogitTeacher:
         if sample != self.sample:
             raise UserError(
                 f"{self._key}.weights={self.section.weights} takes samples of {_shown(sample)}, "
-                f"model.encoder of {_shown(self.sample)}: they must see the same"
+                f"model.encoder of {_shown(self.sample)}: they must be equal"
             )
-        for name, said in self.section.shape.items():
-            own = getattr(method.encoder.section, name)
-            if own != said:
+        for name, expected in self.section.shape.items():
+            actual = getattr(method.encoder.section, name)
+            if actual != expected:
                 raise UserError(
-                    f"{self._key}.{name} is {said}, {self.section.weights} has {own}: "
-                    f"set {self._key}.{name}={own}"
+                    f"{self._key}.{name} is {expected}, {self.section.weights} has {actual}: "
+                    f"set {self._key}.{name}={actual}"
                 )
         augment = opened.resolved.recipe.augment
         return frozen(method), (augment.mean, augment.std)

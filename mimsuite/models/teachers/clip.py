@@ -1,4 +1,4 @@
-"""CLIP's image encoder (Radford et al., arXiv:2103.00020), with its projection on all tokens.
+"""CLIP's image encoder (Radford et al., arXiv:2103.00020), projecting all tokens.
 
 Layouts: OpenAI's and open_clip's state dicts (``visual.*``), and Hugging Face's
 ``CLIPModel``, ``CLIPVisionModel`` and ``CLIPVisionModelWithProjection``.
@@ -54,7 +54,7 @@ def load(
     """CLIP's image encoder for a grid of tokens.
 
     Raises:
-        UserError: no file, or a file of something else.
+        UserError: the file is missing or holds something else.
     """
     quick = section.activation == "quick-gelu"
     vit = FrozenViT(section, grid, Shape(section.norm_eps, True, quick, section.projection))
@@ -64,9 +64,9 @@ def load(
 
 
 def _read(section: ClipTeacherSection, key: str) -> dict[str, Tensor]:
-    given = read_tensors(section.weights, key, _WHERE)
-    rules = _ORIGINAL if "visual.conv1.weight" in given else _HUGGING_FACE
-    state = renamed(given, rules)
+    tensors = read_tensors(section.weights, key, _WHERE)
+    rules = _ORIGINAL if "visual.conv1.weight" in tensors else _HUGGING_FACE
+    state = renamed(tensors, rules)
     if not {"cls_token", "pos_embed", "patch_embed.weight"} <= state.keys():
         raise UserError(f"{key}.weights={section.weights} is not {_WHERE}")
     state["cls_token"] = state["cls_token"].reshape(1, 1, -1)

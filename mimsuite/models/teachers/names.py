@@ -1,4 +1,4 @@
-"""From the key names of other libraries to those of :class:`FrozenViT`."""
+"""Translation of other libraries' tensor names to those of :class:`FrozenViT`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PARTS = ("q", "k", "v")
 
 
 def renamed(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Each name under the first rule (pattern of the whole name, replacement) that fits it.
+    """Rename each tensor by the first rule (pattern of the whole name, replacement) that matches.
 
-    Names without a rule are left out. ``...attn.q.weight`` and its ``k`` and ``v`` are joined to
-    ``...attn.qkv.weight``.
+    Tensors without a matching rule are left out. ``...attn.q.weight``, ``k`` and ``v`` are joined
+    into ``...attn.qkv.weight``.
     """
     compiled = [(re.compile(pattern), target) for pattern, target in rules]
     result: dict[str, Tensor] = {}
@@ -37,7 +37,7 @@ def without_rule(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> list[str
 
 
 def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Separate projections of queries, keys and values as one layer."""
+    """Join separate projections of queries, keys and values into one layer."""
     for name in [name for name in state if re.search(r"\.attn\.q\.\w+$", name)]:
         lead, _, kind = name.rpartition(".attn.q.")
         parts = [f"{lead}.attn.{part}.{kind}" for part in _PARTS]

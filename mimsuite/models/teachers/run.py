@@ -1,4 +1,4 @@
-"""An encoder that this suite trained, or can read, as a teacher.
+"""An encoder trained by this suite, or published weights that it can read, as a teacher.
 
 Letters: B batch, C class tokens, N tokens, D width.
 """
@@ -21,11 +21,11 @@ from mimsuite.models.teachers.files import require
 from mimsuite.models.trained import open_trained
 from mimsuite.models.vit import ViT
 
-_WHERE = "a run directory, checkpoint or export of mimsuite, or published weights that it reads"
+_WHERE = "a run directory, checkpoint or export of mimsuite, or published weights that it can read"
 
 
 class EncoderTeacher(Backbone):
-    """An encoder's features of intact images, exactly as probes read them."""
+    """An encoder's features, exactly as probes read them."""
 
     def __init__(self, encoder: Encoder, layer: int | None = None) -> None:
         super().__init__()
@@ -39,13 +39,13 @@ class EncoderTeacher(Backbone):
         numbers = {*wanted.qkv, *([depth] if wanted.cls_attention else [])}
         blocks: Any = encoder.blocks if numbers else ()
         with attention_inputs(blocks, numbers) as inputs:
-            found = self._encoded(images, wanted)
+            features = self._encoded(images, wanted)
         qkv = {n: split_heads(blocks[n - 1].attn, tokens) for n, tokens in inputs.items()}
-        prefix = found.cls.shape[1]
+        prefix = features.cls.shape[1]
         return TeacherFeatures(
-            cls=found.cls[:, 0] if prefix else None,
-            tokens=found.tokens,
-            hidden=found.layers,
+            cls=features.cls[:, 0] if prefix else None,
+            tokens=features.tokens,
+            hidden=features.layers,
             cls_attention=cls_attention(qkv[depth], prefix) if wanted.cls_attention else None,
             qkv={number: qkv[number] for number in wanted.qkv},
         )
@@ -55,19 +55,19 @@ class EncoderTeacher(Backbone):
         if wanted.ids is None:
             return encoder.encode(Batch.of_images(images), layers=wanted.hidden)
         if not isinstance(encoder, ImageEncoder):
-            raise UserError("a teacher that sees a part of the tokens must be an encoder of images")
-        seen = encoder.patches(images, wanted.ids)
-        found: Features = encoder(seen, wanted.ids, layers=wanted.hidden)
-        return found
+            raise UserError("a teacher that sees only some tokens must be an encoder of images")
+        patches = encoder.patches(images, wanted.ids)
+        features: Features = encoder(patches, wanted.ids, layers=wanted.hidden)
+        return features
 
 
 def load(
     section: RunTeacherSection, grid: tuple[int, int], key: str, weights: bool = True
 ) -> EncoderTeacher:
-    """The encoder of a run, or a fresh one of the recipe's shape.
+    """The trained encoder of ``section.weights``, or a fresh one of the recipe's shape.
 
     Raises:
-        UserError: nothing usable there, or an encoder of another shape than the recipe says.
+        UserError: no usable weights, or their shape contradicts the recipe.
     """
     if not weights:
         return EncoderTeacher(ViT(_fresh(section, grid)), section.layer)
@@ -75,10 +75,11 @@ def load(
     opened = open_trained(path)
     encoder: Any = opened.method.encoder
     for name in ("patch_size", "width", "depth", "heads"):
-        own, said = getattr(encoder.section, name, None), getattr(section, name)
-        if own is not None and own != said:
+        actual, expected = getattr(encoder.section, name, None), getattr(section, name)
+        if actual is not None and actual != expected:
             raise UserError(
-                f"{key}.{name} is {said}, {section.weights} has {own}: set {key}.{name}={own}"
+                f"{key}.{name} is {expected}, {section.weights} has {actual}: "
+                f"set {key}.{name}={actual}"
             )
     teacher = EncoderTeacher(encoder, section.layer)
     augment = opened.resolved.recipe.augment
@@ -97,7 +98,7 @@ def _fresh(section: RunTeacherSection, grid: tuple[int, int]) -> ViTSection:
 
 
 def _cut(encoder: Any, layer: int) -> None:
-    """Leave out the blocks behind ``layer``; the last norm stays."""
+    """Remove the blocks after ``layer``; the last norm stays."""
     if not isinstance(encoder, ViT):
         raise UserError(f"a teacher's layer is for plain vision transformers, not {type(encoder)}")
     encoder.blocks = nn.ModuleList(list(encoder.blocks)[:layer])

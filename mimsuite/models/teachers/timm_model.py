@@ -20,7 +20,7 @@ from mimsuite.tokens import resize_positions
 
 
 class TimmViT(Backbone):
-    """A timm vision transformer with class or register tokens before the others, or none."""
+    """A timm vision transformer, with or without leading class or register tokens."""
 
     def __init__(self, vit: Any) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class TimmViT(Backbone):
         numbers = {*wanted.qkv, *([depth] if wanted.cls_attention else [])}
         if numbers and getattr(vit, "rope", None) is not None:  # DINOv3, EVA
             raise UserError(
-                "this timm teacher turns queries and keys by position (rotary): its features are "
-                "read, its attention is not. Take mask.kind=random, or a teacher such as DINOv2"
+                "this timm teacher has rotary position embeddings: its features can be read, its "
+                "attention cannot. Use mask.kind=random, or a teacher such as DINOv2"
             )
         hidden: dict[int, Tensor] = {}
         hooks = [
@@ -57,10 +57,10 @@ class TimmViT(Backbone):
 def load(
     section: TimmTeacherSection, grid: tuple[int, int], key: str, weights: bool = True
 ) -> Backbone:
-    """The model for a grid of tokens.
+    """The timm model for a grid of tokens.
 
     Raises:
-        UserError: no such model, no file, or a model of another shape than the recipe says.
+        UserError: no such model, no file, or a shape that contradicts the recipe.
     """
     if section.model not in timm.list_models() and section.model not in timm.list_pretrained():
         raise UserError(f"{key}.model: timm has no model '{section.model}'")
@@ -96,14 +96,14 @@ def _vit(
 
 
 def _unused(vit: Any, state: dict[str, Tensor]) -> list[str]:
-    """A line about tensors of the file that the model has no place for."""
-    own = vit.state_dict()
-    left = [name for name in state if name not in own and not name.startswith("blocks.")]
+    """A line about tensors of the file that the model does not have."""
+    used = vit.state_dict()
+    left = [name for name in state if name not in used and not name.startswith("blocks.")]
     return [f"teacher: not taken from its file: {', '.join(left[:20])}"] if left else []
 
 
 def _map(section: TimmTeacherSection, key: str, state: dict[str, Tensor] | None) -> Backbone:
-    """The last feature map of the wanted stride."""
+    """The last feature map of stride ``section.patch_size``."""
     network: Any = timm.create_model(section.model, pretrained=False, features_only=True)
     strides = network.feature_info.reduction()
     if section.patch_size not in strides:
@@ -131,7 +131,7 @@ def _require(section: TimmTeacherSection, key: str, own: dict[str, int]) -> None
 
 
 def _positions(table: Tensor, own: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The file's positions for this grid, resized without antialiasing."""
+    """The positions of the file, resized to ``grid`` without antialiasing."""
     tokens = grid[0] * grid[1]
     prefix = own.shape[1] - tokens
     side = round((table.shape[1] - prefix) ** 0.5)
@@ -143,5 +143,5 @@ def _load(network: Any, state: dict[str, Tensor], key: str) -> None:
     for name, tensor in own.items():
         if name not in state or state[name].shape != tensor.shape:
             fault = "lacks" if name not in state else "has another shape of"
-            raise UserError(f"{key}.weights {fault} {name}: it is of another model")
+            raise UserError(f"{key}.weights {fault} {name}: it belongs to another model")
     network.load_state_dict({name: state[name] for name in own})

@@ -1,4 +1,4 @@
-"""The vision transformers of CLIP and DINO, frozen, with our names for their parts.
+"""The frozen vision transformers of CLIP and DINO, with our names for their parts.
 
 Letters: B batch, N tokens of the grid, D width, P projected width.
 """
@@ -22,13 +22,13 @@ from mimsuite.tokens import resize_positions
 
 @dataclass(frozen=True)
 class Shape:
-    """What tells one such transformer from another, beside the section's sizes.
+    """Options of the architecture, besides the sizes in the section.
 
     Attributes:
-        norm_eps: of all layer norms.
-        pre_norm: CLIP's norm of the embeddings, whose patch embedding has no bias.
+        norm_eps: epsilon of all layer norms.
+        pre_norm: CLIP's norm of the embeddings; its patch embedding has no bias.
         quick_gelu: ``x * sigmoid(1.702 x)`` in place of GELU.
-        projection: width of CLIP's joint space; ``None``: tokens as the last norm leaves them.
+        projection: width of CLIP's joint space; ``None``: no projection after the last norm.
     """
 
     norm_eps: float
@@ -38,7 +38,7 @@ class Shape:
 
 
 class FrozenViT(Backbone):
-    """A class token, learnt positions, pre-norm blocks, a last norm, perhaps a projection."""
+    """Class token, learnt positions, pre-norm blocks, a last norm and an optional projection."""
 
     def __init__(self, section: ViTTeacherSection, grid: tuple[int, int], shape: Shape) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class FrozenViT(Backbone):
                 if number in wanted.hidden:
                     hidden[number] = x
         qkv = {n: split_heads(self.blocks[n - 1].attn, tokens) for n, tokens in inputs.items()}
-        x = self.projection(self.norm(x))  # of all tokens, (B, 1 + N, P)
+        x = self.projection(self.norm(x))  # (B, 1 + N, P)
         return TeacherFeatures(
             cls=x[:, 0],
             tokens=x[:, 1:],
@@ -87,12 +87,12 @@ def load_state(
     grid: tuple[int, int],
     key: str,
 ) -> None:
-    """Put weights under our names into a transformer; blocks beyond ``layer`` are left out.
+    """Load weights under our names into a transformer; blocks after ``section.layer`` are left out.
 
-    Positions are resized bicubically without antialiasing, as the published methods do.
+    Positions are resized bicubically without antialiasing, as in the published methods.
 
     Raises:
-        UserError: another width, depth, patch size or grid than the recipe says.
+        UserError: width, depth, patch size or grid contradict the recipe.
     """
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     if depth != section.depth:
@@ -105,7 +105,7 @@ def load_state(
     expected = vit.state_dict()
     for name in expected:
         if name not in taken:
-            raise UserError(f"{key}.weights lacks {name}, or it is of another layout")
+            raise UserError(f"{key}.weights lacks {name}, or has another layout")
     if state["patch_embed.weight"].shape[0] != section.width:
         width = state["patch_embed.weight"].shape[0]
         raise UserError(f"{key}.weights has width {width}: set {key}.width={width}")

@@ -27,15 +27,15 @@ class RunIdentity:
 
 
 class Writer(Protocol):
-    """Made from a :class:`RunIdentity`; starts the run in the tracker, or goes on with it.
+    """Constructed with a :class:`RunIdentity`; starts the run in the tracker or continues it.
 
-    All calls come from one thread of its own. Whatever a call raises is warned of, and training
-    goes on.
+    All calls come from one thread per writer. An exception of a call becomes a warning and does not
+    stop training.
 
     Attributes:
-        replaces: whether :meth:`rewind` can take back what was written. A tracker that only
-            appends is spared steps that it has, and is never asked to rewind.
-        last_step: that the tracker had at the start, -1 = none; ``None`` = it cannot tell.
+        replaces: whether :meth:`rewind` can remove written steps. A tracker that only appends does
+            not get steps that it already has, and is never rewound.
+        last_step: last step in the tracker at the start, -1 = none; ``None`` = unknown.
     """
 
     replaces: ClassVar[bool]
@@ -48,7 +48,7 @@ class Writer(Protocol):
         """Add a PNG file, as the picture of this name at this step."""
 
     def rewind(self, step: int) -> None:
-        """Training goes on from this step: what was written of later ones comes again."""
+        """Remove everything after this step, from which training continues."""
 
     def close(self) -> None:
-        """All is written."""
+        """Close the tracker after the last write."""

@@ -92,11 +92,11 @@ class Writers:
             feed.put(partial(self._draw, name, path, step))
 
     def go_on(self, step: int, rows: Iterable[dict[str, Any]]) -> None:
-        """Training goes on from this step.
+        """Continue from this step after a resume.
 
         Args:
-            rows: of ``metrics.jsonl`` up to it. A writer gets those that it lacks: a process that
-                is killed takes along what is queued.
+            rows: rows of ``metrics.jsonl`` up to the step. Each writer gets the rows that it lacks,
+                as a killed process loses its queue.
         """
         record = [(int(row["step"]), _figures(row)) for row in rows if "step" in row]
         for name, feed in self._feeds.items():
