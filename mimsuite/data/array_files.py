@@ -99,5 +99,5 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if len(members) > _MOST_MEMBERS:
         raise CorruptSample("too-large", f"{len(members)} arrays are too many")
     if len(set(names)) < len(names) or not all(name.endswith(".npy") for name in names):
-        raise CorruptSample("decode", "no .npz file: an archive of other things")
+        raise CorruptSample("decode", "no .npz file: the archive holds other files")
     return members

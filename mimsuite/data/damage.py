@@ -52,8 +52,8 @@ class DamageCount:
         count = len(self.found)
         if count > self.limit or (count and 2 * count >= self.total):
             raise DataError(
-                f"{count} of {self.total} samples are corrupt, more than may be replaced: "
-                f"{first_names(list(self.found.values()))}. Mend them, or look for all with "
+                f"{count} of {self.total} samples are corrupt, more than allowed: "
+                f"{first_names(list(self.found.values()))}. Repair them, or list all with "
                 f"`mimsuite data verify`"
             )
         return new

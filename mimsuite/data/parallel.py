@@ -47,12 +47,12 @@ def each(
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (counter,))
     try:
         futures = [pool.submit(work, job) for job in jobs]
-        told = 0
+        reported = 0
         for future in futures:
             while not future.done():
                 wait([future], _LOOK_SECONDS, FIRST_COMPLETED)
-                told = _tell(counter, told, advanced)
-            told = _tell(counter, told, advanced)
+                reported = _report(counter, reported, advanced)
+            reported = _report(counter, reported, advanced)
             yield _result(future)
         pool.shutdown()
     except BaseException:
@@ -82,10 +82,10 @@ def _start(counter: Any) -> None:
     _advance = count
 
 
-def _tell(counter: Any, told: int, advanced: Callable[[int], None]) -> int:
+def _report(counter: Any, reported: int, advanced: Callable[[int], None]) -> int:
     now = int(counter.value)
-    if now > told:
-        advanced(now - told)
+    if now > reported:
+        advanced(now - reported)
     return now
 
 

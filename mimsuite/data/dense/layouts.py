@@ -19,9 +19,9 @@ def layout_of(root: Path) -> str:
         UserError: no such folder, or it has none of these layouts.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; dense truth is read from folders")
+        raise UserError(f"{root}: there is no such folder; pixel labels are read from folders")
     for name, layout in LAYOUTS.items():
         if layout.looks_so(root):
             return name
     shapes = "; ".join(f"{name} ({layout.SHAPE})" for name, layout in LAYOUTS.items())
-    raise UserError(f"{root} has none of the layouts that are read: {shapes}")
+    raise UserError(f"{root} has none of the supported layouts: {shapes}")

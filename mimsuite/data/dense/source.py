@@ -106,11 +106,11 @@ def open_dense(recipe: Recipe, split: str) -> DenseSource:
     """
     root, layout = Path(recipe.data.source), LAYOUTS[recipe.data.layout]  # type: ignore[attr-defined]
     if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; dense truth is read from folders")
+        raise UserError(f"{root}: there is no such folder; pixel labels are read from folders")
     if not layout.looks_so(root):
         raise UserError(
-            f"{root} has not the layout data.layout={recipe.data.layout}: "  # type: ignore[attr-defined]
-            f"{layout.SHAPE} are looked for"
+            f"{root} does not have the layout data.layout={recipe.data.layout}: "  # type: ignore[attr-defined]
+            f"expected {layout.SHAPE}"
         )
     listing: DenseListing = layout.listing(root, split)
     for key, paths in (("segments", listing.masks), ("depth", listing.depths)):

@@ -70,7 +70,9 @@ def read_npy(data: bytes, max_pixels: int) -> np.ndarray:
     for length in shape:
         expected *= length
     if expected != len(data) - start:
-        raise CorruptSample("decode", f".npy header claims {expected} bytes of data, has others")
+        raise CorruptSample(
+            "decode", f".npy header claims {expected} bytes of data, the file has another number"
+        )
     array = np.load(io.BytesIO(data), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 

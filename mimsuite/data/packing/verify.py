@@ -205,7 +205,7 @@ def _compare(path: Path, samples: int) -> list[str]:
         return []
     manifest.check(path, samples=samples)
     same = sha256_of(path) == manifest.by_name[path.name].sha256
-    return [] if same else [f"SHA-256 is not the one of {FILE_NAME}"]
+    return [] if same else [f"SHA-256 differs from {FILE_NAME}"]
 
 
 def _manifest(path: Path) -> Manifest | None:

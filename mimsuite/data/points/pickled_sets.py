@@ -105,7 +105,7 @@ def _clouds(source: Path) -> Iterator[Cloud]:
 def _modelnet(path: Path) -> Iterator[Cloud]:
     start, split, end = path.name.rpartition("_test_" if "_test_" in path.name else "_train_")
     if not split:
-        raise UserError(f"{path}: its name tells no split: there is no _train_ or _test_ in it")
+        raise UserError(f"{path}: no split in its name: expected _train_ or _test_")
     names = _class_names(path.with_name(f"{start}_shape_names.txt"))
     for split in ("train", "test"):
         file = path.with_name(f"{start}_{split}_{end}")

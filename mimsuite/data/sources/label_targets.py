@@ -61,7 +61,7 @@ class Targets:
         if names is None or self.names is None:
             if self.values.shape[1] != width:
                 raise DataError(
-                    f"{whose} has {self.values.shape[1]} numbers a sample, trained was on {width}"
+                    f"{whose} has {self.values.shape[1]} numbers a sample, the model has {width}"
                 )
             return self, 0
         values = np.zeros((len(self.values), len(names)), dtype=np.float32)

@@ -135,7 +135,7 @@ def _refuse_other_modality(spec: str, modality: str) -> None:
     if spec.startswith(_EMBEDDED):
         held = embedded_sets.modality_of(spec.removeprefix(_EMBEDDED))
         if held != modality:
-            raise UserError(f"{spec} holds {held} samples, wanted here is {modality}")
+            raise UserError(f"{spec} holds {held} samples, but the task needs {modality}")
     path = Path(spec)
     if not (path.is_dir() or (path.suffix == ".tar" and path.exists())):
         return
@@ -143,7 +143,7 @@ def _refuse_other_modality(spec: str, modality: str) -> None:
     if manifest is None or (path.is_file() and path.name not in manifest.by_name):
         return
     if manifest.modality != modality:
-        raise UserError(f"{spec} holds {manifest.modality} samples, wanted here is {modality}")
+        raise UserError(f"{spec} holds {manifest.modality} samples, but the task needs {modality}")
 
 
 def _existing(spec: str) -> Path | None:

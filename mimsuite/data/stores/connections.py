@@ -74,7 +74,7 @@ def _parsed(link: str, what: object) -> SplitResult:
             return parts
     except ValueError:
         pass
-    raise DataError(f"{what}: redirected to an address that is none")
+    raise DataError(f"{what}: redirected to an invalid address")
 
 
 def finish(response: HTTPResponse) -> None:

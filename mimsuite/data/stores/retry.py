@@ -72,7 +72,7 @@ class Patience:
         if self.tries >= TRIES:
             raise DataError(
                 f"{self.what}: {fault}, after {self.tries} tries; check the server and the "
-                f"network; a training run goes on with --resume auto"
+                f"network; resume a training run with --resume auto"
             ) from None
         wait = min(FIRST_WAIT * 2 ** (self.tries - 1), LONGEST_WAIT) * _jitter.uniform(0.5, 1.0)
         if fault.wait is not None:

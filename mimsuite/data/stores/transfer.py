@@ -154,7 +154,7 @@ def _version(url: Url, response: HTTPResponse) -> Version:
         return Version(0, tag)
     length = response.getheader("Content-Length") or ""
     if not length.isdecimal():
-        raise DataError(f"{url}: the server does not tell its size")
+        raise DataError(f"{url}: the server does not report its size")
     return Version(int(length), tag)
 
 
@@ -162,7 +162,7 @@ def _same(url: Url, found: Version, known: Version) -> Version:
     other_tag = None not in (found.tag, known.tag) and found.tag != known.tag
     if found.size != known.size or other_tag:
         raise DataError(
-            f"{url} changed: it has {found.size} bytes and version {found.tag}, expected were "
+            f"{url} changed: it has {found.size} bytes and version {found.tag}, expected "
             f"{known.size} bytes{f' and version {known.tag}' if known.tag else ''}; start again"
         )
     return replace(known, tag=known.tag or found.tag)

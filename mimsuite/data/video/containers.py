@@ -44,7 +44,7 @@ def container_of(data: Stored) -> Container:
     with opened(data) as file:
         head = file.read(_HEAD)
         total = file.seek(0, os.SEEK_END)
-        found, end_of = _told(head)
+        found, end_of = _recognise(head)
         end = end_of(file, head, total)
     if end > total:
         raise CorruptSample("truncated", f"{total} of {end} bytes are there")
@@ -54,7 +54,7 @@ def container_of(data: Stored) -> Container:
 End = Callable[[BinaryIO, bytes, int], int]  # (file, head, size) -> expected end
 
 
-def _told(head: bytes) -> tuple[Container, End]:
+def _recognise(head: bytes) -> tuple[Container, End]:
     """The container by the first bytes, and the function for its expected end."""
     if head[4:8] in _MP4_BOXES:
         brand = head[8:12]

@@ -25,7 +25,7 @@ _INSTALL = {
     "torchcodec": "`pip install torchcodec` and FFmpeg's libraries (on Debian the package ffmpeg)",
     "pyav": "`pip install 'mimsuite[video]'`",
 }
-_TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # numbers of files at which a warning is printed
+_WARN_AT = (1, 10, 100, 1000, 10_000, 100_000)  # numbers of files at which a warning is printed
 _others = 0  # files in this process that only another than the first library could read
 
 
@@ -77,7 +77,7 @@ def read_video(
             first = first or fault
             continue
         if first is not None:
-            _tell(first, name)
+            _warn(first, name)
         return frames
     if first is None:
         raise UserError("no library that reads video is installed: pip install 'mimsuite[video]'")
@@ -100,9 +100,9 @@ _LIBRARY = {"decord": "decord", "torchcodec": "torchcodec", "pyav": "av"}
 _loaded: dict[str, Callable[[Stored], VideoReader] | None] = {}
 
 
-def _tell(fault: VideoDecodeError, name: str) -> None:
+def _warn(fault: VideoDecodeError, name: str) -> None:
     global _others
     _others += 1
-    if _others in _TOLD:
+    if _others in _WARN_AT:
         count = "a file" if _others == 1 else f"{_others} files"
         print(f"warning: {count} read by {name} instead ({fault})", file=sys.stderr)
