@@ -49,28 +49,28 @@ _rounds = itertools.count(1)  # numbers of collective operations, equal on all r
 
 
 class Peers:
-    """A single process, which agrees with itself. :class:`Group` is the same for several."""
+    """A single process: every operation is trivial. :class:`Group` implements several processes."""
 
     rank, world = 0, 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is rank 0, the process that writes and prints."""
         return self.rank == 0
 
     def replicate(
         self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
     ) -> Replica:
-        """The forward pass that shares gradients.
+        """Wrap the method's forward pass so that ranks share gradients.
 
         Args:
-            units: modules of the method whose weights ``fsdp`` puts together one at a time.
-            parallel: ``ddp`` or ``fsdp``; a single process needs neither.
+            units: modules of the method whose weights ``fsdp`` gathers one module at a time.
+            parallel: ``ddp`` or ``fsdp``; a single process ignores it.
         """
         return Replica(method)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over ranks, elementwise; no gradient."""
+        """Elementwise mean over ranks; no gradient."""
         return values
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Peers:
         return tensor
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over ranks, elementwise, with gradient."""
+        """Elementwise sum over ranks, with gradient."""
         return tensor
 
     def rows(self, tensor: Tensor) -> Tensor | None:
@@ -94,14 +94,14 @@ class Peers:
 
     @property
     def vote_lag(self) -> int:
-        """How many votes late :meth:`vote` tells the outcome."""
+        """By how many votes the outcome of :meth:`vote` is delayed."""
         return 0
 
     def vote(self, *flags: bool, now: bool = False) -> tuple[bool, ...]:
-        """As :meth:`any`, without waiting: several ranks learn the outcome in the next vote.
+        """Like :meth:`any`, without waiting: several ranks get the outcome from the next vote.
 
         Args:
-            now: wait, for the last vote; the outcome is that of the one before, too.
+            now: wait for this vote, because it is the last; the outcome includes the vote before.
         """
         return flags
 
@@ -114,7 +114,7 @@ class Peers:
         return [text]
 
     def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Small CPU tensors of every rank, same names and shapes, on every rank."""
+        """Small CPU tensors of every rank, on every rank; names and shapes must be equal."""
         return [tensors]
 
     def on_first(self, work: Callable[[], None]) -> None:
@@ -145,7 +145,7 @@ class PeerError(MimsuiteError):
 
 
 class Group(Peers):
-    """Several processes. Made by :func:`join`, once for a process."""
+    """Several processes; :func:`join` creates one instance per process."""
 
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.device = place.rank, place.world, device
@@ -153,19 +153,19 @@ class Group(Peers):
         self._store = dist.distributed_c10d._get_default_store()
         self._doing, self._round = "start", 0
         self._step, self._since = 0, time.time()
-        self.lost = False  # touch with another rank
+        self.lost = False  # whether contact with another rank is lost
         self._vote: Future[tuple[bool, ...]] | None = None
         self._outcome: tuple[bool, ...] = ()
         self._store.set(f"waits/{self.rank}", "0")
         self._beat()
         with waiting("the other ranks, to connect with them"):
             self._teams = Teams(self.rank, self.world, timedelta(seconds=_START_SECONDS))
-            self._teams.any([False])  # all have put their first words into the store
+            self._teams.any([False])  # all have written their first heartbeat to the store
         self._votes, self._reader = Background("votes"), Background("peers")
         threading.Thread(target=self._keep_beating, daemon=True, name="heart").start()
 
     def wait_for(self, seconds: float) -> None:
-        """How long this rank waits for the others in a step, from now on."""
+        """Set the time that this rank waits for the others in a step."""
         self.seconds = seconds
         self._teams.set_patience(timedelta(seconds=seconds))
         world = dist.group.WORLD
@@ -207,7 +207,7 @@ class Group(Peers):
         self._settle()
         with self._together("vote"):
             outcome = self._teams.any(flags)
-        self._doing = "step"  # what follows a vote, with the reductions of its gradients
+        self._doing = "step"  # after a vote come a step and its gradient reductions
         return outcome
 
     @property
@@ -275,8 +275,8 @@ class Group(Peers):
     # --- votes in the background ---
 
     def _count(self, flags: Sequence[bool]) -> tuple[bool, ...]:
-        """In the thread of votes. It speaks where the main thread cannot, since it waits for the
-        device, which waits for a lost rank."""
+        """Count a vote, in the vote thread. This thread reports a lost rank if the main thread
+        cannot, because it waits for a device that waits for that rank."""
         try:
             return self._teams.any(flags)
         except RuntimeError:
@@ -290,14 +290,14 @@ class Group(Peers):
             _log.warning("%s", self._who())
 
     def _settle(self) -> None:
-        """Wait for the vote on its way: calls of teams have the same order on all ranks."""
+        """Wait for the pending vote, because calls of teams need the same order on all ranks."""
         if self._vote is None:
             return
         with self._together("vote"):
             self._outcome = self._vote.result()
         self._vote = None
 
-    # --- who keeps the others waiting ---
+    # --- naming the ranks that the others wait for ---
 
     def _together(self, doing: str) -> waiting:
         """Context of a collective operation, which names the ranks that others wait for."""
@@ -324,7 +324,7 @@ class Group(Peers):
         return {rank: int(text) for rank, text in enumerate(said)}
 
     def _keep_beating(self) -> None:
-        with suppress(Exception):  # the store has gone, and its rank with it
+        with suppress(Exception):  # the store is gone, with the rank that hosts it
             while True:
                 time.sleep(BEAT_SECONDS)
                 self._beat()
@@ -338,12 +338,12 @@ class Group(Peers):
         return {rank: Beat.read(text) for rank, text in enumerate(said)}
 
     def _who(self) -> str:
-        """Which ranks were lost, in a few seconds however many there are."""
+        """The error that names the lost ranks; takes a few seconds for any number of ranks."""
         rounds = {self.rank: self._round}
         try:
             beats, silent = self._reader.do(lambda: listen(self._beats)).result(_STORE_SECONDS)
             rounds = self._reader.do(self._rounds_of_all).result(_STORE_SECONDS) | rounds
-        except Exception:  # the store is with rank 0
+        except Exception:  # rank 0 hosts the store
             names = "rank 0, which does not answer,"
         else:
             names = ", ".join(
@@ -366,16 +366,16 @@ def join(
     stopped: Callable[[], None] = lambda: None,
     facts: Mapping[str, str] | None = None,
 ) -> Peers:
-    """The peers of a run; processes that have met before stay connected.
+    """The peers of a run; processes stay connected between runs.
 
     Args:
         seconds: how long a rank waits for the others in a step.
-        stopped: raises where the process is to end; asked while others are waited for.
-        facts: what else has to agree between ranks, by names for people.
+        stopped: called while waiting; raises if the process shall end.
+        facts: further facts that must agree between ranks, by readable names.
 
     Raises:
-        PeerError: not all ranks came.
-        UserError: they do not fit together.
+        PeerError: not all ranks connected.
+        UserError: the ranks do not match.
     """
     if place.world == 1:
         return ALONE
@@ -395,7 +395,7 @@ def met() -> bool:
 def _meet(
     place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
 ) -> None:
-    """Connect the processes, once for all that they will train."""
+    """Connect the processes; done once per process, for all runs."""
     _allow_many_files()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
@@ -420,12 +420,12 @@ def _meet(
 
 
 def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
-    """The store of the ranks, once all have come to it and fit together.
+    """Wait until all ranks are connected and match; returns their store.
 
-    Waits in Python and not in torch, which would be deaf to signals and could not say who lacks.
+    Waits in Python, because torch's wait would ignore signals and could not name missing ranks.
     """
     until = time.monotonic() + _START_SECONDS
-    # torchrun's agent has a store there already.
+    # torchrun's agent already hosts a store at this address.
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = place.rank == 0 and not agent
     if not serves:
@@ -439,7 +439,7 @@ def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, st
         wait_for_workers=False,
         multi_tenant=True,
     )
-    if agent:  # the store outlives a restart of the ranks
+    if agent:  # that store survives a restart of the ranks
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     store.set(f"here/{place.rank}", json.dumps(facts))
     store.add("here", 1)
@@ -458,10 +458,10 @@ def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, st
 
 
 def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> None:
-    """Until somebody listens where rank 0 is to be found.
+    """Wait until rank 0's address accepts connections.
 
     Raises:
-        OSError: nobody did.
+        OSError: it does not in time.
     """
     fault = ""
     with waiting(lambda: f"rank 0 at {place.address}:{place.port}{fault}"):
@@ -497,13 +497,13 @@ def _ranks(numbers: Sequence[int]) -> str:
 
 
 def _device_seconds(seconds: float, device: torch.device) -> float:
-    """Patience of the device's backend. NCCL ends the process when it loses it, and is to leave
-    time for naming the lost rank."""
+    """Timeout of the device's backend. NCCL kills the process at its timeout, so it gets a longer
+    one, to leave time for naming the lost rank."""
     return 2 * seconds + 60 if device.type == "cuda" else seconds
 
 
 def _allow_many_files() -> None:
-    """Connections are open files; what a system gives at first is often 1024."""
+    """Raise the limit of open files, often 1024: connections count as files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -511,12 +511,12 @@ def _allow_many_files() -> None:
 
 
 def _part() -> None:
-    """At the end of the process. Connections with a lost rank are not ended but dropped: their end
-    would wait for it."""
+    """Disconnect at process exit. Connections to a lost rank are dropped, not closed: closing would
+    wait for that rank."""
     if _joined is None or not _joined.lost:
         dist.destroy_process_group()
         return
-    if _joined.device.type == "cuda":  # or its kernels keep the device
+    if _joined.device.type == "cuda":  # otherwise its kernels keep the device busy
         aborts = threading.Thread(target=dist.distributed_c10d._abort_process_group, daemon=True)
         aborts.start()
         aborts.join(_STORE_SECONDS)
