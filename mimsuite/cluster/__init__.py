@@ -1,4 +1,4 @@
-"""The processes that train one model together: who they are, how they agree, how they start."""
+"""Distributed training: ranks, their communication, and how they are launched."""
 
 from mimsuite.cluster.place import Place, find_place, require_single_process
 

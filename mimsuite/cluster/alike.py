@@ -1,4 +1,4 @@
-"""Whether ranks fit together: the same kind of device and software, and a device for each."""
+"""Checks that all ranks have the same kind of device and software, and a device each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch.distributed as dist
 
 from mimsuite.errors import UserError
 
-_DEVICE = "id"  # the fact that has to differ between ranks; all others have to agree
-_READ_SECONDS = 10  # that the first rank, which keeps the store, waits for others to read it
+_DEVICE = "id"  # must differ between ranks; all other facts must agree
+_READ_SECONDS = 10  # how long rank 0, which hosts the store, waits for the others to read it
 
 
 def facts_of(device: torch.device) -> dict[str, str]:
-    """What has to agree between ranks, in words for people, and which device this is."""
+    """Facts that must agree between ranks, in readable words, and the id of this device."""
     facts = {"device": device.type, "torch": torch.__version__}
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
@@ -26,13 +26,13 @@ def facts_of(device: torch.device) -> dict[str, str]:
 
 
 def require_alike(facts: Sequence[Mapping[str, str]]) -> None:
-    """Refuse ranks that would wait for each other for ever, or compute different things.
+    """Refuse ranks that would hang or compute different results.
 
     Args:
-        facts: of each rank, by :func:`facts_of`.
+        facts: the :func:`facts_of` of each rank.
 
     Raises:
-        UserError: names the first rank that does not fit.
+        UserError: names the first rank that differs.
     """
     owners: dict[str, int] = {}
     for rank, ours in enumerate(facts):
@@ -52,13 +52,13 @@ def require_alike(facts: Sequence[Mapping[str, str]]) -> None:
 
 
 def compare(store: dist.Store, world: int, serves: bool) -> None:
-    """Compare what all ranks have put into the store as ``here/RANK``.
+    """Compare the facts that all ranks have put into the store as ``here/RANK``.
 
     Args:
-        serves: the store ends with this process.
+        serves: whether this process hosts the store.
 
     Raises:
-        UserError: they do not fit together; raised on all of them.
+        UserError: the ranks differ; raised on all of them.
     """
     facts = [json.loads(text) for text in store.multi_get([f"here/{n}" for n in range(world)])]
     store.add("compared", 1)

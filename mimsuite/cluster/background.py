@@ -1,4 +1,4 @@
-"""Calls that are made by a thread of their own, one after the other."""
+"""A thread that runs queued calls in order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class Background:
-    """Unlike an executor of the standard library it does not hold up the end of the process: a
-    call that waits for a lost rank may last for minutes.
+    """A daemon thread. Unlike an executor of the standard library, it does not delay process exit,
+    because a call that waits for a lost rank may take minutes.
 
     Args:
-        name: of the thread.
+        name: name of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,7 +24,7 @@ class Background:
         threading.Thread(target=self._work, daemon=True, name=name).start()
 
     def do(self, call: Callable[[], T]) -> Future[T]:
-        """Queue a call; its result or error comes through the future."""
+        """Queue a call; the future gets its result or exception."""
         future: Future[T] = Future()
         self._calls.put((future, call))
         return future

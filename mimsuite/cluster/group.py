@@ -43,7 +43,7 @@ _rounds = itertools.count(1)  # numbers of collective operations, equal on all r
 
 
 class Group(Peers):
-    """Several processes. Made by :func:`mimsuite.cluster.meeting.join`, once for a process."""
+    """Several processes; :func:`~mimsuite.cluster.meeting.join` creates one instance per process."""
 
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.device = place.rank, place.world, device
@@ -51,19 +51,19 @@ class Group(Peers):
         self._store = dist.distributed_c10d._get_default_store()
         self._doing, self._round = "start", 0
         self._step, self._since = 0, time.time()
-        self.lost = False  # touch with another rank
+        self.lost = False  # whether contact with another rank is lost
         self._vote: Future[tuple[bool, ...]] | None = None
         self._outcome: tuple[bool, ...] = ()
         self._store.set(f"waits/{self.rank}", "0")
         self._beat()
         with waiting("the other ranks, to connect with them"):
             self._teams = Teams(self.rank, self.world, timedelta(seconds=START_SECONDS))
-            self._teams.any([False])  # all have put their first words into the store
+            self._teams.any([False])  # all have written their first heartbeat to the store
         self._votes, self._reader = Background("votes"), Background("peers")
         threading.Thread(target=self._keep_beating, daemon=True, name="heart").start()
 
     def wait_for(self, seconds: float) -> None:
-        """How long this rank waits for the others in a step, from now on."""
+        """Set the time that this rank waits for the others in a step."""
         self.seconds = seconds
         self._teams.set_patience(timedelta(seconds=seconds))
         world = dist.group.WORLD
@@ -105,7 +105,7 @@ class Group(Peers):
         self._settle()
         with self._together("vote"):
             outcome = self._teams.any(flags)
-        self._doing = "step"  # what follows a vote, with the reductions of its gradients
+        self._doing = "step"  # after a vote come a step and its gradient reductions
         return outcome
 
     @property
@@ -173,8 +173,8 @@ class Group(Peers):
     # --- votes in the background ---
 
     def _count(self, flags: Sequence[bool]) -> tuple[bool, ...]:
-        """In the thread of votes. It speaks where the main thread cannot, since it waits for the
-        device, which waits for a lost rank."""
+        """Count a vote, in the vote thread. This thread reports a lost rank if the main thread
+        cannot, because it waits for a device that waits for that rank."""
         try:
             return self._teams.any(flags)
         except RuntimeError:
@@ -188,14 +188,14 @@ class Group(Peers):
             _log.warning("%s", self._who())
 
     def _settle(self) -> None:
-        """Wait for the vote on its way: calls of teams have the same order on all ranks."""
+        """Wait for the pending vote, because calls of teams need the same order on all ranks."""
         if self._vote is None:
             return
         with self._together("vote"):
             self._outcome = self._vote.result()
         self._vote = None
 
-    # --- who keeps the others waiting ---
+    # --- naming the ranks that the others wait for ---
 
     def _together(self, doing: str) -> waiting:
         """Context of a collective operation, which names the ranks that others wait for."""
@@ -215,18 +215,16 @@ class Group(Peers):
         if min(here) < self.rank:
             return ""
         late = [rank for rank in range(self.world) if rank not in here]
-        return (
-            f"{rank_names(late)} in the {self._doing}"
-            if late
-            else f"the network: the {self._doing}"
-        )
+        if not late:
+            return f"the network: the {self._doing}"
+        return f"{rank_names(late)} in the {self._doing}"
 
     def _rounds_of_all(self) -> dict[int, int]:
         said = self._store.multi_get([f"waits/{rank}" for rank in range(self.world)])
         return {rank: int(text) for rank, text in enumerate(said)}
 
     def _keep_beating(self) -> None:
-        with suppress(Exception):  # the store has gone, and its rank with it
+        with suppress(Exception):  # the store is gone, with the rank that hosts it
             while True:
                 time.sleep(BEAT_SECONDS)
                 self._beat()
@@ -240,12 +238,12 @@ class Group(Peers):
         return {rank: Beat.read(text) for rank, text in enumerate(said)}
 
     def _who(self) -> str:
-        """Which ranks were lost, in a few seconds however many there are."""
+        """The error that names the lost ranks; takes a few seconds for any number of ranks."""
         rounds = {self.rank: self._round}
         try:
             beats, silent = self._reader.do(lambda: listen(self._beats)).result(STORE_SECONDS)
             rounds = self._reader.do(self._rounds_of_all).result(STORE_SECONDS) | rounds
-        except Exception:  # the store is with rank 0
+        except Exception:  # rank 0 hosts the store
             names = "rank 0, which does not answer,"
         else:
             names = ", ".join(
@@ -259,8 +257,8 @@ class Group(Peers):
 
 
 def device_seconds(seconds: float, device: torch.device) -> float:
-    """Patience of the device's backend. NCCL ends the process when it loses it, and is to leave
-    time for naming the lost rank."""
+    """Timeout of the device's backend. NCCL kills the process at its timeout, so it gets a longer
+    one, to leave time for naming the lost rank."""
     return 2 * seconds + 60 if device.type == "cuda" else seconds
 
 

@@ -1,7 +1,7 @@
-"""Who was lost: each rank says every second that it lives, and where it is.
+"""Heartbeats: every second each rank reports its step, so that lost ranks can be named.
 
-What ranks say is kept in the store of the ranks and read at once, so that it takes the same few
-seconds for two ranks and for hundreds.
+Heartbeats are kept in the ranks' store and read together, so detection takes the same few seconds
+for two ranks and for hundreds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 BEAT_SECONDS = 1.0
-_SILENT_SECONDS = 2.5  # behind the others, or without a word
+_SILENT_SECONDS = 2.5  # a rank is silent when its last beat is this much older than the others'
 _LOOK_SECONDS = 0.5
 
 Beats = dict[int, "Beat"]
@@ -19,12 +19,12 @@ Beats = dict[int, "Beat"]
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank said last.
+    """The last heartbeat of a rank.
 
     Attributes:
-        step: optimizer steps that it has done.
-        since: when it had done the last of them, seconds of ``time.time()``.
-        when: it said this.
+        step: optimizer steps done.
+        since: time at which the last step ended, in seconds of ``time.time()``.
+        when: time of the heartbeat.
     """
 
     step: int
@@ -41,10 +41,10 @@ class Beat:
 
 
 def listen(read: Callable[[], Beats]) -> tuple[Beats, set[int]]:
-    """Beats of all ranks, and which of these are silent: known at once, or after some seconds.
+    """Beats of all ranks, and the silent ranks; takes up to a few seconds.
 
     Args:
-        read: the beats of all ranks, this one's own among them.
+        read: returns the beats of all ranks, including this one.
     """
     first = read()
     newest = max(beat.when for beat in first.values())
@@ -61,19 +61,20 @@ def listen(read: Callable[[], Beats]) -> tuple[Beats, set[int]]:
 
 
 def at_fault(beats: Beats, silent: set[int], rounds: Mapping[int, int], rank: int) -> Beats:
-    """The ranks that keep the others waiting, by what ranks said.
+    """The ranks for which the others wait.
 
-    The silent ones; else those that do not wait in the round in which this rank waits; of these
-    the furthest behind, and where none is, the one that has been there longest.
+    These are the silent ranks. If none is silent, they are the ranks that do not wait in the same
+    round as this rank; of those, the ones furthest behind, or at equal steps the one that has been
+    at its step longest.
 
     Args:
         rounds: the round in which each rank last waited for others.
-        rank: this one, which is never at fault.
+        rank: this rank, which is never at fault.
     """
     others = {other: beat for other, beat in beats.items() if other != rank}
     gone = {other: beat for other, beat in others.items() if other in silent}
     if gone:
-        first = min(beat.when for beat in gone.values())  # the rest may have left because of it
+        first = min(beat.when for beat in gone.values())  # later ones may have left because of it
         return {o: b for o, b in gone.items() if b.when - first <= BEAT_SECONDS}
     late = {other: b for other, b in others.items() if rounds[other] != rounds[rank]} or others
     last = min(beat.step for beat in late.values())

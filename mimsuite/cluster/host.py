@@ -1,4 +1,4 @@
-"""What this machine or container grants a process: cores and memory. Torch-free."""
+"""Cores and memory that the machine or container allows this process. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_UNLIMITED = 1 << 60  # what cgroups say instead of nothing
+_UNLIMITED = 1 << 60  # cgroups report values above this for "no limit"
 
 
 def usable_cores() -> float:
-    """Cores that this process may use: of the machine, by affinity and by its cgroup's quota."""
+    """Cores that this process may use, by machine size, CPU affinity and cgroup quota."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(float(cores), cpu_quota() or cores)
 
 
 def cpu_quota(cgroups: Path = _CGROUPS, own: str | None = None) -> float | None:
-    """Cores' worth of time that the cgroup grants; ``None``: no limit, or no cgroups.
+    """CPU quota of the cgroup, in cores; ``None``: no limit, or no cgroups.
 
     Args:
-        cgroups: where they are mounted.
-        own: this process's cgroup; ``None`` = as /proc says.
+        cgroups: mount point of the cgroups.
+        own: this process's cgroup; ``None`` = read it from /proc.
     """
     found = []
     for folder in _folders(cgroups, "", own):
@@ -36,7 +36,7 @@ def cpu_quota(cgroups: Path = _CGROUPS, own: str | None = None) -> float | None:
 
 
 def memory_limit(cgroups: Path = _CGROUPS, own: str | None = None) -> int | None:
-    """Bytes that the cgroup grants; ``None``: no limit, or no cgroups."""
+    """Memory limit of the cgroup in bytes; ``None``: no limit, or no cgroups."""
     found = []
     for folder in _folders(cgroups, "", own):
         found += [int(word) for word in _words(folder / "memory.max") if word != "max"]
@@ -46,19 +46,19 @@ def memory_limit(cgroups: Path = _CGROUPS, own: str | None = None) -> int | None
 
 
 def usable_memory() -> int:
-    """Bytes that are free for this process now."""
+    """Bytes of memory available to this process now."""
     available = _meminfo().get("MemAvailable", 0)
     limit = memory_limit()
     return available if limit is None else min(available, limit)
 
 
 def total_memory() -> int:
-    """Bytes of the machine."""
+    """The machine's memory in bytes."""
     return _meminfo().get("MemTotal", 0)
 
 
 def _folders(root: Path, controller: str, own: str | None) -> list[Path]:
-    """A cgroup and those above it: the tightest limit counts."""
+    """Folders of a cgroup and its ancestors, of which the lowest limit applies."""
     if own is None:
         own = _own_cgroup(controller)
     path = root / own.lstrip("/")
@@ -67,7 +67,7 @@ def _folders(root: Path, controller: str, own: str | None) -> list[Path]:
 
 
 def _own_cgroup(controller: str) -> str:
-    """This process's cgroup; the controller is "" in the unified hierarchy of version 2."""
+    """This process's cgroup; the controller is "" for cgroups version 2."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -87,7 +87,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _meminfo() -> dict[str, int]:
-    """Bytes by name."""
+    """The entries of /proc/meminfo in bytes."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""``--procs N``: several processes of one command on this machine, as a launcher would start them.
+"""``--procs N``: start several processes of one command on this machine, like a launcher.
 
-Each gets torchrun's variables. A stop signal is passed on to all; when one fails, the others get a
-little time to say why they stop too, and are then ended. Torch-free.
+Each process gets torchrun's variables. Stop signals are forwarded to all. When one process fails,
+the others get a few seconds to report the reason, then they are killed. Does not import torch.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mimsuite.cluster.place import has_peers
 from mimsuite.cluster.port import free_port
 from mimsuite.errors import UserError
 
-_GRACE = 5.0  # seconds that the others have after one has failed
-_GRACE_SAVED = 60.0  # after one has saved and stopped: they have saved the same, and tidy up
+_GRACE = 5.0  # seconds for the others after one has failed
+_GRACE_SAVED = 60.0  # seconds for the others to clean up after one has saved and stopped
 
 
 def launch(words: Sequence[str], count: int) -> int:
     """Run ``mimsuite WORDS`` as ``count`` processes; returns the exit code of the first to fail.
 
     Raises:
-        UserError: this process is one of several already.
+        UserError: this process was itself started by a launcher.
     """
     if has_peers():
         raise UserError("--procs starts processes by itself: leave it out under torchrun or srun")
@@ -49,10 +49,10 @@ def launch(words: Sequence[str], count: int) -> int:
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
-    """Until all have ended, or some time after the first has failed.
+    """Wait until all have ended, or a limited time after the first failure.
 
-    A rank that has gone cannot tell the others, and before they have met they could not hear it:
-    they are ended here.
+    A dead rank cannot inform the others, and ranks that are not connected yet could not be informed
+    at all. They are killed here.
     """
     failed = 0
     deadline = float("inf")
@@ -62,7 +62,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
             rank = next(rank for rank, code in enumerate(codes) if code)
             failed = codes[rank] or 0
             deadline = time.monotonic() + (_GRACE_SAVED if failed == 75 else _GRACE)
-            if failed < 0:  # it could not say so itself
+            if failed < 0:  # killed by a signal: it could not print a message itself
                 print(f"rank {rank} was ended by {_name(-failed)}", file=sys.stderr, flush=True)
         if None not in codes:
             break

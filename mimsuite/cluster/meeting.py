@@ -34,16 +34,16 @@ def join(
     stopped: Callable[[], None] = lambda: None,
     facts: Mapping[str, str] | None = None,
 ) -> Peers:
-    """The peers of a run; processes that have met before stay connected.
+    """The peers of a run; processes stay connected between runs.
 
     Args:
         seconds: how long a rank waits for the others in a step.
-        stopped: raises where the process is to end; asked while others are waited for.
-        facts: what else has to agree between ranks, by names for people.
+        stopped: called while waiting; raises if the process shall end.
+        facts: further facts that must agree between ranks, by readable names.
 
     Raises:
-        PeerError: not all ranks came.
-        UserError: they do not fit together.
+        PeerError: not all ranks connected.
+        UserError: the ranks do not match.
     """
     if place.world == 1:
         return ALONE
@@ -63,7 +63,7 @@ def met() -> bool:
 def _meet(
     place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
 ) -> None:
-    """Connect the processes, once for all that they will train."""
+    """Connect the processes; done once per process, for all runs."""
     _allow_many_files()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
@@ -88,12 +88,12 @@ def _meet(
 
 
 def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
-    """The store of the ranks, once all have come to it and fit together.
+    """Wait until all ranks are connected and match; returns their store.
 
-    Waits in Python and not in torch, which would be deaf to signals and could not say who lacks.
+    Waits in Python, because torch's wait would ignore signals and could not name missing ranks.
     """
     until = time.monotonic() + START_SECONDS
-    # torchrun's agent has a store there already.
+    # torchrun's agent already hosts a store at this address.
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = place.rank == 0 and not agent
     if not serves:
@@ -107,7 +107,7 @@ def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, st
         wait_for_workers=False,
         multi_tenant=True,
     )
-    if agent:  # the store outlives a restart of the ranks
+    if agent:  # that store survives a restart of the ranks
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     store.set(f"here/{place.rank}", json.dumps(facts))
     store.add("here", 1)
@@ -126,10 +126,10 @@ def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, st
 
 
 def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> None:
-    """Until somebody listens where rank 0 is to be found.
+    """Wait until rank 0's address accepts connections.
 
     Raises:
-        OSError: nobody did.
+        OSError: it does not in time.
     """
     fault = ""
     with waiting(lambda: f"rank 0 at {place.address}:{place.port}{fault}"):
@@ -146,7 +146,7 @@ def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> No
 
 
 def _allow_many_files() -> None:
-    """Connections are open files; what a system gives at first is often 1024."""
+    """Raise the limit of open files, often 1024: connections count as files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -154,12 +154,12 @@ def _allow_many_files() -> None:
 
 
 def _part() -> None:
-    """At the end of the process. Connections with a lost rank are not ended but dropped: their end
-    would wait for it."""
+    """Disconnect at process exit. Connections to a lost rank are dropped, not closed: closing would
+    wait for that rank."""
     if _joined is None or not _joined.lost:
         dist.destroy_process_group()
         return
-    if _joined.device.type == "cuda":  # or its kernels keep the device
+    if _joined.device.type == "cuda":  # otherwise its kernels keep the device busy
         aborts = threading.Thread(target=dist.distributed_c10d._abort_process_group, daemon=True)
         aborts.start()
         aborts.join(STORE_SECONDS)

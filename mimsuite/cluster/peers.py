@@ -1,4 +1,4 @@
-"""What a process knows of the others that train with it: nothing, where it is alone.
+"""What a process knows of the others that train with it: nothing, if it is alone.
 
 Only the trainer uses peers, never methods or probes.
 """
@@ -15,29 +15,29 @@ from mimsuite.errors import MimsuiteError
 
 
 class Peers:
-    """A single process, which agrees with itself. :class:`~mimsuite.cluster.group.Group`
-    is the same for several."""
+    """A single process: every operation is trivial. :class:`~mimsuite.cluster.group.Group`
+    implements several processes."""
 
     rank, world = 0, 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is rank 0, the process that writes and prints."""
         return self.rank == 0
 
     def replicate(
         self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
     ) -> Replica:
-        """The forward pass that shares gradients.
+        """Wrap the method's forward pass so that ranks share gradients.
 
         Args:
-            units: modules of the method whose weights ``fsdp`` puts together one at a time.
-            parallel: ``ddp`` or ``fsdp``; a single process needs neither.
+            units: modules of the method whose weights ``fsdp`` gathers one module at a time.
+            parallel: ``ddp`` or ``fsdp``; a single process ignores it.
         """
         return Replica(method)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over ranks, elementwise; no gradient."""
+        """Elementwise mean over ranks; no gradient."""
         return values
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Peers:
         return tensor
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over ranks, elementwise, with gradient."""
+        """Elementwise sum over ranks, with gradient."""
         return tensor
 
     def rows(self, tensor: Tensor) -> Tensor | None:
@@ -61,14 +61,14 @@ class Peers:
 
     @property
     def vote_lag(self) -> int:
-        """How many votes late :meth:`vote` tells the outcome."""
+        """By how many votes the outcome of :meth:`vote` is delayed."""
         return 0
 
     def vote(self, *flags: bool, now: bool = False) -> tuple[bool, ...]:
-        """As :meth:`any`, without waiting: several ranks learn the outcome in the next vote.
+        """Like :meth:`any`, without waiting: several ranks get the outcome from the next vote.
 
         Args:
-            now: wait, for the last vote; the outcome is that of the one before, too.
+            now: wait for this vote, because it is the last; the outcome includes the vote before.
         """
         return flags
 
@@ -81,7 +81,7 @@ class Peers:
         return [text]
 
     def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Small CPU tensors of every rank, same names and shapes, on every rank."""
+        """Small CPU tensors of every rank, on every rank; names and shapes must be equal."""
         return [tensors]
 
     def on_first(self, work: Callable[[], None]) -> None:

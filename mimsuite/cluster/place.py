@@ -1,16 +1,16 @@
-"""Where a process stands among its peers, as the launcher's environment says.
+"""Rank, world size and address of this process, from the launcher's environment variables.
 
-The sources, in this order; the first that is there counts, and it counts whole:
+Sources, in this order; only the first one present is used:
 
-1. ``RANK``, ``WORLD_SIZE`` ...: torchrun, Kubernetes' PyTorchJob, a wrapper of one's own.
+1. ``RANK``, ``WORLD_SIZE`` ...: torchrun, Kubernetes' PyTorchJob, custom wrappers.
 2. An MPI launcher, mpirun or mpiexec: ``OMPI_COMM_WORLD_*``, ``MV2_COMM_WORLD_*``, ``PMI_*``.
 3. A SLURM step, started by srun.
-4. Nothing: a single process.
+4. None: a single process.
 
-Variables that are there only in part are an error: guessing the rest would start a run that waits
-for ever, or several runs that overwrite each other.
+An incomplete set of variables is an error: guessing the rest could start a run that hangs, or
+several runs that overwrite each other.
 
-Torch-free: it is read before torch is imported.
+Does not import torch, because it runs before torch is imported.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _log = logging.getLogger(__name__)
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
-# Steps that srun did not start: salloc's interactive one, the batch script, logins to a node.
+# Step ids of processes not started by srun: salloc's interactive step, batch script, node logins.
 _INTERACTIVE, _BATCH, _EXTERN = 0xFFFF_FFFA, 0xFFFF_FFFB, 0xFFFF_FFFC
-_FIRST_PORT, _PORTS = 20_000, 20_000  # a job's own port, from its number
+_FIRST_PORT, _PORTS = 20_000, 20_000  # range of ports; a job's port is computed from its number
 
 
 @dataclass(frozen=True)
 class Place:
-    """A process among its peers.
+    """Rank information of this process.
 
     Attributes:
-        rank: from 0, of ``world`` processes.
-        local_rank: its number on this machine, and so its device.
-        address, port: where rank 0 waits for the others; unused by a single process.
-        launcher: ``torchrun`` (or what sets the same variables), ``SLURM``, ``MPI``, or "" for
-            none.
-        rule: by which ``local_rank`` was found, where no variable says it.
+        rank: number from 0, below ``world``, the number of processes.
+        local_rank: number on this machine, which selects the device.
+        address, port: where rank 0 listens; unused by a single process.
+        launcher: ``torchrun`` (or a launcher that sets the same variables), ``SLURM``, ``MPI``, or
+            "" for none.
+        rule: how ``local_rank`` was inferred, if no variable gives it.
     """
 
     rank: int = 0
@@ -61,7 +61,7 @@ class Place:
 
 
 class _Mpi(NamedTuple):
-    """Variables of an MPI launcher."""
+    """Names of an MPI launcher's variables."""
 
     name: str
     rank: str
@@ -77,11 +77,11 @@ _MPI = (
 
 
 def find_place(environment: Mapping[str, str] | None = None) -> Place:
-    """The place that the launcher gave this process, for work that peers share.
+    """Rank information for commands that run on several ranks.
 
     Raises:
-        UserError: variables are missing or no numbers, or the process is alone in a SLURM job of
-            several tasks or nodes.
+        UserError: variables are missing or not numbers, or this is a single process in a SLURM job
+            of several tasks or nodes.
     """
     environment = os.environ if environment is None else environment
     place = _given(environment)
@@ -92,10 +92,10 @@ def find_place(environment: Mapping[str, str] | None = None) -> Place:
 
 
 def require_single_process() -> None:
-    """Refuse a launch that starts several copies of a command that is one process's work.
+    """Refuse to run several copies of a single-process command.
 
     Raises:
-        UserError: the launcher gave this process peers.
+        UserError: a launcher started this process as one of several.
     """
     place = _given(os.environ)
     if place is not None and place.world > 1:
@@ -113,14 +113,14 @@ def has_peers() -> bool:
 
 
 def _given(environment: Mapping[str, str]) -> Place | None:
-    """The place that a launcher gave this process; None where none started it."""
-    # MASTER_* alone say nothing of peers: users export them once for all.
+    """Rank information from a launcher; None without a launcher."""
+    # MASTER_* alone do not count: users often export them permanently.
     if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
         return _of_torchrun(environment)
     return _of_mpi(environment) or _of_slurm(environment)
 
 
-# --- torchrun, and what sets the same variables ---
+# --- torchrun, and launchers that set the same variables ---
 
 
 def _of_torchrun(environment: Mapping[str, str]) -> Place:
@@ -142,10 +142,10 @@ def _of_torchrun(environment: Mapping[str, str]) -> Place:
 
 
 def _local_rank(environment: Mapping[str, str], rank: int, world: int) -> tuple[int, str]:
-    """This process's number on its machine, and the rule that says so.
+    """This process's number on its machine, and the rule by which it was inferred.
 
     Raises:
-        UserError: several rules could hold.
+        UserError: it cannot be inferred.
     """
     if environment.get("LOCAL_RANK"):
         return _number(environment, "LOCAL_RANK"), ""
@@ -171,7 +171,7 @@ def _local_rank(environment: Mapping[str, str], rank: int, world: int) -> tuple[
 
 
 def _of_mpi(environment: Mapping[str, str]) -> Place | None:
-    """None: no MPI launcher, or srun, which sets the variables of one for its own tasks."""
+    """Rank information from MPI; None without MPI, or under srun, which also sets PMI variables."""
     for names in _MPI:
         world, rank = environment.get(names.world), environment.get(names.rank)
         if world is None and rank is None:
@@ -214,10 +214,10 @@ def _of_mpi_rank(environment: Mapping[str, str], names: _Mpi) -> Place:
 
 
 def _of_slurm(environment: Mapping[str, str]) -> Place | None:
-    """None: no task of srun's; so are the shells and the scripts of a job."""
+    """Rank information from SLURM; None unless srun started this task (not a shell or script)."""
     if not _is_step(environment):
         return None
-    # The step's own number before the job's: `srun -n1` in a job of four is one process.
+    # The step's number of tasks before the job's: `srun -n1` in a job of four is one process.
     tasks = int(_step_tasks(environment))
     if tasks == 1:
         return Place()
@@ -239,7 +239,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Place | None:
 
 
 def _is_step(environment: Mapping[str, str]) -> bool:
-    """Whether srun started this process, or one around it."""
+    """Whether srun started this process or one of its ancestors."""
     return bool(environment.get("SLURM_STEP_ID")) and _number(environment, "SLURM_STEP_ID") < (
         _INTERACTIVE
     )
@@ -253,22 +253,22 @@ def _step_tasks(environment: Mapping[str, str]) -> str:
 
 
 def _look_for_idle_tasks(environment: Mapping[str, str], *, started: bool) -> None:
-    """A process that is alone in a job of several tasks or nodes leaves the others idle.
+    """Detect a single process in a job of several tasks or nodes, which leaves the others idle.
 
-    Where somebody chose that, in a shell of the job, it is a warning.
+    In a shell of the job this may be intended, so it is only a warning.
 
     Args:
-        started: a launcher started this process, and alone.
+        started: whether a launcher started this process, as the only one.
 
     Raises:
         UserError: in a batch script.
     """
-    if not environment.get("SLURM_JOB_ID"):  # left over from another shell
+    if not environment.get("SLURM_JOB_ID"):  # variables left over from another shell
         return
     tasks = _number(environment, "SLURM_NTASKS", 1)
     nodes = _number(environment, "SLURM_NNODES", 1)
     size = f"{tasks} tasks" if tasks > 1 else f"{nodes} nodes"
-    if started:  # by `srun -n1`, which says it; but one task cannot have several nodes
+    if started:  # `srun -n1` asks for it, but one task on several nodes is a mistake
         if nodes > 1 and _is_step(environment) and tasks == 1:
             _warn_once(f"this step has {nodes} nodes, but one task: give srun --ntasks-per-node")
         return
@@ -292,7 +292,7 @@ def _warn_once(text: str) -> None:
 
 
 def _command() -> str:
-    """What the user typed, in words that can be copied."""
+    """The command line, quoted for copying."""
     return shlex.join(["mimsuite", *sys.argv[1:]])
 
 
@@ -306,7 +306,7 @@ def _require(environment: Mapping[str, str], names: tuple[str, ...], launcher: s
 
 
 def _number(environment: Mapping[str, str], name: str, absent: int = 0) -> int:
-    """The number in a variable; ``absent`` where it is not set or empty."""
+    """The number in a variable; ``absent`` if it is unset or empty."""
     try:
         return int(environment.get(name) or absent)
     except ValueError:
@@ -322,7 +322,7 @@ def _slurm_port(environment: Mapping[str, str]) -> int:
 
 
 def _first_host(environment: Mapping[str, str]) -> str:
-    """The first node of the step, by scontrol, or by hand where it is missing (containers)."""
+    """The first node of the step, by scontrol, or by our own parser where scontrol is missing."""
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
     if not nodes:
         raise UserError("SLURM names no nodes: set MASTER_ADDR to the host of the first task")

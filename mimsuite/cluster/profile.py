@@ -1,7 +1,7 @@
-"""What a SLURM job asks for: options of the command line, over a profile of the cluster at hand.
+"""Resources of a SLURM job: a profile of the cluster, overridden by command-line options.
 
-Profiles live in ``~/.config/mimsuite/slurm.yaml`` (``$XDG_CONFIG_HOME/mimsuite/slurm.yaml``), by
-name; the one named ``default`` is taken unasked. Torch-free.
+Profiles are in ``~/.config/mimsuite/slurm.yaml`` (``$XDG_CONFIG_HOME/mimsuite/slurm.yaml``), by
+name; the profile ``default`` is used when none is named. Does not import torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT = "default"
 
 
 def _text(pattern: str, what: str) -> AfterValidator:
-    """Accepts only texts of a form: options stand in lines that SLURM reads."""
+    """A validator for texts that match a pattern, because SLURM parses the lines they go into."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -55,31 +55,31 @@ Module = Annotated[str, _text(r"[\w./+:@-]+", "the name of a module")]
 
 
 class Profile(Section):
-    """A profile's keys; those down to ``max_requeues`` are options of `mimsuite submit` too."""
+    """Keys of a profile; those up to ``max_requeues`` are also options of `mimsuite submit`."""
 
     partition: Name | None = None
     account: Name | None = None
     qos: Name | None = None
     constraint: Constraint | None = None
     nodes: Positive = 1
-    gpus_per_node: Positive | None = None  # one process each
+    gpus_per_node: Positive | None = None  # one process per GPU
     tasks_per_node: Positive | None = None  # processes, on nodes without GPUs
-    cpus_per_task: Positive | None = None  # None: one, and one for each worker of the loader
-    time: Limit | None = None  # None: the partition's
-    signal: Warning_ = "USR1@120"  # when to save before the time limit
+    cpus_per_task: Positive | None = None  # None: one, plus one for each loader worker
+    time: Limit | None = None  # None: the partition's default
+    signal: Warning_ = "USR1@120"  # stop signal, and seconds before the time limit
     requeue: bool = True
     max_requeues: Annotated[int, Field(ge=0)] = 100
     modules: tuple[Module, ...] = ()
     environment: Annotated[dict[str, str | int], Field(default_factory=dict)]
     setup: tuple[Line, ...] = ()  # lines of bash, before training
-    container: Line | None = None  # words before the command, as in apptainer exec --nv FILE
+    container: Line | None = None  # prefix of the command, such as apptainer exec --nv FILE
     command: Line | None = None  # None: this installation; in a container: mimsuite
-    sbatch: tuple[Option, ...] = ()  # further options of sbatch
-    srun: tuple[Option, ...] = ()  # and of srun, such as pyxis' --container-image
+    sbatch: tuple[Option, ...] = ()  # more options of sbatch
+    srun: tuple[Option, ...] = ()  # more options of srun, such as pyxis' --container-image
 
     @property
     def tasks(self) -> int:
-        """Processes on each node: one for each device."""
+        """Processes per node, one for each device."""
         return self.gpus_per_node or self.tasks_per_node or 1
 
     @property
@@ -88,20 +88,20 @@ class Profile(Section):
 
 
 def profile_file() -> Path:
-    """Where profiles are kept."""
+    """The file of profiles."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(expand_path(base)) / "mimsuite" / "slurm.yaml"
 
 
 def load_profile(name: str | None, given: Mapping[str, Any]) -> Profile:
-    """A profile of the file, with the command line's options over it.
+    """Read a profile and override it by command-line options.
 
     Args:
-        name: of the profile; None: ``default`` where there is one.
-        given: what the command line sets, by key.
+        name: name of the profile; None: ``default`` if it exists.
+        given: options from the command line, by key.
 
     Raises:
-        UserError: no such profile, or options that do not fit: all of them at once.
+        UserError: no such profile, or invalid options; lists all faults at once.
     """
     layer = _read(name)
     if given.get("gpus_per_node") and "tasks_per_node" not in given:
@@ -111,7 +111,7 @@ def load_profile(name: str | None, given: Mapping[str, Any]) -> Profile:
     options = Layer(dict(given), dict.fromkeys([(key,) for key in given], COMMAND_LINE))
     merged = options.over(layer)
     try:
-        # JSON mode: a list is a tuple's only spelling, yet "8" is not a number.
+        # Strict JSON mode: a list is accepted for a tuple, but "8" is not for a number.
         profile = Profile.model_validate_json(json.dumps(merged.document), strict=True)
     except ValidationError as error:
         faults = faults_of(error, Profile, merged)
@@ -136,7 +136,7 @@ def seconds_of(limit: str) -> int:
 
 
 def _read(name: str | None) -> Layer:
-    """The keys of a profile in the file, and where each is written."""
+    """The keys of a profile and the line of each in the file."""
     file = profile_file()
     try:
         text = file.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""How ranks share the gradients of a method: not at all, by whole copies (DDP), or in shards.
+"""Data parallelism of a method: none (one process), full copies (DDP), or shards (FSDP2).
 
-The trainer calls a replica where it would call the method, and says which micro-batches only add
-to the gradients. Nothing else of it depends on the way that was chosen.
+The trainer calls the replica instead of the method, and marks micro-batches that only accumulate
+gradients. Nothing else in the trainer depends on the kind of parallelism.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Replica:
     """A method's forward pass in one process.
 
     Attributes:
-        sharded: whether this process holds only a part of each weight; ``state_dict()`` then
-            has DTensors, and a forward pass is made by all ranks together.
-        settles: whether the order in which gradients are added up changes after the first
-            backward pass of a process, so that one has to be thrown away first.
+        sharded: whether this process holds only a part of each weight. Then ``state_dict()``
+            contains DTensors, and all ranks must run each forward pass together.
+        settles: whether the summation order of gradients changes after the first backward pass of
+            a process, so that one warm-up pass must be discarded.
     """
 
     sharded = settles = False
@@ -41,41 +41,41 @@ class Replica:
         return self.module(*inputs)
 
     def without_sync(self) -> AbstractContextManager[Any]:
-        """Around forward and backward of a micro-batch that is not the last of its step."""
+        """Context for forward and backward of every micro-batch of a step but the last."""
         return nullcontext()
 
 
 class Copied(Replica):
-    """A whole copy on each rank, gradients averaged while backward runs (DDP)."""
+    """A full copy on each rank; gradients are averaged during the backward pass (DDP)."""
 
     module: DistributedDataParallel
 
     def __init__(self, method: nn.Module, device: torch.device) -> None:
-        # Said of one small parameter, the permuted patch embedding.
+        # DDP warns about one small parameter, the permuted patch embedding.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in known)
         options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
         devices = [device.index] if device.type == "cuda" else None
         super().__init__(DistributedDataParallel(method, device_ids=devices, **options))
-        self.settles = dist.get_world_size() > 2  # a + b is b + a
+        self.settles = dist.get_world_size() > 2  # with two ranks, a + b = b + a
 
     def without_sync(self) -> AbstractContextManager[Any]:
         return self.module.no_sync()
 
 
 class Sharded(Replica):
-    """Weights, gradients and optimizer state cut along their first axis (FSDP2).
+    """Weights, gradients and optimizer state are sharded along their first axis (FSDP2).
 
-    Each unit is put together for its own forward and backward only. What lies outside of all units
-    (embeddings, norms, heads) is put together once a forward pass of the method.
+    Each unit's weights are gathered only for its forward and backward pass. Parameters outside all
+    units (embeddings, norms, heads) are gathered once per forward pass of the method.
 
     Args:
         method: changed in place; its parameters become DTensors.
-        units: modules inside it, outer ones before those that they contain.
+        units: modules inside it, parents before children.
 
     Raises:
-        UserError: a parameter that cannot be cut.
+        UserError: a parameter cannot be sharded.
     """
 
     sharded = True
@@ -89,7 +89,7 @@ class Sharded(Replica):
         except (ValueError, NotImplementedError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"train.parallel=fsdp: {reason}; use train.parallel=ddp") from None
-        for name in ("prepare", "mask"):  # they may use weights before the forward pass does
+        for name in ("prepare", "mask"):  # these may use weights before the forward pass
             if hasattr(method, name):
                 register_fsdp_forward_method(method, name)
 

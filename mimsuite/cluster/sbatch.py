@@ -1,7 +1,7 @@
-"""The batch script of a job: readable bash that trains, and queues itself again while it advances.
+"""The batch script of a job: readable bash that trains, and requeues itself as long as it advances.
 
-It can be sent again by hand at any time (``sbatch RUN/job.sbatch``): training resumes from the
-newest checkpoint. Torch-free.
+It can be resubmitted by hand at any time (``sbatch RUN/job.sbatch``): training resumes from the
+newest checkpoint. Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mimsuite.errors import UserError
 
 SCRIPT = "job.sbatch"
 
-# In lines that SLURM reads, where % and quotes have a meaning, and nothing else is between quotes.
+# Characters allowed in lines that SLURM parses: % and quotes have a meaning there.
 _PATH = re.compile(r"[\w./+=,@:~ -]+")
 
 
 @dataclass(frozen=True)
 class Element:
-    """One run of a job: the only one, or an element of a sweep."""
+    """One run of a job: the only one, or one element of a sweep."""
 
     run_dir: Path
     keys: tuple[str, ...] = ()
@@ -31,16 +31,16 @@ class Element:
 
 @dataclass(frozen=True)
 class Job:
-    """What a job runs.
+    """The work of a job.
 
     Attributes:
-        title: for the script's first line.
-        folder: absolute; holds the script and what the job prints.
-        words: of ``mimsuite pretrain``, without ``--out`` and ``--resume``.
-        elements: its runs; several make a job array.
-        at_once: most elements that run at the same time; None: all.
-        after: jobs that must have ended well before, as in ``12`` or ``12,13_4``.
-        workers: of the data loader of each process.
+        title: first line of the script.
+        folder: absolute path of the folder for the script and the job's output.
+        words: arguments of ``mimsuite pretrain``, without ``--out`` and ``--resume``.
+        elements: the runs; several make a job array.
+        at_once: largest number of elements that run at the same time; None: all.
+        after: jobs that must succeed first, such as ``12`` or ``12,13_4``.
+        workers: loader workers per process.
     """
 
     title: str
@@ -57,19 +57,19 @@ class Job:
 
     @property
     def output(self) -> str:
-        """What the job prints: a file name with SLURM's own patterns."""
+        """The output file, a name with SLURM's patterns."""
         return f"{self.folder}/slurm-{'%A_%a' if self.swept else '%j'}.out"
 
 
 def render(job: Job, profile: Profile, directory: Path) -> str:
-    """The script.
+    """Write the script as text.
 
     Args:
-        profile: what the job asks for.
-        directory: where relative paths start; the job runs there.
+        profile: the resources of the job.
+        directory: working directory of the job, to which paths are relative.
 
     Raises:
-        UserError: a path or word that SLURM or bash could take for something else.
+        UserError: a path or word that SLURM or bash could misinterpret.
     """
     for path in (job.folder, directory):
         if not _PATH.fullmatch(str(path)):
@@ -106,7 +106,7 @@ def _head(job: Job, profile: Profile) -> list[str]:
 
 
 def _options(job: Job, profile: Profile, directory: Path) -> list[str]:
-    """The lines that SLURM reads."""
+    """The #SBATCH lines."""
     array = f"0-{len(job.elements) - 1}" + (f"%{job.at_once}" if job.at_once else "")
     options = {
         "job-name": _quoted(job.folder.name),
@@ -142,7 +142,7 @@ def _setup(profile: Profile) -> str:
 
 
 def _runs(job: Job, profile: Profile) -> str:
-    """Which run this is."""
+    """The lines that select the run of this job or array element."""
     script = f"script={shlex.quote(f'{job.folder}/{SCRIPT}')}"
     lines = [
         f"run={shlex.quote(str(job.folder))}",
@@ -170,7 +170,7 @@ def _runs(job: Job, profile: Profile) -> str:
 
 
 def _training(job: Job, profile: Profile) -> str:
-    """The one command that matters."""
+    """The training command."""
     cpus = _cpus(job, profile)
     srun = ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *map(shlex.quote, profile.srun)]
     command = profile.command or ("mimsuite" if profile.container else _this_installation())

@@ -45,7 +45,7 @@ def part_like(target: Tensor, tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def put(target: Tensor, tensor: Tensor) -> None:
-    """Copy a whole tensor, or this rank's part of it, into ``target``."""
+    """Copy a whole tensor, or this rank's shard of it, into ``target``."""
     if isinstance(target, DTensor):
         local(target).copy_(local(part_like(target, tensor)))
     else:
@@ -53,5 +53,5 @@ def put(target: Tensor, tensor: Tensor) -> None:
 
 
 def full_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Size of the whole tensors."""
+    """Size of the whole tensors in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -1,4 +1,4 @@
-"""Talking to SLURM: sending a script, and what became of jobs. Torch-free."""
+"""SLURM commands: submit a script, and query the state of jobs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from mimsuite.errors import MimsuiteError, UserError
 from mimsuite.waiting import waiting
 
-RECORD = "job.json"  # in each run directory: which job runs it
-GONE = "gone"  # the controller forgets jobs some minutes after their end
-_PATIENCE = 60  # seconds; a busy controller takes its time
+RECORD = "job.json"  # in each run directory: the job that runs it
+GONE = "gone"  # state of jobs that the controller has forgotten, some minutes after their end
+_PATIENCE = 60  # seconds to wait for an answer; a busy controller is slow
 _KEPT = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")  # the user's settings, not a job's
 
 
 class SlurmError(MimsuiteError):
-    """SLURM does not answer."""
+    """SLURM does not respond."""
 
 
 def send(script: Path) -> str:
-    """Queue a batch script.
+    """Submit a batch script.
 
     Returns:
         the job's id.
 
     Raises:
-        UserError: there is no sbatch here, or it refuses the script.
+        UserError: sbatch is not installed, or refuses the script.
     """
     if shutil.which("sbatch") is None:
         raise UserError(f"no sbatch here: send {script} from where there is one")
@@ -41,9 +41,9 @@ def send(script: Path) -> str:
 
 
 def job_states() -> dict[str, str] | None:
-    """The state of each of this user's jobs that the controller knows, by id.
+    """Job id -> state, for this user's jobs that the controller knows.
 
-    Elements of arrays are ``12_0``. None: no SLURM here, or no answer.
+    Ids of array elements have the form ``12_0``. None: no SLURM here, or no answer.
     """
     if shutil.which("squeue") is None:
         return None
@@ -58,12 +58,12 @@ def job_states() -> dict[str, str] | None:
 
 
 def is_alive(state: str) -> bool:
-    """Whether a job in this state runs, or still may."""
+    """Whether a job in this state runs or may still run."""
     return state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED")
 
 
 def job_of(run: Path) -> str | None:
-    """The job that works in a run directory, or did: the last that started, or was submitted."""
+    """The job of a run directory: the last one that started, or else was submitted."""
     try:
         lines = (run / "job.log").read_text(encoding="utf-8").splitlines()
         return lines[-1].split()[2]  # TIME job ID start N: ...
@@ -76,9 +76,9 @@ def job_of(run: Path) -> str | None:
 
 
 def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what SLURM set for a job in which this may run.
+    """The environment without the variables of a surrounding SLURM job.
 
-    A new job would inherit it, and srun would take e.g. the CPU binding of the old one.
+    A new job would inherit them, and srun would, for example, apply the old job's CPU binding.
     """
     if "SLURM_JOB_ID" not in environment:
         return dict(environment)

@@ -1,4 +1,4 @@
-"""From a recipe and options to a job in the queue. Torch-free."""
+"""Submission of a recipe as a SLURM job. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mimsuite.paths import expand_path
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; see `mimsuite submit --help`.
+    """Options of the command line; see `mimsuite submit --help`.
 
     Attributes:
-        more: further words of ``mimsuite pretrain``.
-        resume: go on in directories where a run has begun.
+        more: further arguments of ``mimsuite pretrain``.
+        resume: continue in directories that already contain a run.
     """
 
     recipe: str
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Submission:
-    """A job that is ready to be sent: its script, and a recipe of one's own as it is now."""
+    """A job ready to be submitted: its script, and a snapshot of a recipe file of the user."""
 
     job: Job
     script: str
@@ -51,11 +51,11 @@ class Submission:
 
 
 def prepare(request: Request, profile: Profile) -> Submission:
-    """Check everything that can be checked before a job waits in a queue.
+    """Check everything possible before the job is queued.
 
     Raises:
-        UserError: all faults of the recipe, for each combination of a sweep; a request that could
-            not run; run directories that are in use.
+        UserError: lists all faults of the recipe for each combination of a sweep; or the request
+            cannot run, or run directories are in use.
     """
     folder = request.out.resolve()
     sweep = combinations(request.sweeps)
@@ -66,7 +66,7 @@ def prepare(request: Request, profile: Profile) -> Submission:
     own = file.name not in catalog.names()
     frozen: dict[Path, str] = {}
     recipe = file.name
-    if own:  # it may be edited while the job waits, and again before it is queued again
+    if own:  # the user may edit the file while the job waits or before it is requeued
         copy = folder / f"{file.path.stem}.yaml"
         recipe, frozen = str(copy), {copy: config.load(file.path).yaml()}
     job = Job(
@@ -82,14 +82,14 @@ def prepare(request: Request, profile: Profile) -> Submission:
 
 
 def send(submission: Submission) -> str:
-    """Write the files of a job into its run directory, and queue it.
+    """Write the files of a job into its run directory, and submit it.
 
     Returns:
         the job's id.
 
     Raises:
-        UserError: the directory cannot be written, or sbatch is not there or refuses; the script
-            stays to be looked at.
+        UserError: the directory cannot be written, or sbatch is not installed or refuses the
+            script, which is kept for inspection.
     """
     job = submission.job
     script = job.folder / SCRIPT
@@ -115,14 +115,14 @@ def _options(request: Request, profile: Profile, recipe: Recipe) -> tuple[str, .
     if request.data is not None:
         local = Path(request.data).exists()
         words += ["--data", str(Path(request.data).resolve()) if local else request.data]
-    # Else a node without working devices would train on its CPUs, slowly and unnoticed.
+    # Otherwise a node with broken GPUs would silently train on its CPUs.
     if profile.gpus_per_node and recipe.train.device == "auto":
         words += ["--device", "cuda"]
     return (*words, *(["--smoke"] if request.smoke else []))
 
 
 def _check_recipes(request: Request, profile: Profile, elements: Sequence[Element]) -> Resolved:
-    """Every run's recipe; returns the first."""
+    """Check the recipe of every run; returns the first."""
     found: list[Resolved] = []
     faults: dict[str, None] = {}
     for element in elements:
@@ -142,7 +142,7 @@ def _check_recipes(request: Request, profile: Profile, elements: Sequence[Elemen
 
 
 def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
-    """What would end the job in its first minute."""
+    """Faults that would end the job in its first minute."""
     recipe, world = resolved.recipe, profile.world
     batch, task = recipe.train.global_batch, recipe.recipe.task
     if task != "pretrain":
@@ -185,6 +185,6 @@ def _check_directories(request: Request, folder: Path, elements: Sequence[Elemen
 
 
 def _is_ours(run: Path) -> bool:
-    """Whether nothing is there, or what a submission without sbatch left."""
+    """Whether the directory is missing, empty, or left by a submission without sbatch."""
     names = {path.name for path in run.iterdir()}
     return not names or SCRIPT in names

@@ -1,4 +1,4 @@
-"""``--sweep KEY=A,B,C``: the combinations of values, each the run of one element of a job array."""
+"""``--sweep KEY=A,B,C``: all combinations of values, each run by one element of a job array."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
         overrides ``KEY=VALUE``, one for each key.
 
     Raises:
-        UserError: a key without several values, or two combinations with the same name.
+        UserError: a key has fewer than two values, or two combinations have the same name.
     """
     found = list(itertools.product(*map(_values, sweeps)))
     if len(found) > _MOST:
@@ -38,7 +38,7 @@ def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def name_of(keys: Sequence[str]) -> str:
-    """The folder of a combination: ``optim.lr=1e-3,train.seed=0``."""
+    """The folder name of a combination: ``optim.lr=1e-3,train.seed=0``."""
     return re.sub(r"[^\w.,=+@-]+", "_", ",".join(keys)).strip("_")
 
 
@@ -56,7 +56,7 @@ def _values(text: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """At commas outside of brackets and quotes."""
+    """Split at commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:

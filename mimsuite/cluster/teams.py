@@ -1,12 +1,12 @@
-"""Small messages between all ranks, on the host: flags and texts, in teams of about sqrt(world).
+"""Small messages (flags and texts) between all ranks on the CPU, in teams of about sqrt(world).
 
-gloo connects each member of a group with each other one, and passes a message round in a ring. In
-one group of 512 ranks that is a thousand hops a message, and as many open files as many systems
-allow a process. Here neighbours are a team, and the first ranks of the teams, their leaders, are
-another: 512 ranks need 86 hops and some 50 files. A message goes through the team, through the
-leaders, and from each leader to its team.
+gloo connects every pair of group members and passes a message around a ring. In one group of 512
+ranks a message takes a thousand hops, and each process needs as many open files as many systems
+allow. Here neighbouring ranks form a team, and the first ranks of the teams, the leaders, form
+another: 512 ranks need 86 hops and about 50 files. A message passes through the team, then through
+the leaders, then from each leader to its team.
 
-Letters: W ranks, T ranks of a team.
+Letters: W ranks, T ranks per team.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_SMALL_WORLD = 16  # up to here one ring is as quick
-_OWN_FILES = 3  # of a gloo group, beside one for each other member
+_SMALL_WORLD = 16  # up to this many ranks, one ring is equally fast
+_OWN_FILES = 3  # open files of a gloo group, beside one for each other member
 
 
 def team_size(world: int) -> int:
-    """Ranks of a team; the last one may have fewer."""
+    """Ranks per team; the last team may have fewer."""
     return world if world <= _SMALL_WORLD else math.ceil(math.sqrt(world))
 
 
 def open_files(world: int) -> int:
-    """Most files that a rank keeps open for its teams."""
+    """Largest number of files that a rank keeps open for its teams."""
     size = team_size(world)
     leaders = math.ceil(world / size)
     groups = [members for members in (size, leaders) if members > 1]
@@ -39,7 +39,7 @@ def open_files(world: int) -> int:
 
 
 class Teams:
-    """Made by all ranks at once; all of them make the same calls in the same order.
+    """The teams of this rank. All ranks create it together and make the same calls in order.
 
     Args:
         patience: how long a call waits for other ranks.
@@ -56,7 +56,7 @@ class Teams:
         self.patience = patience
 
     def set_patience(self, patience: timedelta) -> None:
-        """How long calls wait for other ranks from now on."""
+        """Set how long calls wait for other ranks."""
         for group in (self._team, self._leaders):
             if group is not None:
                 set_timeout(patience, group)
@@ -64,7 +64,7 @@ class Teams:
 
     @contextmanager
     def patient(self, patience: timedelta) -> Iterator[None]:
-        """Wait longer in the calls of a block."""
+        """Context in which calls wait longer."""
         usual = self.patience
         self.set_patience(patience)
         try:
@@ -73,7 +73,7 @@ class Teams:
             self.set_patience(usual)
 
     def any(self, flags: Sequence[bool]) -> tuple[bool, ...]:
-        """For each flag, whether it is set on some rank."""
+        """For each flag, whether it is set on any rank."""
         votes = torch.tensor(flags, dtype=torch.int32)
         for group in (self._team, self._leaders):
             if group is not None:
@@ -93,7 +93,7 @@ class Teams:
         return _unpack(_from_leader(_pack(found), self.leader, self._team))
 
     def collect(self, tensor: Tensor) -> list[Tensor] | None:
-        """A CPU tensor of every rank, all of one shape, on the first rank; others get ``None``."""
+        """The CPU tensors of all ranks, of equal shape, on the first rank; others get ``None``."""
         found = _collected(tensor, self.leader, self._team)
         if found is None or not self._several:
             return found
@@ -103,7 +103,7 @@ class Teams:
 
 
 def set_timeout(patience: timedelta, group: dist.ProcessGroup) -> None:
-    """How long a group's calls wait; public from torch 2.14 on."""
+    """Set how long a group's calls wait; torch has a public function from 2.14 on."""
     if hasattr(dist, "set_timeout"):
         dist.set_timeout(patience, group)
     else:
@@ -111,7 +111,7 @@ def set_timeout(patience: timedelta, group: dist.ProcessGroup) -> None:
 
 
 def _group(ranks: range, patience: timedelta) -> dist.ProcessGroup | None:
-    """A group on the host, made by its members alone; a single one needs none."""
+    """A gloo group, created by its members only; None for a single member."""
     if len(ranks) == 1:
         return None
     group = dist.new_group(

@@ -1,4 +1,4 @@
-"""numpy files whose headers are believed only after they were compared with the size."""
+"""numpy files; a header is checked against the file's size before it is trusted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mimsuite.errors import CorruptSample
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
-_MOST_MEMBERS = 64  # arrays of a .npz
+_MOST_MEMBERS = 64  # arrays in a .npz file
 
 
 def read_npy(data: bytes, kinds: Collection[str], most_bytes: int) -> np.ndarray:
     """The array of a ``.npy`` file, never unpickled.
 
     Args:
-        kinds: letters of ``dtype.kind`` that are taken: ``f`` float, ``u`` unsigned ...
-        most_bytes: of the array.
+        kinds: accepted letters of ``dtype.kind``: ``f`` float, ``u`` unsigned ...
+        most_bytes: largest size of the array.
 
     Raises:
         CorruptSample: kind ``too-large`` or ``decode``.
@@ -42,7 +42,7 @@ def read_npy(data: bytes, kinds: Collection[str], most_bytes: int) -> np.ndarray
 
 
 def npy_header(data: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, type, and where the numbers begin."""
+    """Shape, dtype, and the offset of the data in bytes."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -51,7 +51,7 @@ def npy_header(data: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read(stream)
-    except Exception as fault:  # numpy raises several kinds on a damaged header
+    except Exception as fault:  # numpy raises many types on a damaged header
         raise CorruptSample("decode", f"no .npy array ({type(fault).__name__})") from None
     return shape, dtype, stream.tell()
 
@@ -66,7 +66,8 @@ def read_npz(data: bytes, kinds: Collection[str], most_bytes: int) -> dict[str, 
     """All arrays of a ``.npz`` file, never unpickled.
 
     Args:
-        most_bytes: of all arrays together, compared with the claims before anything is unpacked.
+        most_bytes: largest size of all arrays together; the sizes in the archive's directory are
+            checked before anything is unpacked.
 
     Raises:
         CorruptSample: kind ``too-large`` or ``decode``.
@@ -78,8 +79,8 @@ def read_npz(data: bytes, kinds: Collection[str], most_bytes: int) -> dict[str, 
         arrays = {}
         for member in members:
             try:
-                unpacked = archive.read(member)  # zipfile stops at the size claimed
-            except Exception as fault:  # it raises several kinds on damaged data
+                unpacked = archive.read(member)  # zipfile stops at the declared size
+            except Exception as fault:  # zipfile raises many types on damaged data
                 raise CorruptSample("decode", f"'{member.filename}': {fault}") from None
             arrays[member.filename.removesuffix(".npy")] = read_npy(unpacked, kinds, most_bytes)
     return arrays
@@ -88,7 +89,7 @@ def read_npz(data: bytes, kinds: Collection[str], most_bytes: int) -> dict[str, 
 def _archive(data: bytes) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(io.BytesIO(data))
-    except Exception as fault:  # it raises several kinds on damaged data
+    except Exception as fault:  # zipfile raises many types on damaged data
         raise CorruptSample("decode", f"no .npz file ({fault})") from None
 
 
@@ -98,5 +99,5 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if len(members) > _MOST_MEMBERS:
         raise CorruptSample("too-large", f"{len(members)} arrays are too many")
     if len(set(names)) < len(names) or not all(name.endswith(".npy") for name in names):
-        raise CorruptSample("decode", "no .npz file: an archive of other things")
+        raise CorruptSample("decode", "no .npz file: the archive holds other files")
     return members

@@ -1,4 +1,4 @@
-"""Files derived from the user's data: whole or not there, beside the data or in a cache folder."""
+"""Files derived from the user's data, written atomically beside it or in a cache folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mimsuite.files import write_atomic
 
 
 def cache_folder() -> Path:
-    """``$MIMSUITE_CACHE``, else ``mimsuite`` in the user's cache folder."""
+    """``$MIMSUITE_CACHE`` if set, else ``mimsuite`` in the user's cache folder."""
     if own := os.environ.get("MIMSUITE_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -18,10 +18,10 @@ def cache_folder() -> Path:
 
 
 def write_first_possible(paths: list[Path], content: bytes) -> Path:
-    """Write to the first path whose folder can be written.
+    """Write to the first path whose folder is writable.
 
     Raises:
-        UserError: none can.
+        UserError: no folder is writable.
     """
     for path in paths:
         try:

@@ -1,6 +1,6 @@
-"""What can go wrong with a sample that a probe is tested on; by modality, see ``corrupt_*.py``.
+"""Corruptions for robustness tests; each modality has its own in ``MODALITY/corruptions.py``.
 
-Every draw is keyed by the sample, so a corrupted test set is the same for all models.
+Random draws are keyed by the sample, so every model sees the same corrupted test set.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mimsuite.noise import keyed_rng
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to spoil a sample.
+    """One kind of corruption.
 
     Attributes:
-        name: as results have it.
-        strengths: of the severities 1, 2 and 3.
-        unit: what a strength is, in words.
+        name: its key in results.
+        strengths: one for each of the severities 1, 2 and 3.
+        unit: what a strength measures, in words.
         apply: (view, strength, generator) -> a new view of the same shape and dtype.
     """
 
@@ -37,10 +37,10 @@ class Corruption:
 
 
 def corruptions_of(modality: str) -> tuple[Corruption, ...]:
-    """All that are known for a modality.
+    """The corruptions of a modality.
 
     Raises:
-        UserError: none.
+        UserError: the modality has none.
     """
     module = modalities.get(modality).corruptions
     if module is None:
@@ -50,9 +50,10 @@ def corruptions_of(modality: str) -> tuple[Corruption, ...]:
 
 
 def corrupt(batch: Batch, view: str, corruption: Corruption, severity: int, seed: int) -> Batch:
-    """A batch as the loader made it, its main ``view`` spoilt; severities are 1, 2 and 3.
+    """Corrupt the main ``view`` of a batch from the loader; ``severity`` is 1, 2 or 3.
 
-    The generator is keyed by (seed, name, sample), so a sample's noise only grows with severity.
+    The generator is keyed by (seed, name, sample): at a higher severity a sample gets the same
+    noise, only stronger.
     """
     strength = corruption.strengths[severity - 1]
     rows = [

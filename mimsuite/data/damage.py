@@ -1,4 +1,4 @@
-"""Damage: what cannot be read is named, counted and bounded; never silent, never endless."""
+"""Corrupt samples: each is named and counted, and too many of them end the run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mimsuite.errors import CorruptSample, DataError
 
 __all__ = ["CorruptSample", "Damage", "DamageCount", "first_names"]
 
-_ALWAYS_ALLOWED = 10  # corrupt samples, however small the set
-_ALLOWED_SHARE = 0.001  # of the set, where that is more
-_NAMED = 5  # samples that an error message lists
+_ALWAYS_ALLOWED = 10  # corrupt samples allowed in a set of any size
+_ALLOWED_SHARE = 0.001  # corrupt samples allowed in a large set, as a share of it
+_NAMED = 5  # samples listed in an error message
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A corrupt sample: its key, the shard it is in, and what is wrong with it."""
+    """A corrupt sample: its key, its shard, and what is wrong."""
 
     key: str
     shard: str
@@ -27,10 +27,10 @@ class Damage:
 
 
 class DamageCount:
-    """Counts corrupt samples, each once, against the limits.
+    """Counts distinct corrupt samples and enforces the limits.
 
     Args:
-        total: samples of the set.
+        total: samples in the set.
     """
 
     def __init__(self, total: int) -> None:
@@ -39,10 +39,10 @@ class DamageCount:
         self.found: dict[tuple[str, str], Damage] = {}
 
     def add(self, damage: list[Damage]) -> list[Damage]:
-        """Take note; returns those that were not known yet.
+        """Count corrupt samples; returns those not counted before.
 
         Raises:
-            DataError: more than max(10, 0.1 %) of the set is corrupt, or half of it.
+            DataError: more than max(10 samples, 0.1 %) of the set are corrupt, or half of it.
         """
         new = []
         for item in damage:
@@ -52,14 +52,14 @@ class DamageCount:
         count = len(self.found)
         if count > self.limit or (count and 2 * count >= self.total):
             raise DataError(
-                f"{count} of {self.total} samples are corrupt, more than may be replaced: "
-                f"{first_names(list(self.found.values()))}. Mend them, or look for all with "
+                f"{count} of {self.total} samples are corrupt, more than allowed: "
+                f"{first_names(list(self.found.values()))}. Repair them, or list all with "
                 f"`mimsuite data verify`"
             )
         return new
 
 
 def first_names(damage: list[Damage]) -> str:
-    """The first few of a list, for an error message of one line."""
+    """The first few corrupt samples, for a one-line error message."""
     names = "; ".join(str(item) for item in damage[:_NAMED])
     return names + (" ..." if len(damage) > _NAMED else "")

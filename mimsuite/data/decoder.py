@@ -1,24 +1,24 @@
-"""What every decoder is: from a stored sample to what its modality's views are cut from."""
+"""Base class of decoders: from a stored sample to the tensor that views are cut from."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
-# Of `data.channels`; for modalities other than images only what they say.
+# Values of `data.channels`; modalities other than images may accept fewer or ignore it.
 Channels = Literal["rgb", "gray", "rgba", "gray16", "native"]
 
 
 class Decoder(ABC):
-    """Decodes the samples of one modality. Picklable: it goes to loader workers.
+    """Decodes the samples of one modality. Must be picklable: loader workers receive a copy.
 
     Attributes:
-        channels: of images; see :class:`~mimsuite.data.image.decode.ImageDecoder`.
-        channel_count: channels of every sample; None where samples say it themselves.
-        max_pixels: pixels, voxels or points; larger samples are refused before they are decoded.
-        sequences: whether a folder of images may be one sample, as the frames of a video.
-        in_place: whether a local file is read by seeking, and not loaded whole.
-        layouts: modules that know further ways in which such samples lie on a disk; see
+        channels: image channels; see :class:`~mimsuite.data.image.decode.ImageDecoder`.
+        channel_count: channels of every sample; None where samples differ.
+        max_pixels: pixels, voxels or points; larger samples are refused before decoding.
+        sequences: whether a folder of images may be one sample (the frames of a video).
+        in_place: whether a local file is read by seeking instead of being loaded whole.
+        layouts: modules that read further on-disk layouts of such samples; see
             :mod:`mimsuite.data.sources.layouts`.
     """
 
@@ -32,14 +32,14 @@ class Decoder(ABC):
     @property
     @abstractmethod
     def extensions(self) -> tuple[str, ...]:
-        """File name extensions, lower case, of what it decodes."""
+        """Lower-case extensions of the files it decodes."""
 
     @abstractmethod
     def __call__(self, payload: Any) -> Any:
         """Decode one sample.
 
         Args:
-            payload: the bytes of a file; of some sources an array, or a file to read in place.
+            payload: the bytes of a file; from some sources an array, or a file to read in place.
 
         Raises:
             CorruptSample: it cannot be decoded, or is too large.

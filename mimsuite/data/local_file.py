@@ -1,4 +1,4 @@
-"""A file that is read in place, by seeking, and not as bytes: videos may be larger than memory."""
+"""A file read in place by seeking, because videos may be larger than memory."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mimsuite.errors import CorruptSample
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A stored sample that stays where it is; ``bytes`` of it is the whole file.
+    """A stored sample that stays on disk; ``bytes(file)`` reads all of it.
 
     Attributes:
-        path: absolute, so that no library takes a part of it for a protocol.
+        path: absolute, so that no library mistakes a part of it for a protocol.
     """
 
     path: str
 
     def open(self) -> BinaryIO:
-        """The file, for reading; raises CorruptSample."""
+        """Open the file for reading; raises CorruptSample."""
         try:
             return open(self.path, "rb")
         except OSError as fault:
             raise CorruptSample("missing", fault.strerror or str(fault)) from None
 
     def __len__(self) -> int:
-        """Its size in bytes; 0 where it is not there."""
+        """Size in bytes; 0 if the file does not exist."""
         try:
             return os.stat(self.path).st_size
         except OSError:
@@ -43,5 +43,5 @@ Stored = bytes | LocalFile
 
 
 def opened(data: Stored) -> BinaryIO:
-    """What reads and seeks in bytes, or in a file."""
+    """A binary file object over bytes or a file on disk."""
     return io.BytesIO(data) if isinstance(data, bytes) else data.open()

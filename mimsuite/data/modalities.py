@@ -1,6 +1,6 @@
-"""What kinds of samples there are: the files that may hold one, and what decodes them.
+"""Registry of modalities: their file extensions, decoders and views.
 
-A modality is one :func:`register` call. Nothing that decodes is imported until it is used.
+A modality is one :func:`register` call. Decoders are imported when first used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mimsuite.data.image.kinds import ARRAY_EXTENSIONS, IMAGE_EXTENSIONS
 from mimsuite.data.video.containers import EXTENSIONS as VIDEO_EXTENSIONS
 from mimsuite.errors import UserError
 
-# A ``module:name``, imported when it is used, or what it would give.
+# ``module:name``, imported on use, or the object itself.
 Target = Any
 
 
@@ -29,28 +29,30 @@ class Modality:
     """A kind of sample.
 
     Attributes:
-        name: as ``index.json`` and the command line have it.
+        name: its name in ``index.json`` and on the command line.
         stored: extensions that a sample in a shard may have, the preferred first.
-        packable: extensions that ``data pack`` turns into those.
-        formats: the module with ``facts``, ``store`` and ``picture``, see
+        packable: extensions that ``data pack`` converts to one of ``stored``.
+        formats: module with ``facts``, ``store`` and ``picture``, see
             :mod:`mimsuite.data.packing`, which run in a child process; None: images, which
-            :class:`~mimsuite.data.image.decode.ImageDecoder` decodes in this one.
-        decoder: ``module:class`` of what makes a stored sample a tensor for training, made with
-            the keys ``channels`` and ``max_pixels``; None: there is no training on it yet.
-        views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: likewise.
+            :class:`~mimsuite.data.image.decode.ImageDecoder` decodes in this process.
+        decoder: ``module:class`` of the :class:`~mimsuite.data.decoder.Decoder`, constructed with
+            ``channels`` and ``max_pixels``; None: the modality cannot be trained on yet.
+        views: ``module:class`` of its :class:`~mimsuite.data.views.Views`; None: the modality
+            cannot be trained on yet.
         tile: (width, height) in pixels of its pictures on a contact sheet.
-        corruptions: module with ``CORRUPTIONS``; None: there are none.
-        in_place: whether local files are read by seeking; else they are loaded whole.
-        sequences: whether a folder of images may be one sample, as the frames of a video.
-        layouts: modules that know further ways in which its samples lie on a disk; see
+        corruptions: module with ``CORRUPTIONS``; None: it has none.
+        in_place: whether local files are read by seeking instead of being loaded whole.
+        sequences: whether a folder of images may be one sample (the frames of a video).
+        layouts: modules that read further on-disk layouts of its samples; see
             :mod:`mimsuite.data.sources.layouts`.
         codec: ``module:class`` of its :class:`~mimsuite.data.packing.codecs.Codec`, which works in
-            this process on samples of its decoder; None: ``formats`` in a child process.
-        pack_options: those of ``data pack`` that its codec takes.
-        maker, parted_maker: ``module:NAME`` of what makes samples for ``data synth``, and such
-            whose parts are known; None: there is none.
-        canvas: ``module:function`` of what draws its tokens where they lie; None: it is not drawn.
-        bytes_per_number: that a loader hands over; 1 for bytes that become floats on the device.
+            this process on decoded samples; None: ``formats`` is used, in a child process.
+        pack_options: options of ``data pack`` that its codec accepts.
+        maker, parted_maker: ``module:NAME`` of the makers of samples for ``data synth``, without
+            and with part labels; None: it has none.
+        canvas: ``module:function`` that draws its tokens at their positions; None: not drawn.
+        bytes_per_number: bytes per number in a batch from the loader; 1 if uint8 is converted to
+            float on the device.
     """
 
     name: str
@@ -73,7 +75,7 @@ class Modality:
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """All that ``data pack``, ``inspect`` and ``verify`` read."""
+        """All extensions that ``data pack``, ``inspect`` and ``verify`` read."""
         return self.stored + self.packable
 
 
@@ -81,7 +83,7 @@ _known: dict[str, Modality] = {}
 
 
 def register(modality: Modality) -> Modality:
-    """Make a modality known; raises ``ValueError`` if its name is taken."""
+    """Register a modality; raises ``ValueError`` if its name is taken."""
     if modality.name in _known:
         raise ValueError(f"modality '{modality.name}' is registered twice")
     _known[modality.name] = modality
@@ -89,13 +91,13 @@ def register(modality: Modality) -> Modality:
 
 
 def names() -> list[str]:
-    """All modalities, in the order of their registration; plugins register theirs now."""
+    """Names of all modalities in order of registration; loads plugins first."""
     import_modalities()
     return list(_known)
 
 
 def target(of: Target) -> Any:
-    """What a ``module:name`` gives; anything else is it already."""
+    """Import a ``module:name``; any other value is returned as it is."""
     if not isinstance(of, str):
         return of
     module, _, attribute = of.partition(":")
@@ -103,7 +105,7 @@ def target(of: Target) -> Any:
 
 
 def payload_extensions() -> tuple[str, ...]:
-    """All extensions of any modality, each once."""
+    """The extensions of all modalities, without repeats."""
     every = (get(name).extensions for name in names())
     return tuple(dict.fromkeys(extension for known in every for extension in known))
 
@@ -112,7 +114,7 @@ def get(name: str) -> Modality:
     """The modality of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: no modality has that name.
     """
     if name not in names():
         raise UserError(
@@ -122,10 +124,10 @@ def get(name: str) -> Modality:
 
 
 def by_extensions(found: dict[str, int]) -> dict[str, int]:
-    """Files by modality, the most first, of a count of files by extension.
+    """Convert file counts by extension to file counts by modality, most frequent first.
 
-    Extensions that several modalities use (``npy``, ``npz``) count for those that other files
-    speak for; where there are no others at all, they count for all that may be meant.
+    Extensions shared by modalities (``npy``, ``npz``) count only for modalities that also have
+    other files; if there are no other files at all, they count for every candidate.
     """
     votes = {extension: _takers(extension) for extension in found}
     counts: dict[str, int] = {}
@@ -147,7 +149,7 @@ def _takers(extension: str) -> list[str]:
 
 
 class Undecoded(Decoder):
-    """Stands for a decoder where samples are read as stored, and never made tensors."""
+    """A decoder that only lists extensions, for samples that are read as stored."""
 
     def __init__(self, modality: Modality) -> None:
         self.modality, self.in_place = modality, modality.in_place
@@ -162,10 +164,10 @@ class Undecoded(Decoder):
 
 
 def training_decoder(name: str, channels: Channels, max_pixels: int) -> Decoder:
-    """What makes a modality's stored samples tensors; arguments as of :class:`Decoder`.
+    """The decoder of a modality for training; arguments as in :class:`Decoder`.
 
     Raises:
-        UserError: no such modality, or none that can be trained on.
+        UserError: no such modality, or it cannot be trained on.
     """
     modality = get(name)
     if modality.decoder is None:

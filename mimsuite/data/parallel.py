@@ -1,4 +1,4 @@
-"""The same work on many shards, in one process or several, results in order."""
+"""Run jobs in one process or several, with results in order."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mimsuite.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_LOOK_SECONDS = 0.2  # between two looks at what the processes have done
+_LOOK_SECONDS = 0.2  # interval between reads of the workers' progress
 
 _advance: Callable[[int], None] | None = None
 
 
 def advance(samples: int = 1) -> None:
-    """Called by work that :func:`each` does: so many more samples are finished."""
+    """Count finished samples; called by the work that :func:`each` runs."""
     if _advance is not None:
         _advance(samples)
 
@@ -30,10 +30,10 @@ def each(
     workers: int,
     advanced: Callable[[int], None] = lambda samples: None,
 ) -> Iterator[Result]:
-    """``work(job)`` for every job; ``workers`` of 0 or 1 stays in this process.
+    """Yield ``work(job)`` for every job; ``workers`` of 0 or 1 runs in this process.
 
     Args:
-        advanced: told the samples that :func:`advance` counted since the last time.
+        advanced: called with the samples that :func:`advance` counted since the last call.
 
     Raises:
         DataError: a process died.
@@ -41,18 +41,18 @@ def each(
     if workers <= 1 or len(jobs) <= 1:
         yield from _here(work, jobs, advanced)
         return
-    # Fresh processes: a fork would inherit torch's thread pools in an unknown state.
+    # Spawn: a fork would inherit torch's thread pools in an undefined state.
     context = get_context("spawn")
     counter = context.Value("q", 0)
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (counter,))
     try:
         futures = [pool.submit(work, job) for job in jobs]
-        told = 0
+        reported = 0
         for future in futures:
             while not future.done():
                 wait([future], _LOOK_SECONDS, FIRST_COMPLETED)
-                told = _tell(counter, told, advanced)
-            told = _tell(counter, told, advanced)
+                reported = _report(counter, reported, advanced)
+            reported = _report(counter, reported, advanced)
             yield _result(future)
         pool.shutdown()
     except BaseException:
@@ -82,10 +82,10 @@ def _start(counter: Any) -> None:
     _advance = count
 
 
-def _tell(counter: Any, told: int, advanced: Callable[[int], None]) -> int:
+def _report(counter: Any, reported: int, advanced: Callable[[int], None]) -> int:
     now = int(counter.value)
-    if now > told:
-        advanced(now - told)
+    if now > reported:
+        advanced(now - reported)
     return now
 
 
@@ -99,7 +99,7 @@ def _result(future: Future[Result]) -> Result:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Kill the processes: they ignore Ctrl-C, and a shard may take them minutes yet."""
+    """Kill the processes: they ignore Ctrl-C, and a shard may take minutes to finish."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:

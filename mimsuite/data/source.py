@@ -1,4 +1,4 @@
-"""A source: samples in shards, found by (shard, offset), with labels where there are any."""
+"""Source: samples in shards, addressed by (shard, offset), with optional labels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from mimsuite.data.sources.label_targets import Kind, Targets, parse
 from mimsuite.data.unused import Unused
 from mimsuite.errors import UserError
 
-MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
+MAX_SAMPLE_BYTES = 1 << 28  # limit of a stored file; a larger one is an attack or a mistake
 Payload = bytes | np.ndarray | LocalFile
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it is stored.
+    """One sample as stored.
 
     Attributes:
-        key: its name, unique in the source (in foreign shards: in the shard).
-        shard_name: the file or set that holds it.
-        label: class id, or (K,) float32 targets where the source has ``targets``; None =
-            unlabelled.
-        payload: an encoded file, or an array (H, W) or (H, W, C); of a decoder that reads
-            ``in_place``, where the file is.
+        key: name, unique in the source (in shards of other tools: unique in the shard).
+        shard_name: the file or set that holds the sample.
+        label: class id, or (K,) float32 targets if the source has ``targets``; None = unlabelled.
+        payload: an encoded file, or an array (H, W) or (H, W, C); for a decoder that reads
+            ``in_place``, the file's location.
     """
 
     key: str
@@ -41,26 +40,26 @@ class Sample:
 
 
 class Source(ABC):
-    """Samples that can be read in any order. Picklable: it goes to loader workers.
+    """Samples that can be read in any order. Must be picklable: loader workers receive a copy.
 
     Args:
-        name: what the user called it.
+        name: the name that the user gave.
         split: ``train``, ``val``, ``test`` ...
-        classes: class names, the index is the label; None where there are no names.
-        counts: (shards,) int64, samples of each shard. Where samples are files of their own, each
-            is a shard of one sample, so permuting shards shuffles fully.
+        classes: class names, indexed by label; None without names.
+        counts: (shards,) int64, samples per shard. If every sample is a separate file, each is a
+            shard of one sample, so permuting shards shuffles fully.
         labelled: whether samples have labels (some may still lack one).
-        decoder: turns a payload into pixels.
+        decoder: decodes a payload to a tensor.
 
     Attributes:
-        in_frames: whether samples are videos stored as pictures, which decode to
+        in_frames: whether samples are videos stored as image files, which decode to
             :class:`~mimsuite.data.sources.frame_folders.Frames`.
-        fetched: whether a process that reads keeps what it has fetched around a sample, so that
-            neighbours should be read by the same process.
-        unused: what lies there and is no sample, or is passed over in all of them.
-        no_classes: what the labels are where they are no classes, for messages; None: they are
-            classes, or there are none.
-        targets: what samples are labelled with instead of classes, see :meth:`take_targets`.
+        fetched: whether a reading process keeps fetched data around a sample, so that the same
+            process should read its neighbours.
+        unused: content that is no sample, or is ignored in every sample.
+        no_classes: for messages, a description of labels that are not classes; None: they are
+            classes, or there are no labels.
+        targets: labels that are not classes, see :meth:`take_targets`; None: classes or none.
     """
 
     in_frames = False
@@ -92,7 +91,7 @@ class Source(ABC):
         return self.labelled or self.targets is not None
 
     def locate(self, position: int) -> tuple[int, int]:
-        """(shard, offset) of a sample by its position in source order."""
+        """(shard, offset) of the sample at a position in source order."""
         if not 0 <= position < len(self):
             raise IndexError(f"{self.name} has {len(self)} samples, not {position + 1}")
         shard = int(np.searchsorted(self._ends, position, side="right"))
@@ -100,23 +99,23 @@ class Source(ABC):
 
     @abstractmethod
     def key(self, shard: int, offset: int) -> str:
-        """The sample's key, without reading its payload."""
+        """The sample's key; does not read the payload."""
 
     @abstractmethod
     def shard_name(self, shard: int) -> str:
-        """The name by which a shard is reported."""
+        """The name of a shard in messages."""
 
     @abstractmethod
     def label(self, shard: int, offset: int) -> int | None:
-        """The sample's class id, without reading its payload.
+        """The sample's class id; does not read the payload.
 
         Raises:
-            CorruptSample: the stored label is none.
+            CorruptSample: the stored label is invalid.
         """
 
     @abstractmethod
     def payload(self, shard: int, offset: int) -> Payload:
-        """What is stored.
+        """The stored payload of a sample.
 
         Raises:
             CorruptSample: it cannot be read, or its checksum is wrong.
@@ -124,10 +123,10 @@ class Source(ABC):
 
     @abstractmethod
     def sample_bytes(self, shard: int, offset: int) -> int:
-        """Stored size of the payload."""
+        """Stored size of the payload in bytes."""
 
     def read(self, shard: int, offset: int) -> Sample:
-        """The sample as stored; raises ``CorruptSample`` where it cannot be read."""
+        """The sample as stored; raises ``CorruptSample`` if it cannot be read."""
         return Sample(
             key=self.key(shard, offset),
             shard_name=self.shard_name(shard),
@@ -138,13 +137,13 @@ class Source(ABC):
         )
 
     def label_texts(self) -> Sequence[str] | None:
-        """(len,) texts of the labels in source order, "" = none; None where labels are no texts, as
-        those of class folders."""
+        """(len,) label texts in source order, "" = unlabelled; None if labels are not texts (class
+        folders)."""
         return None
 
     @property
     def other_labels(self) -> str:
-        """For a message that there are no classes: what the labels are; "" where there are none."""
+        """For messages about missing classes: a description of the labels; "" without labels."""
         if self.targets is not None:
             return f" (data.targets={self.targets.kind} reads them as no classes)"
         if self.no_classes is not None:
@@ -152,11 +151,11 @@ class Source(ABC):
         return ""
 
     def take_targets(self, kind: Kind) -> None:
-        """Read the labels as targets that are no classes: from now on the source has no classes.
+        """Read the labels as regression or multi-label targets; the source then has no classes.
 
         Raises:
-            UserError: labels are no texts.
-            DataError: texts that are no such targets.
+            UserError: the labels are not texts.
+            DataError: a text is not a valid target.
         """
         texts = self.label_texts()
         if texts is None:
@@ -175,13 +174,13 @@ class Source(ABC):
         return row
 
     def decode(self, sample: Sample) -> Any:
-        """What the modality's views are cut from. Of images (C, H, W) uint8, or float32 for more
-        than 8 bits; see :class:`Decoder`.
+        """The decoded sample, from which views are made. For images (C, H, W) uint8, or float32
+        for more than 8 bits; see :class:`Decoder`.
         """
-        return self.decoder(sample.payload)  # type: ignore[arg-type]  # its own kind
+        return self.decoder(sample.payload)  # type: ignore[arg-type]  # matches the decoder
 
     def labels(self) -> np.ndarray:
-        """(len,) int64 class ids in source order, -1 = unlabelled, or not to be read."""
+        """(len,) int64 class ids in source order, -1 = unlabelled or unreadable."""
         found = np.full(len(self), -1, dtype=np.int64)
         for position in range(len(self)):
             with suppress(CorruptSample):  # reported when the sample itself is read
@@ -190,5 +189,5 @@ class Source(ABC):
         return found
 
     def damage(self, shard: int, offset: int, fault: CorruptSample) -> Damage:
-        """The report of a sample that could not be read or decoded."""
+        """The damage record of a sample that could not be read or decoded."""
         return Damage(self.key(shard, offset), self.shard_name(shard), fault.kind, str(fault))

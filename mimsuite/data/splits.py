@@ -1,4 +1,4 @@
-"""Which part of a set is meant: the words for splits, and what to say when one is missing."""
+"""Names of splits, and the error for a missing split."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder, shard or key prefix names: ``validation`` -> ``val``, else None."""
+    """The split named by a folder, shard or key prefix (``validation`` -> ``val``), or None."""
     return _WORDS.get(name.lower())
 
 
 def split_in(file_name: str) -> str | None:
-    """The split that a shard's file name carries: ``imagenet1k-train-0001.tar`` -> ``train``."""
+    """The split in a shard's file name: ``imagenet1k-train-0001.tar`` -> ``train``."""
     for word in re.split(r"[-_.]", file_name):
         if (split := split_of(word)) is not None:
             return split
@@ -24,13 +24,13 @@ def split_in(file_name: str) -> str | None:
 
 
 def choose(source: str, wanted: str, existing: Collection[str]) -> str:
-    """The wanted split's name as it is used here.
+    """The canonical name of the wanted split.
 
     Args:
-        existing: the splits of a set; empty where it has none and is all ``train``.
+        existing: the splits of the set; empty for a set without splits, which is all ``train``.
 
     Raises:
-        UserError: there is no such split; names those that exist.
+        UserError: there is no such split; the message lists the existing ones.
     """
     split = split_of(wanted) or wanted
     if split in (existing or {"train"}):

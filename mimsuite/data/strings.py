@@ -1,4 +1,4 @@
-"""Many strings in two arrays: a million file names as Python objects would cost 100 MB a worker."""
+"""Many strings in two arrays; a million names as Python objects would take 100 MB per worker."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class StringTable:
     """A read-only sequence of strings, held as UTF-8 bytes and offsets.
 
     Args:
-        blob: uint8, all strings behind one another.
-        ends: int64, where each string ends in ``blob``.
+        blob: uint8, all strings concatenated.
+        ends: int64, the end of each string in ``blob``.
     """
 
     def __init__(self, blob: np.ndarray, ends: np.ndarray) -> None:
@@ -20,7 +20,7 @@ class StringTable:
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> StringTable:
-        # surrogateescape: names of files need not be valid UTF-8.
+        # surrogateescape: file names need not be valid UTF-8.
         encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
         ends = np.cumsum([len(item) for item in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)

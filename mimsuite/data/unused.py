@@ -1,8 +1,8 @@
-"""What a source or a file holds and is not used: counted and named, never left out in silence.
+"""Content of sources and files that is not used: it is counted, named and reported.
 
-Readers of folders, lists and shards report to ``Source.unused`` what they pass over; decoders
-report by :func:`notice` what they drop from one sample. `data inspect`, the start of a run, its log
-and ``--json`` show both.
+Readers of folders, lists and shards add what they skip to ``Source.unused``; decoders report what
+they drop from a sample by :func:`notice`. `data inspect`, the start of a run, its log and
+``--json`` show both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
-_NAMED = 3  # names that are kept of each kind
+_NAMED = 3  # names kept per kind
 
 _noticed: ContextVar[list[str] | None] = ContextVar("noticed", default=None)
 
@@ -23,12 +23,12 @@ _noticed: ContextVar[list[str] | None] = ContextVar("noticed", default=None)
 @dataclass
 class _Kind:
     count: int = 0
-    sampled: bool = False  # counted among the samples that were looked at
+    sampled: bool = False  # counted only over the decoded samples
     names: list[str] = field(default_factory=list)
 
 
 class Unused:
-    """Counts of what is not used, by what it is, with the first names of each.
+    """Counts of unused content by kind, with the first names of each kind.
 
     Example:
         >>> unused = Unused()
@@ -45,12 +45,12 @@ class Unused:
         return bool(self._kinds)
 
     def add(self, what: str, names: Iterable[str] = (), *, count: int | None = None) -> None:
-        """Count some more.
+        """Add to the count of a kind.
 
         Args:
-            what: is not used, in the plural: ``samples without an image``.
-            names: of files, keys or columns.
-            count: how many; None: as many as there are names.
+            what: the kind, in the plural: ``samples without an image``.
+            names: file names, keys or columns.
+            count: number of items; None: the number of names.
         """
         listed = list(names)
         more = len(listed) if count is None else count
@@ -58,28 +58,28 @@ class Unused:
             self._count(_Kind(more, names=listed), what)
 
     def drop(self, what: str) -> None:
-        """Count no more what has found a use."""
+        """Remove a kind that is used after all."""
         self._kinds.pop(what, None)
 
     def looked(self, key: str, noticed: Iterable[str]) -> None:
-        """Count a sample that was decoded, and what its decoder noticed."""
+        """Count a decoded sample and what its decoder reported."""
         self._looked_at += 1
         for what in noticed:
             self._count(_Kind(1, sampled=True, names=[key]), what)
 
     def update(self, other: Unused) -> None:
-        """Count what another counted, too."""
+        """Add the counts of another instance."""
         self._looked_at += other._looked_at
         for what, kind in other._kinds.items():
             self._count(kind, what)
 
     def lines(self) -> list[str]:
-        """A line for each kind, the most frequent first."""
+        """One line per kind, the most frequent first."""
         return [self._line(what, kind) for what, kind in self._sorted()]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """``what``, ``count``, the ``first`` names; ``looked_at`` where only samples that were
-        decoded are counted."""
+        """Per kind: ``what``, ``count``, the ``first`` names; and ``looked_at``, the number of
+        decoded samples, if only those were counted."""
         return [
             {
                 "what": what,
@@ -91,7 +91,7 @@ class Unused:
         ]
 
     def add_json(self, kinds: Iterable[dict[str, Any]]) -> None:
-        """Count what :meth:`as_json` of another said, without what only decoders noticed."""
+        """Add the :meth:`as_json` of another instance, except what decoders reported."""
         for kind in kinds:
             self._count(_Kind(kind["count"], names=list(kind["first"])), kind["what"])
 
@@ -117,20 +117,20 @@ class Unused:
 
 
 def notice(what: str) -> None:
-    """Report from a decoder what is not used of the sample at hand; free when nobody listens."""
+    """Report what a decoder drops from the current sample; costs nothing without a listener."""
     noticed = _noticed.get()
     if noticed is not None and what not in noticed:
         noticed.append(what)
 
 
 def listening() -> bool:
-    """Whether somebody listens to :func:`notice`, and it is worth looking for what is dropped."""
+    """Whether :func:`notice` has a listener, so that looking for dropped parts is worthwhile."""
     return _noticed.get() is not None
 
 
 @contextmanager
 def noticing() -> Iterator[list[str]]:
-    """What is noticed inside, each once."""
+    """Collect the reports of :func:`notice` inside the block, without repeats."""
     found: list[str] = []
     token = _noticed.set(found)
     try:

@@ -1,8 +1,7 @@
-"""What a modality makes of a decoded sample: the named views that a batch consists of.
+"""Views: how each modality turns a decoded sample into the named tensors of a batch.
 
-A sample comes from :meth:`Source.decode` (pixels, points, an encoded clip still to be read) and
-leaves as views of fixed shape, all cut by ONE keyed draw of geometry. Statistics are left to
-``normalizer``, which runs on the device.
+A sample comes from :meth:`Source.decode` (pixels, points, an encoded video) and becomes views of
+fixed shape, all with the SAME keyed random geometry. ``normalizer`` normalises them on the device.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from mimsuite.data.modalities import get, target
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 
-_MOST_PIXELS = 1024  # numbers of a raw image that a probe takes as they are
-_PIXEL_SIDE = 16  # larger images are averaged down to this many rows and columns
+_MOST_PIXELS = 1024  # images with at most this many numbers are raw features unchanged
+_PIXEL_SIDE = 16  # larger images are averaged to this many rows and columns
 
 
 class Views(ABC):
-    """Views of one modality by a recipe. Picklable: it goes to loader workers.
+    """Views of one modality by a recipe. Must be picklable: loader workers receive a copy.
 
     Attributes:
-        main: the view that classifiers read.
-        rows: of a batch that a sample becomes when evaluated, all first ones before all second.
+        main: name of the view that classifiers read.
+        rows: batch rows per sample in evaluation; all first rows come before all second ones.
     """
 
     main: ClassVar[str] = "image"
@@ -38,11 +37,11 @@ class Views(ABC):
 
     @abstractmethod
     def train(self, sample: Any, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Random views; every draw comes from ``rng``, which is keyed by epoch and sample.
+        """Random views; all randomness comes from ``rng``, which is keyed by epoch and sample.
 
         Raises:
-            CorruptSample: what only shows now, as a clip whose frames cannot be read.
-            UserError: a sample that the recipe cannot take.
+            CorruptSample: the sample is found to be corrupt, such as a clip with unreadable frames.
+            UserError: the recipe does not accept the sample.
         """
 
     @abstractmethod
@@ -51,22 +50,23 @@ class Views(ABC):
 
     @abstractmethod
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
-        """What brings a batch to the device, as floats, as methods see it."""
+        """A function that moves a batch to the device and converts it to the method's input."""
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one sample in each view, as the method sees it."""
+        """View name -> shape of one sample, as the method sees it."""
 
     def test(self) -> Views:
-        """The views that a trained classifier is tested on, maybe several of a sample."""
+        """The views for testing a trained classifier, possibly several per sample."""
         return self
 
     def raw(self, batch: Batch) -> Tensor:
-        """(B, D) float32: normalised samples without any encoder, for the baseline of probes."""
+        """(B, D) float32 features without an encoder, from normalised samples: the baseline of
+        probes."""
         return raw_pixels(batch.views[self.main])
 
     def notice_unused(self, sample: Any) -> None:  # noqa: B027, nothing is left by default
-        """Notice what these views leave of a decoded sample; see :mod:`mimsuite.data.unused`."""
+        """Report what these views drop from a decoded sample; see :mod:`mimsuite.data.unused`."""
 
     def check(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
         """Compare recipe and source before the first sample is read; raises ``UserError``."""
@@ -86,7 +86,7 @@ def views_of(recipe: Recipe) -> Views:
 
 
 def raw_pixels(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, D) float32: as it is up to 1024 numbers, else averaged to 16 x 16."""
+    """(B, C, H, W) -> (B, D) float32: unchanged up to 1024 numbers, else averaged to 16 x 16."""
     if images[0].numel() > _MOST_PIXELS:
         images = torch.nn.functional.adaptive_avg_pool2d(images.float(), _PIXEL_SIDE)
     return images.flatten(1).float()

@@ -1,4 +1,4 @@
-"""What loader processes do at their start, what they use, and how the death of one is told."""
+"""Loader worker processes: start-up, memory use, and the report of a dead worker."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 
 
 def one_thread(worker: int) -> None:
-    """Processes share out the work; threads of each would only get in their way."""
+    """Use one thread: the processes already share the work, and more threads would compete."""
     torch.set_num_threads(1)
 
 
 def start_worker(worker: int) -> None:
-    """One thread, and deaf to stop signals.
+    """Use one thread and ignore stop signals.
 
-    A scheduler signals all processes of a job; the trainer must find its workers alive to finish
-    the step and save. They end when it closes them, or within seconds of its death.
+    A scheduler signals all processes of a job, but the trainer needs its workers to finish the step
+    and save. Workers end when the trainer closes them, or within seconds of its death.
     """
     one_thread(worker)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
@@ -28,9 +28,9 @@ def start_worker(worker: int) -> None:
 
 
 def resident_mb(processes: Iterable[int]) -> float | None:
-    """MiB in memory, summed over processes; pages that they share count for each.
+    """Resident memory in MiB, summed over processes; shared pages count for each of them.
 
-    None where there is no /proc, or no such process.
+    None without /proc, or if there is no such process.
     """
     try:
         pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in processes]
@@ -40,7 +40,7 @@ def resident_mb(processes: Iterable[int]) -> float | None:
 
 
 def worker_died(fault: RuntimeError) -> str | None:
-    """A line for the user where the fault is torch's report of a dead worker, else None."""
+    """A message for the user if the exception is torch's report of a dead worker, else None."""
     if "DataLoader worker" not in str(fault):
         return None
     return (

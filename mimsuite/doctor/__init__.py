@@ -1,6 +1,6 @@
-"""What `mimsuite doctor` looks at: packages, devices, limits, disk and network.
+"""The checks of `mimsuite doctor`: packages, devices, limits, disk and network.
 
-Nothing here imports torch into this process.
+Nothing here imports torch in this process.
 """
 
 from __future__ import annotations

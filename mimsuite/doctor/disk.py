@@ -1,4 +1,4 @@
-"""How fast a folder takes checkpoints and gives data back."""
+"""Write and read speed of a folder for checkpoints and data."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from mimsuite.doctor.findings import Finding
 
-_SIZE = 64 << 20  # bytes
+_SIZE = 64 << 20  # bytes of the test file
 _PIECE = 4 << 20
-_SMALL = 8  # files of a few bytes, each synced and renamed
-_SLOW = 50e6  # bytes a second
+_SMALL = 8  # number of small files that are synced and renamed
+_SLOW = 50e6  # bytes per second below which a disk counts as slow
 
 
 def check_disk(folder: Path) -> Finding:
-    """Write, sync, rename and read in a folder, or where it would be made.
+    """Time write, sync, rename and read in a folder, or in the folder where it would be created.
 
-    Reading is of a file that the system was asked to forget; where it does not (a tmpfs), the rate
-    is that of memory.
+    The file is dropped from the page cache before reading; where that has no effect (tmpfs), the
+    rate is that of memory.
     """
     place = folder.absolute()
     while not place.exists():
@@ -79,7 +79,7 @@ def _read(path: Path) -> float:
 
 
 def _save(folder: Path, number: int) -> float:
-    """Seconds of what a checkpoint does at its end: file, rename and folder on disk."""
+    """Seconds to sync a file, rename it and sync its folder, as when a checkpoint is completed."""
     begun = time.perf_counter()
     with open(folder / f"{number}.new", "wb") as file:
         file.write(b"x")

@@ -1,7 +1,7 @@
-"""Torch, its devices and its distributed backends, asked in a process of its own.
+"""Checks of torch, its devices and its distributed backends, in a child process.
 
-A torch that crashes at import, or waits for a broken driver, is then a finding and not the end of
-the doctor.
+So a torch that crashes at import or hangs on a broken driver is a finding and does not end the
+doctor.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from mimsuite.doctor.findings import Finding
 
-_PATIENCE = 180  # seconds; a first import from a network disk is slow
-_SLOW_IMPORT = 30.0  # seconds
+_PATIENCE = 180  # seconds; the first import from a network disk is slow
+_SLOW_IMPORT = 30.0  # seconds above which an import counts as slow
 _QUESTIONS = """
 import json, time
 begun = time.monotonic()
@@ -38,10 +38,10 @@ print(json.dumps({
 
 
 def check_engine(command: str = _QUESTIONS) -> list[Finding]:
-    """Whether torch and torchvision load, on which devices, and with which backends.
+    """Check that torch and torchvision load, and their devices and backends.
 
     Args:
-        command: what the process runs; prints one JSON object.
+        command: Python code for the child; prints one JSON object.
     """
     try:
         done = subprocess.run(

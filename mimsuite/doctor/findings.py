@@ -1,4 +1,4 @@
-"""One thing that was looked at, what was found, and what to do about it."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Finding:
     """A line of the report.
 
     Attributes:
-        name: what was looked at.
-        state: ``note``: training runs, but not everything or not as well as it could; ``missing``:
-            something that is needed is not there.
-        value: what was found.
-        mend: what to do about it; empty where there is nothing to do.
-        facts: the same for machines.
+        name: what was checked.
+        state: ``ok``; ``note``: training works, but with limitations; ``missing``: a requirement
+            is not met.
+        value: the result, as text.
+        mend: what the user can do; empty if nothing is needed.
+        facts: the result in machine-readable form.
     """
 
     name: str

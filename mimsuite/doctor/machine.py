@@ -1,4 +1,4 @@
-"""Cores, memory and limits of this machine or container, and SLURM."""
+"""Checks of cores, memory, limits and SLURM on this machine or container."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from mimsuite.doctor.findings import Finding
 from mimsuite.errors import UserError
 
 _SHARED_MEMORY = Path("/dev/shm")
-_IN_FLIGHT = 3  # micro-batches of each worker: two prepared ahead, one being handed over
-_USUAL_BATCH = 256 * 3 * 224 * 224  # bytes: images of a large micro-batch
-_SHARDS = 256  # files of shards that a process keeps open
-_OTHER_FILES = 128  # libraries, logs, pipes and sockets to workers
+_IN_FLIGHT = 3  # micro-batches per worker: two prefetched, one in transfer
+_USUAL_BATCH = 256 * 3 * 224 * 224  # bytes of the images of a large micro-batch
+_SHARDS = 256  # shard files that a process keeps open
+_OTHER_FILES = 128  # open files for libraries, logs, pipes and sockets
 
 
 def check_machine() -> list[Finding]:
-    """Findings about this machine."""
+    """All checks of this machine."""
     return [_cores(), _memory(), *check_limits(), _compiler(), _slurm()]
 
 
 def check_limits(workers: int = 2, batch_bytes: int = _USUAL_BATCH) -> list[Finding]:
-    """Shared memory and open files, against what a loader needs.
+    """Compare shared memory and open-file limits with the needs of a loader.
 
     Args:
         workers: ``data.workers``.
-        batch_bytes: of the views of a micro-batch, as workers hand it over.
+        batch_bytes: size of a micro-batch's views, as workers pass them.
     """
     return [_shared_memory(workers, batch_bytes), _files(workers)]
 
@@ -60,7 +60,7 @@ def _memory() -> Finding:
 
 
 def _shared_memory(workers: int, batch_bytes: int) -> Finding:
-    """Workers hand batches over in shared memory; docker gives a container 64 MB of it."""
+    """Check shared memory, through which workers pass batches; docker's default is 64 MB."""
     if not _SHARED_MEMORY.is_dir():
         return Finding("shared memory", "ok", "not limited here")
     free, need = shutil.disk_usage(_SHARED_MEMORY).free, max(1, workers) * _IN_FLIGHT * batch_bytes
@@ -74,7 +74,7 @@ def _shared_memory(workers: int, batch_bytes: int) -> Finding:
 
 
 def _files(workers: int) -> Finding:
-    """Open shards, libraries, and a descriptor for each tensor that a worker hands over."""
+    """Check the limit of open files: shards, libraries, and one per tensor from a worker."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = _SHARDS + _OTHER_FILES + 8 * workers
     facts = {"soft": soft, "hard": hard, "needed": need}
@@ -94,7 +94,7 @@ def _compiler() -> Finding:
 
 
 def _slurm() -> Finding:
-    """Whether jobs can be sent from here, and how this process was started."""
+    """Check whether jobs can be submitted here, and how this process was started."""
     programs = {name: shutil.which(name) is not None for name in ("sbatch", "srun", "scontrol")}
     job = os.environ.get("SLURM_JOB_ID")
     facts = {**programs, "job": job}

@@ -1,4 +1,4 @@
-"""The packages that the suite's own metadata asks for: there, of the right version, or how to get.
+"""Checks of the packages in the suite's metadata: installed, in the right version, how to install.
 
 Versions are read from the packages' metadata, so nothing is imported.
 """
@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from mimsuite.doctor.findings import Finding
 
-# What an optional part is for. Those that are not for users of the suite are left out.
+# Purpose of each extra; extras for developers are left out.
 _PURPOSE = {
     "points": "mesh and point-cloud files",
     "video": "videos that decord does not read",
@@ -25,7 +25,7 @@ _PURPOSE = {
 
 
 def check_packages(suite: str = "mimsuite") -> list[Finding]:
-    """Python, what the suite needs, and each optional part."""
+    """Check Python, the suite's requirements, and each extra."""
     python = Finding("python", "ok", platform.python_version())
     try:
         wanted = [Requirement(text) for text in metadata.requires(suite) or []]
@@ -43,7 +43,7 @@ def check_packages(suite: str = "mimsuite") -> list[Finding]:
 
 
 def _of(wanted: Iterable[Requirement], part: str) -> list[Requirement]:
-    """The requirements of an optional part, or with ``""`` of the suite itself, on this machine."""
+    """The requirements of an extra on this machine; ``""``: of the suite itself."""
     return [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": part})]
 
 

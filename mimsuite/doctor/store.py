@@ -1,4 +1,4 @@
-"""Whether a data set at a network address is reached, and how fast, by the suite's own reader."""
+"""Checks access and speed of a remote data set, with the suite's own reader."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mimsuite.doctor.findings import Finding
 from mimsuite.errors import MimsuiteError
 
 _LOOKS = 5
-_MOST = 64 << 20  # bytes that are read
-_TRIES = 2  # one answer that is lost is daily life of a network; training is more patient
-_SLOW = 50e6  # bytes a second
+_MOST = 64 << 20  # limit of bytes to read
+_TRIES = 2  # single failures are common in networks; training retries more often
+_SLOW = 50e6  # bytes per second below which a store counts as slow
 
 
 def check_store(spec: str) -> Finding:
     """Time requests for the first shard of a set.
 
     Args:
-        spec: as ``--data``: an ``s3:``, ``https:`` or ``http:`` address.
+        spec: a source as in ``--data``: an ``s3:``, ``https:`` or ``http:`` URL.
     """
     from mimsuite.data.shards import remote_set
     from mimsuite.data.shards.names import places_of

@@ -1,4 +1,4 @@
-"""The moving average of the weights: what is evaluated and exported where a recipe keeps one."""
+"""The moving average of the weights, which is evaluated and exported if the recipe keeps one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class MovingAverage:
     """``average += (1 - decay) * (weight - average)`` after every step that was not skipped.
 
     Attributes:
-        tensors: by the names of the method's state; of each this rank's part.
+        tensors: name in the method's state -> this rank's part of the average.
     """
 
     def __init__(self, method: nn.Module, decay: float) -> None:
         self.decay = decay
         self.tensors = {n: t.detach().clone() for n, t in method.state_dict().items()}
-        # Kept, since a walk through all modules in every step costs as much as a small update.
-        trained = dict(method.named_parameters(remove_duplicate=False))  # the state has both, too
+        # Stored, because walking all modules in every step costs as much as a small update.
+        trained = dict(method.named_parameters(remove_duplicate=False))  # as in the state dict
         self._parameters = [(t, trained[n]) for n, t in self.tensors.items() if n in trained]
         self._buffers = [name for name in self.tensors if name not in trained]
 
     @torch.no_grad()
     def update(self, method: nn.Module, skipped: Tensor) -> None:
-        """Follow the method, unless ``skipped`` is 1; that is decided on the device."""
+        """Update the average, unless ``skipped`` is 1; the flag stays on the device."""
         averages, live = zip(*self._parameters, strict=True)
         follow(averages, live, self.decay, skipped)
         for name in self._buffers:
@@ -39,6 +39,6 @@ class MovingAverage:
             average.copy_(torch.where(skipped > 0, average, moved))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put whole tensors back."""
+        """Restore the average from whole tensors."""
         for name, average in self.tensors.items():
             put(average, tensors[name])

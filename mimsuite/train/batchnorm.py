@@ -1,9 +1,9 @@
-"""Batch statistics of all ranks: ``train.sync_batchnorm``.
+"""Batch norm with statistics over all ranks: ``train.sync_batchnorm``.
 
-On CUDA that is torch's ``SyncBatchNorm``. It has no CPU kernel, so there the same statistics are
-made from two sums over ranks.
+On CUDA this is torch's ``SyncBatchNorm``. It has no CPU kernel, so on the CPU the same statistics
+are computed from two sums over ranks.
 
-Letters: B samples of this rank, C channels.
+Letters: B samples on this rank, C channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Sum = Callable[[Tensor], Tensor]
 
 
 def sync_batchnorm(model: nn.Module, peers: Peers, device: torch.device) -> nn.Module:
-    """The model with every batch norm replaced by one over all ranks; names stay as they are."""
+    """Replace every batch norm of the model by a synchronised one; parameter names stay."""
     if peers.world == 1:
         return model
     if device.type == "cuda":
@@ -43,7 +43,7 @@ class SummedBatchNorm(_BatchNorm):
 
     @classmethod
     def of(cls, norm: _BatchNorm, total: Sum) -> SummedBatchNorm:
-        """Stands in for ``norm``, with its very parameters and buffers."""
+        """Replace ``norm``, sharing its parameters and buffers."""
         new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         new._parameters, new._buffers = norm._parameters, norm._buffers
         new.total = total
@@ -70,7 +70,7 @@ class SummedBatchNorm(_BatchNorm):
         return y.reshape(shape).transpose(0, 1).to(input.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Running mean and unbiased variance, as ``_BatchNorm`` keeps them."""
+        """Update running mean and unbiased variance, as ``_BatchNorm`` does."""
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None

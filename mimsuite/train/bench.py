@@ -1,8 +1,8 @@
-"""The speed of a training step as a share of the matrix-product rate of the same run.
+"""Benchmark of a training step, relative to the machine's matrix-product rate.
 
-Steps and matrix products are timed in turns, so that both see the same machine. On a CPU seconds
-are of the process over all of its threads, which a busy machine stretches less than the clock on
-the wall; both are reported.
+Steps and matrix products are timed alternately, so that both see the same machine load. On a CPU,
+time is the process's CPU time over all threads, which depends less on other load than wall-clock
+time; both are reported.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from mimsuite.train.rate import matrix_rate, memory_rate, timer
 from mimsuite.train.step import train_step
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_WARM_UP = 3  # steps until the heap has its final size and no page is touched for the first time
+_WARM_UP = 3  # steps until the heap has its final size and all its pages are mapped
 _GEMM_ROUNDS = 7
 
 Figures = dict[str, Any]
 
 
 def bench_gemm(threads: int, device: str = "auto", precision: str = "auto") -> Figures:
-    """Best and median rate of matrix products, GFLOP/s, and of a copy in memory, GB/s."""
+    """Best and median rate of matrix products in GFLOP/s, and of memory copies in GB/s."""
     if precision not in ("auto", *_DTYPES):
         raise UserError(f"--precision {precision}: one of auto, {', '.join(_DTYPES)}")
     torch.set_num_threads(threads)
@@ -58,7 +58,7 @@ def bench_gemm(threads: int, device: str = "auto", precision: str = "auto") -> F
 
 @keep_freed_memory()
 def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Figures:
-    """Time whole optimizer steps on one random batch, beside matrix products."""
+    """Time whole optimizer steps on one random batch, alternating with matrix products."""
     torch.set_num_threads(threads)
     recipe = resolved.recipe
     device = choose_device(recipe.train.device)
@@ -102,9 +102,9 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
 
 @keep_freed_memory()
 def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers: Peers) -> Figures:
-    """Wall seconds of a step of ``batch`` samples over all ranks; call it on each.
+    """Wall-clock time of a step of ``batch`` samples over all ranks; all ranks must call it.
 
-    The wall counts here, since ranks wait for each other.
+    CPU time would not do here, because ranks wait for each other.
     """
     torch.set_num_threads(threads)
     device = choose_device(resolved.recipe.train.device)
@@ -114,7 +114,7 @@ def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers
     for _ in range(rounds):
         begun = time.perf_counter()
         run()
-        peers.any(False)  # until the last rank is done
+        peers.any(False)  # wait for the slowest rank
         walls.append(time.perf_counter() - begun)
     second = statistics.median(walls)
     return {
@@ -135,7 +135,7 @@ def stepper(
     """A function that runs one whole optimizer step on the same random batch.
 
     Args:
-        watch: is shown the method before the first step.
+        watch: called with the method before the first step.
     """
     recipe = resolved.recipe
     method = build(recipe).train().to(device)
@@ -164,8 +164,8 @@ def stepper(
 
 
 def _clock(method: Method, now: Callable[[], float], spent: list[float]) -> None:
-    """From here on, note the seconds of each ``prepare``: what a step does without gradient, as its
-    teacher."""
+    """Record the time of each later ``prepare`` call, the part of a step without gradient, such as
+    a teacher's forward pass."""
     prepare = method.prepare
 
     def timed(*args: Any, **keywords: Any) -> Context:
@@ -178,7 +178,7 @@ def _clock(method: Method, now: Callable[[], float], spent: list[float]) -> None
 
 
 def machine(device: torch.device, threads: int) -> Figures:
-    """What a figure depends on beside the code."""
+    """The facts about machine and software that figures depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "device": name,

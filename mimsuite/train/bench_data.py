@@ -1,11 +1,10 @@
-"""The speed of the loader alone, beside what it stands in for, in one process and without workers.
+"""Benchmark of the data loader: its parts against alternatives, in one process without workers, and
+the CPU time that the loader with workers takes from the training thread.
 
-Then what the loader with its workers takes from the thread that trains.
-
-Two things are measured: reading samples from tar shards without decoding them, and making views of
-encoded images. Every round runs each case once, so that all see the same machine, and seconds are
-of the process, which a busy machine stretches less than the wall clock. A view is measured up to
-its tensor; collating is left out on both sides.
+Two parts are measured: reading samples from tar shards without decoding, and making views of
+encoded images. Every round runs each case once, so that all see the same machine load. Time is the
+process's CPU time, which depends less on other load than wall-clock time. A view is timed up to its
+tensor; collating is left out on both sides.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ from mimsuite.data.views import Views
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import KeyedGenerator
 
-READ_SAMPLES = 1200  # of a round of reading: more than webdataset's shuffle keeps at once
-VIEW_SAMPLES = 96  # of a round of views
-_SHUFFLE = 1000  # samples, webdataset's usual buffer
-_SHARD = 200  # samples of a shard
+READ_SAMPLES = 1200  # samples per round of reading: more than webdataset's shuffle buffer
+VIEW_SAMPLES = 96  # samples per round of views
+_SHUFFLE = 1000  # samples in webdataset's usual shuffle buffer
+_SHARD = 200  # samples per shard
 _BATCH = 64
 _WORKERS = 2
-_WARM_UP = 4  # batches of the loader: those that were made while it was opened
-_MADE = 128  # different images of the made-up set
-_SIZE, _SLOPE, _QUALITY = (375, 500), 1.64, 96  # as a photo of ImageNet at half size: 68 KB
+_WARM_UP = 4  # first batches, made while the loader was opened; they are not timed
+_MADE = 128  # different images in the synthetic set
+_SIZE, _SLOPE, _QUALITY = (375, 500), 1.64, 96  # like an ImageNet photo at half size: 68 KB
 _PIL_MODES = {"rgb": "RGB", "gray": "L"}
 _SCHEME = "mimsuite-bench"
 
@@ -81,24 +80,24 @@ def bench_data(
     rounds: int = 5,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure on copies of a source's first samples, or on made-up photos where it is None.
+    """Run the benchmark on copies of a source's first samples; None: on synthetic photos.
 
     Args:
         augment: crop, flip and interpolation of the views; colour and erasing are left out.
-        image_size: of the views.
+        image_size: size of the views in pixels.
         channels: ``rgb`` or ``gray``.
-        rounds: the median counts.
-        progress: called with (rounds done, rounds in all).
+        rounds: number of rounds; medians over rounds are reported.
+        progress: called with (rounds done, rounds in total).
 
     Returns:
-        ``set``, ``reading`` and ``views`` (samples a second of a core by case), ``loader``
-        (milliseconds an image that it takes from the training thread, and with the thread that
-        feeds it from the training process), ``ratios`` to what
-        each stands in for (None: not measured, since simplejpeg is not there), and
-        ``pixel_difference``: mean absolute difference to PIL's views at equal crops, of 255.
+        ``set``; ``reading`` and ``views``: samples per second and core, by case; ``loader``:
+        milliseconds per image taken from the training thread, and from the training process
+        with its feeding thread; ``ratios`` to the alternatives (None: not measured, because
+        simplejpeg is missing); ``pixel_difference``: mean absolute difference, out of 255, to
+        PIL's views at equal crops.
 
     Raises:
-        UserError: the source holds no images of 8 bits.
+        UserError: the source has no 8-bit images.
         DataError: its images cannot be read.
     """
     if channels not in _PIL_MODES:
@@ -141,7 +140,7 @@ def bench_data(
 
 
 def _ratio(times: dict[str, list[float]], theirs: str, ours: str) -> float | None:
-    """Their time over ours, the median of the rounds; None where a case was not run."""
+    """Median over rounds of (their time / our time); None if a case was not run."""
     if ours not in times:
         return None
     pairs = zip(times[theirs], times[ours], strict=True)
@@ -151,7 +150,7 @@ def _ratio(times: dict[str, list[float]], theirs: str, ours: str) -> float | Non
 def _measure(
     cases: dict[str, Round], rounds: int, samples: int, progress: Callable[[int], None]
 ) -> dict[str, list[float]]:
-    """Seconds a sample, by case and round; a first round, that warms caches up, does not count."""
+    """Seconds per sample, by case and round; a first round warms up caches and is dropped."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, run in cases.items():
@@ -162,11 +161,11 @@ def _measure(
     return {name: times[1:] for name, times in seconds.items()}
 
 
-# --- what is read ---
+# --- samples ---
 
 
 def _stored(source: Source) -> list[Stored]:
-    """The first samples that can be read; arrays become PNG files."""
+    """The first readable samples; arrays are encoded as PNG."""
     kept: list[Stored] = []
     for position in range(min(len(source), READ_SAMPLES)):
         try:
@@ -218,7 +217,7 @@ def _cycle(stored: list[Stored]) -> Iterator[Stored]:
 class _Reading:
     """The same samples as tar shards and as files in a folder; a context manager.
 
-    Every case reads each payload and label once, in shuffled order, and decodes nothing.
+    Every case reads each payload and label once, in shuffled order, without decoding.
     """
 
     def __init__(self, stored: list[Stored], folder: str) -> None:
@@ -231,11 +230,11 @@ class _Reading:
     def __exit__(self, *_: object) -> None:
         for source in (self._size, self._crc):
             assert isinstance(source, TarSource)
-            source.close()  # before their folder is removed
+            source.close()  # before the folder is removed
 
     @property
     def source(self) -> Source:
-        """The shards."""
+        """The source over the shards."""
         return self._crc
 
     def rounds(self) -> dict[str, Round]:
@@ -276,7 +275,7 @@ class _Reading:
 
 @contextmanager
 def _local_scheme() -> Iterator[None]:
-    """webdataset reads local files by a scheme of ours: its own way is shut in secure mode."""
+    """Let webdataset read local files by our own URL scheme: secure mode disables its own."""
     from webdataset.gopen import gopen_schemes
 
     def opened(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
@@ -290,7 +289,7 @@ def _local_scheme() -> Iterator[None]:
 
 
 def _read(source: Source) -> None:
-    """Every sample once, in an order of training."""
+    """Read every sample once, in training order."""
     plan = Plan(source.counts, seed=0, global_batch=_BATCH, lanes=1, tail="repeat")
     for block in range(-(-plan.per_lane // plan.block)):
         addresses = plan.samples_of(BlockId(stream=0, epoch=0, lane=0, block=block))
@@ -302,10 +301,10 @@ def _read(source: Source) -> None:
 
 
 class _Views:
-    """Encoded images to views of training, each with the crop and flip of its key.
+    """Makes training views of encoded images; crop and flip are keyed by the sample.
 
-    torchvision's is the pipeline that published code uses: PIL decodes, crops and resizes, then
-    ``ToTensor`` and ``Normalize`` make float32.
+    The torchvision pipeline is the one of published code: PIL decodes, crops and resizes, then
+    ``ToTensor`` and ``Normalize`` convert to float32.
     """
 
     def __init__(
@@ -344,7 +343,7 @@ class _Views:
         return self.transform(decoder(self.contents[number]), self.generator("view", number))
 
     def by_pil(self, number: int) -> Image.Image:
-        """The same view of PIL."""
+        """The same view, made by PIL."""
         rng = self.generator("view", number)
         image = Image.open(io.BytesIO(self.contents[number])).convert(self.mode)
         box = self.transform.box(image.height, image.width, rng)
@@ -353,7 +352,7 @@ class _Views:
         return functional.hflip(image) if rng.random() < self.section.hflip else image
 
     def difference(self) -> float:
-        """Mean absolute difference to PIL's views, of 255."""
+        """Mean absolute difference to PIL's views, out of 255."""
         total = 0.0
         for number in range(len(self.contents)):
             ours = self.ours(number, self.fast)
@@ -366,7 +365,7 @@ class _Views:
 
 
 class _Cut(Views):
-    """The default decoder's pixels as a loader's views."""
+    """The loader's views: pixels of the default decoder."""
 
     def __init__(self, views: _Views, channels: int) -> None:
         self.transform, self.shape = views.transform, (channels, *views.size)
@@ -385,7 +384,7 @@ class _Cut(Views):
 
 
 def _loader_cost(source: Source, views: _Views, rounds: int) -> dict[str, float]:
-    """Milliseconds of CPU an image of the thread that takes batches, and of its whole process."""
+    """CPU milliseconds per image in the thread that takes batches, and in its whole process."""
     plan = Plan(source.counts, seed=0, global_batch=_BATCH)
     cut = _Cut(views, len(views.normalize.mean))
     deal = deal_of(

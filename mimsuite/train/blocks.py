@@ -1,6 +1,6 @@
-"""What is done to the blocks of a model, whatever model it is: recomputed, compiled, put in shards.
+"""The blocks of any model, as the units of recomputation, compilation and sharding.
 
-The blocks are the members of every ``nn.ModuleList`` that an owner calls ``blocks``.
+Blocks are the members of every ``nn.ModuleList`` in an attribute named ``blocks``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mimsuite.errors import UserError
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """All blocks, outer ones before those that they contain."""
+    """All blocks, parents before children."""
     return [
         block
         for name, module in model.named_modules()
@@ -28,10 +28,10 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def prepare_blocks(model: nn.Module, section: TrainSection, device: torch.device) -> None:
-    """Recompute and compile blocks as the recipe wants; names of parameters stay as they are.
+    """Apply recomputation and compilation as the recipe asks; parameter names do not change.
 
     Raises:
-        UserError: the model has no blocks, or there is no compiler here.
+        UserError: the model has no blocks, or no compiler is installed.
     """
     blocks = blocks_of(model)
     for key in ("checkpoint_activations", "compile"):
@@ -39,7 +39,7 @@ def prepare_blocks(model: nn.Module, section: TrainSection, device: torch.device
             raise UserError(f"train.{key}: this model has no blocks; leave it out")
     if section.checkpoint_activations:
         for block in blocks:
-            # Their tensors are made anew in backward; no draw from a generator may differ then.
+            # The backward pass recomputes activations; random draws must then be the same.
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if section.compile:
         _require_compiler(device)
@@ -48,7 +48,7 @@ def prepare_blocks(model: nn.Module, section: TrainSection, device: torch.device
 
 
 def _require_compiler(device: torch.device) -> None:
-    """Refuse in one line what would end in a page of compiler output."""
+    """Refuse to compile without a C++ compiler, in one line instead of a page of output."""
     wanted = os.environ.get("CXX") or "g++"
     if shutil.which(wanted) is None and shutil.which("clang++") is None:
         raise UserError(

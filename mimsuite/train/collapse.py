@@ -1,4 +1,5 @@
-"""Watches for features that become the same for all samples, as latent prediction may end."""
+"""Detection of feature collapse: features become equal for all samples, a risk of latent
+prediction."""
 
 from __future__ import annotations
 
@@ -8,17 +9,17 @@ from typing import Any
 
 from mimsuite.config.keys.shared import LogSection
 
-_EARLY = 0.1  # share of training whose largest value is what later ones are compared with
+_EARLY = 0.1  # share of training over which the reference maximum is taken
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """A figure that fell.
+    """A value that has fallen too far.
 
     Attributes:
-        term: column of the log.
-        value: now.
-        early: its maximum in the first tenth of training.
+        term: its column in the log.
+        value: current value.
+        early: maximum in the first tenth of training.
     """
 
     term: str
@@ -33,11 +34,11 @@ class Collapse:
 
 
 class CollapseWatch:
-    """Compares figures with their maximum in the first tenth of training; part of the checkpoint.
+    """Compares values with their maximum in the first tenth of training; part of the checkpoint.
 
     Args:
-        terms: columns of the log that say how much features differ.
-        total: steps of the training.
+        terms: columns of the log that measure how much features differ.
+        total: number of training steps.
     """
 
     def __init__(self, section: LogSection, terms: Collection[str], total: int) -> None:
@@ -46,7 +47,7 @@ class CollapseWatch:
         self._fallen: set[str] = set()
 
     def add(self, step: int, columns: Mapping[str, Any]) -> list[Collapse]:
-        """Look at a line of the log; what has fallen since the line before."""
+        """Check a line of the log; returns the collapses that are new since the previous line."""
         if self.section.collapse == "off":
             return []
         news = []
@@ -65,12 +66,12 @@ class CollapseWatch:
 
     @property
     def note(self) -> str:
-        """For the progress line; empty while all is well."""
+        """Text for the progress line; empty without collapse."""
         return f"collapse: {', '.join(sorted(self._fallen))}" if self._fallen else ""
 
     @property
     def must_stop(self) -> bool:
-        """Whether training ends here."""
+        """Whether training must stop because of a collapse."""
         return bool(self._fallen) and self.section.collapse == "stop"
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Corrupt samples of all ranks, told by the first: an event each, a warning for the first few."""
+"""Report of corrupt samples of all ranks by rank 0: an event for each, warnings for the first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from mimsuite.cluster.peers import Peers
 from mimsuite.data.damage import Damage
 
-_NAMED = 5  # corrupt samples that are warned of one by one
+_NAMED = 5  # corrupt samples that get a warning each
 
 
 class DamageReport:
-    """What was found in this start of a run.
+    """Corrupt samples found since this start of the run.
 
     Args:
-        event: writes an event of a step with its fields.
+        event: writes an event with its step and fields.
     """
 
     def __init__(
@@ -23,10 +23,10 @@ class DamageReport:
     ) -> None:
         self._peers, self._event, self._warn = peers, event, warn
         self._count = 0
-        self._untold: list[Damage] = []  # for the first rank to report
+        self._untold: list[Damage] = []  # not yet reported to the first rank
 
     def add(self, damage: list[Damage], step: int) -> None:
-        """Report what this rank found, or keep it until :meth:`collect`."""
+        """Report this rank's corrupt samples, or keep them until :meth:`collect`."""
         if not self._peers.first:
             self._untold += damage
             return
@@ -41,7 +41,7 @@ class DamageReport:
                 self._warn("more samples are replaced: events.jsonl names all of them")
 
     def collect(self, step: int) -> None:
-        """Report what the other ranks found since the last time; all ranks call it."""
+        """Report the other ranks' corrupt samples since the last call; all ranks must call it."""
         found, self._untold = self._untold, []
         own = json.dumps([vars(item) for item in found]) if found else ""
         told = self._peers.texts(own)
@@ -49,7 +49,7 @@ class DamageReport:
             self.add([Damage(**item) for item in json.loads(text or "[]")], step)
 
     def sum_up(self) -> None:
-        """At the end of training."""
+        """Print a summary at the end of training."""
         if self._count:
             were = "sample was" if self._count == 1 else "samples were"
             self._warn(f"{self._count} corrupt {were} replaced by another; see events.jsonl")

@@ -1,4 +1,4 @@
-"""The device of a process."""
+"""Choice of the device of a process, and its peak memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mimsuite.errors import UserError
 
 
 def choose_device(wanted: str, local_rank: int = 0, world: int = 1) -> torch.device:
-    """``auto`` takes cuda, else mps, else cpu; of several CUDA devices that of the local rank.
+    """``auto`` means cuda, else mps, else cpu; the local rank selects one of several CUDA devices.
 
-    Where a process sees a single one, that is it: SLURM can give each task its own. That no two
-    ranks have the same is found out when they meet.
+    A process that sees a single GPU uses it, since SLURM can give each task its own. Ranks check
+    that their devices differ when they connect.
 
     Raises:
-        UserError: a device that this machine does not have, or one device for several ranks.
+        UserError: the machine has no such device, or several ranks share one device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
@@ -38,7 +38,7 @@ def choose_device(wanted: str, local_rank: int = 0, world: int = 1) -> torch.dev
     device = torch.device(wanted)
     if device.type == "cuda":
         _require_own(device, world)
-        torch.cuda.set_device(device)  # generators and pinned memory are those of the current one
+        torch.cuda.set_device(device)  # generators and pinned memory belong to the current device
     return device
 
 
@@ -54,11 +54,11 @@ def _require_own(device: torch.device, world: int) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB: of the device where it counts its own, else of this process."""
+    """Peak memory in MiB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    # Linux starts ru_maxrss of a new program at that of the process which launched it.
+    # Not ru_maxrss: Linux initialises it with that of the parent process.
     with suppress(OSError, IndexError):
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(status.split("VmHWM:")[1].split()[0]) / 2**10  # in KiB there
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10  # /proc gives KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

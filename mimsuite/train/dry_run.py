@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan of a run, then one real step of one sample where its memory is free."""
+"""`--dry-run`: print the plan of a run, then time a step of one sample if memory allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mimsuite.train.step import run_method
 
 
 def dry_run(resolved: Resolved) -> None:
-    """Print what training would take on this machine."""
+    """Print the costs of training on this machine."""
     recipe = resolved.recipe
     plan = make_plan(resolved, planned_devices(recipe, None, None))
     plan_table(resolved, plan)
@@ -28,7 +28,7 @@ def dry_run(resolved: Resolved) -> None:
 
 
 def _seconds_of_one_sample(recipe: Recipe) -> float:
-    """Of the second of two steps of one sample."""
+    """Time of the second of two steps with one sample."""
     device = choose_device(recipe.train.device)
     method = build(recipe).train().to(device)
     batch = random_batch(shapes_of(recipe), 1, device)
@@ -37,6 +37,6 @@ def _seconds_of_one_sample(recipe: Recipe) -> float:
         begun = time.perf_counter()
         loss = run_method(method, batch, Noise(recipe.train.seed, 0, batch.index)).loss
         loss.backward()
-        loss.item()  # waits for the device
+        loss.item()  # wait for the device
         elapsed = time.perf_counter() - begun
     return elapsed

@@ -1,7 +1,7 @@
-"""What a recipe costs: counted on tensors that have shapes and no content, so without time or data.
+"""Costs of a recipe, counted on fake tensors, which have shapes but no content.
 
-Letters: one sample is one row of the batch; FLOPs count a multiply and an add as two, and only
-those of matrix products, convolutions and attention.
+One sample is one row of the batch. FLOPs count a multiply and an add as two, and only matrix
+products, convolutions and attention.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from mimsuite.train.example import Shapes, random_batch, shapes_of
 from mimsuite.train.flops import CORRECTED
 from mimsuite.train.step import run_method
 
-_FLOAT = 4  # bytes of a weight, a gradient and an entry of the optimizer's state: float32
+_FLOAT = 4  # bytes per weight, gradient and entry of the optimizer's state: float32
 _MOMENTS = {"adamw": 2, "lars": 1, "sgd": 1}  # copies of the weights in the optimizer's state
-_WORKSPACE = 3  # gradients that the backward pass of one operation holds beside what was kept
-_SIZES = (2, 4)  # samples of the two counts: what grows from one to the other is of the samples
-_BACKWARD = 2  # times the forward pass, where the backward pass cannot be counted
+_WORKSPACE = 3  # further gradients that the backward pass of one operation holds
+_SIZES = (2, 4)  # batch sizes of the two counts; their difference gives the cost per sample
+_BACKWARD = 2  # backward / forward cost, where the backward pass cannot be counted
 
 Counted = Literal["forward and backward", "forward, times 3"]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device at the peak of a step, by part.
+    """Peak bytes of a step on one device, by part.
 
     Attributes:
-        casts: copies of the weights in the number format of autocast.
-        activations: kept for the backward pass, with its workspace.
-        saving: of the file of a checkpoint that is being written; 0 where that is the host's.
+        casts: copies of the weights in autocast's dtype.
+        activations: tensors kept for the backward pass, and its workspace.
+        saving: buffer of a checkpoint being written; 0 if it is not in this device's memory.
     """
 
     weights: int
@@ -55,7 +55,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """A checkpoint is written when activations are gone."""
+        """Peak of all parts; checkpoints are written when activations have been freed."""
         always = self.weights + self.gradients + self.optimizer + self.ema
         return always + max(self.casts + self.activations, self.saving)
 
@@ -65,18 +65,18 @@ class Memory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Costs of training by a recipe.
+    """Costs of training with a recipe.
 
     Attributes:
-        parameters, trained: number of elements.
-        forward_flops, flops: of one sample; the latter with the backward pass.
-        counted: how ``flops`` was found.
-        state_bytes: of all weights and buffers.
+        parameters, trained: number of parameters, and of trained parameters.
+        forward_flops, flops: FLOPs per sample, without and with the backward pass.
+        counted: how ``flops`` was determined.
+        state_bytes: size of all weights and buffers.
         moments: copies of the trained weights in the optimizer's state.
         ema: whether a moving average of the state is kept.
-        fixed_bytes: kept for the backward pass whatever the batch: weights cast by autocast.
-        sample_bytes: kept for the backward pass by one sample.
-        largest_bytes: of these, the largest single tensor.
+        fixed_bytes: kept for the backward pass at any batch size: weights cast by autocast.
+        sample_bytes: kept for the backward pass, per sample.
+        largest_bytes: the largest single tensor of a sample's.
     """
 
     parameters: int
@@ -92,11 +92,11 @@ class Estimate:
     largest_bytes: int
 
     def memory(self, micro_batch: int, shards: int = 1, *, on_host: bool = False) -> Memory:
-        """Peak memory of training at so many samples at once, without the framework's own.
+        """Peak memory of training with ``micro_batch`` samples, without the framework's own memory.
 
         Args:
-            shards: devices over which FSDP spreads weights, gradients and optimizer.
-            on_host: the device is the CPU, in whose memory checkpoints are put together, too.
+            shards: number of devices over which FSDP shards weights, gradients and optimizer.
+            on_host: whether the device is the CPU, whose memory also holds checkpoint buffers.
         """
         trained = self.trained * _FLOAT // shards
         state = self.state_bytes // shards
@@ -115,7 +115,7 @@ class Estimate:
         return self.memory(micro_batch).total
 
     def largest_micro_batch(self, free: float, shards: int = 1, *, on_host: bool = False) -> int:
-        """Samples at once for which so many bytes suffice; 0: not even one."""
+        """The largest micro-batch that fits into ``free`` bytes; 0: not even one sample fits."""
         empty = self.memory(0, shards, on_host=on_host)
         if self.memory(1, shards, on_host=on_host).total > free:
             return 0
@@ -131,20 +131,20 @@ def estimate(recipe: Recipe, precision: str = "fp32") -> Estimate:
         precision: ``fp32``, or ``bf16`` or ``fp16`` for a step under autocast.
 
     Raises:
-        DataError, UserError: samples of this modality have no shape that the recipe tells, and
-            its data cannot be opened.
+        DataError, UserError: sample shapes do not follow from the recipe, and its data cannot be
+            opened.
     """
     shapes = shapes_of(recipe)
-    with torch.device("meta"):  # where initialisation, which may look at values, does nothing
+    with torch.device("meta"):  # initialisation may read values; on "meta" it does nothing
         method = build(recipe).train()
     try:
-        # As if on a CPU: on the meta device itself attention would be the one that keeps its maps.
+        # Trace as on a CPU: on "meta", attention would use the kernel that stores its maps.
         with FakeTensorMode(allow_non_fake_inputs=True), _CPU, _Sound():
             method.to_empty(device=_CPU)
             few, more = _counts(method, shapes, recipe, precision)
     except MimsuiteError:
         raise
-    except Exception:  # of any kind: a method that looks at values; they take a real step
+    except Exception:  # any type: the method reads values, so count a real step instead
         method = build(recipe).train()
         few, more = _counts(method, shapes, recipe, precision)
     rows = _SIZES[1] - _SIZES[0]
@@ -168,7 +168,7 @@ _CPU = torch.device("cpu")
 
 
 class _Sound(TorchFunctionMode):
-    """Whether there is something wrong with a tensor that has no content: no."""
+    """Make ``bool(tensor)`` False on fake tensors, so that finite checks pass during tracing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__bool__:
@@ -178,7 +178,7 @@ class _Sound(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Count:
-    """Of one step: FLOPs, and bytes kept for the backward pass."""
+    """Counts of one step: FLOPs, and bytes kept for the backward pass."""
 
     forward: int
     both: int
@@ -193,7 +193,7 @@ def _counts(method: Method, shapes: Shapes, recipe: Recipe, precision: str) -> l
 
 
 def _count(method: Method, shapes: Shapes, size: int, recipe: Recipe, precision: str) -> _Count:
-    """Run one step; views of a tensor share its storage, which counts once."""
+    """Count one step; a storage shared by several views counts once."""
     owned = {tensor.untyped_storage()._cdata for tensor in _state_of(method)}
     kept: dict[int, Any] = {}
 
@@ -210,12 +210,12 @@ def _count(method: Method, shapes: Shapes, size: int, recipe: Recipe, precision:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), cast:
             loss = _loss(method, batch, recipe.train.seed)
         forward = both = counter.get_total_flops()
-        # What recomputation keeps of one block at a time is within the workspace.
+        # With recomputation, one block's activations at a time fit into the workspace.
         sizes = [storage.nbytes() for storage in kept.values()]
         try:
             loss.backward()
             both = counter.get_total_flops()
-        except RuntimeError:  # an operation without a backward formula for tensors without content
+        except RuntimeError:  # an operation whose backward does not support fake tensors
             counted, both = "forward, times 3", forward * (1 + _BACKWARD)
     method.zero_grad()
     batch_bytes = sum(view.numel() * _FLOAT for view in batch.views.values())
@@ -239,7 +239,7 @@ def _loss(method: Method, batch: Batch, seed: int) -> Tensor:
 
 
 def samples_of(recipe: Recipe) -> int | None:
-    """Size of the data where it can be opened; a dry run needs none."""
+    """Number of samples; None if the data cannot be opened, which a dry run allows."""
     from mimsuite.data import open_training_set
 
     try:

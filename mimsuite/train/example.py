@@ -1,4 +1,4 @@
-"""Batches for measuring and counting: random numbers in the shapes of a recipe's views."""
+"""Random batches in the shapes of a recipe's views, for benchmarks and estimates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes_of(recipe: Recipe) -> Shapes:
-    """The shape of one sample in each view, as the method sees it."""
+    """View name -> shape of one sample, as the method sees it."""
     return views_of(recipe).shapes()
 
 
 def random_batch(shapes: Shapes, size: int, device: torch.device) -> Batch:
-    """Normal noise; labels, which classifiers need, are 0."""
+    """A batch of normal noise; all labels, which classifiers need, are 0."""
     views = {name: torch.randn(size, *shape, device=device) for name, shape in shapes.items()}
     label = torch.zeros(size, dtype=torch.int64, device=device)
     index = torch.arange(size, device=device)

@@ -1,7 +1,7 @@
-"""Signals of feature quality that need no labels: RankMe and LiDAR.
+"""Measures of feature quality without labels: RankMe and LiDAR.
 
-Diagnostics, not figures of merit: what they say of a probe's accuracy depends on the data and on
-what is compared.
+They are diagnostics, not scores: how well they predict probe accuracy depends on the data and on
+the models compared.
 
 Letters: N samples, Q random views of each, D width.
 """
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from mimsuite.config.keys.shared import Recipe
 
 RANKME, LIDAR = "rankme", "lidar"
-VIEWS = 8  # random views of each sample: Q
-
-_EPSILON = 1e-7  # of the entropy, as RankMe has it for float32
-_RIDGE = 1e-4  # on the diagonal of the within-class scatter: no direction is free of noise
-_SAME = 1e-10  # share of scatter that is rounding: equal views, encoded in different batches
+VIEWS = 8  # random views per sample: Q
+_EPSILON = 1e-7  # added in the entropy, RankMe's value for float32
+_RIDGE = 1e-4  # added to the diagonal of the within-class scatter
+_SAME = 1e-10  # relative scatter below which views are equal up to rounding
 
 
 def rankme(features: Tensor) -> float:
@@ -43,7 +42,7 @@ def rankme(features: Tensor) -> float:
         features: (N, D), not centred.
 
     Returns:
-        about 1 (collapsed) to min(N, D); of features that are all 0 it is 0.
+        about 1 (collapsed) to min(N, D); 0 if all features are 0.
     """
     return _effective_rank(torch.linalg.svdvals(features.double().cpu()))
 
@@ -51,14 +50,14 @@ def rankme(features: Tensor) -> float:
 def lidar(features: Tensor) -> float | None:
     """LiDAR (Thilak et al., arXiv:2312.04000, section 4): the same rank of ``W^-1/2 B W^-1/2``.
 
-    Every sample is a class of its own, its views are the members: B is the scatter of the class
-    means, W the mean scatter within the classes, plus 1e-4 on the diagonal.
+    Every sample is a class, and its views are the members: B is the scatter of the class means, W
+    the mean scatter within the classes, plus 1e-4 on the diagonal.
 
     Args:
         features: (N, Q, D).
 
     Returns:
-        about 1 to min(N - 1, D); ``None`` where all views of each sample are the same.
+        about 1 to min(N - 1, D); ``None`` if all views of each sample are equal.
     """
     table = features.double().cpu()
     means = table.mean(dim=1)  # (N, D)
@@ -77,19 +76,19 @@ def lidar(features: Tensor) -> float | None:
 def measure(
     method: Method, source: Source, recipe: Recipe, samples: int, batch: int, device: torch.device
 ) -> dict[str, float]:
-    """RankMe and LiDAR of some training samples, the same ones whenever it is asked.
+    """RankMe and LiDAR of some training samples, the same ones in every call.
 
-    RankMe reads the deterministic view that probes read, LiDAR random training views, both of the
-    encoder's output, as the mean of its tokens. Samples and views are keyed by ``train.seed``: no
-    generator of others is touched, and gradients are not computed.
+    RankMe uses the deterministic view of probes, LiDAR random training views; features are the mean
+    of the encoder's tokens. Samples and views are keyed by ``train.seed``: no other generator is
+    used, and gradients are not computed.
 
     Args:
         method: in eval mode.
-        samples: N at most; fewer where the source has fewer, or they are corrupt.
-        batch: views that are encoded at once.
+        samples: largest N; the source may have fewer, and corrupt samples are skipped.
+        batch: number of views encoded together.
 
     Returns:
-        ``rankme`` and, where training views are random, ``lidar``; empty without two samples.
+        ``rankme`` and, if training views are random, ``lidar``; empty with fewer than two samples.
     """
     views = views_of(recipe)
     normalize = views.normalizer(device)
@@ -107,11 +106,11 @@ def measure(
 
 
 def _batches(source: Source, views: Views, seed: int, samples: int, batch: int) -> Iterator[Batch]:
-    """Of each sample its deterministic view, then Q random ones; no more in memory than needed."""
+    """Batches with each sample's deterministic view, then its Q random ones; read lazily."""
     count = min(samples, len(source))
     chosen = keyed_rng(seed, "signals").choice(len(source), count, replace=False)
     rows: list[dict[str, Tensor]] = []
-    for position in sorted(chosen.tolist()):  # as they lie on disk
+    for position in sorted(chosen.tolist()):  # in disk order
         with suppress(CorruptSample):  # the loader reports it
             rows += _views_of(source, views, seed, position)
         while len(rows) >= batch:
@@ -128,7 +127,7 @@ def _views_of(source: Source, views: Views, seed: int, position: int) -> list[di
     names = rows[0].keys()  # a tokenizer's view is not what `encode` reads
     for number in range(VIEWS):
         random = views.train(decoded, keyed_rng(seed, "signals", sample.key, number))
-        # Repeated augmentation: of several clips the first.
+        # With repeated augmentation, use the first of several clips.
         rows.append({name: random[name][: len(rows[0][name])] for name in names})
     return rows
 
@@ -138,7 +137,7 @@ def _batch(rows: list[dict[str, Tensor]]) -> Batch:
 
 
 def _effective_rank(values: Tensor) -> float:
-    """``exp`` of the entropy of non-negative values, divided by their sum."""
+    """``exp`` of the entropy of non-negative values, normalised to sum 1."""
     total = values.sum()
     if not bool(total > 0):
         return 0.0

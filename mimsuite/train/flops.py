@@ -1,8 +1,8 @@
-"""What torch's counter miscounts: the backward pass of convolutions, and attention on a CPU.
+"""Corrections of torch's FLOP counter: backward of convolutions, and attention on a CPU.
 
-It takes grouped convolutions for dense ones, and leaves out the CPU's fused attention, so that an
-estimate would depend on which kernel this machine chooses. FLOPs count a multiply and an add as
-two; what a fused kernel computes a second time to save memory does not count.
+torch's counter treats grouped convolutions as dense in backward, and ignores the CPU's fused
+attention, so estimates would depend on the kernel that this machine selects. FLOPs count a multiply
+and an add as two; recomputation inside a fused kernel does not count.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def convolution_backward(
     wanted: Sequence[bool],
     **_: Any,
 ) -> int:
-    """As many operations as the forward pass for each of the two gradients that are ``wanted``.
+    """Each gradient in ``wanted`` (input, weight) costs as much as the forward pass.
 
-    ``weight`` is (out, in / groups, ...) or, transposed, (in, out / groups, ...): a group's own.
+    ``weight`` is (out, in / groups, ...) or, transposed, (in, out / groups, ...).
     """
     pixels = inputs if transposed else gradient
     forward = 2 * math.prod(pixels) * math.prod(weight[1:])
@@ -40,7 +40,7 @@ def convolution_backward(
 
 
 def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """The two matrix products of (B, heads, N, D) queries with (B, heads, M, D) keys and values."""
+    """Two matrix products: (B, heads, N, D) queries with (B, heads, M, D) keys and values."""
     batch, heads, queries, width = query
     return 2 * batch * heads * queries * key[2] * (width + value[3])
 
@@ -48,7 +48,7 @@ def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int
 def attention_backward(
     gradient: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any
 ) -> int:
-    """The two gradients of each of the two products."""
+    """Two gradients for each of the two matrix products."""
     return 2 * attention(query, key, value)
 
 

@@ -1,4 +1,4 @@
-"""LARS (You et al., arXiv:1708.03888) as linear probes of masked autoencoders use it."""
+"""LARS (You et al., arXiv:1708.03888), in the form used for linear probes of MAE."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rates with plain momentum; the rate is outside the momentum buffer.
+    """Layer-wise adaptive rates with plain momentum; the momentum buffer does not contain the rate.
 
     For parameters with more than one axis: ``g += weight_decay * p``, then ``g *= trust *
-    |p| / |g|`` (factor 1 where either norm is 0). 1-D parameters get neither. For all:
+    |p| / |g|`` (factor 1 if either norm is 0). 1-D parameters get neither. For all:
     ``mu = momentum * mu + g; p -= lr * mu``.
     """
 

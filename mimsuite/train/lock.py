@@ -1,4 +1,4 @@
-"""One run directory, one run: two that resume at once would overwrite each other's state."""
+"""Lock of a run directory: two processes that resume the same run would overwrite each other."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _HELD = (errno.EACCES, errno.EAGAIN)
 
 
 class RunLock:
-    """Holds a run directory from :meth:`take` until the context ends, or the process does.
+    """Locks a run directory from :meth:`take` until the context or the process ends.
 
-    It is a POSIX lock: unlike ``flock`` it is not shared by the loader's forked workers, which may
-    outlive a killed process for a moment. File systems without locks are trusted.
+    It is a POSIX lock: unlike ``flock`` it is not inherited by forked loader workers, which may
+    briefly outlive a killed process. On file systems without locks, nothing is checked.
     """
 
     def __init__(self) -> None:
         self._file: TextIO | None = None
 
     def take(self, run: Path) -> None:
-        """Take the lock of a directory that exists; does nothing where it is held already.
+        """Lock an existing directory; does nothing if this lock is already held.
 
         Raises:
-            UserError: another process holds it; names that.
+            UserError: another process holds the lock; the message names it.
         """
         if self._file is not None:
             return
         try:
             file = (run / _NAME).open("a+")
-        except OSError:  # a read-only or full disk is for others to report
+        except OSError:  # read-only or full disk: later writes report it
             return
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,7 +55,7 @@ class RunLock:
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
             file.flush()
-        except OSError:  # a full disk: held all the same, without a name
+        except OSError:  # full disk: the lock is held, but without the holder's name
             pass
 
     def __enter__(self) -> RunLock:

@@ -1,8 +1,8 @@
-"""Memory: keep what was freed for the next step, and say what to do when there is none left.
+"""Memory: keep freed memory for the next step, and advise the user when memory runs out.
 
-A step frees and asks again for hundreds of megabytes of gradients. glibc returns large blocks to
-the kernel at once, and every page then has to be faulted in and zeroed anew: about a tenth of a
-ViT-B step on a CPU.
+Each step frees and reallocates hundreds of megabytes of gradients. glibc returns large blocks to
+the kernel at once, so every page must be faulted in and zeroed again: about a tenth of a ViT-B step
+on a CPU.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mimsuite.train.device import peak_memory_mb
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _NEVER = 2**31 - 1
-_MOST_DYNAMIC = 2**25  # DEFAULT_MMAP_THRESHOLD_MAX: blocks above are always given back
+_MOST_DYNAMIC = 2**25  # DEFAULT_MMAP_THRESHOLD_MAX: larger blocks are always returned
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Raise glibc's thresholds for a while; does nothing with other C libraries.
+    """Raise glibc's thresholds inside the context; does nothing with other C libraries.
 
-    Then freed memory goes back to the kernel. The thresholds become those that glibc's own rule
-    ends at; once set, it does not follow that rule again.
+    Afterwards freed memory is returned to the kernel. The thresholds are then set to the upper
+    limit of glibc's dynamic rule, because setting them disables that rule for good.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -45,16 +45,16 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or this process, could not have what it asked for."""
+    """Whether an exception means that a device or this process ran out of memory."""
     asked_in_vain = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or asked_in_vain
 
 
 def out_of_memory(device: torch.device, train: TrainSection, samples: int, step: int) -> str:
-    """One line: how much was in use, and what to change.
+    """A one-line message: memory in use, and which keys to change.
 
     Args:
-        samples: of a micro-batch.
+        samples: samples per micro-batch.
     """
     more = [] if train.checkpoint_activations else ["train.checkpoint_activations=true"]
     more += [] if train.parallel == "fsdp" else ["train.parallel=fsdp on several devices"]

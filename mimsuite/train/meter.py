@@ -1,4 +1,4 @@
-"""Running means between two lines of the log, kept on the device."""
+"""Running means between two log lines, kept on the device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mimsuite.train.step import StepResult
 
 
 class Meter:
-    """Sums of what steps measured; reading them is the only time training waits for the device.
+    """Sums of the steps' measurements; only reading them makes training wait for the device.
 
-    The sums are part of the checkpoint, so a resumed run logs the very lines of an uninterrupted
+    The sums are part of the checkpoint, so a resumed run logs the same lines as an uninterrupted
     one.
     """
 
@@ -34,11 +34,11 @@ class Meter:
 
     @property
     def bad_in_a_row(self) -> int:
-        """Skipped steps since the last good one (waits for the device)."""
+        """Skipped steps since the last good one; waits for the device."""
         return int(self._bad_in_a_row)
 
     def read(self) -> dict[str, float]:
-        """Means over the good steps since the last reading, ``skipped`` steps; then start anew."""
+        """Means over the good steps since the last call, and the count ``skipped``; then reset."""
         good = float(self._sums.get("_good", 0.0))
         means = {
             name: float(value) / good if good else float("nan")

@@ -1,4 +1,4 @@
-"""kNN and a linear head on the encoder while it is trained: figures in the lines of the log."""
+"""Online probe: accuracy of kNN and a linear head on the encoder during training, in the log."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KNN, LINEAR = "probe/knn", "probe/linear"
 
 
 class OnlineProbe:
-    """Called at every line of the log; the first rank measures when it is time.
+    """Called at every log line; the first rank measures when a measurement is due.
 
-    Read are the moving average's weights where the recipe keeps one, else the trained ones; from
-    the last block, pooled by ``eval.pool`` (``auto``: the mean). Both probes learn from at most
-    ``log.probe_samples`` labelled samples and are scored on as many others, the same each time.
+    It uses the moving average's weights if the recipe keeps one, else the trained weights. Features
+    come from the last block, pooled by ``eval.pool`` (``auto``: the mean). Both probes train on at
+    most ``log.probe_samples`` labelled samples and are scored on as many others, always the same.
 
-    Nothing of training is changed: features are computed without gradient, modules get their mode
-    back, and no random number is drawn. When it is time depends on the step alone.
+    Training is not affected: features are computed without gradient, modules get their mode back,
+    and no random number is drawn. Whether a measurement is due depends only on the step.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -48,7 +48,7 @@ class OnlineProbe:
             trainer.peers.on_first(self._open)
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Columns for the line of ``step``; empty where it is not time."""
+        """Columns for the log line of ``step``; empty unless a measurement is due."""
         trainer = self.trainer
         if self.every is None or not trainer.due_since_last_line(step, self.every):
             return {}
@@ -64,15 +64,15 @@ class OnlineProbe:
         return found
 
     def _open(self) -> None:
-        """The labelled samples of both parts.
+        """Open the labelled samples for training and scoring.
 
         Raises:
-            DataError: no labels, or one class.
+            DataError: there are no labels, or only one class.
         """
         self._resolved = self._recipe()
         train, test = open_splits(self._resolved, labelled=False)
         recipe = self._resolved.recipe
-        if recipe.log.probe_source:  # of its own data the run has said it
+        if recipe.log.probe_source:  # the run has reported on its own data already
             say_unused(self._resolved, train)
         named = f"log.probe_every_epochs: {train.name}"
         if not train.labelled or (test is not None and not test.labelled):
@@ -97,7 +97,7 @@ class OnlineProbe:
             raise DataError(f"{named} has too few samples to score a probe on")
 
     def _recipe(self) -> Resolved:
-        """The run's, reading the probe's samples."""
+        """The run's recipe, changed to read the probe's samples."""
         resolved, recipe = self.trainer.resolved, self.trainer.recipe
         batch = min(recipe.eval.batch, recipe.train.micro_batch or recipe.train.global_batch)
         changes: dict[str, object] = {"eval.batch": batch}
@@ -124,7 +124,7 @@ class OnlineProbe:
         return {KNN: accuracy(nearest, truth), LINEAR: accuracy(linear, truth)}
 
     def _features(self, method: Method, source: Source) -> tuple[Tensor, Tensor]:
-        """((N, D) float32, (N,) labels) on the host."""
+        """Features (N, D) float32 and labels (N,), on the CPU."""
         pool = self.trainer.recipe.eval.pool
         device, views = self.trainer.device, views_of(self.trainer.recipe)
         rows, labels = [], []

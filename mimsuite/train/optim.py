@@ -1,4 +1,4 @@
-"""From a method and its recipe to an optimizer: weight-decay split, layer decay, fused AdamW."""
+"""The optimizer of a method: parameter groups by weight decay and layer decay, fused AdamW."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def param_groups(
     layer_decay: float | None = None,
     decay_all: bool = False,
 ) -> list[Group]:
-    """Trained parameters, one group per distinct (named group, rate scale, weight decay).
+    """Trained parameters, in one group per distinct (named group, rate scale, weight decay).
 
     No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names, but
     with ``decay_all``.
@@ -70,7 +70,7 @@ def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
     optim: OptimSection = recipe.optim
     groups = param_groups(method, optim.weight_decay, optim.layer_decay, optim.decay_all)
     if optim.name == "adamw":
-        # The fused kernel is several times faster than the default, on a CPU too.
+        # The fused kernel is several times faster than the default, even on a CPU.
         return AdamW(
             groups, lr=recipe.lr, betas=optim.betas, eps=optim.eps, fused=_can_fuse(method)
         )
@@ -80,8 +80,8 @@ def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
 
 
 def set_schedules(optimizer: Optimizer, recipe: Recipe, step: int, steps_per_epoch: int) -> None:
-    """Set what the recipe schedules for the step that follows ``step`` finished ones: every
-    group's rate, weight decay and first beta."""
+    """Set every group's scheduled rate, weight decay and first beta for the step after ``step``
+    finished ones."""
     optim = recipe.optim
     for group in optimizer.param_groups:
         own: GroupSection | None = group["own"]
@@ -108,7 +108,7 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 
 def set_beta(optimizer: Optimizer, beta: float | None) -> None:
-    """Set every group's first beta; ``None`` leaves it as it is."""
+    """Set every group's first beta; ``None`` does not change it."""
     if beta is not None:
         for group in optimizer.param_groups:
             group["betas"] = (beta, group["betas"][1])

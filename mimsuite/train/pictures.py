@@ -1,4 +1,4 @@
-"""Pictures of the first batch, its masks, and how it is rebuilt as training goes on."""
+"""Pictures of the first batch, its masks, and its reconstructions during training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SAMPLES = 32
 
 
 class Pictures:
-    """Called with each micro-batch before its step; the first rank draws when it is time.
+    """Called with each micro-batch before its step; the first rank draws when a picture is due.
 
-    All ranks call it alike: where weights are sharded they are put together for a picture.
+    All ranks must call it, because sharded weights are gathered for a picture.
     """
 
     def __init__(self, trainer: Trainer, run: RunDirectory) -> None:
@@ -21,7 +21,7 @@ class Pictures:
         self.batch: Batch | None = None
         epochs = trainer.recipe.log.pictures_every_epochs
         self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
-        self._drawn = -1  # at this step: a step may have several micro-batches
+        self._drawn = -1  # step of the last picture: a step may have several micro-batches
 
     def __call__(self, batch: Batch) -> None:
         step = self.trainer.step

@@ -1,4 +1,4 @@
-"""What a whole run by a recipe would take on given devices: memory, batch, steps and hours."""
+"""Costs of a whole run on given devices: memory, batch, steps and hours."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from mimsuite.train.precision import Precision
 from mimsuite.train.rate import matrix_rate
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_ROOM = 0.9  # of the device's memory: the rest is the framework's and lost between blocks
+_ROOM = 0.9  # usable share of device memory; the framework and fragmentation take the rest
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run is planned for.
+    """The devices that a run is planned for.
 
     Attributes:
-        name: as people call it.
-        count: how many.
-        memory_bytes: of each, free for training.
-        on_host: they are CPUs, in whose memory checkpoints are put together, too.
-        precision: number format of the forward pass.
+        name: readable name.
+        count: number of devices.
+        memory_bytes: memory per device that is free for training.
+        on_host: whether they are CPUs, whose memory also holds checkpoint buffers.
+        precision: dtype of the forward pass: ``fp32``, ``bf16`` or ``fp16``.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Plan:
     """The costs of a run.
 
     Attributes:
-        per_device: samples on a device at once, ``accumulation`` times a step.
-        fits: whether memory suffices; ``None``: not known.
-        micro_batch: the largest that would fit and divides the device's share; 0: none does.
-        batch_bytes: of a micro-batch as loader workers hand it over.
-        samples: of the data; ``None``: it cannot be opened.
-        peak_flops: of each device, a second; ``None``: not known.
-        peak_origin: where that is from.
-        hours: at ``utilisation`` of the peak.
+        per_device: samples per device and micro-batch; a step has ``accumulation`` micro-batches.
+        fits: whether memory suffices; ``None``: unknown.
+        micro_batch: the largest that fits and divides the device's share; 0: none.
+        batch_bytes: bytes of a micro-batch, as loader workers pass it.
+        samples: number of samples; ``None``: the data cannot be opened.
+        peak_flops: peak FLOP/s per device; ``None``: unknown.
+        peak_origin: where ``peak_flops`` comes from.
+        hours: duration at ``utilisation`` of the peak.
     """
 
     name: str
@@ -80,11 +80,11 @@ class Plan:
 
 
 def planned_devices(recipe: Recipe, gpus: int | None, memory_gb: float | None) -> Devices:
-    """The devices that a recipe would train on.
+    """The devices to plan for.
 
     Args:
-        gpus: so many CUDA devices, whether this machine has them or not; ``None`` = what is here.
-        memory_gb: of each, where it is not to be asked.
+        gpus: number of CUDA devices, which need not exist here; ``None`` = this machine's devices.
+        memory_gb: memory per device; ``None`` = ask the device.
     """
     wanted = recipe.train.precision
     if gpus is not None and not torch.cuda.is_available():
@@ -107,14 +107,14 @@ def make_plan(
     utilisation: float = 0.4,
     peak_tflops: float | None = None,
 ) -> Plan:
-    """Count what a run takes.
+    """Compute the costs of a run.
 
     Args:
-        utilisation: of the peak rate that training reaches; 0.2 to 0.5 is usual.
-        peak_tflops: of a device; ``None`` = this machine's, measured, where it is the device.
+        utilisation: share of the peak rate that training reaches; 0.2 to 0.5 is usual.
+        peak_tflops: peak rate of a device; ``None`` = measure it, if the device is this machine's.
 
     Raises:
-        UserError: the batch cannot be shared out.
+        UserError: the batch cannot be divided evenly.
     """
     recipe = resolved.recipe
     counted = estimate(recipe, devices.precision)
@@ -155,7 +155,7 @@ def make_plan(
 
 
 def _shared(recipe: Recipe, count: int) -> tuple[int, int]:
-    """(samples of a device in a step, samples at once)."""
+    """(samples per device and step, samples per micro-batch)."""
     batch = recipe.train.global_batch
     if batch % count:
         raise UserError(f"train.global_batch={batch} cannot be shared evenly by {count} devices")
@@ -173,7 +173,7 @@ def _steps(recipe: Recipe, samples: int) -> int:
 
 
 def _stored_bytes(recipe: Recipe) -> int:
-    """Of one sample's views, a byte a number; more than 8 bits are handed over as floats."""
+    """Bytes of one sample's views, as loaded: one per number for uint8, more for floats."""
     numbers = sum(torch.Size(shape).numel() for shape in shapes_of(recipe).values())
     of_one = 4 if recipe.data.channels == "gray16" else get(recipe.recipe.modality).bytes_per_number
     return numbers * of_one

@@ -1,6 +1,6 @@
-"""Number formats of the forward pass: fp32, bf16 autocast, or fp16 autocast with loss scaling.
+"""Precision of the forward pass: fp32, bf16 autocast, or fp16 autocast with loss scaling.
 
-Parameters, losses, targets and optimizer state stay float32 in all of them.
+Parameters, losses, targets and optimizer state are float32 in all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mimsuite.errors import UserError
 
 
 class Precision:
-    """Autocast and loss scaling behind one face; ``name`` is what was chosen."""
+    """Autocast and loss scaling behind one interface; ``name`` is the chosen precision."""
 
     def __init__(self, wanted: str, device: torch.device) -> None:
         self.device = device
@@ -39,9 +39,9 @@ class Precision:
     def step(self, optimizer: Optimizer, skipped: Tensor) -> None:
         """Update the parameters unless ``skipped`` is 1.
 
-        A fused optimizer reads the flag on the device (``found_inf``), so a GPU never waits; the
-        others, which only small heads use, are asked on the host. The loss scale follows the
-        scaler's own count of infinities.
+        A fused optimizer reads the flag on the device (``found_inf``), without synchronisation. For
+        other optimizers, used only for small heads, the flag is read on the CPU. The loss scale
+        follows the scaler's own count of infinities.
         """
         if optimizer.defaults.get("fused"):
             optimizer.found_inf = skipped  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ class Precision:
 
     @property
     def warning(self) -> str | None:
-        """What a user should know of the choice."""
+        """A warning about the chosen precision, if there is any."""
         if self.name == "bf16" and self.device.type == "cpu":
             # Measured on a CPU without native bf16: 29 times slower.
             return (

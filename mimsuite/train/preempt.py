@@ -1,6 +1,6 @@
-"""Stop signals: the first asks for a save at the next step, the second ends the process at once.
+"""Stop signals: the first requests a save at the next step, the second ends the process at once.
 
-Torch-free, so that handlers are in place before the seconds that importing torch takes.
+Does not import torch, which takes seconds, so that handlers are installed before.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ _SIGNALS = tuple(
 
 _THREAD = "stop signals"
 _END = b"\0"  # no signal has this number
-_ONE = 0.5  # seconds in which the same signal counts once
-
-_installed: list[StopFlag] = []  # none or one, that of the process
+_ONE = 0.5  # seconds within which a repeated signal counts once
+_installed: list[StopFlag] = []  # the process's flag, if one is installed
 
 
 class StopFlag:
@@ -40,9 +39,9 @@ class StopFlag:
         return "" if self.signal is None else signal.Signals(self.signal).name
 
     def install(self) -> StopFlag:
-        """Handle stop signals from now on, in place of a flag that did so before.
+        """Start to handle stop signals; replaces a flag installed earlier.
 
-        In the main thread. To be undone by :func:`restore_handlers`, unless the process ends.
+        Call it in the main thread, and undo it by :func:`restore_handlers` unless the process ends.
         """
         restore_handlers()
         numbers, arriving = os.pipe()
@@ -53,10 +52,10 @@ class StopFlag:
 
         def restore() -> None:
             for number, handler in before.items():
-                # None: of a library that is not Python, which only that library can put back.
+                # None: a handler installed by native code, which Python cannot restore.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
             signal.set_wakeup_fd(wakeup)
-            os.write(arriving, _END)  # forks may hold the pipe open: closing it is not enough
+            os.write(arriving, _END)  # closing is not enough: forks may hold the pipe open
             os.close(arriving)
 
         self._restore = restore
@@ -64,7 +63,7 @@ class StopFlag:
         return self
 
     def ignore(self) -> None:
-        """From now on: all is saved, and peers that are done too make srun end this process."""
+        """Ignore stop signals: all is saved, and srun signals this process once its peers end."""
         for number in _SIGNALS:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, signal.SIG_IGN)
@@ -75,17 +74,17 @@ class StopFlag:
 
 
 def restore_handlers() -> None:
-    """Let stop signals do what they did before a flag was installed; nothing if none was.
+    """Restore the handlers from before a flag was installed; does nothing without a flag.
 
-    For a process that goes on after a command, as a notebook does. One that is about to end keeps
-    its handlers: a signal in its last moments must not change its exit code.
+    For processes that continue after a command, such as notebooks. A process that is about to end
+    keeps its handlers, so that a late signal does not change its exit code.
     """
     while _installed:
         _installed.pop()._restore()
 
 
 def _leave_to_parent() -> None:
-    """A fork that has not set its own handlers yet must not count for its parent."""
+    """In a fork: detach from the parent's pipe, so that the parent does not count its signals."""
     if _installed:
         signal.set_wakeup_fd(-1)
         _installed.clear()
@@ -95,16 +94,16 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _count(numbers: int) -> None:
-    """End the process at its second stop signal: no save, no cleaning up.
+    """End the process at its second stop signal, without save and clean-up.
 
-    In a thread, since Python's own handlers wait while the main thread is inside native code, and
-    what is asked to stop twice may be a collective that waits for a lost peer.
+    Runs in a thread: Python handlers do not run while the main thread is in native code, such as a
+    collective that waits for a lost peer.
     """
     asked, last, when = 0, 0, 0.0
     while (arrived := os.read(numbers, 1)) != _END:
         if arrived[0] not in _SIGNALS:
             continue
-        # SLURM sends the same one twice at a time limit, by slurmd and through srun.
+        # At a time limit SLURM sends the same signal twice, by slurmd and through srun.
         asked += arrived[0] != last or time.monotonic() - when > _ONE
         last, when = arrived[0], time.monotonic()
         if asked == 2:

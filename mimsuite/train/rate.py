@@ -1,4 +1,4 @@
-"""How many operations a second this machine's matrix products do: the limit that steps have."""
+"""The rate of matrix products on this machine, the upper limit for training steps."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 
 import torch
 
-# (rows, inner, columns) of the products that dominate a ViT-B step at batch 4.
+# (rows, inner, columns) of the matrix products that dominate a ViT-B step at batch 4.
 _SHAPES = ((788, 768, 2304), (788, 768, 3072), (788, 3072, 768), (788, 512, 2048))
-_FOR_GPUS = 16  # times as many rows, for a GPU's products to be as long as its own batches'
-_SECONDS = 0.5  # a round of products lasts about so long
+_FOR_GPUS = 16  # factor on rows for GPUs, whose batches are larger
+_SECONDS = 0.5  # approximate duration of a round
 
 
 def matrix_rate(
     device: torch.device, dtype: torch.dtype = torch.float32, *, wall: bool = False
 ) -> float:
-    """FLOP/s over a few shapes, each for its share of half a second.
+    """FLOP/s over a few shapes, measured for half a second in total.
 
     Args:
-        wall: by the clock on the wall. Otherwise, on a CPU, seconds are of the process over all of
-            its threads, which a busy machine stretches less.
+        wall: use wall-clock time. Otherwise, on a CPU, use the process's CPU time over all threads,
+            which depends less on other load.
     """
     now = time.perf_counter if wall and device.type != "cuda" else timer(device)
     flops = elapsed = 0.0
@@ -38,7 +38,7 @@ def matrix_rate(
 
 
 def memory_rate(device: torch.device) -> float:
-    """Bytes a second of a copy between large tensors, read and written."""
+    """Bytes per second, read and written, of a copy between large tensors."""
     source = torch.ones(32 << 20, device=device)
     target = torch.empty_like(source)
     now = timer(device)
@@ -51,7 +51,7 @@ def memory_rate(device: torch.device) -> float:
 
 
 def timer(device: torch.device) -> Callable[[], float]:
-    """Seconds: of the process on a CPU, of the wall on what works on its own."""
+    """A clock in seconds: CPU time of the process on a CPU, wall-clock time on other devices."""
     if device.type != "cuda":
         return time.process_time
 

@@ -1,7 +1,7 @@
-"""The batch at which training broke, kept so that the step can be looked at again.
+"""The batch at which training failed, dumped so that the step can be replayed.
 
-Order, crops and masks are functions of seed and step, so the pixels, the rows and the step are all
-it takes. The file is safetensors, beside the run's other files.
+Order, crops and masks are functions of seed and step, so pixels, rows and step are all that is
+needed. The file is safetensors, in the run directory.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mimsuite.train.precision import Precision
 from mimsuite.train.state import load_model
 from mimsuite.train.step import run_method
 
-_NAMED = 10  # parameters with a gradient that is not finite
+_NAMED = 10  # parameters with a non-finite gradient that are listed
 
 
 def dump(path: Path, batch: Batch, step: int) -> None:
-    """Write a normalised micro-batch that step ``step`` (from 0) trained on."""
+    """Write a normalised micro-batch of step ``step``, counted from 0."""
     tensors = {f"view.{name}": view for name, view in batch.views.items()}
     tensors["index"] = batch.index
     if batch.label is not None:
@@ -41,17 +41,17 @@ def dump(path: Path, batch: Batch, step: int) -> None:
 
 
 def replay(path: Path, device: str = "auto") -> dict[str, Any]:
-    """Run the dumped batch through the weights of the newest checkpoint before it.
+    """Run the dumped batch through the model of the newest checkpoint before its step.
 
     Args:
-        path: what :func:`dump` wrote, in its run directory.
+        path: a file written by :func:`dump`, in its run directory.
 
     Returns:
         ``step``, ``checkpoint``, ``keys``, ``loss``, ``terms``, ``grad_norm``, and ``not_finite``:
-        the first parameters whose gradient is not.
+        the first parameters with a non-finite gradient.
 
     Raises:
-        UserError: no such file, or no checkpoint to start from.
+        UserError: there is no such file, or no checkpoint to start from.
     """
     batch, step = _read(path)
     run = path.parent

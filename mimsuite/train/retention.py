@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay on the disk."""
+"""Retention: which checkpoints of a run are kept."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from mimsuite.train import checkpoint
 
-FIGURE = "mean_loss"  # in state.json: of the steps since the save before
+FIGURE = "mean_loss"  # key in state.json: mean loss of the steps since the previous save
 
 
 def prune(
     root: Path, step: int, keep: int, *, best: bool = False, every_steps: int | None = None
 ) -> None:
-    """After a save at ``step``, remove what is not wanted any more.
+    """After a save at ``step``, remove checkpoints that are not to be kept.
 
-    What is newer than ``step`` is left alone: it is damaged or was gone back from, and is replaced
-    when training comes by. Nothing is removed unless the new checkpoint has all of its files.
+    Checkpoints newer than ``step`` are left: they are damaged, or training was rewound before them,
+    and later saves replace them. Nothing is removed unless the new checkpoint has all its files.
 
     Args:
-        keep: so many of the newest stay.
-        best: that with the lowest mean training loss since the save before stays too.
-        every_steps: those at multiples of it stay too.
+        keep: number of newest checkpoints to keep.
+        best: also keep the one with the lowest mean training loss since its previous save.
+        every_steps: also keep those at multiples of this number of steps.
     """
     done = [path for path in checkpoint.steps(root) if checkpoint.step_of(path) <= step]
     whole = [path for path in done if checkpoint.damage(path, sizes_only=True) is None]
@@ -30,7 +30,7 @@ def prune(
         return
     kept = set(whole[:keep])
     if best:
-        kept.add(min(whole, key=_figure))  # ties: the newest
+        kept.add(min(whole, key=_figure))  # on ties, the newest
     if every_steps is not None:
         kept |= {path for path in whole if checkpoint.step_of(path) % every_steps == 0}
     for path in done:
@@ -39,7 +39,7 @@ def prune(
 
 
 def _figure(path: Path) -> float:
-    """The mean loss; infinite where it is not known."""
+    """The checkpoint's mean loss; infinite if unknown."""
     try:
         value = float(json.loads((path / "state.json").read_text())[FIGURE])
     except (OSError, ValueError, KeyError, TypeError):

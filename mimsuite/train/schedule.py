@@ -1,4 +1,4 @@
-"""Schedules of rate, decay and momentum: pure functions of the step, so nothing has to be saved."""
+"""Schedules of rate, decay and momentum: pure functions of the step, without state to save."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ def half_cosine(
 
 
 def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: int) -> float:
-    """Linear warm-up that ends on the peak, then half a cosine from it (BEiT's, CAE's and
-    VideoMAE's schedule).
+    """Linear warm-up to the peak, then half a cosine (BEiT's, CAE's and VideoMAE's schedule).
 
     Args:
-        step: optimizer steps done; the first runs at rate 0 where there is a warm-up.
-        lr: peak rate, of the last step of the warm-up and of the next one.
-        min_lr: where the cosine would end one step after the last.
-        warmup: steps of it; of a single one the rate is 0.
-        total: steps in all.
+        step: optimizer steps done; with a warm-up the first step runs at rate 0.
+        lr: peak rate, used by the last warm-up step and the step after it.
+        min_lr: the value that the cosine would reach one step after the last.
+        warmup: number of warm-up steps; with a single one, its rate is 0.
+        total: number of steps.
     """
     if step < warmup:
         return lr * step / (warmup - 1) if warmup > 1 else 0.0
@@ -49,15 +48,15 @@ def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: 
 def epoch_lagged(
     epoch: int, *, lr: float, min_lr: float, warmup_lr: float, warmup_epochs: float, epochs: float
 ) -> float:
-    """The rate of a whole epoch as Point-MAE's training loop has it.
+    """The rate of a whole epoch in Point-MAE's training loop.
 
-    Its scheduler moves on behind each epoch to the rate that was due in it, so epochs 0 and 1 have
-    the same rate. The cosine begins at epoch 0, below the warm-up, and ``min_lr`` holds from
-    ``epochs`` on.
+    Its scheduler lags one epoch: after each epoch it sets the rate that was due in that epoch, so
+    epochs 0 and 1 have the same rate. The cosine starts at epoch 0, during the warm-up, and the
+    rate is ``min_lr`` from ``epochs`` on.
 
     Args:
         epoch: whole epochs done.
-        warmup_lr: where the linear warm-up begins.
+        warmup_lr: rate at the start of the linear warm-up.
     """
     due = max(epoch - 1, 0)
     if due < warmup_epochs:
@@ -70,12 +69,12 @@ def epoch_lagged(
 def cosine_ahead(
     step: int, *, lr: float, warmup_lr: float, min_lr: float, warmup: int, total: int
 ) -> float:
-    """Linear warm-up, then half a cosine, both at the step that is about to be done (I-JEPA's).
+    """Linear warm-up, then half a cosine, evaluated at the coming step (I-JEPA's schedule).
 
     Args:
-        step: optimizer steps done; the first runs one step above ``warmup_lr``.
-        lr: peak rate, of step number ``warmup``, counted from 1.
-        min_lr: of step number ``total`` and all behind it.
+        step: optimizer steps done; the first step runs one increment above ``warmup_lr``.
+        lr: peak rate, used by step number ``warmup``, counted from 1.
+        min_lr: rate from step number ``total`` on.
     """
     due = step + 1
     if due < warmup:
@@ -87,31 +86,32 @@ def cosine_ahead(
 
 
 def linear_ahead(step: int, *, lr: float, min_lr: float, total: int) -> float:
-    """A straight line down from ``lr``, at the step that is about to be done (V-JEPA 2's
+    """A straight line down from ``lr``, evaluated at the coming step (V-JEPA 2's
     cool-down).
 
     Args:
-        step: optimizer steps done; the first runs one step below ``lr``.
-        min_lr: of step number ``total`` and all behind it.
+        step: optimizer steps done; the first step runs one decrement below ``lr``.
+        min_lr: rate from step number ``total`` on.
     """
     return lr + (min_lr - lr) * min((step + 1) / total, 1.0)
 
 
 def half_cosine_to(step: int, *, start: float, end: float, total: int) -> float:
-    """Half a cosine from ``start`` to ``end``, at the step that is about to be done; ``end`` holds
+    """Half a cosine from ``start`` to ``end``, evaluated at the coming step; the value is ``end``
     from step number ``total`` on, counted from 1."""
     return _between(start, end, (step + 1) / total)
 
 
 def one_cycle(step: int, *, lr: float, warmup: float, total: int) -> float:
-    """Up from ``lr / 25`` and down to ``lr / 250000``, half a cosine each (Smith & Topin,
-    arXiv:1708.07120, with PyTorch's factors, as NeRF-MAE trains).
+    """One cycle: half a cosine up from ``lr / 25``, then half a cosine down to ``lr / 250000``
+    (Smith & Topin, arXiv:1708.07120, with PyTorch's factors, as in NeRF-MAE).
 
     Args:
         step: optimizer steps done.
         lr: peak rate.
-        warmup: steps of the way up; the peak is one step before its end, and may lie between steps.
-        total: steps in all; the last one has the lowest rate.
+        warmup: length of the rise in steps; the peak is one step before its end and may lie
+            between steps.
+        total: number of steps; the last one has the lowest rate.
     """
     low, top, end = lr / 25, warmup - 1, total - 1
     if step <= top:
@@ -120,7 +120,7 @@ def one_cycle(step: int, *, lr: float, warmup: float, total: int) -> float:
 
 
 def one_cycle_beta(step: int, *, warmup: float, total: int) -> float:
-    """The first beta that goes with :func:`one_cycle`: 0.95, down to 0.85 at the peak, and back."""
+    """The first beta for :func:`one_cycle`: 0.95, falling to 0.85 at the peak, then back."""
     top, end = warmup - 1, total - 1
     if step <= top:
         return _between(0.95, 0.85, step / top if top else 1.0)
@@ -133,7 +133,7 @@ def _between(start: float, end: float, progress: float) -> float:
 
 
 def beta_at(section: ScheduleSection, step: int, steps_per_epoch: int) -> float | None:
-    """The first beta of the step that follows ``step`` finished ones, where it is scheduled."""
+    """The first beta for the step after ``step`` finished ones; None if it is not scheduled."""
     if section.kind != "one-cycle":
         return None
     total = max(round(section.epochs * steps_per_epoch), step + 1)
@@ -141,14 +141,14 @@ def beta_at(section: ScheduleSection, step: int, steps_per_epoch: int) -> float 
 
 
 def stretched(section: ScheduleSection, steps_per_epoch: int) -> float:
-    """Steps after which what ``schedule.stretch`` stretches ends."""
+    """Length in steps of the schedules that ``schedule.stretch`` stretches."""
     return section.stretch * section.epochs * steps_per_epoch
 
 
 def decay_at(
     section: ScheduleSection, start: float, end: float | None, step: int, steps_per_epoch: int
 ) -> float:
-    """Weight decay of the step that follows ``step`` finished ones."""
+    """Weight decay for the step after ``step`` finished ones."""
     if end is None:
         return start
     total = max(int(stretched(section, steps_per_epoch)), 1)
@@ -156,7 +156,7 @@ def decay_at(
 
 
 def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int) -> float:
-    """Rate of the step that follows ``step`` finished ones; ``lr`` is the peak."""
+    """Rate for the step after ``step`` finished ones; ``lr`` is the peak."""
     if section.kind == "cosine-per-step":
         return cosine_per_step(
             step,

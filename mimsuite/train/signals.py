@@ -1,4 +1,4 @@
-"""RankMe and LiDAR of the encoder while it is trained: diagnostics in the lines of the log."""
+"""RankMe and LiDAR of the encoder during training, as diagnostics in the log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from mimsuite.train.trainer import Trainer
 
 
 class Signals:
-    """Called at every line of the log; the first rank measures when it is time.
+    """Called at every log line; the first rank measures when a measurement is due.
 
-    All ranks call it alike: where weights are sharded they are put together. The trained weights
-    are measured, not their moving average. Nothing of training is changed: modules get their mode
-    back, no gradient is kept and no random number is drawn.
+    All ranks must call it, because sharded weights are gathered. The trained weights are measured,
+    not their moving average. Training is not affected: modules get their mode back, no gradient is
+    kept and no random number is drawn.
 
-    When it is time depends on the step alone, so a resumed run logs what an uninterrupted one does.
+    Whether a measurement is due depends only on the step, so a resumed run logs the same values as
+    an uninterrupted one.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -30,7 +31,7 @@ class Signals:
 
     @property
     def note(self) -> str | None:
-        """What it costs, for the log."""
+        """The cost of the measurements, for the log."""
         if self.every is None:
             return None
         recipe = self.trainer.recipe
@@ -42,7 +43,7 @@ class Signals:
         )
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Columns for the line of ``step``; empty where it is not time."""
+        """Columns for the log line of ``step``; empty unless a measurement is due."""
         trainer = self.trainer
         if self.every is None or not trainer.due_since_last_line(step, self.every):
             return {}
@@ -50,7 +51,7 @@ class Signals:
         if not trainer.peers.first:
             return {}
         recipe = trainer.recipe
-        if self._source is None:  # its own: files that loader workers hold open are theirs
+        if self._source is None:  # a separate source: the loader's has files open in its workers
             self._source = open_training_set(recipe)
         batch = min(recipe.eval.batch, recipe.train.micro_batch or recipe.train.global_batch)
         samples, device = recipe.log.signals_samples, trainer.device

@@ -1,8 +1,8 @@
-"""The state of a run: what a checkpoint holds, taken from and put back into live objects.
+"""The state of a run, as stored in a checkpoint: read from live objects and restored to them.
 
-Order, crops, masks and schedules are pure functions of the step, so the state is the model, the
-optimizer, the moving average, the loss scaler, the running sums of the log and, for third-party
-code that draws from them, the global generators.
+Order, crops, masks and schedules are pure functions of the step. The state is therefore the model,
+the optimizer, the moving average, the loss scaler, the running sums of the log and the global
+generators, which third-party code may use.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mimsuite.errors import UserError
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put a state dict of whole tensors back, one after the other.
+    """Restore a state dict of whole tensors, one by one.
 
     Raises:
-        UserError: it is of another architecture; names the first tensor that differs.
+        UserError: the architecture differs; the message names the first differing tensor.
     """
     ours = model.state_dict()
     for name in dict.fromkeys((*ours, *tensors)):
@@ -44,7 +44,7 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Optimizer state as ``<parameter name>/<entry>`` tensors; groups carry their ``names``."""
+    """Optimizer state as ``<parameter name>/<entry>`` tensors; groups must have ``names``."""
     tensors: dict[str, Tensor] = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -54,10 +54,10 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put :func:`optimizer_tensors` back.
+    """Restore :func:`optimizer_tensors`.
 
     Raises:
-        UserError: state for a parameter that this optimizer does not train.
+        UserError: there is state for a parameter that this optimizer does not train.
     """
     left: dict[str, list[str]] = {}
     for key in tensors:
@@ -66,7 +66,7 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key in left.pop(name, []):
                 value = tensors[key]
-                # AdamW's `step` is float32 and stays on the host unless the optimizer is fused.
+                # AdamW's `step` is float32 and stays on the CPU unless the optimizer is fused.
                 if value.ndim or _fused(optimizer):
                     value = part_like(parameter, value)
                 optimizer.state[parameter][key.rpartition("/")[2]] = value.clone()
@@ -97,7 +97,7 @@ def generator_tensors() -> dict[str, Tensor]:
 
 
 def load_generators(tensors: dict[str, Tensor]) -> None:
-    """Put :func:`generator_tensors` back."""
+    """Restore :func:`generator_tensors`."""
     torch.set_rng_state(tensors["torch"])
     words = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", words, int(tensors["numpy_position"]), 0, 0.0))

@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches forward and backward, clip, guard, update.
 
-Nothing here waits for the device: losses and norms stay tensors until the log asks for them, and a
-step whose loss or gradient norm is not finite is skipped by the fused optimizer itself.
+Nothing here waits for the device: losses and norms stay tensors until the log reads them, and the
+fused optimizer itself skips a step whose loss or gradient norm is not finite.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mimsuite.train.precision import Precision
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured; 0-d tensors on the device.
+    """Measurements of a step; 0-d tensors on the device.
 
     Attributes:
         loss: mean over the micro-batches of all ranks.
-        terms: the method's named terms, likewise.
+        terms: the method's named terms, averaged like ``loss``.
         grad_norm: global L2 norm before clipping.
-        skipped: 1.0 where the update was left out since loss or norm was not finite.
+        skipped: 1.0 if the update was skipped because loss or norm was not finite.
     """
 
     loss: Tensor
@@ -57,24 +57,24 @@ def train_step(
     loss_scope: str = "global",
     progress: Progress = Progress(),  # noqa: B008 - frozen
 ) -> StepResult:
-    """Run one optimizer step and leave the gradients of it in place.
+    """Run one optimizer step; its gradients stay in place.
 
     Args:
         method: in train mode.
-        micro_batches: ``accumulation`` normalised batches on the method's device; taken one by
-            one, so that a loader may still be decoding the next.
-        noise: keyed noise of a micro-batch at this step.
+        micro_batches: ``accumulation`` normalised batches on the method's device; read one by
+            one, while the loader may still be decoding the next.
+        noise: micro-batch -> its keyed noise at this step.
         clip_grad: largest global gradient norm.
-        clip_parts: how names of parameters begin whose gradients are clipped for themselves.
+        clip_parts: prefixes of parameter names; the gradients of each are clipped separately.
         peers: the ranks that share the global batch; ``micro_batches`` are this rank's.
         replica: the method's forward pass with gradients averaged over ranks.
-        loss_scope: what losses with a ``weight`` are a mean of: ``global`` = all samples of the
-            step by their weights, ``rank`` = the losses of the micro-batches, each counting alike.
-        progress: of the training before this step, for the method's schedules.
+        loss_scope: how losses with a ``weight`` are averaged: ``global`` = weighted mean over all
+            samples of the step, ``rank`` = plain mean of the micro-batches' losses.
+        progress: training progress before this step, for the method's schedules.
     """
     replica = replica or Replica(method)
     optimizer.zero_grad(set_to_none=True)
-    sums: list[Tensor] = []  # of the weights, the weighted losses and the weighted terms
+    sums: list[Tensor] = []  # per micro-batch: weight, weighted loss, weighted terms
     names: list[str] = []
     weighted = False
     for number, batch in enumerate(micro_batches, start=1):
@@ -93,7 +93,7 @@ def train_step(
             share = torch.full_like(values[0], 1 / accumulation)
         sums.append(torch.stack([share, *(value * share for value in values)]))
     precision.unscale(optimizer)
-    # One small reduction: all ranks log, and judge, the loss of the global batch.
+    # One small reduction, so that all ranks log and check the loss of the global batch.
     weight, *means = peers.mean(torch.stack(sums).sum(0))
     if weighted:
         means = [value / weight for value in means]
@@ -121,12 +121,12 @@ def run_method(
     forward: Callable[..., Output] | None = None,
     progress: Progress | None = None,
 ) -> Output:
-    """Prepare and mask without gradient, then forward: the way of a batch through any method.
+    """Run a batch through a method: prepare and mask without gradient, then forward.
 
     Args:
-        gather: all-gather over ranks for methods that contrast samples.
-        forward: stands in for the method's own forward pass.
-        progress: of the training, for the method's schedules.
+        gather: all-gather over ranks, for methods that contrast samples.
+        forward: replaces the method's forward pass.
+        progress: training progress, for the method's schedules.
     """
     with torch.no_grad():
         context = method.prepare(batch, noise, gather)
@@ -137,7 +137,7 @@ def run_method(
 
 
 def _divide_gradients(parameters: list[Tensor], by: Tensor) -> None:
-    """From gradients of weighted sums to those of their ratio to the weights' own sum."""
+    """Divide the gradients of weighted sums by the sum of weights."""
     gradients = [local(p.grad) for p in parameters if p.grad is not None]
     torch._foreach_div_(gradients, by)
 
@@ -146,12 +146,12 @@ def _grad_norm(parameters: Sequence[Tensor]) -> Tensor:
     """Global L2 norm of the gradients."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients and gradients[0].is_cpu and not isinstance(gradients[0], DTensor):
-        # A dot product adds in blocks: with 3 million values 20 times nearer than torch's own
-        # norm, which adds one by one on a CPU.
+        # A dot product sums in blocks: for 3 million values its error is 20 times smaller than
+        # that of torch's norm, which sums sequentially on a CPU.
         flat = [g.flatten() for g in gradients]
         norm = torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()
     else:
         norm = nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
-        norm = norm.full_tensor()  # of all shards
+        norm = norm.full_tensor()  # over all shards
     return norm

@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and metrics out. It knows no method by name."""
+"""The training loop: batches in, checkpoints and metrics out. It does not depend on any method."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Clock:
-    """Where the time went since the last line of the log."""
+    """Time spent in each part of training since the last log line."""
 
     started: float
     waiting: float = 0.0
@@ -59,15 +59,15 @@ class Clock:
 
 
 class Trainer:
-    """One run of one method, as one of its processes.
+    """Trains one method, in one process of a run.
 
     Args:
-        method: on its device; changed in place as the recipe's ``train`` section wants.
+        method: on its device; changed in place by the recipe's ``train`` section.
 
     Attributes:
-        run: where metrics, events and checkpoints go, from :meth:`fit` on.
+        run: run directory for metrics, events and checkpoints; set by :meth:`fit`.
         step: optimizer steps done.
-        total_steps: at which training ends.
+        total_steps: number of steps of the training.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Trainer:
         self.collapse = CollapseWatch(self.recipe.log, method.collapse_terms, self.total_steps)
         self.saver = Saver(peers, self.recipe.checkpoint, self.warn)
         self.step = 0
-        self.run: RunDirectory = NoDirectory()  # until `fit` has one
+        self.run: RunDirectory = NoDirectory()  # replaced in `fit`
         self._signals: Callable[[int], dict[str, float]] = lambda step: {}
         self._damage = DamageReport(peers, self._event, self.warn)
         self._clock = Clock(time.monotonic())
-        self._batch: Batch | None = None  # the last one, for a look at what broke training
+        self._batch: Batch | None = None  # the last one, to dump if training fails
         self._stopping = self._rewound = False
 
     # --- the loop ---
@@ -114,16 +114,16 @@ class Trainer:
         watch: Callable[[Batch], None],
         signals: Callable[[int], dict[str, float]] = lambda step: {},
     ) -> None:
-        """Train to the last step, saving on the way.
+        """Train to the last step and save checkpoints.
 
         Args:
-            run: where metrics, events and checkpoints go.
-            watch: called with every micro-batch before its step, e.g. to draw it.
-            signals: more columns for a line of the log, by its step; called on all ranks.
+            run: run directory for metrics, events and checkpoints.
+            watch: called with every micro-batch before its step, for example to draw it.
+            signals: step -> more columns for its log line; called on all ranks.
 
         Raises:
-            Preempted: a stop signal came; the state is saved.
-            DivergedError: too many steps in a row without a finite loss.
+            Preempted: a stop signal arrived; the state is saved.
+            DivergedError: too many consecutive steps without a finite loss.
         """
         self.run, self._signals = run, signals
         self.method.train()
@@ -144,7 +144,7 @@ class Trainer:
             self.peers.at(self.step)
             flags = bool(self.stop), self.saver.late(), self.collapse.must_stop
             stop, late, collapsed = self.peers.vote(*flags, now=self.step == self.total_steps)
-            # A save after that vote was cast has answered it.
+            # A save after that vote has already fulfilled it.
             late &= self.saver.step < self.step - self.peers.vote_lag
             if stop:
                 self._stopping = True
@@ -190,7 +190,7 @@ class Trainer:
         return result
 
     def _warm_up(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Run the first micro-batch once without effect; returns all of them, it included."""
+        """Run the first micro-batch once without effect; returns all micro-batches."""
         first = next(batches)
         warm_up(
             self.method,
@@ -204,15 +204,15 @@ class Trainer:
         return itertools.chain([first], batches)
 
     def _noise(self, batch: Batch) -> Noise:
-        """Of a micro-batch in the step that comes next."""
+        """The noise of a micro-batch in the coming step."""
         return Noise(self.recipe.train.seed, self.step, batch.index, batch.host_index)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the step that follows ``step`` finished ones."""
+        """Learning rate for the step after ``step`` finished ones."""
         return rate_at(self.recipe.schedule, self.recipe.lr, step, self.steps_per_epoch)
 
     def scheduled_at(self, step: int) -> dict[str, float]:
-        """Columns of the log for what else is scheduled: the decay, and the method's own values."""
+        """Log columns of other scheduled values: weight decay, and the method's own."""
         optim, columns = self.recipe.optim, {}
         if optim.weight_decay_end is not None:
             columns["weight_decay"] = decay_at(
@@ -228,7 +228,7 @@ class Trainer:
         return Progress(step, self.total_steps, self.steps_per_epoch)
 
     def _batches(self, loader: TrainLoader, watch: Callable[[Batch], None]) -> Iterator[Batch]:
-        """Micro-batches on the device, normalised; damage is reported as it is met."""
+        """Normalised micro-batches on the device; reports corrupt samples on the way."""
         stream = iter(loader)
         while True:
             begun = time.monotonic()
@@ -243,20 +243,20 @@ class Trainer:
             yield batch
 
     def _rewind(self) -> None:
-        """Back to the newest checkpoint before the first of the bad steps.
+        """Go back to the newest checkpoint before the first of the bad steps.
 
-        The steps come again as they were, so this helps against what is not in the recipe: a
-        device's slip, a transient fault. What comes back is the recipe's, and ends the run.
+        The same steps are then repeated. This helps against transient hardware faults. If the loss
+        diverges again, the recipe is the cause, and the run ends.
 
         Raises:
-            DivergedError: there is no such checkpoint, or this was done already.
+            DivergedError: there is no such checkpoint, or training was rewound before.
         """
         bad, here = self.meter.bad_in_a_row, self.step
         before = self.step - bad
         found = None if self._rewound else checkpoint.newest_before(self.run.checkpoints, before)
         if found is None:
             batch = f"bad-batch-{here - 1:08d}-rank-{self.peers.rank}.safetensors"
-            assert self._batch is not None  # bad steps had one
+            assert self._batch is not None  # set by the bad steps
             replay.dump(self.run.path / batch, self._batch, here - 1)
             raise DivergedError(
                 f"no finite loss in {bad} steps up to step {here}: lower optim.lr, set "
@@ -273,7 +273,7 @@ class Trainer:
     # --- log ---
 
     def warn(self, text: str) -> None:
-        """On the terminal and in the log."""
+        """Print a warning on the terminal and in the log."""
         warn(text)
         self.run.log(f"warning: {text}")
 
@@ -281,7 +281,7 @@ class Trainer:
         self.run.event(name, step, **fields)
 
     def write_log(self, progress: ProgressLine, worker_memory_mb: float | None) -> None:
-        """A line of metrics: the means since the last one."""
+        """Write a log line with the means since the last one."""
         self._damage.collect(self.step)
         means = self.meter.read()
         now = time.monotonic()
@@ -314,13 +314,13 @@ class Trainer:
         )
         if means["skipped"]:
             self.run.event("skip", self.step, steps=means["skipped"])
-        # Signals are not the next steps' time.
+        # The time for signals does not count for the next steps.
         self._clock = Clock(time.monotonic() if signals else now)
 
     # --- state ---
 
     def state(self) -> checkpoint.CheckpointState:
-        """The state as this rank has it, without copies; all ranks call it."""
+        """This rank's state, without copies; all ranks must call it."""
         return checkpoint.CheckpointState(
             step=self.step,
             document=self.resolved.document,
@@ -338,11 +338,10 @@ class Trainer:
         )
 
     def load(self, state: checkpoint.CheckpointState) -> None:
-        """Go on from a checkpoint of this very run.
+        """Continue from a checkpoint of this run.
 
         Raises:
-            UserError: it is of another method or model, or the data now makes other epochs than
-                when it was saved.
+            UserError: it has another method or model, or another number of steps per epoch.
         """
         saved, ours = state.document["method"]["name"], self.recipe.method.name
         if saved != ours:
@@ -369,18 +368,18 @@ class Trainer:
         self.saver.loaded(state.step)
 
     def save(self) -> None:
-        """Write a checkpoint; a failure is warned of, and fatal only when it repeats."""
+        """Write a checkpoint; a failure gives a warning, repeated failures end the run."""
         last = self.step == self.total_steps or self._stopping
         self.saver.save(self.run, self.state(), last=last)
 
     def whole_method(self, *, averaged: bool = False, copy: bool = False) -> Method:
-        """The method with all of its weights in this process; all ranks call it.
+        """The method with whole weights in this process; all ranks must call it.
 
-        Where they are sharded it is a copy, else the trained method itself.
+        With sharded weights it is a copy, otherwise the trained method itself.
 
         Args:
-            averaged: with the moving average's weights, where there is one. Without a copy the
-                trained weights are overwritten.
+            averaged: use the moving average's weights, if there is one. Unless ``copy`` is set,
+                they overwrite the trained weights.
             copy: put the average's weights into a copy.
         """
         average = self.average if averaged else None
@@ -395,17 +394,17 @@ class Trainer:
         return method
 
     def due_since_last_line(self, step: int, every: int) -> bool:
-        """Whether ``step``'s line of the log is the first behind a multiple of ``every``, or the
-        last one."""
+        """Whether the log line of ``step`` is the first one at or after a multiple of ``every``, or
+        the last one."""
         lines = self.recipe.log.every_steps
-        before = (step - 1) // lines * lines  # the line before this one
+        before = (step - 1) // lines * lines  # step of the previous log line
         return step == self.total_steps or step // every > before // every
 
     def _due(self, every: int | None) -> bool:
         return every is not None and (self.step % every == 0 or self.step == self.total_steps)
 
     def facts(self) -> dict[str, Any]:
-        """For the banner: sizes of what is trained."""
+        """Model sizes, for the banner."""
         return {
             "parameters": sum(p.numel() for p in self.method.parameters()),
             "trained": sum(p.numel() for p in self.method.parameters() if p.requires_grad),

@@ -1,10 +1,10 @@
-"""A backward pass that is thrown away, before the first step of every start.
+"""A discarded backward pass before the first step of every start.
 
-DDP adds gradients up in buckets. It begins with one layout of them and takes another after the
-first backward pass of a process. Which ranks' parts of a number are added first depends on its
-place in a bucket, and of three or more summands the order shows in the last bits. So a resumed
-process would add its first gradients up in another order than a process that went on. After a
-warm-up both have the second layout in all of their steps.
+DDP sums gradients in buckets, and changes the bucket layout after the first backward pass of a
+process. The summation order over ranks depends on a number's position in its bucket, and with three
+or more ranks the order changes the last bits. A resumed process would therefore sum its first
+gradients in another order than an uninterrupted one. After a warm-up both use the second layout in
+all steps.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def warm_up(
     replica: Replica,
     progress: Progress,
 ) -> None:
-    """Forward and backward as in a step, by all ranks together; see :func:`.step.train_step`.
+    """Run forward and backward as in :func:`.step.train_step`, on all ranks together.
 
-    No update follows: weights, optimizer, moving averages and the sums of the log do not take
-    part. Buffers (running statistics) and generators are put back.
+    Nothing is updated: not the weights, optimizer, moving averages or log sums. Buffers (running
+    statistics) and generators are restored.
     """
     with _kept(method):
         with precision.autocast():
@@ -47,7 +47,7 @@ def warm_up(
 
 @contextmanager
 def _kept(method: Method) -> Iterator[None]:
-    """Put the method's buffers and this process's generators back after the block."""
+    """Context that restores the method's buffers and this process's generators afterwards."""
     generators = generator_tensors()
     buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
     yield

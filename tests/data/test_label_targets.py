@@ -79,7 +79,7 @@ def test_columns_of_a_model() -> None:
     assert strange == 2
     with pytest.raises(DataError, match="none of the labels"):
         found.under(["q"], 1, "set")
-    with pytest.raises(DataError, match="1 numbers a sample, trained was on 2"):
+    with pytest.raises(DataError, match="1 numbers a sample, the model has 2"):
         parse("regression", ["1"], "set").under(None, 2, "set")
 
 

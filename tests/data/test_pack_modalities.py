@@ -325,7 +325,9 @@ def test_verify_names_everything_that_is_wrong(tmp_path: Path) -> None:
 def test_training_says_that_shards_hold_something_else(tmp_path: Path) -> None:
     synthesise("points", tmp_path / "made", count=8, size=16)
     pack(str(tmp_path / "made"), tmp_path / "out")
-    with pytest.raises((UserError, DataError), match="holds points samples, wanted here is image"):
+    with pytest.raises(
+        (UserError, DataError), match="holds points samples, but the task needs image"
+    ):
         open_source(str(tmp_path / "out"), "test")
 
 

@@ -209,7 +209,7 @@ def test_furniture_has_its_classes_and_credits() -> None:
 
 
 def test_another_modality_is_refused() -> None:
-    with pytest.raises(UserError, match="holds points samples, wanted here is image"):
+    with pytest.raises(UserError, match="holds points samples, but the task needs image"):
         open_source("embedded:furniture")
     with pytest.raises(UserError, match="no split 'test'"):
         open_source("embedded:furniture", "test", modality="points")

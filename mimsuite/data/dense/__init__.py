@@ -1,4 +1,4 @@
-"""Images with something known of every pixel: a class, a distance, or both."""
+"""Images with per-pixel labels: a class, a depth, or both."""
 
 from mimsuite.data.dense.layouts import LAYOUTS, layout_of
 from mimsuite.data.dense.listing import DenseListing

@@ -1,10 +1,10 @@
-"""ADE20K's scene parsing benchmark (Zhou et al., CVPR 2017), as ``ADEChallengeData2016`` unpacks::
+"""ADE20K scene parsing (Zhou et al., CVPR 2017), in the layout of ``ADEChallengeData2016``::
 
     images/{training,validation}/ADE_train_00000001.jpg
     annotations/{training,validation}/ADE_train_00000001.png
-    objectInfo150.txt                                         (names of the classes; may be missing)
+    objectInfo150.txt                                         (class names; optional)
 
-A mask is a gray PNG: 1 to 150 are the classes, 0 is anything else and counts for nothing.
+A mask is a gray PNG: 1 to 150 are the classes, 0 is unlabelled and ignored.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def looks_so(root: Path) -> bool:
 
 
 def splits(root: Path) -> list[str]:
-    """``train`` and ``val``, those that are there."""
+    """Those of ``train`` and ``val`` that exist."""
     return [name for name, folder in _FOLDERS.items() if (root / "images" / folder).is_dir()]
 
 
 def listing(root: Path, split: str) -> DenseListing:
-    """The files of a split; raises a ``MimsuiteError`` for files that are missing."""
+    """The files of a split; raises a ``MimsuiteError`` where files are missing."""
     folder = _FOLDERS[chosen_split(root, split, splits(root))]
     images = files_below(root, f"images/{folder}")
     masks = [str(Path("annotations", *Path(path).parts[1:]).with_suffix(".png")) for path in images]
@@ -44,7 +44,7 @@ def listing(root: Path, split: str) -> DenseListing:
 
 
 def _names(file: Path) -> list[str]:
-    """The last column of the table that comes with the set, or else numbers from 1."""
+    """Class names: the last column of the set's own table, or numbers from 1 without it."""
     numbers = [str(number + 1) for number in range(_CLASSES)]
     if not file.is_file():
         return numbers

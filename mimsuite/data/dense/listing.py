@@ -1,4 +1,4 @@
-"""Which files a set consists of: what every layout's reader finds out."""
+"""The files of a dense set, as every layout's reader returns them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mimsuite.errors import DataError, UserError
 
 @dataclass(frozen=True)
 class DenseListing:
-    """The files of one split, as paths relative to ``root``, in order.
+    """The files of one split: ordered paths relative to ``root``.
 
     Attributes:
-        images: of any format that images have.
-        masks: PNG, one for each image; ``None``: classes of pixels are not known.
-        depths: PNG of 16 bits, likewise.
-        classes: names; the class of a pixel is an index into them.
-        shift: what is subtracted from a mask's values to give classes.
-        ignored: values of a mask that stand for no class.
-        unit: metres that one step of a depth image stands for.
-        synthetic: made, not photographed.
+        images: files in any supported image format.
+        masks: one PNG for each image; ``None``: the set has no pixel classes.
+        depths: one 16-bit PNG for each image; ``None``: the set has no depth.
+        classes: class names, indexed by class id.
+        shift: subtracted from mask values to give class ids.
+        ignored: mask values that stand for no class.
+        unit: metres per step of a depth image.
+        synthetic: whether the images are rendered, not photographed.
     """
 
     root: Path
@@ -40,7 +40,7 @@ IMAGES = ("jpg", "jpeg", "png")
 
 
 def files_below(root: Path, folder: str, extensions: tuple[str, ...] = IMAGES) -> list[str]:
-    """Sorted paths, relative to ``root``, of files below one of its folders.
+    """Sorted paths of the files below ``root/folder``, relative to ``root``.
 
     Raises:
         DataError: there are none.
@@ -54,7 +54,7 @@ def files_below(root: Path, folder: str, extensions: tuple[str, ...] = IMAGES) -
 
 
 def partners(root: Path, images: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """``paths``, of which each is looked for; raises ``DataError`` where some are missing."""
+    """``paths``, checked to exist; raises ``DataError`` where some are missing."""
     missing = [path for path in paths if not (root / path).is_file()]
     if missing:
         raise DataError(
@@ -65,7 +65,7 @@ def partners(root: Path, images: Sequence[str], paths: Sequence[str]) -> list[st
 
 
 def chosen_split(root: Path, wanted: str, existing: Sequence[str]) -> str:
-    """The wanted split; raises ``UserError``, naming those that there are, where it is none."""
+    """``wanted`` if that split exists; else raises a ``UserError`` that lists the splits."""
     if wanted not in existing:
         raise UserError(
             f"{root} has no split '{wanted}'; it has: {', '.join(sorted(existing)) or 'none'}"

@@ -1,12 +1,12 @@
-"""NYU Depth V2 (Silberman et al., ECCV 2012) as pictures, in the layout that monocular depth code
-shares: each frame beside its depth, in a folder for each scene::
+"""NYU Depth V2 (Silberman et al., ECCV 2012) as image files, in the layout common to monocular
+depth code: one folder for each scene, each frame beside its depth::
 
     sync/bathroom_0001/rgb_00000.jpg                     and sync_depth_00000.png     (train)
     official_splits/test/bathroom/rgb_00045.jpg          and sync_depth_00045.png     (test)
 
-or the same below ``train/`` and ``test/``. Depth is a PNG of 16 bits, millimetres; 0 is none. The
-``.mat`` file of the set itself is not read. Frames without a depth file beside them are left out,
-as they are in the training lists that are in use.
+or the same below ``train/`` and ``test/``. Depth is a 16-bit PNG in millimetres; 0 is unknown. The
+original ``.mat`` file is not read. Frames without a depth file are left out, as the usual training
+lists do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def looks_so(root: Path) -> bool:
 
 
 def splits(root: Path) -> list[str]:
-    """``train`` and ``test``, those that are there."""
+    """Those of ``train`` and ``test`` that exist."""
     return [split for split in _FOLDERS if _folder(root, split) is not None]
 
 
@@ -39,7 +39,7 @@ def listing(root: Path, split: str) -> DenseListing:
     """The files of a split.
 
     Raises:
-        DataError: no frame has its depth beside it.
+        DataError: no frame has a depth file beside it.
     """
     folder = _folder(root, chosen_split(root, split, splits(root)))
     assert folder is not None

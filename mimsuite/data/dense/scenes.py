@@ -1,9 +1,9 @@
-"""What `mimsuite data synth scenes` writes: rendered rooms, labelled as such::
+"""Reader of the rendered rooms that `mimsuite data synth scenes` writes::
 
 images/{train,test}/000000.png      RGB
-masks/{train,test}/000000.png       gray, a class; 255 is none
-depth/{train,test}/000000.png       16 bits, millimetres, 0 = none
-scenes.json                         names of the classes, and that it is synthetic
+masks/{train,test}/000000.png       gray, class ids; 255 = unlabelled
+depth/{train,test}/000000.png       16 bits, millimetres; 0 = unknown
+scenes.json                         class names, and the mark that it is synthetic
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def looks_so(root: Path) -> bool:
 
 
 def splits(root: Path) -> list[str]:
-    """The folders of images."""
+    """The names of the image folders."""
     folder = root / "images"
     return (
         sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -35,7 +35,7 @@ def listing(root: Path, split: str) -> DenseListing:
     """The files of a split.
 
     Raises:
-        DataError: files are missing, or ``scenes.json`` cannot be understood.
+        DataError: files are missing, or ``scenes.json`` is invalid.
     """
     classes, ignored, synthetic = _facts(root / _FACTS)
     images = files_below(root, f"images/{chosen_split(root, split, splits(root))}")
@@ -55,7 +55,7 @@ def listing(root: Path, split: str) -> DenseListing:
 
 
 def _facts(file: Path) -> tuple[list[str], int, bool]:
-    """Class names, the value that is none of them, and whether the scenes are synthetic."""
+    """Class names, the mask value for unlabelled pixels, and whether the scenes are synthetic."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT:

@@ -1,4 +1,4 @@
-"""A source of images with dense truth: what a listing names, read and decoded."""
+"""A source of images with per-pixel labels: reads and decodes the files of a listing."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredDense(Sample):
-    """An image as stored, with its mask and its depth."""
+    """An encoded image with its encoded mask and depth."""
 
     mask: bytes | None = None
     depth: bytes | None = None
 
 
 class DenseSource(FileSource):
-    """Each image is a sample; its key is its path below the root. It has no class of its own.
+    """Each image is a sample; its key is its path below the root. Samples have no image class.
 
     Args:
-        listing: the files; ``masks`` and ``depths`` that are ``None`` stay unread.
+        listing: the files; where ``masks`` or ``depths`` is ``None``, none are read.
     """
 
     def __init__(self, listing: DenseListing, *, name: str, split: str, decoder: Decoder) -> None:
@@ -51,7 +51,7 @@ class DenseSource(FileSource):
         )
 
     def read(self, shard: int, offset: int) -> StoredDense:
-        """The files of a sample; raises ``CorruptSample`` where one cannot be read."""
+        """The encoded files of a sample; raises ``CorruptSample`` where one cannot be read."""
         return StoredDense(
             key=self.key(shard, offset),
             shard_name=self.shard_name(shard),
@@ -62,7 +62,7 @@ class DenseSource(FileSource):
         )
 
     def decode(self, sample: Sample) -> DenseSample:
-        """Image and truth, of one size; raises ``CorruptSample``."""
+        """Image and labels, of equal height and width; raises ``CorruptSample``."""
         assert isinstance(sample, StoredDense)
         image = self.decoder(sample.payload)  # type: ignore[arg-type]  # bytes
         found = DenseSample(image, *self._truth(sample.mask, sample.depth))
@@ -77,7 +77,7 @@ class DenseSource(FileSource):
         return found
 
     def truth(self, position: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Segments and depth of a sample as they are stored, by its place in source order."""
+        """Class map and depth of a sample at stored resolution, by its position in the source."""
         shard, _ = self.locate(position)
         mask = self._masks.load(shard) if self._masks else None
         depth = self._depths.load(shard) if self._depths else None
@@ -101,16 +101,16 @@ def open_dense(recipe: Recipe, split: str) -> DenseSource:
     """A split of a dense recipe's ``data.source``, in its ``data.layout``.
 
     Raises:
-        UserError: no such folder or split, another layout, or truth that it does not have.
+        UserError: no such folder or split, another layout, or the set lacks the labels needed.
         DataError: files are missing.
     """
     root, layout = Path(recipe.data.source), LAYOUTS[recipe.data.layout]  # type: ignore[attr-defined]
     if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; dense truth is read from folders")
+        raise UserError(f"{root}: there is no such folder; pixel labels are read from folders")
     if not layout.looks_so(root):
         raise UserError(
-            f"{root} has not the layout data.layout={recipe.data.layout}: "  # type: ignore[attr-defined]
-            f"{layout.SHAPE} are looked for"
+            f"{root} does not have the layout data.layout={recipe.data.layout}: "  # type: ignore[attr-defined]
+            f"expected {layout.SHAPE}"
         )
     listing: DenseListing = layout.listing(root, split)
     for key, paths in (("segments", listing.masks), ("depth", listing.depths)):

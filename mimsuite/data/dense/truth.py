@@ -1,4 +1,4 @@
-"""Masks and depth images, decoded: PNG only, limits before work."""
+"""Decoding of masks and depth images: PNG only, size checked first."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from PIL import Image
 
 from mimsuite.errors import CorruptSample
 
-IGNORE = 255  # of a decoded mask: no class
+IGNORE = 255  # value of pixels without a class in a decoded mask
 _MASKS = ("L", "P", "1")
 
 
 def decode_mask(
     data: bytes, classes: int, shift: int, ignored: Sequence[int], max_pixels: int
 ) -> np.ndarray:
-    """(H, W) uint8 classes, :data:`IGNORE` where there is none; raises ``CorruptSample``.
+    """(H, W) uint8 class ids, :data:`IGNORE` for unlabelled; raises ``CorruptSample``.
 
     Args:
         data: a gray or palette PNG.
-        classes: at most 255.
-        shift: subtracted from the stored values.
-        ignored: stored values that are no class.
+        classes: number of classes, at most 255.
+        shift: subtracted from the stored values to give class ids.
+        ignored: stored values that stand for no class.
     """
     image = _opened(data, max_pixels)
     if image.mode not in _MASKS:
@@ -38,7 +38,7 @@ def decode_mask(
 
 
 def decode_depth(data: bytes, unit: float, max_pixels: int) -> np.ndarray:
-    """(H, W) float32 metres, 0 = none, of a PNG of 16 bits; raises ``CorruptSample``."""
+    """(H, W) float32 metres, 0 = unknown, from a 16-bit PNG; raises ``CorruptSample``."""
     image = _opened(data, max_pixels)
     if not image.mode.startswith("I"):
         raise CorruptSample("decode", f"depth of mode {image.mode}: a PNG of 16 bits is expected")
@@ -48,7 +48,7 @@ def decode_depth(data: bytes, unit: float, max_pixels: int) -> np.ndarray:
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG",))
-    except Exception as fault:  # decoders raise anything on damaged input
+    except Exception as fault:  # decoders raise many types on damaged input
         raise CorruptSample("decode", f"no PNG: {type(fault).__name__}") from None
     if image.width * image.height > max_pixels:
         raise CorruptSample(

@@ -1,5 +1,5 @@
-"""Views of images with dense truth: ``image`` as the encoder takes it, and beside it ``segments``
-and ``depth`` at one label resolution, all of the whole image."""
+"""Views of images with per-pixel labels: ``image`` at the encoder's input size, ``segments`` and
+``depth`` at the label resolution; all show the whole image."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DenseSample:
-    """An image and what is known of its pixels.
+    """A decoded image with its per-pixel labels.
 
     Attributes:
         image: (C, H, W).
-        segments: (H, W) uint8 classes, 255 = none; ``None`` where the set has none.
-        depth: (H, W) float32 metres, 0 = none; likewise.
+        segments: (H, W) uint8 class ids, 255 = unlabelled; ``None`` where the set has no classes.
+        depth: (H, W) float32 metres, 0 = unknown; ``None`` where the set has no depth.
     """
 
     image: Tensor
@@ -39,8 +39,8 @@ class DenseSample:
 
 
 class DenseViews(Views):
-    """Deterministic views by a dense recipe. The sides of an image are scaled each for itself, so
-    that nothing is cut off."""
+    """Deterministic views of a dense recipe. Height and width are scaled independently, so nothing
+    is cropped."""
 
     def __init__(self, recipe: Recipe) -> None:
         encoder = recipe.model.encoder
@@ -62,7 +62,7 @@ class DenseViews(Views):
         return found
 
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
-        """Of ``image``; the truth stays on the host."""
+        """Normalizes ``image``; the labels stay on the CPU."""
         normalize = Normalize(self.augment, device)
 
         def bring(batch: Batch) -> Batch:
@@ -81,7 +81,7 @@ class DenseViews(Views):
 
 
 def nearest(truth: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W) -> (h, w) of the same dtype: the pixel in the middle of each."""
+    """Nearest-neighbour resize of (H, W) to (h, w), same dtype: samples at pixel centres."""
     return F.interpolate(truth[None, None].float(), size, mode="nearest-exact")[0, 0].to(
         truth.dtype
     )

@@ -1,11 +1,10 @@
-"""Pascal VOC's segmentation task (Everingham et al., IJCV 2010), as ``VOCdevkit/VOC2012`` has it::
+"""Pascal VOC segmentation (Everingham et al., IJCV 2010), in the layout of ``VOCdevkit/VOC2012``::
 
     JPEGImages/2007_000032.jpg
     SegmentationClass/2007_000032.png
-    ImageSets/Segmentation/{train,val,trainval}.txt     (names without an ending, a line each)
+    ImageSets/Segmentation/{train,val,trainval}.txt     (one file name per line, no extension)
 
-A mask is a palette PNG: 0 is background, which is a class, 1 to 20 are objects, 255 counts for
-nothing.
+A mask is a palette PNG: 0 is background (a class of its own), 1 to 20 are objects, 255 is ignored.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ def looks_so(root: Path) -> bool:
 
 
 def splits(root: Path) -> list[str]:
-    """One for each list."""
+    """The names of the list files."""
     return sorted(path.stem for path in (root / _LISTS).glob("*.txt"))
 
 
 def listing(root: Path, split: str) -> DenseListing:
-    """The files of a split; raises a ``MimsuiteError`` for files that are missing."""
+    """The files of a split; raises a ``MimsuiteError`` where files are missing."""
     file = root / _LISTS / f"{chosen_split(root, split, splits(root))}.txt"
     text = file.read_text(encoding="utf-8", errors="replace")
     names = [line.split()[0] for line in text.splitlines() if line.strip()]

@@ -1,8 +1,8 @@
 """From a decoded image to a view of fixed size, still uint8: crop, resize, flip, colour, erase.
 
-The crop comes before the resize, on a view of the decoded image, so that only the pixels that are
-kept are touched; torch's antialiased uint8 resize equals PIL's to 0.02 grey levels in the mean and
-takes a third of the time. Statistics and floats are left to the device (:mod:`normalize`).
+Cropping comes before resizing and copies nothing, so only the pixels that stay are processed.
+torch's antialiased uint8 resize is within 0.02 grey levels of PIL's on average and takes a third of
+the time. Conversion to float and normalisation happen on the device (:mod:`normalize`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mimsuite.errors import UserError
 
 
 class TrainTransform:
-    """Random view of an image; every draw comes from the generator that is passed in.
+    """Random view of an image; all randomness comes from the generator passed in.
 
     Args:
         section: the recipe's ``augment:``.
-        size: of the view, one number or (height, width).
+        size: view size in pixels, one number or (height, width).
     """
 
     def __init__(self, section: AugmentSection, size: int | tuple[int, int]) -> None:
@@ -38,13 +38,13 @@ class TrainTransform:
         """(C, H, W) -> (C, h, w) of the same dtype, uint8 or float32.
 
         Raises:
-            UserError: ``crop: none`` and an image of another size.
+            UserError: ``crop: none`` and the image has another size.
         """
         return self.views(image, rng)["image"]
 
     def views(self, image: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``image``, and ``second_view`` under its name: the same part of the image, mirrored and
-        coloured alike, neither RandAugmented nor erased. Raises as above.
+        """``image``, and ``second_view`` under its name: the same crop with the same flip and
+        colour, but without RandAugment and erasing. Raises as ``__call__``.
         """
         section = self.section
         height, width = image.shape[-2:]
@@ -66,7 +66,7 @@ class TrainTransform:
         return {**found, "image": view}
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """The part of an image of this size that becomes the view; the first draw of a view."""
+        """The crop box for an image of this size; the first random draw of a view."""
         section = self.section
         if section.crop == "random-resized":
             return geometry.random_resized(
@@ -86,8 +86,8 @@ class EvalTransform:
     """The deterministic view: resize to cover, then crop the centre.
 
     Args:
-        section: ``eval_resize`` is the short side before the crop; None: just large enough.
-        size: of the view.
+        section: ``eval_resize`` is the short side before the crop; None: just covers the view.
+        size: view size in pixels.
 
     Raises:
         UserError: ``eval_resize`` is smaller than the view.
@@ -110,7 +110,7 @@ class EvalTransform:
 
 
 def resize(image: Tensor, box: Box, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Cut a box and bring it to ``size``, antialiased; (C, H, W) -> (C, h, w)."""
+    """Crop a box and resize it to ``size``, antialiased; (C, H, W) -> (C, h, w)."""
     top, left, height, width = box
     view = image[:, top : top + height, left : left + width]
     if (height, width) == size:
@@ -119,15 +119,15 @@ def resize(image: Tensor, box: Box, size: tuple[int, int], interpolation: str) -
         return _lanczos(view, size)
     view = view[None]
     if view.dtype == torch.uint8 and image.stride(0) == 1 and image.shape[0] == 3:
-        # Interleaved as decoders give it: torch has code for just that, which a crop, whose rows
-        # are apart, would miss. The pixels are the same.
+        # Decoders return interleaved channels, for which torch has fast code. A crop's rows are not
+        # contiguous, so torch would not recognise the layout. The pixels are the same.
         view = view.contiguous(memory_format=torch.channels_last)
-    # float32 overshoots at edges as bicubic does; uint8 is clipped by torch.
+    # Bicubic overshoots at edges in float32; torch clips uint8.
     return F.interpolate(view, size, mode=interpolation, antialias=True)[0]
 
 
 def _lanczos(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """PIL's resize, channel by channel: torch has no such filter."""
+    """Lanczos resize by PIL, channel by channel: torch has no Lanczos filter."""
     filtered = [
         np.array(Image.fromarray(channel.numpy()).resize(size[::-1], Image.Resampling.LANCZOS))
         for channel in image
@@ -136,10 +136,10 @@ def _lanczos(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def channels_match(image: Tensor, expected: int | None, key: str) -> None:
-    """Compare an image with the model.
+    """Check an image's channels against the model's.
 
     Raises:
-        UserError: another number of channels than the model takes.
+        UserError: the numbers of channels differ.
     """
     if expected is not None and image.shape[0] != expected:
         raise UserError(
@@ -149,12 +149,12 @@ def channels_match(image: Tensor, expected: int | None, key: str) -> None:
 
 
 def stack(images: list[Tensor]) -> Tensor:
-    """(B, C, h, w); float32 as soon as one image is, uint8 then counting as [0, 1]."""
+    """(B, C, h, w); if any image is float32, all are: uint8 is scaled to [0, 1]."""
     if len({image.dtype for image in images}) > 1:
         images = [unit(image) for image in images]
     return torch.stack(images)
 
 
 def unit(image: Tensor) -> Tensor:
-    """float32 in [0, 1] of uint8 or of what is float32 already."""
+    """uint8 scaled to float32 in [0, 1]; float32 as it is."""
     return image.float() / 255 if image.dtype == torch.uint8 else image

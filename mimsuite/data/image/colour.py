@@ -1,5 +1,5 @@
-"""Colour: RandAugment (Cubuk et al., arXiv:1909.13719) by timm, and plain jitter; both made pure
-functions of a generator."""
+"""Colour augmentation: timm's RandAugment (Cubuk et al., arXiv:1909.13719) and colour jitter, both
+as pure functions of a generator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RandAugment:
     """timm's policy for one view.
 
     Args:
-        section: ``randaugment`` is timm's policy string; ``mean`` fills what moves into the view.
-        size: short side of the view, the unit of translations.
+        section: ``randaugment`` is timm's policy string; ``mean`` is the fill colour.
+        size: short side of the view; translations are fractions of it.
 
     Raises:
-        UserError: timm does not understand the policy.
+        UserError: timm cannot parse the policy.
     """
 
     def __init__(self, section: AugmentSection, size: int) -> None:
@@ -65,10 +65,10 @@ class RandAugment:
 
 
 class ColourJitter:
-    """Brightness, contrast and saturation changed by random factors, in random order; one draw.
+    """Changes brightness, contrast and saturation by random factors, in random order.
 
     Args:
-        strength: factors are uniform in 1 - strength to 1 + strength.
+        strength: factors are uniform in [1 - strength, 1 + strength].
     """
 
     def __init__(self, strength: float, rng: np.random.Generator) -> None:
@@ -94,14 +94,14 @@ class ColourJitter:
 def _posterized(
     posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **options: Any
 ) -> Image.Image:
-    """timm's change, of no bits too: black. Pillow 13 refuses to keep none, which policies of
-    magnitude 10 ask for, those of 9 with a spread now and then."""
+    """timm's posterize, with 0 bits giving black. Pillow 13 rejects 0 bits, which policies of
+    magnitude 10 ask for, and sometimes those of magnitude 9 with noise."""
     return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Python's and numpy's global generators, which timm draws from, for a moment at ``seed``."""
+    """Temporarily seed Python's and numpy's global generators, which timm draws from."""
     python, arrays = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)

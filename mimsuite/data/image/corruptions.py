@@ -1,7 +1,7 @@
-"""Corruptions of images, after Hendrycks & Dietterich (arXiv:1903.12261), at three of their five
-severities; lengths are shares of the image, so that small images are spoilt alike.
+"""Image corruptions after Hendrycks & Dietterich (arXiv:1903.12261), at three of their five
+severities. Lengths are relative to the image, so small images are affected as much as large ones.
 
-Views are (C, H, W), uint8, or float32 in [0, 1], which is not clipped.
+Views are (C, H, W): uint8, or float32 in [0, 1], which is not clipped afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Change = Callable[[Tensor, float, np.random.Generator], Tensor]
 
 
 def _on_floats(change: Change) -> Change:
-    """Bytes become [0, 1] for the change, and bytes again behind it, rounded and clipped."""
+    """Run ``change`` on floats in [0, 1]; uint8 views are converted back, rounded and clipped."""
 
     @wraps(change)
     def changed(view: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
@@ -34,13 +34,13 @@ def _on_floats(change: Change) -> Change:
 
 @_on_floats
 def noise(view: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
-    """Gaussian noise on every value."""
+    """Add Gaussian noise to every value."""
     return view + deviation * torch.from_numpy(rng.standard_normal(view.shape, dtype=np.float32))
 
 
 @_on_floats
 def blur(view: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """A Gaussian of ``share`` of the short side."""
+    """Gaussian blur; its deviation is ``share`` of the short side."""
     from torchvision.transforms.v2.functional import gaussian_blur  # takes a second to import
 
     sigma = share * min(view.shape[1:])
@@ -51,14 +51,14 @@ def blur(view: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 
 @_on_floats
 def contrast(view: Tensor, factor: float, rng: np.random.Generator) -> Tensor:
-    """Differences from each channel's mean, times ``factor``."""
+    """Scale the deviations from each channel's mean by ``factor``."""
     mean = view.mean(dim=(1, 2), keepdim=True)
     return mean + factor * (view - mean)
 
 
 @_on_floats
 def pixelate(view: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Averaged to ``share`` of the rows and columns, and shown as large pixels."""
+    """Average down to ``share`` of the rows and columns, then enlarge by repeating pixels."""
     height, width = view.shape[1:]
     small = (max(1, round(share * height)), max(1, round(share * width)))
     coarse = F.interpolate(view[None], small, mode="area")
@@ -66,7 +66,7 @@ def pixelate(view: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 
 
 def translate(view: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Shifted by ``share`` of the short side in a random direction; edges are continued."""
+    """Shift by ``share`` of the short side in a random direction; edge pixels are repeated."""
     height, width = view.shape[1:]
     angle = rng.uniform(0, 2 * math.pi)
     distance = share * min(height, width)

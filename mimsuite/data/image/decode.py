@@ -1,9 +1,8 @@
-"""From a stored image to pixels: an allow-list of formats, limits before work, one channel layout.
+"""Image decoding: an allow-list of formats, size limits checked first, one channel layout.
 
-JPEG goes through libjpeg-turbo (:mod:`jpeg`), nearly twice as fast as PIL and with the same colour
-pixels; gray is the luma that the file stores, 0.02 grey levels from PIL's in the mean. Everything
-else goes through PIL. PNG too: torchvision 0.29's PNG decoder ends the whole process on a file with
-one flipped bit.
+JPEG is decoded by libjpeg-turbo (:mod:`jpeg`), nearly twice as fast as PIL and with the same colour
+pixels. Gray is the stored luma, on average within 0.02 grey levels of PIL's. PIL decodes all other
+formats, PNG included: torchvision 0.29's PNG decoder kills the process on a single flipped bit.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ _LOW_BITS = "low bits of images of 16 bits, which data.channels=native keeps"
 _BANDS = "further bands of a TIFF, which data.channels=native keeps"
 _COLOUR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
 _EXIF_ORIENTATION = 0x0112
-_PLACE_IN_CODE = re.compile(r"\S+\.cpp:\d+, ")  # of torchvision's messages
+_PLACE_IN_CODE = re.compile(r"\S+\.cpp:\d+, ")  # source location in torchvision's messages
 
 
 def extensions(channels: Channels) -> tuple[str, ...]:
-    """Extensions, lower case, that the installed libraries read under a ``data.channels`` key."""
+    """Lower-case extensions that the installed libraries read with this ``data.channels``."""
     return readable() + ARRAY_EXTENSIONS * (channels == "native")
 
 
 class ImageDecoder(Decoder):
-    """Encoded file or array -> (C, H, W) tensor; upright by its EXIF orientation.
+    """Encoded file or array -> (C, H, W) tensor, rotated upright by its EXIF orientation.
 
     Args:
-        channels: ``rgb``, ``gray``, ``rgba``: uint8. Colour, gray and palette are converted into
-            each other; transparent pixels are laid on white for ``rgb`` and ``gray``; 16 bits are
-            reduced to 8; of a TIFF of more bands the first three are taken, if they are colour.
-            ``gray16``: float32 in [0, 1], keeping 16 bits of gray. ``native``: all channels as
-            stored (CMYK, LAB and YCbCr as RGB), uint8, or float32 in [0, 1] for 16 bits, or
-            float32 as it is; also ``.npy`` arrays (H, W) or (H, W, C) of these three types.
-        max_pixels: larger images are refused before they are decoded.
-        fast: let simplejpeg decode JPEG, where it is installed and gives the same pixels.
+        channels: ``rgb``, ``gray``, ``rgba``: uint8. Colour, gray and palette images are converted
+            as needed; ``rgb`` and ``gray`` blend transparent pixels with white; 16 bits are
+            reduced to 8; a TIFF with more bands gives its first three, if they are colour.
+            ``gray16``: float32 in [0, 1], keeps 16 bits of gray. ``native``: all stored channels
+            (CMYK, LAB and YCbCr as RGB) as uint8, as float32 in [0, 1] for 16 bits, or as float32
+            unchanged; also ``.npy`` arrays (H, W) or (H, W, C) of these three types.
+        max_pixels: larger images are refused before decoding.
+        fast: decode JPEG by simplejpeg where it is installed and gives the same pixels.
     """
 
     layouts = ("mimsuite.data.sources.tables", "mimsuite.data.sources.idx")
@@ -69,7 +68,7 @@ class ImageDecoder(Decoder):
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """File name extensions, lower case, of what it decodes."""
+        """Lower-case extensions of the files it decodes."""
         return extensions(self.channels)
 
     def __call__(self, payload: bytes | np.ndarray) -> Tensor:
@@ -88,7 +87,7 @@ class ImageDecoder(Decoder):
             return self._decode(payload)
         except CorruptSample:
             raise
-        except Exception as fault:  # decoders raise anything on damaged input
+        except Exception as fault:  # decoders raise many types on damaged input
             raise CorruptSample("decode", _one_line(fault)) from None
 
     def _decode(self, data: bytes) -> Tensor:
@@ -98,7 +97,7 @@ class ImageDecoder(Decoder):
                 check_size(header.width, header.height, self.max_pixels)
                 return jpeg.decode(data, header, self.channels, fast=self.fast)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PIL, about metadata that is not used
+            warnings.simplefilter("ignore")  # PIL warns about metadata that is not used
             image = self._open_tiff(data) if kind_of(data) == "tif" else self._open(data)
             if image is None:
                 return self._of_bands(tiff.read_bands(data, self.max_pixels))
@@ -110,7 +109,7 @@ class ImageDecoder(Decoder):
             if listening():
                 if kind_of(data) == "avif" and avif_bits(data) > 8:
                     notice("low bits of AVIF images of more than 8 bits")
-                with suppress(Exception):  # further frames may be damaged; the first is sound
+                with suppress(Exception):  # later frames may be damaged; the first is good
                     _notice_dropped(self._open(data), self.channels)
             return pixels
 
@@ -123,10 +122,10 @@ class ImageDecoder(Decoder):
         return self._convert(Image.fromarray(pixels))
 
     def _open(self, data: bytes) -> ImageFile.ImageFile:
-        """Read the header only, and refuse what would not fit in memory."""
-        if (size := _webp_size(data)) is not None:  # PIL's reader takes the canvas when it opens
+        """Read only the header, and refuse images that are too large."""
+        if (size := _webp_size(data)) is not None:  # PIL allocates the canvas on opening
             check_size(*size, self.max_pixels)
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked below
         try:
             image = open_image(data)
         finally:
@@ -135,7 +134,7 @@ class ImageDecoder(Decoder):
         return image
 
     def _open_tiff(self, data: bytes) -> ImageFile.ImageFile | None:
-        """As :meth:`_open`; None where Pillow does not read all that is wanted."""
+        """As :meth:`_open`, for TIFF; None where Pillow would drop bands or bits."""
         try:
             image = self._open(data)
         except CorruptSample as fault:
@@ -188,13 +187,13 @@ class ImageDecoder(Decoder):
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # unreadable metadata; the pixels are sound
+    except Exception:  # the metadata is unreadable; the pixels are good
         return image
 
 
 def _notice_dropped(image: Image.Image, channels: Channels) -> None:
-    """Notice what is not used of an image that was opened, and not loaded."""
-    if image.info.get("bit_depth", 8) > 8:  # pillow-heif tells it
+    """Report what decoding drops from an image that is open but not loaded."""
+    if image.info.get("bit_depth", 8) > 8:  # set by pillow-heif
         notice("low bits of HEIC images of more than 8 bits")
     deep = png16.is_deep(image)
     gray16 = image.mode.startswith("I;16")
@@ -203,7 +202,7 @@ def _notice_dropped(image: Image.Image, channels: Channels) -> None:
         if tiff.bands_of(image) > len(image.getbands()):
             notice(_BANDS)
         tiff.notice_tags(image)
-    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # its others are previews
+    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # in MPO: previews
         notice("frames after the first")
     if deep or (gray16 and channels not in ("gray16", "native")):
         notice(_LOW_BITS)
@@ -218,7 +217,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Transparent pixels laid on white; images without any stay as they are."""
+    """Blend transparent pixels with white; opaque images are returned unchanged."""
     if not _has_alpha(image):
         return image
     image = image.convert("RGBA")
@@ -226,7 +225,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
-    """Images whose stored numbers are no intensities, as intensities."""
+    """Convert palette-like images, whose stored numbers are not intensities, to intensities."""
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if _has_alpha(image) else "RGB")
     return image.convert("L") if image.mode == "1" else image
@@ -246,7 +245,7 @@ def _gray16(image: Image.Image) -> Tensor:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a WebP header claims, by its container specification."""
+    """(width, height) from a WebP header, by the container specification."""
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return None
     form = data[12:16]

@@ -1,4 +1,4 @@
-"""From pixels to the bytes of a file, for packing."""
+"""Image encoding, for packing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mimsuite.data.image.augment import resize
 from mimsuite.data.image.decode import on_white
 from mimsuite.data.image.kinds import kind_of
 
-_QUALITY = 95  # of images that are JPEG and must be encoded anew
+_QUALITY = 95  # for JPEG images that must be re-encoded
 
 
 def extension_of(data: bytes) -> str:
-    """The extension that fits the content, whatever the file was called; ``npy`` for an array."""
+    """The extension by content, not by file name; ``npy`` for an array."""
     if data.startswith(b"\x93NUMPY"):
         return "npy"
     kind = kind_of(data)
@@ -29,7 +29,7 @@ def extension_of(data: bytes) -> str:
 
 
 def shrink(image: Tensor, short_side: int) -> Tensor:
-    """(C, H, W) -> the same shape with its short side at most ``short_side``."""
+    """(C, H, W) -> the image with its short side at most ``short_side``, aspect ratio kept."""
     height, width = image.shape[-2:]
     if min(height, width) <= short_side:
         return image
@@ -42,10 +42,10 @@ def encode(image: Tensor, *, quality: int | None, jpeg: bool) -> tuple[str, byte
     """(extension, bytes) of a (C, H, W) image.
 
     Args:
-        image: uint8, or float32, which is stored with 16 bits where all of it is in [0, 1].
-        quality: JPEG quality for everything that has 1 to 4 channels of 8 bits (transparent
-            pixels are laid on white); None: JPEG only where ``jpeg``, else without loss.
-        jpeg: the image came from a JPEG file.
+        image: uint8, or float32; float32 is stored with 16 bits if all values are in [0, 1].
+        quality: JPEG quality for all images with 1 to 4 channels of 8 bits (transparent pixels are
+            blended with white); None: JPEG only where ``jpeg``, else lossless.
+        jpeg: whether the image came from a JPEG file.
     """
     if image.dtype != torch.uint8 and (image.min() < 0 or image.max() > 1):
         pixels = image.numpy()

@@ -1,9 +1,9 @@
-"""Random erasing (Zhong et al., arXiv:1708.04896), with noise a pixel, on the uint8 view.
+"""Random erasing (Zhong et al., arXiv:1708.04896) with per-pixel noise, on the uint8 view.
 
-timm erases after normalisation, with standard normal noise. Here the same noise is drawn in the
-loader worker, keyed by the sample, and brought to pixels by the recipe's mean and std; the 3 % of
-it that lies outside of black and white is clipped, which timm does not do. In return batches stay
-uint8, and the result does not depend on the device.
+timm erases after normalisation, with standard normal noise. Here the loader worker draws the same
+noise, keyed by the sample, and converts it to pixel values by the recipe's mean and std. The 3 % of
+values below black or above white are clipped, which timm does not do. In return, batches stay uint8
+and the result does not depend on the device.
 """
 
 from __future__ import annotations

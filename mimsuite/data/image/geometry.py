@@ -1,4 +1,4 @@
-"""Which part of an image becomes a view: pure functions of (rng, height, width)."""
+"""Crop boxes: pure functions of (rng, height, width)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Box(NamedTuple):
 
 
 def whole(height: int, width: int) -> Box:
-    """All of the image."""
+    """The whole image as a box."""
     return Box(0, 0, height, width)
 
 
@@ -31,11 +31,11 @@ def random_resized(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Box:
-    """The rule of torchvision's ``RandomResizedCrop``: ten tries, then a central box.
+    """torchvision's ``RandomResizedCrop``: ten tries, then a central box.
 
     Args:
-        scale: range of the box's area, as a fraction of the image's; drawn uniformly.
-        ratio: range of width / height; its logarithm is drawn uniformly.
+        scale: range of box area / image area, drawn uniformly.
+        ratio: range of width / height, drawn log-uniformly.
     """
     for _ in range(_TRIES):
         box_height, box_width = _draw(rng, height * width, scale, ratio)
@@ -57,7 +57,7 @@ def single_try(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Box:
-    """One draw, its sides clipped to the image: the rule of the TPU code of MAE and BEiT."""
+    """One draw, its sides clipped to the image, as in the TPU code of MAE and BEiT."""
     box_height, box_width = _draw(rng, height * width, scale, ratio)
     box_height = min(max(box_height, 1), height)
     box_width = min(max(box_width, 1), width)
@@ -65,13 +65,13 @@ def single_try(
 
 
 def centre(height: int, width: int, box_height: int, box_width: int) -> Box:
-    """A box in the middle; torchvision's ``CenterCrop`` rounds half of an odd margin to even."""
+    """The central box; as in torchvision's ``CenterCrop``, half an odd margin rounds to even."""
     top, left = round((height - box_height) / 2), round((width - box_width) / 2)
     return Box(top, left, box_height, box_width)
 
 
 def covering(height: int, width: int, target: tuple[int, int]) -> tuple[int, int]:
-    """Size, of the image's shape, whose sides are the least that are not below the target's."""
+    """The smallest size of the image's aspect ratio that covers ``target``."""
     target_height, target_width = target
     if target_height * width >= target_width * height:
         return target_height, max(target_width, int(target_height * width / height))
@@ -84,7 +84,7 @@ def _draw(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int]:
-    # As rng.uniform() computes it, without its checks, which cost more than all else here.
+    # Same value as rng.uniform(), without its argument checks, which would dominate the cost.
     target = area * (scale[0] + (scale[1] - scale[0]) * rng.random())
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = math.exp(low + (high - low) * rng.random())

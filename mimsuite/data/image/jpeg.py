@@ -1,9 +1,9 @@
-"""JPEG: its header, read in a few microseconds, and its pixels, by libjpeg-turbo.
+"""JPEG decoding by libjpeg-turbo, and a header parser that takes a few microseconds.
 
-The decoder is torchvision's. simplejpeg (extra ``fast``), which brings a newer libjpeg-turbo and
-copies less, takes its place only if it gives the very same pixels: that is tried out once in each
-process, on small images of every usual subsampling. What it does not do is left to torchvision:
-turning an image upright by its EXIF orientation, and judging a file that is not quite sound.
+The default decoder is torchvision's. simplejpeg (extra ``fast``) has a newer libjpeg-turbo and
+copies less. It is used only if its pixels are identical, which each process checks once on small
+images of every common subsampling. torchvision still decodes images with an EXIF rotation and
+files that simplejpeg refuses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 _START_OF_IMAGE, _START_OF_SCAN, _APP1 = b"\xff\xd8", 0xDA, 0xE1
-# SOF0 to SOF15 without the tables that lie between them: DHT, JPG and DAC.
+# SOF0 to SOF15, without the other markers in that range: DHT, JPG and DAC.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MODES = {"rgb": ImageReadMode.RGB, "gray": ImageReadMode.GRAY}
 
@@ -28,7 +28,7 @@ Decode = Callable[[bytes, str], Tensor]
 
 
 class JpegHeader(NamedTuple):
-    """Size in pixels as stored, before it is turned upright; channels are 1 or 3."""
+    """Stored size in pixels, before EXIF rotation; 1 or 3 channels."""
 
     width: int
     height: int
@@ -37,7 +37,7 @@ class JpegHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """The header of a gray or colour JPEG of 8 bits; None for all else, and for a broken one."""
+    """The header of an 8-bit gray or colour JPEG; None for anything else, or if damaged."""
     if not data.startswith(_START_OF_IMAGE):
         return None
     at, end, exif, frame = 2, len(data) - 10, False, None
@@ -63,8 +63,8 @@ def decode(data: bytes, header: JpegHeader, channels: str, *, fast: bool = True)
     """(C, H, W) uint8, upright; a view of (H, W, C) memory.
 
     Args:
-        channels: ``rgb``, ``gray``, or ``native`` for those that are stored.
-        fast: use simplejpeg where it can be; the pixels are the same.
+        channels: ``rgb``, ``gray``, or ``native`` for the stored channels.
+        fast: use simplejpeg where possible; the pixels are the same.
 
     Raises:
         RuntimeError: libjpeg cannot decode it.
@@ -75,12 +75,12 @@ def decode(data: bytes, header: JpegHeader, channels: str, *, fast: bool = True)
         try:
             return decoder(data, channels)
         except ValueError:
-            pass  # it refuses more than damage: the usual decoder decides
+            pass  # simplejpeg also refuses some valid files: leave them to torchvision
     return by_torchvision(data, channels)
 
 
 def by_torchvision(data: bytes, channels: str) -> Tensor:
-    """The usual decoder."""
+    """Decode by torchvision, the default decoder."""
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     decoded = decode_jpeg(encoded, mode=_MODES[channels], apply_exif_orientation=True)
     assert isinstance(decoded, Tensor)
@@ -89,7 +89,7 @@ def by_torchvision(data: bytes, channels: str) -> Tensor:
 
 @cache
 def fast_decoder() -> Decode | None:
-    """simplejpeg, where it is installed and equals the usual decoder in every pixel."""
+    """simplejpeg, if it is installed and equals torchvision's decoder in every pixel."""
     try:
         import simplejpeg
     except ImportError:
@@ -110,7 +110,7 @@ def fast_decoder() -> Decode | None:
 
 
 def _trial_images() -> list[bytes]:
-    """Noise in odd sizes: 4:4:4, 4:2:2 and 4:2:0, and gray; sequential and progressive."""
+    """Noise images of odd sizes in 4:4:4, 4:2:2, 4:2:0 and gray, sequential and progressive."""
     noise = np.random.default_rng(0).integers(0, 256, (37, 45, 3), dtype=np.uint8)
     made = []
     for pixels in (noise, noise[:, :, 0]):

@@ -1,6 +1,6 @@
-"""Which image files there are: told by their first bytes; endings only say what to try.
+"""Image formats, recognised by the first bytes; file extensions only select which files to try.
 
-HEIC needs the extra ``heif``, AVIF a Pillow that was built with it.
+HEIC needs the extra ``heif``, AVIF a Pillow built with AVIF support.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from mimsuite.data.damage import CorruptSample
 
-# In the order in which a shard's samples prefer them.
+# In order of preference, for shard samples with several images.
 _PLAIN = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "pjpeg", "apng")
 _AVIF = ("avif",)
 _HEIF = ("heic", "heif", "hif")
 IMAGE_EXTENSIONS = _PLAIN + _AVIF + _HEIF
 ARRAY_EXTENSIONS = ("npy",)
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow, always there
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # in every build of Pillow
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 
 _STARTS = {
@@ -39,12 +39,12 @@ _AVIF_NEEDED = "a newer Pillow reads"
 
 
 def readable() -> tuple[str, ...]:
-    """Endings of image files that the installed libraries read."""
+    """Image file extensions that the installed libraries read."""
     return _PLAIN + _AVIF * has_avif() + _HEIF * has_heif()
 
 
 def mend_of(ending: str, channels: str) -> str:
-    """How files with this ending would be read under ``data.channels``; empty: not at all."""
+    """What would make files with this extension readable, for a message; empty: nothing would."""
     if ending in _HEIF and not has_heif():
         return f"which {_HEIF_NEEDED}"
     if ending in _AVIF and not has_avif():
@@ -55,13 +55,13 @@ def mend_of(ending: str, channels: str) -> str:
 
 
 def refused_type(dtype: object) -> str:
-    """A message for numbers of a type that is not read."""
+    """Message for pixels of an unsupported dtype."""
     known = ", ".join(PIXEL_TYPES)
     return f"{dtype} pixels; known are {known}: convert them to one of these"
 
 
 def kind_of(data: bytes) -> str | None:
-    """The ending that fits the content, whatever the file is called; None: no known image.
+    """The extension by content, not by file name; None: not a known image format.
 
     Args:
         data: the file, or at least its first 64 bytes.
@@ -77,7 +77,7 @@ def kind_of(data: bytes) -> str | None:
 
 
 def avif_bits(data: bytes) -> int:
-    """Bits of each channel of an AVIF image, by its ``av1C`` box; 8 where there is none."""
+    """Bits per channel of an AVIF image, from its ``av1C`` box; 8 without that box."""
     at = data.find(b"av1C", 0, 1 << 16)
     flags = data[at + 6] if at >= 0 and at + 6 < len(data) else 0
     return 8 + 2 * bool(flags & 0x40) + 2 * bool(flags & 0x40 and flags & 0x20)
@@ -87,7 +87,7 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     """Read the header of an image in an allowed format.
 
     Raises:
-        CorruptSample: it is in none, or in one that the installed libraries do not read.
+        CorruptSample: the format is unknown, or the installed libraries do not read it.
     """
     kind = kind_of(data)
     formats: tuple[str, ...] = FORMATS
@@ -103,7 +103,7 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         _register_heif()
     try:
         return Image.open(io.BytesIO(data), formats=formats)
-    except UnidentifiedImageError:  # its message is the address of the buffer
+    except UnidentifiedImageError:  # its own message only names a buffer address
         raise CorruptSample("decode", f"no image of {', '.join(FORMATS)}, AVIF, HEIC") from None
 
 
@@ -115,7 +115,7 @@ def has_avif() -> bool:
 
 @cache
 def has_heif() -> bool:
-    """Whether HEIC images are decoded (extra ``heif``)."""
+    """Whether HEIC can be decoded (extra ``heif``)."""
     return find_spec("pillow_heif") is not None
 
 
@@ -123,7 +123,7 @@ def has_heif() -> bool:
 def _one_avif_thread() -> None:
     from PIL import AvifImagePlugin
 
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # loaders have processes of their own
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # loader workers already run in parallel
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Bytes to normalised floats, on the device: a quarter of the traffic, and no work for the CPU."""
+"""Normalisation on the device: transferring bytes instead of floats is a quarter of the traffic."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Normalize:
     """(x / 255 - mean) / std in float32, channel by channel.
 
     Args:
-        augment: ``mean`` and ``std`` of pixels in [0, 1]: one value a channel, or one for all.
-        device: where batches are brought, as bytes.
+        augment: ``mean`` and ``std`` of pixels in [0, 1]: one value per channel, or one for all.
+        device: batches are moved there as uint8, then normalised.
 
     Raises:
-        UserError: as many means as standard deviations are needed, and none of the latter zero.
+        UserError: ``mean`` and ``std`` differ in length, or a ``std`` is zero.
     """
 
     def __init__(self, augment: AugmentSection, device: torch.device | str = "cpu") -> None:
@@ -31,11 +31,11 @@ class Normalize:
         self._std = torch.tensor(augment.std, device=self.device)[:, None, None]
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch on the device; views (B, C, H, W) or (B, C, T, H, W), uint8, or float32 in
-        [0, 1] as they are.
+        """Move the batch to the device and normalise it. Views are (B, C, H, W) or
+        (B, C, T, H, W), uint8 or float32 in [0, 1].
 
         Raises:
-            UserError: views have another number of channels than ``augment.mean``.
+            UserError: the views' channels do not match ``augment.mean``.
         """
         batch = batch.to(self.device)
         views = {name: self._view(view) for name, view in batch.views.items()}

@@ -1,4 +1,4 @@
-"""Arrays of numbers as images: types, layout, limits, and values that are none."""
+"""Arrays as images: checks of dtype, layout, size, and NaN."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mimsuite.data.array_files import npy_header
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image.kinds import PIXEL_TYPES, refused_type
 
-_PATCH = 16  # pixels; no picture that is trained on has fewer lines and as many channels
+_PATCH = 16  # pixels; training images are never this low with this many channels
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, C) turned upright by an orientation of EXIF, 1 to 8."""
+    """(H, W, C) rotated upright by an EXIF orientation, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -30,10 +30,10 @@ def reduced(pixels: np.ndarray) -> np.ndarray:
 
 
 def from_array(pixels: np.ndarray) -> Tensor:
-    """(H, W) or (H, W, C) -> (C, H, W) of its own memory; uint16 becomes float32 in [0, 1].
+    """(H, W) or (H, W, C) -> a (C, H, W) copy; uint16 becomes float32 in [0, 1].
 
     Raises:
-        CorruptSample: another shape or type, or float32 that is not finite.
+        CorruptSample: an unsupported shape or dtype, or float32 that is not finite.
     """
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise CorruptSample("decode", f"an array of shape {pixels.shape} is no image")
@@ -45,12 +45,12 @@ def from_array(pixels: np.ndarray) -> Tensor:
         raise CorruptSample("decode", refused_type(pixels.dtype))
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    # A copy: PIL's and numpy's buffers may be read-only or shared.
+    # Copy: PIL's and numpy's buffers may be read-only or shared.
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
 def read_npy(data: bytes, max_pixels: int) -> np.ndarray:
-    """An array of a ``.npy`` file; its header is believed only after it was compared to the size.
+    """The array of a ``.npy`` file; the header is checked against the file size first.
 
     Raises:
         CorruptSample: kind ``too-large`` or ``decode``.
@@ -70,7 +70,9 @@ def read_npy(data: bytes, max_pixels: int) -> np.ndarray:
     for length in shape:
         expected *= length
     if expected != len(data) - start:
-        raise CorruptSample("decode", f".npy header claims {expected} bytes of data, has others")
+        raise CorruptSample(
+            "decode", f".npy header claims {expected} bytes of data, the file has another number"
+        )
     array = np.load(io.BytesIO(data), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -83,12 +85,12 @@ def _check_finite(pixels: np.ndarray) -> None:
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    """A picture of few lines and many channels is rarer than channels stored first."""
+    """Guess (C, H, W): an image of few rows and many channels is less likely."""
     return len(shape) == 3 and 0 < shape[0] < _PATCH <= min(shape[1:])
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ``CorruptSample`` where an image is too large to be decoded."""
+    """Raise ``CorruptSample`` for an image larger than ``max_pixels``."""
     if width * height > max_pixels:
         raise CorruptSample(
             "too-large", f"{width} x {height} pixels are more than data.max_pixels={max_pixels}"

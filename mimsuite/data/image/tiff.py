@@ -1,6 +1,6 @@
-"""TIFF beyond colour pictures of 8 bits: any number of bands, 16 and 32 bits (extra ``geo``).
+"""TIFF beyond 8-bit colour: any number of bands, 16 and 32 bits (extra ``geo``).
 
-Pillow drops bands, and bits of colour, without a word; tifffile reads all of them.
+Pillow silently drops bands and the low bits of colour; tifffile reads everything.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from mimsuite.data.image.kinds import PIXEL_TYPES, refused_type
 from mimsuite.data.image.pixels import check_size
 from mimsuite.data.unused import listening, notice
 
-# Tags, and their values.
+# TIFF tags, and their values.
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 254, 258, 262, 277, 338, 339
-_NO_DATA = 42113  # GDAL's
+_NO_DATA = 42113  # tag defined by GDAL
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 _SMALLER_OR_MASK = 1 | 4
 _UNKNOWN = 0
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _INTENSITIES = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
-_MOST_VALUES = 4  # times max_pixels, of all bands together
+_MOST_VALUES = 4  # times max_pixels: limit of values in all bands together
 _NO_DATA_NOTICED = "no-data tags (GDAL); such values are read as pixels"
 
 
 @dataclass(frozen=True)
 class Bands:
-    """The first page.
+    """The first page of a TIFF.
 
     Attributes:
-        pixels: (H, W, C) as stored, of one of :data:`PIXEL_TYPES`; high is bright.
+        pixels: (H, W, C) as stored, in one of :data:`PIXEL_TYPES`; high values are bright.
         colour: whether the first three bands are red, green and blue.
-        orientation: as of EXIF, 1 to 8.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     pixels: np.ndarray
@@ -47,8 +47,8 @@ class Bands:
 
 
 def type_of(image: Image.Image) -> str:
-    """The type of the numbers in a TIFF that Pillow opened: ``int16``; ``uint8`` and ``uint16``
-    stand for those of fewer bits, too."""
+    """Pixel dtype of a TIFF opened by Pillow, such as ``int16``; fewer bits count as ``uint8`` or
+    ``uint16``."""
     bits = max(_tags(image).get(_BITS, (1,)))
     kind = _KINDS.get(_tags(image).get(_FORMAT, (1,))[0], "uint")
     if kind == "uint" and bits <= 16:
@@ -57,7 +57,7 @@ def type_of(image: Image.Image) -> str:
 
 
 def keeps_all(image: Image.Image) -> bool:
-    """Whether Pillow reads every band and bit of a TIFF that it opened."""
+    """Whether Pillow keeps every band and bit of this TIFF."""
     samples = bands_of(image)
     return samples == 1 or (
         type_of(image) == "uint8"
@@ -67,24 +67,24 @@ def keeps_all(image: Image.Image) -> bool:
 
 
 def is_no_picture(image: Image.Image) -> bool:
-    """Whether it has bands that are neither gray and alpha nor colour."""
+    """Whether its bands are something else than gray or colour, with or without alpha."""
     return _tags(image).get(_PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and (
         bands_of(image) > 2
     )
 
 
 def is_turned_dark(image: Image.Image) -> bool:
-    """Whether high numbers are dark and Pillow does not mend it, as it does for 8 bits."""
+    """Whether high values are dark and Pillow does not invert them (it does so only for 8 bits)."""
     return _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO and type_of(image) == "uint16"
 
 
 def bands_of(image: Image.Image) -> int:
-    """Bands of a TIFF that Pillow opened, of which it may keep fewer."""
+    """Number of bands in the file; Pillow may keep fewer."""
     return int(_tags(image).get(_SAMPLES, 1))
 
 
 def notice_tags(image: Image.Image) -> None:
-    """Notice what no reader uses of a TIFF that Pillow opened: further pages, no-data values."""
+    """Report what no reader uses: further pages and no-data values."""
     if _NO_DATA in _tags(image):
         notice(_NO_DATA_NOTICED)
     if getattr(image, "n_frames", 1) > 1:
@@ -107,7 +107,7 @@ def read_bands(data: bytes, max_pixels: int) -> Bands:
             "a TIFF of several bands or of more than 8 bits; `pip install 'mimsuite[geo]'` "
             "reads those",
         ) from None
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it raises, too
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also logs what it raises
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages.first
@@ -118,7 +118,7 @@ def read_bands(data: bytes, max_pixels: int) -> Bands:
                 _notice_tags_of(file)
     except CorruptSample:
         raise
-    except Exception as fault:  # it raises anything on damaged input
+    except Exception as fault:  # tifffile raises many types on damaged input
         text = " ".join(str(fault).split())[:160]
         raise CorruptSample("decode", f"no TIFF that can be read ({text})") from None
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -136,7 +136,7 @@ def _tags(image: Image.Image) -> Any:
 
 
 def _notice_tags_of(file: Any) -> None:
-    with suppress(Exception):  # a damaged second page; the first is sound
+    with suppress(Exception):  # the second page may be damaged; the first is good
         if _NO_DATA in file.pages.first.tags:
             notice(_NO_DATA_NOTICED)
         if file.pages.is_multipage:
@@ -144,13 +144,13 @@ def _notice_tags_of(file: Any) -> None:
 
 
 def _notice_page(subfile: int) -> None:
-    """Smaller copies and masks are no pages of their own."""
+    """Report a further page; reduced copies and masks do not count."""
     if not subfile & _SMALLER_OR_MASK:
         notice("pages of a TIFF after the first")
 
 
 def _check(page: Any, size: int, max_pixels: int) -> None:
-    """Believe the header only after it was compared with the limits, and with the file."""
+    """Check the header against the limits and the file size before trusting it."""
     described = f"a TIFF of {page.samplesperpixel} bands of {page.dtype}"
     if page.axes not in ("YX", "YXS", "SYX"):
         raise CorruptSample("decode", f"{described} with the axes {page.axes}, which is no image")

@@ -1,4 +1,4 @@
-"""Views of images: ``image`` (C, H, W), as bytes until it is on the device."""
+"""Views of images: ``image`` (C, H, W), uint8 until it is on the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mimsuite.errors import UserError
 
 
 class ImageViews(Views):
-    """Views by the recipe's ``augment:``, of the size and channels of ``model.encoder``."""
+    """Views by the recipe's ``augment:``, at the size and channels of ``model.encoder``."""
 
     def __init__(self, recipe: Recipe) -> None:
         encoder = recipe.model.encoder
@@ -30,19 +30,19 @@ class ImageViews(Views):
         self._evaluate: EvalTransform | None = None
 
     def train(self, sample: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """(C, H, W) -> ``image`` (C, h, w) of the same dtype, uint8 or float32, and what
-        ``augment.second_view`` asks for."""
+        """(C, H, W) -> ``image`` (C, h, w) of the same dtype, uint8 or float32, and
+        ``augment.second_view`` if set."""
         channels_match(sample, self.channels, "it")
         return self._train.views(sample, rng)
 
     def evaluate(self, sample: Tensor) -> dict[str, Tensor]:
-        """The whole image, resized and cropped about its centre.
+        """The image resized and center-cropped.
 
         Raises:
-            UserError: ``augment.eval_resize`` is smaller than the view, or other channels.
+            UserError: ``augment.eval_resize`` is smaller than the view, or the channels differ.
         """
         channels_match(sample, self.channels, "it")
-        if self._evaluate is None:  # a recipe that is never evaluated may hold any eval_resize
+        if self._evaluate is None:  # built late: eval_resize is only checked when it is used
             self._evaluate = EvalTransform(self.augment, self.size)
         return {"image": self._evaluate(sample)}
 
@@ -57,7 +57,7 @@ class ImageViews(Views):
         return {name: (channels, *size) for name, size in sizes.items()}
 
     def check(self, source: Source) -> None:
-        """Channels of data, model and statistics."""
+        """Compare the channels of data, model and ``augment.mean``."""
         given = source.decoder.channel_count
         if given is not None and self.channels is not None and given != self.channels:
             raise UserError(

@@ -1,1 +1,1 @@
-"""Batches: lanes of a global batch, loaders for training and evaluation."""
+"""Batch loading: lanes of the global batch, and the loaders for training and evaluation."""

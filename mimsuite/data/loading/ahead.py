@@ -1,4 +1,4 @@
-"""Things made ahead of their use by a thread of this process."""
+"""Prefetching: a thread computes results before they are needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Thing = TypeVar("Thing")
 
 
 class Ahead(Generic[Thing]):
-    """Calls ``make`` in a thread, so that some results are always ready.
+    """Calls ``make`` in a thread and keeps a few results ready.
 
     Args:
-        make: called again and again, by the thread alone.
-        most: results that wait to be taken.
+        make: called repeatedly, only by the thread.
+        most: results kept ready.
     """
 
     def __init__(self, make: Callable[[], Thing], most: int) -> None:
@@ -24,12 +24,12 @@ class Ahead(Generic[Thing]):
         self._fault: BaseException | None = None
         self._closed = False
         self._changed = threading.Condition()
-        # A daemon: Python would wait for others before it closes what is open.
+        # A daemon thread: at exit, Python would join any other before it runs `atexit` functions.
         self._thread = threading.Thread(target=self._work, daemon=True, name="feed")
         self._thread.start()
 
     def take(self) -> Thing:
-        """The next result; waits for it. Raises what ``make`` raised in its place."""
+        """Wait for the next result and return it; re-raises an exception of ``make``."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._fault is not None)
             if not self._ready:
@@ -39,10 +39,10 @@ class Ahead(Generic[Thing]):
             return self._ready.popleft()
 
     def close(self, seconds: float) -> bool:
-        """End the thread, after the call of ``make`` that it is in.
+        """Stop the thread once its current call of ``make`` returns.
 
         Returns:
-            False where that call has not returned after so many seconds.
+            Whether the thread ended within ``seconds``.
         """
         with self._changed:
             self._closed = True
@@ -58,13 +58,13 @@ class Ahead(Generic[Thing]):
                 with self._changed:
                     self._ready.append(made)
                     self._changed.notify_all()
-        except BaseException as fault:  # whoever takes raises it
+        except BaseException as fault:  # raised again by `take`
             with self._changed:
                 self._fault = fault
                 self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        """Wait for room; False: closed."""
+        """Wait until fewer than ``most`` results are ready; False once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._ready) < self._most)
             return not self._closed

@@ -1,4 +1,4 @@
-"""What a worker hands over: some rows of a micro-batch, and the joining of parts."""
+"""Pieces of a micro-batch, as workers return them, and how they are joined."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Part:
     """Rows of one micro-batch, in ascending order.
 
     Attributes:
-        rows: their places in the micro-batch.
-        index: their rows in the global batch; for evaluation, positions in the source.
-        views: by name (len(rows), ...); empty where there are no rows.
-        labels: class ids, -1 = none; or (K,) targets.
-        damage: corrupt samples that were met, with the row at which.
+        rows: row numbers in the micro-batch.
+        index: row numbers in the global batch; for evaluation, positions in the source.
+        views: name -> (len(rows), ...); empty without rows.
+        labels: class ids, -1 = unlabelled; or (K,) targets.
+        damage: (row, corrupt sample) pairs.
         fault: an error for the user, to be raised in the main process.
     """
 
@@ -68,11 +68,11 @@ class PartBuilder:
 
 
 def join(parts: list[Part], *, labelled: bool, pin: bool) -> Batch:
-    """The micro-batch of which the parts hold all rows.
+    """Join parts that together hold all rows of a micro-batch.
 
     Args:
         labelled: whether the batch carries labels.
-        pin: put views into page-locked memory, from which copies to a GPU overlap with compute.
+        pin: put views into page-locked memory, so copies to a GPU overlap with compute.
     """
     parts = [part for part in parts if part.views]
     order = sorted((row, p, i) for p, part in enumerate(parts) for i, row in enumerate(part.rows))
@@ -91,7 +91,7 @@ def join(parts: list[Part], *, labelled: bool, pin: bool) -> Batch:
 
 
 def _join_view(rows_of: list[Tensor], order: list[tuple[int, int, int]], pin: bool) -> Tensor:
-    """The rows that each part has of a view, in the order of the micro-batch."""
+    """One view of all parts, its rows in the order of the micro-batch."""
     if len({rows.dtype for rows in rows_of}) > 1:
         rows_of = [unit(rows) for rows in rows_of]
     if len(rows_of) == 1 and not pin:
@@ -102,11 +102,11 @@ def _join_view(rows_of: list[Tensor], order: list[tuple[int, int, int]], pin: bo
     for place, (_, p, i) in enumerate(order):
         places[p][i] = place
     for rows, at in zip(rows_of, places, strict=True):
-        joined.numpy()[at] = rows.numpy()  # whole rows; torch would index each number
+        joined.numpy()[at] = rows.numpy()  # numpy copies whole rows; torch would index each element
     return joined
 
 
 def damage_in_order(parts: list[Part]) -> list[Damage]:
-    """Damage in the order of the rows at which it was met, whichever worker met it."""
+    """Corrupt samples in row order, for any number of workers."""
     met = [item for part in parts for item in part.damage]
     return [damage for _, damage in sorted(met, key=lambda item: item[0])]

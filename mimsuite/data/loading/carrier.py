@@ -1,4 +1,4 @@
-"""From pieces to micro-batches on the device of training."""
+"""Joins pieces to micro-batches and copies them to the training device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mimsuite.errors import MimsuiteError
 
 @dataclass(frozen=True)
 class Carried:
-    """A micro-batch, maybe still on its way.
+    """A micro-batch whose copy to the device may still be running.
 
     Attributes:
-        damage: corrupt samples that were met, in the order of rows.
+        damage: corrupt samples, in row order.
         fault: an error for the user; there is no batch then.
-        batch: on the CPU, pinned where the device is a GPU.
-        moved: the same on the device.
-        arrival: on a GPU, when it is there.
+        batch: the batch on the CPU, pinned if the device is a GPU.
+        moved: the batch on the device.
+        arrival: on a GPU, the event that marks the end of the copy.
     """
 
     damage: list[Damage]
@@ -32,28 +32,28 @@ class Carried:
     arrival: torch.cuda.Event | None = None
 
     def received(self) -> Batch:
-        """The batch on the device, for work on the present stream; the host does not wait."""
+        """The batch on the device, ready for the current stream; the CPU does not wait."""
         assert self.moved is not None
         if self.arrival is not None:
             stream = torch.cuda.current_stream(self.moved.index.device)
             stream.wait_event(self.arrival)
             label = [] if self.moved.label is None else [self.moved.label]
             for tensor in (*self.moved.views.values(), self.moved.index, *label):
-                tensor.record_stream(stream)  # its memory is not given away while this one reads
+                tensor.record_stream(stream)  # keep the memory until this stream has read it
         return self.moved
 
 
 class Carrier:
-    """Joins the pieces of a micro-batch and sends it to the device, on a stream of its own.
+    """Joins the pieces of a micro-batch and copies it to the device on a separate stream.
 
-    Pinned memory comes from torch's allocator, which keeps what is freed and gives it out again
-    once the copy from it is over: a ring of as many buffers as are on their way.
+    Pinned memory comes from torch's caching allocator, which reuses a buffer once the copy from it
+    has finished. There are only as many buffers as copies in flight.
 
     Args:
-        parts: as the workers hand them over, without end.
-        pieces: of a micro-batch.
+        parts: an endless iterator over the workers' pieces.
+        pieces: pieces per micro-batch.
         labelled: whether batches carry labels.
-        device: a GPU, or whatever needs no copy ahead.
+        device: batches are copied ahead only if it is a GPU.
     """
 
     def __init__(

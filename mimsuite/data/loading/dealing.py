@@ -1,9 +1,9 @@
-"""Which worker makes which rows: micro-batches are cut into pieces that the workers take in turn.
+"""Assignment of rows to workers: micro-batches are cut into pieces, dealt out round-robin.
 
-Samples are read by index and every draw is keyed, so any worker can make any row, and neither their
-number nor that of the ranks changes a batch. Mostly a piece is a whole micro-batch. Of remote
-shards without a cache each process keeps what it has fetched, so there the rows of a lane always go
-to the same worker.
+Samples are read by index and all randomness is keyed, so any worker can make any row, and the
+numbers of workers and ranks do not change a batch. Usually a piece is a whole micro-batch. With
+remote shards and no cache, each process keeps the data it fetched, so all rows of a lane go to the
+same worker.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 
 from mimsuite.data.order.sample_order import Share
 
-_LARGEST = 1 << 24  # numbers in a piece: each worker has some ready ahead, mostly in /dev/shm
+_LARGEST = 1 << 24  # numbers in a piece; each worker keeps a few pieces in /dev/shm
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Deal:
-    """Piece i of micro-batch m is the (m * pieces + i)-th; worker w of W makes each W-th from w on.
+    """Piece i of micro-batch m has number m * pieces + i; worker w of W makes w, w + W, w + 2 W ...
 
     Attributes:
         share: the rows that this rank reads.
-        workers: processes; 0: pieces are made one after the other where they are asked for.
-        pieces: of a micro-batch.
-        by_lane: a piece is all rows of some lanes, else a range of rows.
+        workers: worker processes; 0: the calling process makes each piece on request.
+        pieces: pieces per micro-batch.
+        by_lane: whether a piece is all rows of some lanes, instead of a range of rows.
     """
 
     share: Share
@@ -37,7 +37,7 @@ class Deal:
     by_lane: bool
 
     def places(self, micro: int, piece: int) -> np.ndarray:
-        """Places in the micro-batch of the rows in a piece, ascending."""
+        """Row numbers of a piece within the micro-batch, ascending."""
         rows = self.share.rows(micro)
         if self.by_lane:
             return np.flatnonzero(rows % self.share.all_lanes % self.pieces == piece)
@@ -45,12 +45,13 @@ class Deal:
 
 
 def deal_of(share: Share, workers: int, numbers: int, *, by_lane: bool) -> Deal:
-    """Deal a rank's rows to its workers.
+    """Assign a rank's rows to its workers.
 
     Args:
-        workers: as asked for.
-        numbers: of a sample, in all of its views.
-        by_lane: each lane's rows to one worker, of which there are then no more than lanes.
+        workers: requested number of workers.
+        numbers: numbers per sample, all views together.
+        by_lane: give all rows of a lane to one worker; then there are at most as many workers as
+            lanes.
     """
     if by_lane and workers:
         lanes = len(share.lanes)

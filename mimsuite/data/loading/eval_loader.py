@@ -1,4 +1,4 @@
-"""The evaluation stream: every sample once, in source order, by a deterministic view."""
+"""The evaluation loader: every sample once, in source order, in a deterministic view."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def eval_loader(
     """Batches of a source for evaluation.
 
     Args:
-        views: of the samples; the deterministic ones are taken.
-        batch: samples a batch; the last may be smaller.
-        positions: in source order, of the samples wanted; None: all.
+        views: its deterministic views (``evaluate``) are used.
+        batch: samples per batch; the last batch may be smaller.
+        positions: positions in the source of the samples to read; None: all.
     """
     chosen = range(len(source)) if positions is None else [int(p) for p in positions]
     dataset = _Batches(source, views, chosen, batch)
@@ -39,9 +39,9 @@ def eval_loader(
 
 
 class EvalLoader:
-    """Iterating yields batches as the loader made them; ``index`` is the position in the source.
+    """Iterating yields batches, not yet normalised; ``index`` is the position in the source.
 
-    A corrupt sample is left out, and listed in ``damaged``.
+    A corrupt sample is left out and listed in ``damaged``.
     """
 
     def __init__(self, dataset: _Batches, workers: int) -> None:
@@ -56,18 +56,18 @@ class EvalLoader:
         return len(self._dataset)
 
     def __iter__(self) -> Iterator[Batch]:
-        """One pass.
+        """One pass over the samples.
 
         Raises:
             DataError: too many corrupt samples, or a worker died.
-            UserError: samples that the recipe cannot take.
+            UserError: the recipe does not accept a sample.
         """
         loader = DataLoader(
             self._dataset,
             batch_size=None,
             num_workers=min(self._workers, len(self._dataset)),
             worker_init_fn=one_thread,
-            generator=torch.Generator(),  # else it would draw from the global one
+            generator=torch.Generator(),  # otherwise torch uses the global generator
         )
         parts = iter(loader)
         while (part := self._next(parts)) is not None:
@@ -88,7 +88,7 @@ class EvalLoader:
 
 
 class _Batches(Dataset[Part]):
-    """Whole batches by number."""
+    """Whole batches, indexed by batch number."""
 
     def __init__(self, source: Source, views: Views, positions: Sequence[int], batch: int) -> None:
         self.source, self.views = source, views

@@ -1,4 +1,4 @@
-"""Reading lanes: the sample for any (step, slot, lane), and what stands in for a corrupt one."""
+"""Reading lanes: the sample for any (step, slot, lane), and the replacement of corrupt samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mimsuite.noise import KeyedGenerator
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sample ready for the batch, and the corrupt ones in whose place it stands."""
+    """A sample ready for the batch, and the corrupt samples that it replaces."""
 
     key: str
     label: int | np.ndarray | None
@@ -27,11 +27,10 @@ class Drawn:
 
 
 class LaneReader:
-    """Reads, decodes and cuts views of samples of any lanes.
+    """Reads and decodes samples of any lane and makes their views.
 
-    A corrupt sample is replaced in place, by the next one of its block that can be decoded; no
-    other sample changes its place. Lanes may be read in any order, each keeps its current block of
-    each stream.
+    A corrupt sample is replaced by the next good one of its block; no other sample changes its
+    place. Lanes may be read in any order: the current block of each lane and stream is kept.
     """
 
     def __init__(self, source: Source, plan: Order, views: Views) -> None:
@@ -41,11 +40,11 @@ class LaneReader:
         self._generator = KeyedGenerator()
 
     def draw(self, step: int, slot: int, lane: int) -> Drawn:
-        """The sample of a row, its views cut by noise that is keyed by seed, epoch and sample.
+        """The sample of a row; randomness in its views is keyed by seed, epoch and sample.
 
         Raises:
             DataError: no sample of the block can be decoded.
-            UserError: a sample that the recipe cannot take.
+            UserError: the recipe does not accept a sample.
         """
         block, place = self.plan.find(step, slot, lane)
         damage: list[Damage] = []
@@ -81,7 +80,7 @@ class LaneReader:
         return damage
 
     def _candidates(self, block: BlockId, place: int) -> Iterator[tuple[int, int]]:
-        """The sample itself, then the others of its block, cyclic, then those behind it."""
+        """The sample itself, then the rest of its block, cyclically, then the block's spares."""
         addresses = self._samples_of(block)
         for i in range(len(addresses)):
             yield addresses[(place + i) % len(addresses)]

@@ -1,4 +1,4 @@
-"""The training stream: micro-batches without end, the same for any number of workers and ranks."""
+"""The training loader: endless micro-batches, the same for any number of workers and ranks."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from mimsuite.errors import DataError, MimsuiteError
 from mimsuite.waiting import waiting
 
 _PREFETCH = 2  # pieces that each worker prepares ahead
-_AHEAD = 2  # micro-batches that wait for training, joined and on the device
-_PATIENCE = 10.0  # seconds for a worker to hand over what it reads, when the loader is closed
+_AHEAD = 2  # micro-batches kept ready on the device
+_PATIENCE = 10.0  # seconds that closing waits for a worker's current piece
 _OPEN: weakref.WeakSet[TrainLoader] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    """Workers are deaf to the signal by which Python ends them at exit, and would be waited for."""
+    """Close open loaders: workers ignore SIGTERM, so Python would wait for them forever."""
     for loader in list(_OPEN):
         loader.close()
 
@@ -50,8 +50,8 @@ class Loaded:
     """A micro-batch, images as uint8 (or float32 in [0, 1] for more than 8 bits).
 
     Attributes:
-        batch: pinned where training runs on CUDA.
-        damage: corrupt samples met in it for the first time; each is reported once.
+        batch: the batch on the CPU, pinned if training runs on CUDA.
+        damage: corrupt samples not reported before.
         moved: the batch on the loader's device.
     """
 
@@ -70,17 +70,17 @@ def train_loader(
     world: int = 1,
     device: torch.device | str = "cpu",
 ) -> TrainLoader:
-    """The stream of a recipe, from any global step on.
+    """The training loader of a recipe, from any global step on.
 
     Args:
-        views: of the samples; None: those of the recipe's modality.
-        start_step: optimizer steps that are done; nothing before it is read.
-        rank: of ``world`` processes; each reads its rows of every global batch.
-        device: to which batches are sent ahead, if it is a GPU.
+        views: None: the views of the recipe's modality.
+        start_step: optimizer steps already done; their samples are not read.
+        rank: number of this process out of ``world``; each reads its rows of every global batch.
+        device: if it is a GPU, batches are copied to it ahead of training.
 
     Raises:
-        UserError: batch, processes and the set do not fit together, or the channels of
-            data, model and statistics differ.
+        UserError: batch size, processes and set size do not fit together, or the channels of
+            data, model and ``augment.mean`` differ.
     """
     plan = _order(source, recipe)
     share = share_of(plan, rank, world, recipe.train.micro_batch)
@@ -93,20 +93,20 @@ def train_loader(
 
 
 class TrainLoader:
-    """Iterating yields :class:`Loaded` micro-batches, endless over epochs.
+    """Iterating yields :class:`Loaded` micro-batches without end, over all epochs.
 
-    ``accumulation`` consecutive ones are one optimizer step. Workers make them, and a thread takes
-    them from there and sends them to the device, so that asking for one is waiting for data and
-    nothing else. Without workers all is done when it is asked for. A context manager: leaving it
-    ends thread and workers.
+    ``accumulation`` consecutive micro-batches make one optimizer step. Workers make them and a
+    thread copies them to the device, so the time spent in ``next`` is time spent waiting for data.
+    Without workers, ``next`` does all the work. A context manager: leaving it ends thread and
+    workers.
 
     Attributes:
-        accumulation: micro-batches of a step.
-        micro_batch: samples of each.
-        steps_per_epoch: optimizer steps.
-        dropped: samples that an epoch leaves out, other ones each time.
-        repeated: samples that an epoch reads twice, likewise.
-        workers: processes that read.
+        accumulation: micro-batches per optimizer step.
+        micro_batch: samples per micro-batch.
+        steps_per_epoch: optimizer steps per epoch.
+        dropped: samples that each epoch leaves out; different ones each time.
+        repeated: samples that each epoch reads twice; different ones each time.
+        workers: worker processes.
         damaged: all corrupt samples found so far.
     """
 
@@ -129,12 +129,12 @@ class TrainLoader:
         return list(self._count.found.values())
 
     def worker_memory_mb(self) -> float | None:
-        """MiB in the memory of the workers; None without workers, or where it is not known."""
+        """Resident memory of the workers in MiB; None without workers, or if unknown."""
         workers = getattr(self._parts, "_workers", ())  # of torch's iterator
         return resident_mb(worker.pid for worker in workers)
 
     def start_at(self, step: int) -> None:
-        """Where the next iteration begins."""
+        """Set the step at which the next iteration starts."""
         self.close()
         self._dataset.start_step = step
 
@@ -143,7 +143,7 @@ class TrainLoader:
 
         Raises:
             DataError: too many corrupt samples, or a worker died.
-            UserError: a sample that the recipe cannot take.
+            UserError: the recipe does not accept a sample.
         """
         self.close()
         self._parts = iter(
@@ -153,11 +153,11 @@ class TrainLoader:
                 num_workers=self.workers,
                 prefetch_factor=_PREFETCH if self.workers else None,
                 worker_init_fn=start_worker,
-                generator=torch.Generator(),  # else it would draw from the global one
+                generator=torch.Generator(),  # otherwise torch uses the global generator
             )
         )
         _OPEN.add(self)
-        mine = id(self._parts)  # not itself: this frame must not keep the workers
+        mine = id(self._parts)  # only the id: this frame must not keep the workers alive
         take: Callable[[], Carried] = Carrier(
             self._parts, self._pieces, labelled=self._labelled, device=self._device
         )
@@ -172,23 +172,23 @@ class TrainLoader:
                     raise carried.fault
                 assert carried.batch is not None
                 yield Loaded(carried.batch, damage, carried.received())
-                del carried  # its memory is the next one's
+                del carried  # free its memory for the next one
         finally:
             del take
-            if id(self._parts) == mine:  # else iterating has begun anew in the meantime
+            if id(self._parts) == mine:  # otherwise a new iteration has started
                 self.close()
 
     def close(self) -> None:
-        """End thread and workers; iterating again starts anew at ``start_step``."""
+        """End thread and workers; a new iteration starts again at ``start_step``."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and not ahead.close(_PATIENCE):
             for worker in getattr(self._parts, "_workers", ()):
-                with suppress(RuntimeError):  # by which torch reports its death
-                    worker.kill()  # stuck in a read: it would be waited for without end
+                with suppress(RuntimeError):  # torch reports the killed worker
+                    worker.kill()  # stuck in a read: joining it would block forever
                     worker.join(_PATIENCE)
         if self.workers and self._parts is not None:
-            # As its end would, which a suspended frame or a fault that is kept may put off.
-            self._parts._shutdown_workers()  # type: ignore[attr-defined]  # of torch's iterator
+            # Explicitly: a suspended frame or a stored exception may keep the iterator alive.
+            self._parts._shutdown_workers()  # type: ignore[attr-defined]  # torch's iterator
         self._parts = None
 
     def __enter__(self) -> TrainLoader:
@@ -204,7 +204,7 @@ class TrainLoader:
 
 
 class _Stream(IterableDataset[Part]):
-    """Pieces of micro-batches; torch takes them from its workers in turn, as they are dealt."""
+    """Pieces of micro-batches; torch takes them from the workers round-robin, as dealt."""
 
     def __init__(self, reader: LaneReader, deal: Deal, start_step: int) -> None:
         self.reader, self.deal, self.start_step = reader, deal, start_step
@@ -228,7 +228,7 @@ class _Stream(IterableDataset[Part]):
                 part.damaged(place, drawn.damage)
             return part.done()
         except MimsuiteError as fault:
-            # Raised in the main process: torch would wrap it into a traceback.
+            # The main process raises it; raised here, torch would wrap it in a traceback.
             return part.done(fault)
 
 

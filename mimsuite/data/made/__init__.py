@@ -1,1 +1,1 @@
-"""What :mod:`mimsuite.data.made.synth` draws: one module a modality."""
+"""Synthetic samples for :mod:`mimsuite.data.made.synth`, one module for each kind."""

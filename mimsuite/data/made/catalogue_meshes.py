@@ -1,9 +1,8 @@
-"""Meshes of the furniture that comes with the suite, made of its point clouds.
+"""Furniture meshes, reconstructed from the point clouds that come with the suite.
 
-A cloud is counted into cells, blurred, and cut at a level (Lorensen & Cline, "Marching Cubes",
-SIGGRAPH 1987, as scikit-image has it): thin parts grow to about two cells, and small gaps close.
-Objects are split for training and testing for good, whatever the seed of the scenes that they are
-put into.
+A cloud is counted into a grid, blurred, and meshed at an iso-level (Lorensen & Cline, "Marching
+Cubes", SIGGRAPH 1987, by scikit-image). Thin parts grow to about two cells, and small gaps close.
+The split of objects into train and test is fixed; it does not depend on the seed of the scenes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
-# Class, and its largest extent in metres.
+# Class name -> its largest extent in metres.
 CLASSES = {
     "appliance": 1.0,
     "bed": 2.1,
@@ -29,10 +28,10 @@ CLASSES = {
     "sofa": 1.9,
     "table": 1.3,
 }
-_TEST_SHARE = 0.25  # of a class's objects
-_SIZE_SPREAD = 0.15  # an object is up to so much larger or smaller than its class
-_CELLS, _MARGIN = 36, 4  # cells a side, and those of them that stay empty
-_BLUR = 0.9  # cells
+_TEST_SHARE = 0.25  # share of a class's objects used for testing
+_SIZE_SPREAD = 0.15  # largest relative deviation of an object from its class's size
+_CELLS, _MARGIN = 36, 4  # cells per side, and how many of them stay empty
+_BLUR = 0.9  # standard deviation, in cells
 _LEVEL = 0.12
 
 
@@ -41,9 +40,9 @@ class CatalogueObject:
     """An object of the catalogues.
 
     Attributes:
-        row: its number in ``furniture820_points2048.npz``.
+        row: its row in ``furniture820_points2048.npz``.
         kind: one of :data:`CLASSES`.
-        vertices: (V, 3) metres, z up; it stands on z = 0 around the z axis.
+        vertices: (V, 3) metres, z up; the object stands on z = 0, centred on the z axis.
         faces: (F, 3) int64.
         credit: its name, library, creator and licence.
     """
@@ -56,12 +55,12 @@ class CatalogueObject:
 
     @property
     def reach(self) -> float:
-        """Metres from the z axis to its farthest point."""
+        """Distance in metres from the z axis to the farthest point."""
         return float(np.hypot(self.vertices[:, 0], self.vertices[:, 1]).max())
 
     @property
     def height(self) -> float:
-        """Metres."""
+        """Height in metres."""
         return float(self.vertices[:, 2].max())
 
 
@@ -86,7 +85,7 @@ def catalogue() -> dict[str, dict[str, list[CatalogueObject]]]:
 
 
 def credits_of(objects: Sequence[CatalogueObject]) -> list[dict[str, str | int]]:
-    """Who made which object, and its licence."""
+    """Author and licence of each object."""
     return [{"row": one.row, "class": one.kind, **one.credit} for one in objects]
 
 

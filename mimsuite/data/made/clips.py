@@ -1,8 +1,7 @@
-"""Clips of a moving camera; the motion is the class.
+"""Clips of a moving camera; the camera motion is the class.
 
-A window moves over a photo, or over a mosaic of the embedded drawings. The two motions of a pair
-are each other's reverse, and any single frame of one may come from the other: only the order of
-frames tells them apart.
+A window moves over a photo, or over a mosaic of the embedded drawings. Motions come in pairs, each
+the reverse of the other. A single frame fits both, so only the order of frames reveals the class.
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ CLASSES = (
     "rotate-right",
 )
 FRAMES = 16
-_RATE = Fraction(8)  # frames a second
+_RATE = Fraction(8)  # frames per second
 _TILES = 5  # drawings along a side of the mosaic
-_TILE = 64  # pixels of a drawing
-_WAY = 48.0  # pixels that a pan moves
-_ZOOM = 1.04 ** (FRAMES / 2)  # either side of the middle
+_TILE = 64  # pixels per side of a drawing
+_WAY = 48.0  # length of a pan in pixels
+_ZOOM = 1.04 ** (FRAMES / 2)  # zoom factor from the middle frame to either end
 _TURN = np.radians(2.5 * FRAMES / 2)
 
 
 def make(
     name: str, split: str, size: int, rng: np.random.Generator, photos: Source | None = None
 ) -> bytes:
-    """An mp4 file of 16 frames of ``size`` x ``size`` pixels, even; splits share no picture.
+    """An mp4 file of 16 frames of ``size`` x ``size`` pixels, ``size`` even; splits share no image.
 
     Args:
-        photos: colour images to move over, 5 or more; None: the embedded drawings.
+        photos: at least 5 colour images to move over; None: the embedded drawings.
     """
     size += size % 2
     ground = _mosaic(split, rng) if photos is None else _photo(photos, split, rng)
@@ -56,9 +55,9 @@ def make(
 def _frames(name: str, ground: Image.Image, size: int, rng: np.random.Generator) -> Iterator[Any]:
     from av import VideoFrame
 
-    # Any place of a tile: where the mosaic's seams are in the first frame tells nothing.
+    # Start anywhere within a tile, so the seams in the first frame do not give the class away.
     middle = ground.width / 2 + rng.uniform(-_TILE / 2, _TILE / 2, 2)
-    scale = rng.uniform(1.2, 1.8) * _TILE / size  # of the ground's pixels in a pixel
+    scale = rng.uniform(1.2, 1.8) * _TILE / size  # ground pixels per frame pixel
     angle = rng.uniform(-0.3, 0.3)
     times = np.linspace(-1, 1, FRAMES)
     kind, _, direction = name.partition("-")
@@ -77,7 +76,7 @@ def _frames(name: str, ground: Image.Image, size: int, rng: np.random.Generator)
 def _window(
     ground: Image.Image, x: float, y: float, scale: float, angle: float, size: int
 ) -> Image.Image:
-    """``size`` x ``size`` pixels around (x, y), each ``scale`` of the ground's."""
+    """``size`` x ``size`` pixels around (x, y), each covering ``scale`` ground pixels."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     half = size / 2
     affine = (cos, -sin, x - cos * half + sin * half, sin, cos, y - sin * half - cos * half)
@@ -85,7 +84,7 @@ def _window(
 
 
 def _photo(photos: Source, split: str, rng: np.random.Generator) -> Image.Image:
-    """The middle of a photo, as large as a mosaic; every fifth photo is for testing."""
+    """The centre of a photo, at the size of a mosaic; every fifth photo is for testing."""
     ours = [n for n in range(len(photos)) if (n % 5 == 0) == (split == "test")]
     pixels = photos.decode(photos.read(*photos.locate(ours[rng.integers(len(ours))])))
     side = (_TILES * _TILE, _TILES * _TILE)
@@ -93,7 +92,7 @@ def _photo(photos: Source, split: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _mosaic(split: str, rng: np.random.Generator) -> Image.Image:
-    """Drawings side by side, on paper of several colours."""
+    """A mosaic of drawings, each on a random background colour."""
     drawings = _drawings(split)
     chosen = drawings[rng.choice(len(drawings), _TILES * _TILES, replace=False)]
     paper = rng.uniform(0.55, 1, (len(chosen), 1, 1, 3))
@@ -103,7 +102,7 @@ def _mosaic(split: str, rng: np.random.Generator) -> Image.Image:
 
 @cache
 def _drawings(split: str) -> np.ndarray:
-    """(N, 64, 64, 3) uint8: every fourth of the embedded Open Clip Art set."""
+    """(N, 64, 64, 3) uint8: every fourth drawing of the embedded Open Clip Art set."""
     source = embedded_sets.open_embedded("openclipart", split, ImageDecoder("rgb"), "size")
     images = [
         source.decode(source.read(*source.locate(position)))

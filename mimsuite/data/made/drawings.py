@@ -1,6 +1,6 @@
-"""Pictures of six coloured shapes; the shape is the class.
+"""Images of a coloured shape, one of six; the shape is the class.
 
-Its place, size, angle and colour, and a background gradient, vary.
+Position, size, angle, colour and background gradient vary.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from mimsuite.data.made.maker import Maker
 
 CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
-_OVERSAMPLE = 4  # drawn larger, then shrunk: smooth edges
+_OVERSAMPLE = 4  # drawn larger, then downsized for smooth edges
 
 
 def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
@@ -49,7 +49,7 @@ def _background(side: int, rng: np.random.Generator) -> Image.Image:
 def _corners(
     name: str, x: float, y: float, radius: float, angle: float
 ) -> list[tuple[float, float]]:
-    """Corners in polar form: their number, and how far each lies from the middle."""
+    """The shape's corners, from its table of radii around the centre."""
     distances = {
         "triangle": [1.0] * 3,
         "square": [1.0] * 4,

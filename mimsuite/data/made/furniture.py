@@ -1,6 +1,6 @@
-"""Radiance grids of furnished rooms, with a box around each piece and a class for each voxel.
+"""Radiance grids of furnished rooms, with a box for each piece and a class for each voxel.
 
-Pieces stand apart, in any colour and turned by any angle, so it is their shape that tells them.
+Pieces do not touch; colour and rotation are random, so only the shape reveals the class.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 
 from mimsuite.data.made.maker import Maker
 
-_DENSE = 300.0  # per unit of length, inside of things
+_DENSE = 300.0  # density inside objects, per unit of length
 _EMPTY = 1e-2
-_STEP = 0.01  # length that the alpha rule absorbs light along
-_WALLS = 1  # voxels of floor and walls
-_FEWEST, _MOST = 2, 5  # pieces of a room
+_STEP = 0.01  # ``delta`` in alpha = 1 - exp(-density * delta)
+_WALLS = 1  # thickness of floor and walls, in voxels
+_FEWEST, _MOST = 2, 5  # pieces in a room
 _TRIES = 40
-_LEAST = 1.5  # voxels of a side: what is thinner falls between the points
+_LEAST = 1.5  # smallest side in voxels: thinner parts fall between the grid points
 
 Shape = Callable[[np.ndarray], np.ndarray]  # (N, 3) in [-0.5, 0.5] -> (N,) bool
 
 
 def _bed(p: np.ndarray) -> np.ndarray:
-    """A mattress, and a head board at one end."""
+    """A mattress, and a headboard at one end."""
     return (p[:, 2] < 0.0) | (p[:, 0] < -0.36)
 
 
@@ -45,7 +45,7 @@ def _table(p: np.ndarray) -> np.ndarray:
     return legs | (p[:, 2] > 0.15)
 
 
-# Shape, and the range of sides, in units of which a room has two.
+# Shape, and the range of its sides; a room is two units wide.
 _KINDS: dict[str, tuple[Shape, tuple[list[float], list[float]]]] = {
     "beds": (_bed, ([0.75, 0.5, 0.3], [0.95, 0.65, 0.4])),
     "cabinets": (_cabinet, ([0.4, 0.25, 0.6], [0.6, 0.35, 0.9])),
@@ -53,12 +53,12 @@ _KINDS: dict[str, tuple[Shape, tuple[list[float], list[float]]]] = {
     "tables": (_table, ([0.55, 0.4, 0.35], [0.8, 0.55, 0.45])),
 }
 CLASSES = tuple(_KINDS)
-LABELS = ("nothing", "room", *CLASSES)  # of voxels
+LABELS = ("nothing", "room", *CLASSES)  # voxel classes
 
 
 def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
-    """An ``.npz`` file, z up, as :mod:`.scenes` makes them, with ``boxes`` (G, 7) float32 in voxels
-    and ``labels`` (X, Y, Z) uint8, numbers of :data:`LABELS`. The first piece is a ``name``."""
+    """An ``.npz`` file as from :mod:`.scenes`, z up, with ``boxes`` (G, 7) float32 in voxels and
+    ``labels`` (X, Y, Z) uint8, indices into :data:`LABELS`. The first piece has class ``name``."""
     voxel = 2 / (size - 1)
     shares = rng.uniform([0.85, 0.85, 0.45], [1, 1, 0.6])
     resolution = np.maximum(4, np.round(shares / shares.max() * size).astype(int))
@@ -66,7 +66,7 @@ def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (X, Y, Z, 3), in voxels
     colour = np.full(points.shape, 0.5)
     labels = np.zeros(resolution, np.uint8)
-    for axis in (1, 0, 2):  # the floor last, it covers the feet of the walls
+    for axis in (1, 0, 2):  # the floor last: it covers the bottom of the walls
         wall = points[..., axis] < _WALLS
         colour[wall], labels[wall] = rng.uniform(0.5, 0.9, 3), 1
     boxes: list[np.ndarray] = []
@@ -103,7 +103,7 @@ def _place(
     voxel: float,
     rng: np.random.Generator,
 ) -> None:
-    """Put a piece on the floor where it touches nothing; left out where there is no room for it."""
+    """Put a piece on the floor where it touches nothing; leave it out if there is no room."""
     shape, sides_of = _KINDS[kind]
     room = np.array(labels.shape, float)
     for _ in range(_TRIES):

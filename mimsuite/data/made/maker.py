@@ -1,4 +1,4 @@
-"""What makes samples of one modality."""
+"""The description of a generator of synthetic samples."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes samples of one modality.
+    """Generates synthetic samples of one modality.
 
     Attributes:
-        classes: their names; sample after sample takes the next.
-        extension: of the files.
-        size: the default size: pixels a side, points, or voxels along the longest side.
-        smallest: a size below makes no sense.
+        classes: class names, assigned to samples in turn.
+        extension: file extension.
+        size: default size: pixels per side, points, or voxels along the longest side.
+        smallest: smallest accepted size.
         make: (class name, split, size, generator) -> the bytes of a file.
     """
 

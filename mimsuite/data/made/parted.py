@@ -1,6 +1,6 @@
-"""Point clouds of three kinds of objects whose points say which part they are of.
+"""Point clouds of three kinds of objects, with a part label for every point.
 
-As in ShapeNetPart, parts are numbered through all classes. Points are (N, 4): coordinates and part.
+As in ShapeNetPart, part ids are unique over all classes. Clouds are (N, 4): xyz and part id.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 
 from mimsuite.data.made.maker import Maker
 
-_NOISE = 0.01  # standard deviation, of a radius of 1
-Pieces = list[np.ndarray]  # of each part as many points as the whole object shall have
-PARTS = {"chair": 3, "mug": 2, "table": 2}  # how many each class has
+_NOISE = 0.01  # standard deviation, for clouds of radius 1
+Pieces = list[np.ndarray]  # for each part, as many points as the whole object will have
+PARTS = {"chair": 3, "mug": 2, "table": 2}  # parts per class
 CLASSES = tuple(PARTS)
 
 

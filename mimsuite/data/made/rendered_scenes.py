@@ -1,7 +1,7 @@
-"""Rendered rooms with the class, the piece and the distance of every pixel: a small set on which
-dense tasks can be measured without a download. Its figures say nothing about photographs.
+"""Rendered rooms with class, instance and depth of every pixel: a small set for dense tasks that
+needs no download. Scores on it say nothing about photographs.
 
-Test scenes hold objects that no training scene has.
+Test scenes contain objects that no training scene contains.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
 from mimsuite.noise import keyed_rng
 
-SIZE, SMALLEST = 96, 32  # pixels a side
+SIZE, SMALLEST = 96, 32  # pixels per side
 LABELS = ("floor", "wall", *CLASSES)
-NOTHING = 255  # label of a pixel that shows neither room nor furniture
+NOTHING = 255  # label of pixels that show neither room nor furniture
 FACTS = "scenes.json"
-_TEST_EVERY = 5  # scenes, of which one is for testing
+_TEST_EVERY = 5  # every fifth scene is for testing
 _MILLIMETRES = 1000
 Progress = Callable[[int, int], None]
 
@@ -42,14 +42,15 @@ def render_scenes(
     """Write ``images``, ``masks``, ``instances`` and ``depth``, each with ``train/`` and ``test/``,
     and :data:`FACTS`; the same arguments give the same bytes.
 
-    Images are RGB. Masks hold numbers of :data:`LABELS`, instances 0 for the room and 1 ... for its
-    pieces, both 8 bits. Depth is 16 bits, millimetres along the optical axis; 0 is none. All PNG.
+    All files are PNG. Images are RGB. Masks hold indices into :data:`LABELS`; instances are 0 for
+    the room and 1 ... for its pieces; both 8 bits. Depth is 16 bits, in millimetres along the
+    optical axis; 0 is unknown.
 
     Returns:
-        scenes by split.
+        number of scenes by split.
 
     Raises:
-        UserError: ``out`` exists and is not empty or cannot be written, too small a size, or
+        UserError: ``out`` exists and is not empty or cannot be written, the size is too small, or
             pybullet or scikit-image is not installed.
     """
     if size < SMALLEST:
@@ -75,7 +76,7 @@ def render_scenes(
 
 def _save(out: Path, split: str, name: str, view: View, plan: Plan) -> None:
     kinds = [LABELS.index(piece.shape.kind) for piece in plan.pieces]
-    labels = np.array([0, 1, 1, *kinds, NOTHING], np.uint8)  # body -1, nothing, is the last
+    labels = np.array([0, 1, 1, *kinds, NOTHING], np.uint8)  # body -1 (nothing) indexes the last
     pieces = np.array([0, 0, 0, *range(1, len(kinds) + 1), 0], np.uint8)
     depth = np.where(view.body < 0, 0, view.depth * _MILLIMETRES).round().astype(np.uint16)
     pictures = {

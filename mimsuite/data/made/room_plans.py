@@ -1,6 +1,7 @@
-"""Plans of furnished rooms: what stands where, in which colours, and from where it is seen.
+"""Random plans of furnished rooms: pieces, positions, colours and camera.
 
-Colours are drawn alike for all classes, so it is shape and place that tell them. Metres, z up.
+Colours are distributed equally for all classes, so only shape and position reveal the class.
+Lengths are in metres, z is up.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import numpy as np
 
 from mimsuite.data.made.catalogue_meshes import CatalogueObject
 
-_FEWEST, _MOST = 4, 8  # pieces
+_FEWEST, _MOST = 4, 8  # pieces in a room in a room
 _TRIES = 30
 _GAP = 0.05  # metres between pieces
 
 
 @dataclass(frozen=True)
 class Piece:
-    """An object in a room: where it stands, (2,) metres, how it is turned, and its colour."""
+    """An object in a room: its position (2,) in metres, rotation and colour."""
 
     shape: CatalogueObject
     at: np.ndarray
@@ -32,11 +33,11 @@ class Plan:
     """A room and its camera.
 
     Attributes:
-        half: metres from the middle of the floor to the two walls, at x = -half and y = half.
-        colours: (3, 3) of the floor and the walls, in [0, 1].
-        eye, target: (3,) where the camera is and looks at.
+        half: metres from the floor's centre to the two walls, at x = -half and y = half.
+        colours: (3, 3) RGB of floor and walls, in [0, 1].
+        eye, target: (3,) camera position, and the point it looks at.
         field_of_view: degrees.
-        light: (3,) direction that light comes from.
+        light: (3,) direction towards the light.
     """
 
     pieces: list[Piece]
@@ -49,7 +50,7 @@ class Plan:
 
 
 def draw_plan(objects: Mapping[str, Sequence[CatalogueObject]], rng: np.random.Generator) -> Plan:
-    """A room furnished with some of these objects, by class; every class is drawn alike."""
+    """A room with random objects; every class is equally likely."""
     half = float(rng.uniform(1.8, 2.6))
     pieces: list[Piece] = []
     kinds = list(objects)
@@ -77,7 +78,7 @@ def draw_plan(objects: Mapping[str, Sequence[CatalogueObject]], rng: np.random.G
 def _placed(
     shape: CatalogueObject, others: Sequence[Piece], half: float, rng: np.random.Generator
 ) -> Piece | None:
-    """A place on the floor where it touches nothing; ``None`` where none was found."""
+    """The object at a free position on the floor; ``None`` if no position was found."""
     room = half - shape.reach
     for _ in range(_TRIES):
         at = rng.uniform(-room, room, 2)

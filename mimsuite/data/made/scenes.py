@@ -1,8 +1,7 @@
-"""Radiance grids of rooms with a few solids; what most of them are is the class.
+"""Radiance grids of rooms with a few solids; the most frequent solid is the class.
 
-Density and colour are known at every point, so a grid is what a radiance field trained without a
-fault would give: colour is the mean over the cameras of a ring, of which each sees the solids with
-a highlight of its own.
+Density and colour are computed exactly, so a grid equals that of a perfectly trained radiance
+field. Colour is the mean over a ring of cameras, each of which sees a different highlight.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import numpy as np
 from mimsuite.data.made.maker import Maker
 
 _CAMERAS = 8
-_DENSE = 300.0  # per unit of length, inside a solid
+_DENSE = 300.0  # density inside a solid, per unit of length
 _EMPTY = 1e-2
-_STEP = 0.01  # length that the alpha rule absorbs light along
+_STEP = 0.01  # ``delta`` in alpha = 1 - exp(-density * delta)
 _WALL = 0.06  # thickness of floor and walls
 
 
@@ -27,7 +26,7 @@ def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
     Density is stored as its logarithm.
     """
     sides = rng.uniform([0.8, 0.8, 0.5], [1, 1, 0.8])
-    sides *= 2 / sides.max()  # the longest goes from -1 to 1
+    sides *= 2 / sides.max()  # the longest side spans -1 to 1
     resolution = np.maximum(2, np.round(sides / 2 * size).astype(int) // 2 * 2)
     lowest = -sides / 2
     axes = [np.linspace(-side / 2, side / 2, n) for side, n in zip(sides, resolution, strict=True)]
@@ -63,7 +62,7 @@ def _room(
     """A floor and two walls; colour (X, Y, Z, 3) and density (X, Y, Z)."""
     colour = np.full(points.shape, 0.5)
     density = np.full(points.shape[:3], _EMPTY)
-    for axis in (1, 0, 2):  # the floor last, it covers the feet of the walls
+    for axis in (1, 0, 2):  # the floor last: it covers the bottom of the walls
         inside = points[..., axis] < lowest[axis] + _WALL
         colour[inside] = rng.uniform(0.5, 0.9, 3)
         density[inside] = _DENSE
@@ -78,7 +77,7 @@ def _place(
     density: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Put a solid on the floor; in its shell light changes with the direction of the surface."""
+    """Put a solid on the floor; its surface is shaded by the surface normal."""
     radius = rng.uniform(0.13, 0.24)
     at = rng.uniform(-0.5, 0.5, 3) * (sides - 3 * radius)
     at[2] = -sides[2] / 2 + _WALL + radius
@@ -90,7 +89,7 @@ def _place(
 
 
 def _shaded(normal: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """(N, 3) colours under a light from above, as the cameras see them on average."""
+    """(N, 3) colours under light from above, averaged over the cameras."""
     light = np.array([0.4, 0.3, 0.866])
     lambert = 0.45 + 0.55 * np.clip(normal @ light, 0, 1)
     angles = np.arange(_CAMERAS) * 2 * np.pi / _CAMERAS

@@ -1,6 +1,6 @@
 """Point clouds of eight parametric surfaces; the surface is the class.
 
-Size along each axis, the turn about the upright axis (y) and a little noise vary.
+Scale along each axis, rotation about the vertical axis (y) and small noise vary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from mimsuite.data.made.maker import Maker
 
-_NOISE = 0.01  # standard deviation, of a radius of 1
+_NOISE = 0.01  # standard deviation, for clouds of radius 1
 
 
 def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
@@ -41,7 +41,7 @@ def _cube(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cylinder(count: int, rng: np.random.Generator) -> np.ndarray:
-    """A wall of radius 1 from -1 to 1, and two lids; the wall has two thirds of the area."""
+    """A wall of radius 1 from y = -1 to 1, and two lids; the wall has two thirds of the area."""
     angle, height = rng.uniform(0, 2 * np.pi, count), rng.uniform(-1, 1, count)
     lid = rng.random(count) < 1 / 3
     radius = np.where(lid, np.sqrt(rng.random(count)), 1)
@@ -50,7 +50,7 @@ def _cylinder(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cone(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Radius 1 at -1 down to 0 at 1, and a base."""
+    """Radius 1 at y = -1, tapering to 0 at y = 1, and a base."""
     angle, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.random(count))
     base = rng.random(count) < 1 / (1 + np.sqrt(5))
     height = np.where(base, -1, 1 - 2 * radius)

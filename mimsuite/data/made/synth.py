@@ -1,4 +1,4 @@
-"""Made-up labelled samples, for trying things out where there is no data at hand."""
+"""Synthetic labelled samples, for trying things out without data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mimsuite.data.made.maker import Maker
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
-_TEST_EVERY = 5  # samples, of which one is for testing
-LEAST = 2  # samples: one to train on, one to test
+_TEST_EVERY = 5  # every fifth sample of a class is for testing
+LEAST = 2  # smallest number of samples: one for training, one for testing
 Progress = Callable[[int, int], None]
 
 
 def makers(*, parts: bool = False) -> dict[str, Maker]:
-    """The maker of each modality that has one; ``parts``: of samples whose parts are known."""
+    """Modality -> maker; ``parts``: the makers of samples with part labels."""
     known = map(modalities.get, modalities.names())
     targets = {one.name: one.parted_maker if parts else one.maker for one in known}
     return {name: modalities.target(of) for name, of in targets.items() if of is not None}
@@ -38,21 +38,21 @@ def synthesise(
     """Write files to ``out/{train,test}/CLASS/``; the same arguments give the same bytes.
 
     Args:
-        modality: one with a maker, or ``scenes``: rendered rooms with the class and the
-            distance of every pixel; see :mod:`mimsuite.data.made.rendered_scenes`.
-        count: samples; every fifth of a class is for testing. Few samples are of few classes, so
-            that each class has some to train on and some to test.
+        modality: one with a maker, or ``scenes``: rendered rooms with class and depth of every
+            pixel; see :mod:`mimsuite.data.made.rendered_scenes`.
+        count: samples; every fifth of a class is for testing. A small count uses fewer classes,
+            so that each class has samples for training and testing.
         size: None: the modality's default.
         photos: a source of images that clips are cut from; None: the embedded drawings.
-        parts: clouds whose points say which part of the object they are of; furnished rooms with
-            boxes around the pieces and a class for every voxel.
+        parts: write clouds with a part label for every point, or furnished rooms with boxes around
+            the pieces and a class for every voxel.
 
     Returns:
-        samples by split.
+        number of samples by split.
 
     Raises:
-        UserError: ``out`` exists and is not empty or cannot be written, an unknown modality, too
-            small a size or count, or photos that are no use.
+        UserError: ``out`` exists and is not empty or cannot be written, the modality is unknown,
+            size or count is too small, or the photos are unusable.
         DataError: a photo cannot be read.
     """
     if count < LEAST:

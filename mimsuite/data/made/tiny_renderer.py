@@ -1,4 +1,4 @@
-"""Pictures of room plans by pybullet's software renderer: colour, what is seen, and how far it is.
+"""Renders room plans by pybullet's software renderer: colour, instance and depth images.
 
 It needs no display and no GPU, and the same plan gives the same pixels.
 """
@@ -19,10 +19,10 @@ from mimsuite.data.made.catalogue_meshes import CatalogueObject
 from mimsuite.data.made.room_plans import Plan
 from mimsuite.errors import UserError
 
-_NEAR, _FAR = 0.1, 20.0  # metres from the camera that can be seen
-_WALL = 0.05  # metres, half of its thickness
-_TALL = 6.0  # metres from the middle of the floor that floor and walls reach: beyond any picture
-ROOM = 3  # bodies that are floor and walls, before the pieces
+_NEAR, _FAR = 0.1, 20.0  # clipping planes, metres from the camera
+_WALL = 0.05  # half the thickness of floor and walls, in metres
+_TALL = 6.0  # extent of floor and walls from the floor's centre, in metres: beyond any image
+ROOM = 3  # the first bodies: floor and two walls
 
 
 class View(NamedTuple):
@@ -40,7 +40,7 @@ class View(NamedTuple):
 
 
 class TinyRenderer:
-    """A renderer and the meshes that it has loaded; to be used in a ``with`` statement.
+    """A renderer and its loaded meshes; use it in a ``with`` statement.
 
     Raises:
         UserError: pybullet is not installed.
@@ -64,7 +64,7 @@ class TinyRenderer:
         self._folder.cleanup()
 
     def render(self, plan: Plan, size: int) -> View:
-        """A square picture of ``size`` pixels a side."""
+        """Render a square view of ``size`` pixels per side."""
         bullet, client = self._bullet, self._client
         bullet.resetSimulation(physicsClientId=client)
         self._build(plan)
@@ -86,7 +86,7 @@ class TinyRenderer:
         return View(rgb, body, _FAR * _NEAR / (_FAR - (_FAR - _NEAR) * buffer))
 
     def _build(self, plan: Plan) -> None:
-        """Floor, walls and pieces, as the bodies 0, 1, 2, 3 ..."""
+        """Create floor, walls and pieces, in this order, as bodies 0, 1, 2, 3 ..."""
         middle = _TALL - plan.half
         boxes = [
             ([_TALL, _TALL, _WALL], [middle, -middle, -_WALL]),
@@ -124,7 +124,7 @@ class TinyRenderer:
 
 
 def _wavefront(vertices: np.ndarray, faces: np.ndarray) -> str:
-    """An OBJ file with a normal at each vertex, by which it is shaded smoothly."""
+    """An OBJ file with a normal at each vertex, for smooth shading."""
     corners = vertices[faces]  # (F, 3, 3)
     of_face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(vertices)
@@ -138,14 +138,14 @@ def _wavefront(vertices: np.ndarray, faces: np.ndarray) -> str:
 
 
 def _pybullet() -> Any:
-    """The module; what it prints when it is loaded goes to stderr, since stdout is for answers."""
+    """The module. Its banner on import is sent to stderr, because stdout is for results."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
         import pybullet
 
-        ctypes.CDLL(None).fflush(None)  # its line waits in the C library's buffer
+        ctypes.CDLL(None).fflush(None)  # the banner waits in the C library's buffer
     except ImportError as fault:
         raise UserError(f"scenes need pybullet ({fault}): pip install 'mimsuite[scenes]'") from None
     finally:

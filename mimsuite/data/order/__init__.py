@@ -1,1 +1,1 @@
-"""The order of training as a pure function of seed, epoch and step."""
+"""Sample order as a pure function of seed, epoch and step."""

@@ -1,13 +1,14 @@
-"""Several sets mixed by weights: every batch has its share of each, and each keeps its own epochs.
+"""Weighted mixture of sets: every batch contains each set's share; each set has its own epochs.
 
-Which stream a place of a lane draws from is a fixed table. For place p of lane l, with L lanes,
+A fixed table says which set (stream) each place of a lane draws from. For place p of lane l, with L
+lanes,
 
     u(p, l) = frac(g p / N + l / L),    N a multiple of L, g about 0.618 N, gcd(g, N) = 1
 
-falls into the interval [W_i, W_i + w_i) of one stream's weight. In the L rows that one slot fills,
-u takes L values at equal distances: a batch is mixed as exactly as whole numbers allow. Along a
-lane it takes all N values, well spread, so every stream goes through its own samples evenly in all
-lanes. The state is still one number.
+falls into one stream's interval [W_i, W_i + w_i), where w_i is its weight and W_i the sum of those
+before it. In the L rows that one slot fills, u takes L equally spaced values, so a batch is mixed
+as exactly as whole numbers allow. Along a lane u takes all N values, well spread, so every stream
+is read evenly in all lanes. The state is still a single number, the step.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from mimsuite.data.order.sample_order import Addresses, BlockId, Plan, default_l
 from mimsuite.errors import UserError
 from mimsuite.noise import key_of
 
-_FINEST = 4096  # a weight's share is exact to one part in so many
+_FINEST = 4096  # shares are exact to 1 / 4096
 
 
 class Mixture:
-    """The order of several sets that are mixed; interface of :class:`Plan`.
+    """The sample order of a mixture of sets; same interface as :class:`Plan`.
 
-    A mixture has no last sample: one epoch is as many samples as all sets have together.
+    A mixture never ends; one epoch is as many samples as all sets have together.
 
     Args:
-        counts: of each set, (shards,) int64 samples of its shards. Shards are numbered through.
-        weights: of each set, above 0; its share of the samples is weight / sum of weights.
-        names: of the sets, for errors.
-        seed, global_batch, lanes, block: as for :class:`Plan`.
+        counts: for each set, (shards,) int64 samples per shard. Shard numbers continue over sets.
+        weights: one per set, above 0; a set's share of the samples is weight / sum of weights.
+        names: names of the sets, for errors.
+        seed, global_batch, lanes, block: as in :class:`Plan`.
 
     Raises:
-        UserError: lanes do not divide the batch, a set has fewer samples than there are lanes, or
-            a weight is too small to be kept.
+        UserError: lanes do not divide the batch, a set has fewer samples than lanes, or a weight
+            is too small.
     """
 
-    dropped = repeated = 0  # there is no tail
+    dropped = repeated = 0  # a mixture has no tail
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Mixture:
         return max(1, self.total // self.global_batch)
 
     def find(self, step: int, slot: int, lane: int) -> tuple[BlockId, int]:
-        """Which sample a lane puts into a slot of a step: its block, and its place there."""
+        """The sample at (step, slot, lane): its block, and its place in the block."""
         streams, before = self._table(lane)
         rounds, place = divmod(step * self.slots + slot, len(streams))
         stream = int(streams[place])
@@ -96,21 +97,21 @@ class Mixture:
         return block._replace(stream=stream), place
 
     def samples_of(self, block: BlockId) -> Addresses:
-        """The samples of a block, in the order in which they are used."""
+        """The samples of a block in the order of use."""
         return self._numbered(block, self._plans[block.stream].samples_of(block))
 
     def spares_of(self, block: BlockId) -> Addresses:
-        """Samples behind a small block that may replace a corrupt one of it; often none."""
+        """Samples after a small block that may replace its corrupt ones; often none."""
         return self._numbered(block, self._plans[block.stream].spares_of(block))
 
     def _numbered(self, block: BlockId, found: Addresses) -> Addresses:
         return Addresses(found.shards + self._first_shard[block.stream], found.offsets)
 
     def _table(self, lane: int) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) streams of a lane's places, and (P + 1, streams) how often each came before."""
+        """(P,) stream of each place of a lane, and (P + 1, streams) earlier uses of each stream."""
         if lane not in self._tables:
             period = self.lanes * ceil(_FINEST / self.lanes)
-            # Whole numbers, so that no rounding makes a value twice: u = number / N.
+            # Integers, so that rounding cannot repeat a value: u = number / N.
             places = np.arange(period)
             number = (_stride(period) * places + lane * (period // self.lanes)) % period
             ends = np.cumsum(self.shares)[:-1] * period
@@ -122,7 +123,7 @@ class Mixture:
 
 
 def _stride(period: int) -> int:
-    """A number at or above the golden section of N, without a common divisor."""
+    """The smallest number at or above the golden section of ``period`` that is coprime to it."""
     stride = max(1, round(0.618 * period))
     while gcd(stride, period) > 1:
         stride += 1

@@ -1,17 +1,18 @@
-"""Which sample is where: a pure function of (seed, epoch) that no rank or worker changes.
+"""Sample order: a pure function of (seed, epoch), independent of ranks and workers.
 
-Letters: T samples of the set, B global batch, L lanes, M block, n = T // L samples of a lane,
+Letters: T samples in the set, B global batch, L lanes, M block, n = T // L samples per lane,
 K = B / L samples that a global batch takes from each lane.
 
-The shards of an epoch, permuted, make one sequence of T samples, turned by a keyed amount so that
-no sample is always in the tail that is left over. Lane l is its range [l n, (l + 1) n). A lane is
-read block by block, permuted inside each block, so a shard is read nearly in sequence. Row
-``slot * L + lane`` of the global batch at step t of the epoch is place ``t K + slot`` of the lane.
+The permuted shards of an epoch form one sequence of T samples. It is rotated by a keyed amount, so
+that the incomplete tail consists of different samples each time. Lane l is the range
+[l n, (l + 1) n) of the sequence. A lane is read block by block and permuted inside each block, so a
+shard is read nearly in sequence. Row ``slot * L + lane`` of the global batch at step t of the epoch
+is place ``t K + slot`` of the lane.
 
-Where the tail is repeated and not dropped, n is rounded up instead, and the sequence begins anew
-behind its end: each sample is read once, and fewer than B of them a second time.
+If the tail is repeated instead of dropped, n is rounded up and the sequence wraps around: each
+sample is read once, and fewer than B of them a second time.
 
-So the state of the stream is one number, the global step.
+The whole state of the stream is therefore one number, the global step.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
 _MOST_LANES = 64
-_LEAST_CANDIDATES = 64  # where a block is smaller, a corrupt sample may be replaced from behind it
-_EPOCHS_KEPT = 2  # lanes of a worker cross into the next epoch at the same step
+_LEAST_CANDIDATES = 64  # smaller blocks also use samples after them to replace corrupt ones
+_EPOCHS_KEPT = 2  # a worker's lanes cross into the next epoch at the same step
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where samples lie: (n,) int64 each."""
+    """Addresses of samples: (n,) int64 each."""
 
     shards: np.ndarray
     offsets: np.ndarray
@@ -45,7 +46,7 @@ class Addresses:
 
 
 class BlockId(NamedTuple):
-    """A block of a lane in an epoch of one of the streams that are mixed (of the only one: 0)."""
+    """A block: its stream (0 without a mixture), epoch, lane and number."""
 
     stream: int
     epoch: int
@@ -55,7 +56,7 @@ class BlockId(NamedTuple):
 
 @dataclass(frozen=True)
 class _Sequence:
-    """The samples of an epoch in order: permuted shards, and where each ends."""
+    """The sample sequence of an epoch: permuted shards, and the end of each."""
 
     order: np.ndarray
     starts: np.ndarray
@@ -69,11 +70,11 @@ class _Sequence:
 
 
 class Order(Protocol):
-    """What the readers of lanes need to know of an order of samples.
+    """The interface of a sample order for lane readers.
 
     Attributes:
         seed: the recipe's ``train.seed``.
-        total: samples of the set.
+        total: samples in the set.
         global_batch: B.
         lanes: L.
         slots: K.
@@ -102,16 +103,16 @@ class Order(Protocol):
 
 
 class Plan:
-    """The order of a training set.
+    """The sample order of a training set.
 
     Args:
-        counts: (shards,) int64, samples of each shard, in source order.
+        counts: (shards,) int64, samples per shard, in source order.
         seed: the recipe's ``train.seed``.
         global_batch: B.
         lanes: L, a divisor of B; None: the largest divisor of B up to 64.
         block: M.
-        tail: what becomes of the samples that fill no whole batch: ``drop`` or ``repeat``.
-        name: the set, for errors.
+        tail: what happens to the samples that do not fill a batch: ``drop`` or ``repeat``.
+        name: name of the set, for errors.
 
     Raises:
         UserError: lanes do not divide the batch, or the set is smaller than one batch.
@@ -153,29 +154,29 @@ class Plan:
 
     @property
     def dropped(self) -> int:
-        """Samples that an epoch leaves out, others each time: fewer than B + L."""
+        """Samples that each epoch leaves out, different ones each time: fewer than B + L."""
         return max(0, self.total - self.steps_per_epoch * self.global_batch)
 
     @property
     def repeated(self) -> int:
-        """Samples that an epoch reads twice, others each time: fewer than B."""
+        """Samples that each epoch reads twice, different ones each time: fewer than B."""
         return max(0, self.steps_per_epoch * self.global_batch - self.total)
 
     def find(self, step: int, slot: int, lane: int) -> tuple[BlockId, int]:
-        """Which sample a lane puts into a slot of a step: its block, and its place there."""
+        """The sample at (step, slot, lane): its block, and its place in the block."""
         epoch, step = divmod(step, self.steps_per_epoch)
         block, place = divmod(step * self.slots + slot, self.block)
         return BlockId(0, epoch, lane, block), place
 
     def samples_of(self, block: BlockId) -> Addresses:
-        """The samples of a block, in the order in which they are used."""
+        """The samples of a block in the order of use."""
         start = block.block * self.block
         size = min(self.block, self.per_lane - start)
         order = keyed_rng(self.seed, "block", *block[1:]).permutation(size)
         return self._sequence(block.epoch).addresses(block.lane * self.per_lane + start + order)
 
     def spares_of(self, block: BlockId) -> Addresses:
-        """Samples behind a small block that may replace a corrupt one of it; often none."""
+        """Samples after a small block that may replace its corrupt ones; often none."""
         start = block.lane * self.per_lane + block.block * self.block
         size = min(self.block, self.per_lane - block.block * self.block)
         last = min(max(size, _LEAST_CANDIDATES), self.total)
@@ -201,8 +202,8 @@ class Share:
     Attributes:
         own: (B / world,) int64 rows of this rank, ascending.
         all_lanes: L.
-        micro_batch: rows of a micro-batch.
-        accumulation: micro-batches of a step.
+        micro_batch: rows per micro-batch.
+        accumulation: micro-batches per optimizer step.
     """
 
     own: np.ndarray
@@ -212,22 +213,22 @@ class Share:
 
     @property
     def lanes(self) -> np.ndarray:
-        """The lanes that these rows belong to, ascending."""
+        """The lanes of these rows, ascending."""
         return np.unique(self.own % self.all_lanes)
 
     def rows(self, micro: int) -> np.ndarray:
-        """(micro_batch,) rows in the global batch of micro-batch number ``micro``, ascending."""
+        """(micro_batch,) global rows of micro-batch number ``micro``, ascending."""
         return self.own[micro * self.micro_batch : (micro + 1) * self.micro_batch]
 
 
 def share_of(plan: Order, rank: int, world: int, micro_batch: int | None) -> Share:
-    """What ``rank`` of ``world`` processes reads: whole lanes, where there are enough to share.
+    """The rows that ``rank`` of ``world`` processes reads: whole lanes, if there are enough.
 
     Args:
-        micro_batch: most rows on a device at once; None: all of the rank's.
+        micro_batch: largest number of rows on a device at once; None: all rows of the rank.
 
     Raises:
-        UserError: rows cannot be shared out evenly.
+        UserError: the rows cannot be divided evenly.
     """
     if plan.global_batch % world:
         raise UserError(

@@ -1,9 +1,9 @@
-"""Writing shards, looking at sets and checking them.
+"""Writing, inspecting and verifying shards.
 
-Modules that a modality names as its ``formats`` have three functions and import their libraries
-inside them; they run in a process of their own (:mod:`.isolated`), since files may be hostile:
+A modality's ``formats`` module has three functions, which import their libraries when called. They
+run in a separate process (:mod:`.isolated`), because files may be hostile:
 
-- ``facts(data)``: decode all of it; figures by name.
-- ``store(data, **options)``: (extension, bytes) as shards hold it.
+- ``facts(data)``: decode everything; properties by name.
+- ``store(data, **options)``: (extension, bytes) to store in a shard.
 - ``picture(data)``: an (H, W, 3) uint8 array for a contact sheet.
 """

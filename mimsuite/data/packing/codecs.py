@@ -1,7 +1,7 @@
-"""One face for samples of every modality: their figures, what shards store, their pictures.
+"""One interface for samples of every modality: their properties, stored form and pictures.
 
-Images, modalities with a codec of their own, and videos stored as images are decoded in this
-process, as training does it; everything else in a child, within limits of time and memory.
+Images, videos stored as images, and modalities with their own codec are decoded in this process, as
+in training. Everything else is decoded in a child process with limits of time and memory.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from mimsuite.data.packing.isolated import shared
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Sample, Source
 from mimsuite.data.sources.frame_folders import Frames
 
-SAMPLE_SECONDS = 120.0  # of processor time that one sample may take
+SAMPLE_SECONDS = 120.0  # limit of processor time for one sample
 Facts = dict[str, int | float | str]
 
 
 class Codec(Protocol):
-    """What ``data pack``, ``verify`` and ``inspect`` do with a sample; all raise CorruptSample."""
+    """The operations of ``data pack``, ``verify`` and ``inspect``; all raise CorruptSample."""
 
     def facts(self, source: Source, sample: Sample) -> Facts:
-        """Figures by name, once all of the sample was decoded."""
+        """Decode the whole sample; its properties by name."""
 
     def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
-        """Members by extension as a shard holds them; ``options`` are those of its modality."""
+        """Extension -> bytes to store in a shard; ``options`` are the modality's pack options."""
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
-        """RGB, of the modality's tile size or smaller."""
+        """An RGB picture of at most the modality's tile size."""
 
 
 def codec(source: Source, modality: str, seconds: float = SAMPLE_SECONDS) -> Codec:
-    """The codec of the samples of a source.
+    """The codec for the samples of a source.
 
     Args:
-        seconds: of processor time for one sample that is decoded in a child process; decoders of
-            images have no loops that a file could make endless.
+        seconds: limit of processor time for a sample decoded in a child process. Images need no
+            limit: no file can make their decoders loop forever.
     """
     known = modalities.get(modality)
     if source.in_frames:
@@ -84,13 +84,13 @@ class ImageCodec:
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
         pixels = unit(self.view(source.decode(sample))).clamp(0, 1)
-        # More than three channels show their first three.
+        # With more than three channels, show the first three.
         pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
         return Image.fromarray((pixels * 255).byte().permute(1, 2, 0).numpy())
 
 
 class FramesCodec:
-    """Videos whose frames are pictures; see
+    """Videos stored as image files; see
     :class:`~mimsuite.data.sources.frame_folders.Frames`."""
 
     def facts(self, source: Source, sample: Sample) -> Facts:
@@ -107,7 +107,7 @@ class FramesCodec:
         }
 
     def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
-        """The pictures as they are, numbered; H.264 in mp4 where a size or key frames are asked."""
+        """The images unchanged and numbered; H.264 in mp4 if a size or key frames are requested."""
         frames, side, gop = _frames(source, sample), options.get("short_side"), options.get("gop")
         pictures = frames.decoded([*range(len(frames))])
         if side is None and gop is None:
@@ -135,7 +135,7 @@ def _frames(source: Source, sample: Sample) -> Frames:
 
 @dataclass(frozen=True)
 class IsolatedCodec:
-    """Samples whose module of files runs in a child process."""
+    """Samples whose ``formats`` module runs in a child process."""
 
     modality: Modality
     seconds: float

@@ -1,4 +1,4 @@
-"""Build indexes anew, and ``index.json`` for shards that were made elsewhere."""
+"""Rebuild indexes, and write ``index.json`` for shards made by other tools."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def index_shards(
 ) -> dict[str, Any]:
     """Scan every shard of a set and write its index.
 
-    ``index.json`` is written where all shards lie in one folder that has none and can be written;
-    one that is there is compared.
+    ``index.json`` is written if all shards are in one writable folder that has none. An existing
+    ``index.json`` is compared.
 
     Returns:
         ``shards`` (name, bytes, samples, sha256) and ``notes``, lines for the user.
 
     Raises:
-        DataError: a shard is damaged, or not as ``index.json`` says.
-        UserError: no place to write to.
+        DataError: a shard is damaged, or differs from ``index.json``.
+        UserError: no writable folder.
     """
     paths = find_shards(spec)
     headers = []

@@ -1,4 +1,4 @@
-"""What is in a set: counts, sizes, classes, and a sheet of its pictures."""
+"""Inspection of a set: counts, sizes, classes, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mimsuite.errors import UserError
 
 _WIDTH, _HEIGHT = 768, 660  # pixels of a full sheet
 _CAPTION = 14
-_LETTER = 6  # pixels of the caption's font
+_LETTER = 6  # width in pixels of a letter of the caption
 Progress = Callable[[int, int], None]
 
 
@@ -34,17 +34,17 @@ def inspect(
     look: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Figures of a source, JSON-able.
+    """Properties of a source, JSON-serialisable.
 
     Args:
-        modality: of the samples; None: all that are there.
-        look: how many samples of each split, evenly spread, are decoded to learn their sizes;
-            None: 256 images, 32 of what takes longer.
-        progress: called with (samples looked at, those to look at in the split).
+        modality: the modality to inspect; None: all that the source has.
+        look: number of samples per split, evenly spread, that are decoded to learn their sizes;
+            None: 256 images, 32 of slower modalities.
+        progress: called with (samples decoded, samples to decode in the split).
 
     Returns:
-        ``source``, ``modality`` and ``splits``; ``others`` has the last two of any further
-        modality in the same source.
+        ``source``, ``modality`` and ``splits``; ``others`` lists ``modality`` and ``splits`` of
+        further modalities in the same source.
     """
     found = [modality] if modality else list(modalities_in(spec))
     first, *others = (_of_modality(spec, name, channels, look, progress) for name in found)
@@ -52,16 +52,16 @@ def inspect(
 
 
 def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unused:
-    """What a source holds and training does not use.
+    """Content of a source that training does not use.
 
     Args:
-        views: that are cut of its samples.
-        look: how many samples, evenly spread, are decoded to learn what is dropped of each.
+        views: the views made of its samples.
+        look: number of samples, evenly spread, that are decoded to learn what is dropped.
     """
     unused = Unused()
     unused.update(source.unused)
     for position in _spread(len(source), look):
-        # A corrupt sample is reported when training meets it.
+        # Training reports corrupt samples when it reads them.
         with suppress(CorruptSample), noticing() as noticed:
             sample = source.read(*source.locate(position))
             decoded = source.decode(sample)
@@ -72,7 +72,7 @@ def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unu
 
 
 def contact_sheet(source: Source, path: Path, modality: str = "image") -> Path:
-    """Write a PNG of samples, evenly spread, with their class or key; a page full at most.
+    """Write a PNG of evenly spread samples with their class or key; at most one page.
 
     Raises:
         UserError: the file cannot be written.
@@ -149,7 +149,7 @@ def _figures(source: Source, modality: str, look: int | None, progress: Progress
 
 
 def _summary(facts: list[Facts]) -> dict[str, Any]:
-    """Numbers as their range, words as counts."""
+    """Summarise numbers by their range and words by their counts."""
     names = dict.fromkeys(name for one in facts for name in one)
     summary: dict[str, Any] = {}
     for name in names:

@@ -1,6 +1,6 @@
-"""Decoding in a process of its own: a file that hangs, crashes or swells a decoder ends only that.
+"""Decoding in a child process: a file that makes a decoder hang, crash or fill memory ends only it.
 
-The time limit counts the processor time of the child, so that a busy machine condemns no sample.
+The time limit counts the child's processor time, so no sample fails because the machine is busy.
 Requests and answers are JSON and bytes, never pickles.
 """
 
@@ -27,39 +27,39 @@ from mimsuite.data.unused import notice, noticing
 from mimsuite.errors import CorruptSample, DataError, UserError
 from mimsuite.waiting import waiting
 
-_PATIENCE = 4  # times the limit may pass on the clock, for a decoder that waits instead of working
-_START_SECONDS = 60  # for the imports of a fresh child, on a busy machine
+_PATIENCE = 4  # limit of wall-clock time, as a multiple of the limit of processor time
+_START_SECONDS = 60  # time for the imports of a new child, on a busy machine
 _LARGEST_ANSWER = 1 << 31
 _READY = b"ready"
-_MOST_MEMORY = 4 << 30  # bytes that decoding may take
+_MOST_MEMORY = 4 << 30  # limit of memory for decoding, in bytes
 
 
 class Isolated:
-    """One child process, started when it is first needed and again after it had to be ended."""
+    """One child process, started on first use and restarted after it was killed."""
 
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
-        # With the process, also where it is a worker that ends without its exit functions.
+        # End the child with this process; `Finalize` also runs in workers, which skip `atexit`.
         Finalize(self, self.close, exitpriority=10)
 
     def call(
         self, function: str, data: Stored, *, seconds: float, **options: Any
     ) -> tuple[dict[str, Any], bytes]:
-        """``module:function(data, **options)`` in the child.
+        """Call ``module:function(data, **options)`` in the child.
 
         Args:
-            function: returns figures by name, (extension, bytes), or an array.
-            data: a file is opened by the child, and not sent to it.
-            seconds: of processor time.
-            options: JSON-able.
+            function: returns properties by name, (extension, bytes), or an array.
+            data: the child opens a file itself; its content is not sent.
+            seconds: limit of processor time.
+            options: JSON-serialisable.
 
         Returns:
-            figures, and bytes; of an array its ``shape`` and its bytes.
+            properties and bytes; for an array its ``shape`` and bytes.
 
         Raises:
-            CorruptSample: the function's own, or the child died or took too long.
-            UserError: the function's own.
+            CorruptSample: raised by the function, or the child died or took too long.
+            UserError: raised by the function.
             RuntimeError: the child cannot be started.
         """
         if self._process is None:
@@ -86,7 +86,7 @@ class Isolated:
         return answer["figures"], content
 
     def close(self) -> None:
-        """End the child; the next call starts another."""
+        """End the child; the next call starts a new one."""
         if self._process is None or self._owner != os.getpid():
             return
         self._process.kill()
@@ -96,14 +96,14 @@ class Isolated:
         self._process = None
 
     def _start(self) -> None:
-        # Not by multiprocessing: it would run the main script anew, which may be anything.
+        # Not by multiprocessing: it would run the user's main script again.
         code = f"from {__name__} import serve; serve({os.getpid()})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for the parent, which ends this one
+            start_new_session=True,  # Ctrl-C reaches only the parent, which ends the child
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -142,13 +142,13 @@ def shared() -> Isolated:
 
 
 def serve(parent: int) -> None:
-    """What the child does: one request after the other, until the parent closes or dies."""
+    """Main loop of the child: serve requests until the parent closes the pipe or dies."""
     follow_parent(parent, signal.SIGKILL)
     requests = Connection(os.dup(0), writable=False)
     answers = Connection(os.dup(1), readable=False)
     answers.send_bytes(_READY)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):  # libraries print what they think of a file
+    for descriptor in (0, 1, 2):  # libraries print messages about files
         os.dup2(nothing, descriptor)
     with suppress(EOFError, OSError):
         while True:
@@ -170,7 +170,7 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         return {"corrupt": [fault.kind, str(fault)]}, b""
     except UserError as fault:
         return {"wrong": str(fault)}, b""
-    except Exception as fault:  # decoders raise anything on damaged input
+    except Exception as fault:  # decoders raise many types on damaged input
         text = f"{type(fault).__name__}: {' '.join(str(fault).split())[:160]}"
         return {"corrupt": ["decode", text]}, b""
     figures, content = result, b""
@@ -182,10 +182,10 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
 
 
 def _limit(seconds: float) -> None:
-    """From now on so much processor time, and memory; the kernel ends the process beyond."""
+    """Limit processor time (from now on) and memory; the kernel enforces both."""
     try:
         import resource
-    except ImportError:  # not on Windows; the clock of the parent is left
+    except ImportError:  # on Windows; the parent's clock still limits the time
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     ending = math.ceil(used.ru_utime + used.ru_stime + seconds)
@@ -199,7 +199,7 @@ def _limit(seconds: float) -> None:
 
 
 def _data_bytes() -> int:
-    """What the process has taken so far."""
+    """Memory that the process uses now, in bytes."""
     with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
         for line in status:
             if line.startswith(b"VmData:"):

@@ -1,4 +1,4 @@
-"""Write any source as WebDataset shards: the same input and options give the same bytes."""
+"""Write any source as WebDataset shards; the same input and options give the same bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mimsuite.data.unused import Unused, noticing
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import key_of, keyed_rng
 
-_LONGEST_KEY = 80  # bytes: a tar header has room for 100 with extension
+_LONGEST_KEY = 80  # bytes; a tar header has room for 100, extension included
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,20 @@ class PackOptions:
     """How shards are written.
 
     Attributes:
-        modality: what to pack; None: what is there.
-        shard_size: samples a shard.
-        resize: largest short side of images and video in pixels; larger ones shrink to it.
-        quality: JPEG quality to encode all images with; None: bytes stay as they are, unless
-            ``resize`` changes the image.
-        gop: frames from one key frame to the next; video is encoded anew as H.264. None: it stays
-            as it is, unless ``resize`` is given.
-        points: of a cloud: drawn from larger ones and from surfaces; None: clouds keep theirs.
-        features: ``none``, ``normals`` or ``colors`` beside the coordinates of a cloud.
-        split: the one split to pack; None: all that the source has.
+        modality: what to pack; None: the source's only modality.
+        shard_size: samples per shard.
+        resize: largest short side of images and video in pixels; larger ones are downsized.
+        quality: JPEG quality to re-encode all images with; None: bytes are kept, unless ``resize``
+            changes the image.
+        gop: frames between key frames; video is re-encoded as H.264. None: it is kept, unless
+            ``resize`` is given.
+        points: points per cloud, sampled from larger clouds and from surfaces; None: clouds keep
+            all their points.
+        features: ``none``, ``normals`` or ``colors`` to store beside a cloud's coordinates.
+        split: the split to pack; None: all splits.
         only: names of the samples to pack; None: all.
-        seed: of the order of samples, and of the points drawn; None: source order.
-        seconds: of processor time for one sample that is no image.
+        seed: seed for shuffling the samples and sampling points; None: source order.
+        seconds: limit of processor time for one sample other than an image.
         workers: processes; they do not change the result.
     """
 
@@ -63,7 +64,7 @@ class PackOptions:
     workers: int = 1
 
     def of_sample(self, modality: str, split: str, key: str) -> dict[str, Any]:
-        """What the codec of a modality is told about one sample."""
+        """The options that a modality's codec gets for one sample."""
         given = {name: getattr(self, name) for name in modalities.get(modality).pack_options}
         if "resize" in given:
             given["short_side"] = given.pop("resize")
@@ -74,12 +75,12 @@ class PackOptions:
         return given
 
     def check(self, modality: str) -> None:
-        """Raise a ``UserError`` for an option that says nothing about a modality."""
+        """Raise a ``UserError`` for an option that does not apply to a modality."""
         takers: dict[str, list[str]] = {}
         for known in modalities.names():
             for name in modalities.get(known).pack_options:
                 takers.setdefault(name, []).append(known)
-        del takers["seed"]  # of the order, too
+        del takers["seed"]  # it also shuffles samples, so it applies to every modality
         for name, fits in sorted(takers.items()):
             if getattr(self, name) is not None and modality not in fits:
                 raise UserError(f"--{name} is for {' and '.join(fits)}; this is {modality}")
@@ -87,15 +88,15 @@ class PackOptions:
 
 @dataclass
 class Packed:
-    """What was written.
+    """The result of packing.
 
     Attributes:
-        modality: of all samples.
-        shards: in order.
-        damaged: samples left out since they are corrupt.
-        kept: shards that an interrupted run had finished.
-        unused: what the source holds and is not stored; said as packing begins.
-        dropped: what was dropped of its samples.
+        modality: modality of all samples.
+        shards: shards in order.
+        damaged: corrupt samples, which were left out.
+        kept: shards taken over from an interrupted run.
+        unused: content of the source that is not stored; reported as packing starts.
+        dropped: parts of samples that were dropped.
     """
 
     modality: str
@@ -122,7 +123,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard to be written; ``keys`` are the names of its samples, in order."""
+    """One shard to write; ``keys`` are its sample names in order."""
 
     source: Source
     modality: str
@@ -134,10 +135,10 @@ class _Job:
 
 
 def listed(path: Path) -> frozenset[str]:
-    """Sample names from a file: one a line, or the column ``key`` of CSV.
+    """Sample names from a file: one per line, or the column ``key`` of a CSV file.
 
     Raises:
-        UserError: it cannot be read, or names no sample.
+        UserError: the file cannot be read, or names no sample.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -164,18 +165,18 @@ def pack(
 ) -> Packed:
     """Write shards, their indexes and ``index.json``.
 
-    Every sample is decoded once, so what is packed can be read; corrupt samples are left out. The
-    shards appear in ``out`` when all are written; until then they lie in a hidden folder in it.
+    Every sample is decoded once, so all packed samples are readable; corrupt ones are left out.
+    The shards appear in ``out`` when all are written; until then they are in a hidden subfolder.
 
     Args:
         spec: any source, see :func:`open_source`.
-        out: a folder without shards, made if needed.
-        progress: called with (samples done, samples in all).
-        resume: go on where a run with the same input and options was interrupted.
+        out: a folder without shards, created if needed.
+        progress: called with (samples done, samples in total).
+        resume: continue an interrupted run with the same input and options.
 
     Raises:
-        UserError: ``out`` holds shards already, a source or split that does not exist, an option
-            that does not fit the modality, or ``resume`` with another plan.
+        UserError: ``out`` holds shards already, the source or split does not exist, an option does
+            not apply to the modality, or ``resume`` with other input or options.
         DataError: too many corrupt samples.
     """
     options = options or PackOptions()
@@ -216,7 +217,7 @@ def pack(
 
 
 def _result_options(options: PackOptions) -> dict[str, Any]:
-    """The options that the bytes depend on."""
+    """The options that change the bytes written."""
     without = ("workers", "seconds", "modality")
     found = {name: value for name, value in asdict(options).items() if name not in without}
     if options.only is None:
@@ -275,7 +276,7 @@ def _jobs(source: Source, modality: str, place: Workplace, options: PackOptions)
 
 
 def _member_key(key: str, number: int, used: set[str]) -> str:
-    """A key as tar and WebDataset take it: no dot in the base name, short, used once."""
+    """A key valid in tar and WebDataset: short, unique, no dot in the base name."""
     folder, slash, base = key.rpartition("/")
     stem, dot, extension = base.rpartition(".")
     name = folder + slash + (stem if dot else extension).replace(".", "_")
@@ -300,7 +301,7 @@ def _write(job: _Job) -> Finished:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            # Fixed times and owners: equal input gives equal bytes.
+            # Fixed times and owners, so that equal input gives equal bytes.
             with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
                 for position, key in zip(job.positions, job.keys, strict=True):
                     address = job.source.locate(int(position))

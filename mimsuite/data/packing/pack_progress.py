@@ -1,8 +1,8 @@
-"""What a run of ``data pack`` has finished, so that an interrupted one goes on.
+"""Progress of ``data pack`` on disk, so that an interrupted run can continue.
 
-Finished shards wait in ``OUT/.pack`` with a record each, and appear in ``OUT`` all at once, after
-``index.json``: whoever reads a set that is not whole yet is told so. ``pack.json`` stays beside
-them; it names the samples that were left out.
+Finished shards wait in ``OUT/.pack`` with a record each. ``index.json`` is published first, then
+all shards together, so a reader of an incomplete set gets an error. ``pack.json`` stays beside the
+shards and names the samples that were left out.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mimsuite.files import write_atomic
 PACK_FILE = "pack.json"
 _FOLDER = ".pack"
 _PLAN = "plan"
-_VERSION = 2  # of the bytes that a plan gives: a change of the encoders must change it
+_VERSION = 2  # raise it whenever a change of the encoders changes the bytes
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is written; ``entry`` is None where none of its samples could be read, and
-    ``unused`` is what was dropped of its samples, as :meth:`Unused.as_json`."""
+    """A finished shard; ``entry`` is None if none of its samples could be read, ``unused`` is the
+    :meth:`Unused.as_json` of what its samples lost."""
 
     entry: ShardEntry | None
     extensions: list[str]
@@ -41,7 +41,7 @@ class Finished:
 
 
 def plan_of(sources: list[Source], modality: str, options: dict[str, Any]) -> str:
-    """A checksum of all that the shards depend on: options, and names and sizes of the samples."""
+    """A checksum of everything the shards depend on: options, sample names and sample sizes."""
     digest = hashlib.sha256(repr((_VERSION, modality, sorted(options.items()))).encode())
     for source in sources:
         digest.update(repr((source.split, source.classes, source.labels().tolist())).encode())
@@ -54,20 +54,20 @@ def plan_of(sources: list[Source], modality: str, options: dict[str, Any]) -> st
 
 @dataclass(frozen=True)
 class Workplace:
-    """The folder of a set that is being packed."""
+    """The output folder of a run of ``data pack``."""
 
     out: Path
 
     @property
     def folder(self) -> Path:
-        """Where shards are until all are written."""
+        """The folder of shards until all are written."""
         return self.out / _FOLDER
 
     def begin(self, plan: str, *, resume: bool) -> Manifest | None:
-        """Get ready to write; returns the manifest of a set that turns out to be finished.
+        """Prepare the folder; returns the manifest if the set is already finished.
 
         Raises:
-            UserError: there are shards already, or remains of another plan.
+            UserError: it has shards already, or a run with other input or options started here.
         """
         begun = self._begun()
         if begun is not None and not resume:
@@ -97,11 +97,11 @@ class Workplace:
         return None
 
     def path(self, name: str) -> Path:
-        """Where a shard is written to."""
+        """The path to write a shard to."""
         return self.folder / name
 
     def record(self, name: str, finished: Finished) -> Finished:
-        """Note that a shard is finished."""
+        """Record that a shard is finished."""
         content = {
             "entry": finished.entry and finished.entry.model_dump(),
             "extensions": finished.extensions,
@@ -112,7 +112,7 @@ class Workplace:
         return finished
 
     def finished(self, name: str) -> Finished | None:
-        """The record of a shard, if it is there and the shard is as it says."""
+        """The record of a shard, if it exists and matches the shard."""
         try:
             content = json.loads(self._record(name).read_bytes())
             entry = content["entry"] and ShardEntry.model_validate(content["entry"])
@@ -127,20 +127,20 @@ class Workplace:
             return None
 
     def discard_empty(self) -> None:
-        """Leave nothing of a run that wrote no shard: there is nothing to go on from."""
+        """Remove the traces of a run that wrote no shard."""
         if any(self.folder.glob("*.tar")):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # not ours alone
+        with suppress(OSError):  # the folder holds other files
             self.out.rmdir()
 
     def extensions(self) -> list[str]:
-        """All extensions of all finished shards."""
+        """The extensions in all finished shards."""
         records = [json.loads(path.read_bytes()) for path in self.folder.glob("*.json")]
         return sorted({extension for record in records for extension in record["extensions"]})
 
     def publish(self, manifest: Manifest, damaged: list[Damage]) -> None:
-        """Make the set appear in its folder."""
+        """Move the finished set to its folder."""
         left_out = [
             {"key": item.key, "kind": item.kind, "message": item.message} for item in damaged
         ]
@@ -153,7 +153,7 @@ class Workplace:
             raise UserError(f"cannot write to {self.out}: {fault.strerror or fault}") from None
 
     def left_out(self) -> list[Damage]:
-        """Samples that a finished set lacks."""
+        """Corrupt samples that a finished set lacks."""
         content = json.loads((self.out / PACK_FILE).read_bytes())
         return [Damage(shard=str(self.out), **item) for item in content["left_out"]]
 
@@ -168,7 +168,7 @@ class Workplace:
         return (self.out / FILE_NAME).exists()
 
     def _begun(self) -> str | None:
-        """The plan of the run that began here, if there was one."""
+        """The plan of the run that was started here, if any."""
         try:
             if (self.folder / _PLAN).exists():
                 return (self.folder / _PLAN).read_text()

@@ -1,4 +1,4 @@
-"""Look for damage in a whole set: sizes, checksums, counts, and every sample decoded."""
+"""Verify a whole set: sizes, checksums, counts, and a decode of every sample."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from mimsuite.data.sources.stored import (
 from mimsuite.data.stores import LocalShard
 from mimsuite.errors import DataError
 
-_PIECE = 256  # samples of a set of files that are looked at together
+_PIECE = 256  # samples per job, for sets of files
 
 
 @dataclass
 class Report:
-    """One shard, or the samples of a split of another source.
+    """The result for one shard, or for some samples of a source without shards.
 
     Attributes:
-        name: of the shard.
-        samples: found in it.
-        problems: what is wrong, one line each; empty: sound.
-        unused: what is there and is no sample, as :meth:`Unused.as_json` has it.
+        name: name of the shard.
+        samples: number of samples found.
+        problems: one line per problem; empty: none.
+        unused: content that is not a sample, in the form of :meth:`Unused.as_json`.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _How:
-    """How samples are decoded; sent to processes."""
+    """How to decode samples; sent to worker processes."""
 
     modality: str
     channels: Channels
@@ -75,13 +75,13 @@ def verify(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Report]:
-    """Check every shard, or every file of a source that has none.
+    """Check every shard, or every file of a source without shards.
 
     Args:
-        modality: of the samples; None: whatever is there.
-        channels: images are decoded as training would with this ``data.channels``.
-        seconds: of processor time for one sample that is no image.
-        progress: called with (samples done, samples in all); 0 in all: not known beforehand.
+        modality: the modality to verify; None: all that the source has.
+        channels: decode images as training does with this ``data.channels``.
+        seconds: limit of processor time for one sample other than an image.
+        progress: called with (samples done, samples in total); a total of 0 means unknown.
 
     Raises:
         UserError, DataError: there is nothing to verify.
@@ -119,7 +119,7 @@ def _shards(
 
 
 def _listed(spec: str) -> tuple[list[Path], list[Report]]:
-    """Shards that are there, and reports of those that are not."""
+    """Existing shards, and a report for each missing one."""
     present = local_shards(spec)
     wanted = [] if Path(spec).exists() else [Path(str(place)) for place in expand(spec)]
     missing = [Report(path.name, 0, ["missing"]) for path in wanted if path not in present]
@@ -139,7 +139,7 @@ def _listed(spec: str) -> tuple[list[Path], list[Report]]:
 
 
 def _expected(path: Path) -> int:
-    """Samples that a shard should have, 0 where nothing says."""
+    """The expected number of samples in a shard; 0 if unknown."""
     try:
         manifest = Manifest.read(path.parent)
     except DataError:
@@ -150,7 +150,7 @@ def _expected(path: Path) -> int:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Checks one shard; an object, so that it can be sent to a process."""
+    """Checks one shard; an object, so that it can be sent to a worker process."""
 
     hows: list[_How]
 
@@ -167,13 +167,13 @@ class _Shard:
             report.problems += _compare(path, len(found.keys))
             for how in self.hows:
                 report.problems += self._decode(path, how, found, report)
-        except DataError as fault:  # of the shard as a whole: its samples are not where they were
+        except DataError as fault:  # the shard as a whole is damaged: its samples have moved
             report.problems.append(str(fault))
             advance(_expected(path))
         return report
 
     def _positions(self, source: TarSource, found: Scan, how: _How) -> np.ndarray:
-        """Samples that hold something of a modality; where there is only one, all should."""
+        """Positions of the samples of a modality; all samples if the set has only one modality."""
         if len(self.hows) == 1 or len(source) != len(found.keys):
             return np.arange(len(source))
         known = modalities.get(how.modality).extensions
@@ -205,11 +205,11 @@ def _compare(path: Path, samples: int) -> list[str]:
         return []
     manifest.check(path, samples=samples)
     same = sha256_of(path) == manifest.by_name[path.name].sha256
-    return [] if same else [f"SHA-256 is not the one of {FILE_NAME}"]
+    return [] if same else [f"SHA-256 differs from {FILE_NAME}"]
 
 
 def _manifest(path: Path) -> Manifest | None:
-    """The manifest beside a shard; None where it is damaged, which is reported once."""
+    """The manifest beside a shard; None if it is damaged, which is reported elsewhere."""
     try:
         return Manifest.read(path.parent)
     except DataError:
@@ -234,7 +234,7 @@ def _decode_all(source: Source, how: _How, positions: np.ndarray) -> list[str]:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Decodes some samples of a source."""
+    """Checks some samples of a source."""
 
     source: Source
     how: _How

@@ -1,12 +1,12 @@
-"""Folders of clouds, also as sets are published.
+"""Folders of clouds, including the layouts of published sets.
 
 - ModelNet: ``airplane/airplane_0001.txt``, ``modelnet40_train.txt``, ``..._shape_names.txt``.
 - ShapeNetPart: ``02691156/*.txt``, ``synsetoffset2category.txt``, ``train_test_split/*.json``.
 - ShapeNet-55: ``shapenet_pc/02691156-*.npy``, ``ShapeNet-55/train.txt``.
 - ScanObjectNN and others: ``.h5`` files (:mod:`cloud_h5`).
 
-In a folder without any other cloud, ``.txt``, ``.csv`` and ``.bin`` files are clouds if their
-content is one.
+In a folder without other clouds, ``.txt``, ``.csv`` and ``.bin`` files are clouds if their content
+is one.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from mimsuite.data.sources.files import (
 )
 from mimsuite.errors import DataError
 
-GENERIC = ("txt", "csv", "bin")  # endings that other files have, too
-_HEAD = 8000  # bytes that are looked at: whole rows of 4 and of 5 float32
-_LOOKED_AT = 256  # files of a folder that may hold anything
+GENERIC = ("txt", "csv", "bin")  # extensions that are not specific to clouds
+_HEAD = 8000  # bytes read to recognise a file: whole rows of 4 and of 5 float32
+_LOOKED_AT = 256  # files examined in a folder without specific extensions
 _SPLITS = ("train", "val", "test")
 
 
 @dataclass
 class PublishedSet:
-    """Files of a set whose lists say which are of which split.
+    """Files of a set that comes with lists of its splits.
 
     Attributes:
-        root: that paths are relative to.
-        parts: of each split paths and class ids.
-        classes: names of the ids.
-        lists: files that are no samples and that were used.
+        root: paths are relative to it.
+        parts: split -> paths and class ids.
+        classes: class names, indexed by id.
+        lists: list files that were read; they are no samples.
         missing: listed paths without a file.
     """
 
@@ -63,11 +63,11 @@ class PublishedSet:
 
 
 def open_set(path: Path, split: str, decoder: Decoder, name: str) -> Source:
-    """A folder of clouds, or of ``.h5`` files, or one of those.
+    """Open a folder of clouds, a folder of ``.h5`` files, or a single file of either.
 
     Raises:
         UserError: no such split, or several sets of ``.h5`` files in the folder.
-        DataError: no cloud.
+        DataError: there are no clouds.
     """
     if _is_h5(path, decoder):
         source: Source = open_h5(path, split, decoder, name)
@@ -88,8 +88,8 @@ def open_set(path: Path, split: str, decoder: Decoder, name: str) -> Source:
 
 
 def splits_in(path: Path, decoder: Decoder) -> set[str] | None:
-    """The splits of what :func:`open_set` opens, empty where it is one set; None for shards, and
-    for files of other kinds."""
+    """The splits that :func:`open_set` can open, empty for a set without splits; None for shards
+    and for other files."""
     if path.suffix not in H5_EXTENSIONS and (not path.is_dir() or holds_shards(path)):
         return None
     if _is_h5(path, decoder):
@@ -99,7 +99,7 @@ def splits_in(path: Path, decoder: Decoder) -> set[str] | None:
 
 
 def speaks_of(path: Path) -> bool:
-    """Whether a folder without files of a telling ending holds clouds, by their content."""
+    """Whether a folder without specific extensions holds clouds, by content."""
     if path.suffix in H5_EXTENSIONS:
         return True
     if not path.is_dir() or holds_shards(path):
@@ -118,8 +118,8 @@ def _is_h5(path: Path, decoder: Decoder) -> bool:
 
 
 def cloud_files(extensions: tuple[str, ...], folder: Path) -> list[str]:
-    """Sorted paths below a folder: of files with one of the extensions; where there are none of
-    any format of clouds, of files whose content is a cloud."""
+    """Sorted paths of the files with one of the extensions; if the folder has no files with cloud
+    extensions at all, of files whose content is a cloud."""
     if next(walk(folder, POINTS.extensions), None) is not None:
         return sorted(walk(folder, extensions))
     return [path for path in sorted(walk(folder, GENERIC)) if _is_sample(folder / path)]
@@ -135,7 +135,7 @@ def _is_sample(path: Path) -> bool:
 
 
 def published_set(path: Path) -> PublishedSet | None:
-    """The set in a folder, or in the one folder below it that has lists; None: in neither."""
+    """The set in a folder, or in its only subfolder with lists; None: no lists in either."""
     try:
         below = sorted(folder for folder in path.iterdir() if folder.is_dir())
     except OSError as fault:
@@ -148,9 +148,9 @@ def published_set(path: Path) -> PublishedSet | None:
 
 
 def _modelnet(root: Path) -> PublishedSet | None:
-    """Of several lists (ModelNet40 has those of ModelNet10 beside it) those of most classes.
+    """Use the lists with most classes: ModelNet40 also contains the lists of ModelNet10.
 
-    Where there is no test list, it is all that the train list does not name.
+    Without a test list, all files that the train list does not name are test files.
     """
     named = {path: _lines(path) for path in root.glob("*_shape_names.txt")}
     if not named:
@@ -172,7 +172,7 @@ def _modelnet(root: Path) -> PublishedSet | None:
 
 
 def _shapenet_part(root: Path) -> PublishedSet | None:
-    """Class ids in the order of ``synsetoffset2category.txt``, as its parts are numbered."""
+    """Class ids follow the order of ``synsetoffset2category.txt``, as do the part ids."""
     categories, lists = root / "synsetoffset2category.txt", root / "train_test_split"
     if not categories.is_file() or not lists.is_dir():
         return None
@@ -189,7 +189,7 @@ def _shapenet_part(root: Path) -> PublishedSet | None:
 
 
 def _shapenet(root: Path) -> PublishedSet | None:
-    """``ShapeNet-55`` rather than ``ShapeNet-34``; the class is what a name begins with."""
+    """Prefer ``ShapeNet-55`` to ``ShapeNet-34``; the class is the prefix of a file's name."""
     clouds = root / "shapenet_pc"
     lists = sorted(root.glob("ShapeNet-*/train.txt"), reverse=True)
     if not clouds.is_dir() or not lists:
@@ -214,7 +214,7 @@ def _add(
     have: set[str],
     class_of: Callable[[str], str],
 ) -> None:
-    """Put the listed files that are there into a split."""
+    """Add the listed files that exist to a split."""
     ids = {name: number for number, name in enumerate(found.classes)}
     listed = sorted(dict.fromkeys(paths))
     rows = [(path, ids.get(class_of(path), -1)) for path in listed if path in have]

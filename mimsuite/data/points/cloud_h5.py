@@ -1,8 +1,8 @@
-"""Clouds in ``.h5`` files, as ScanObjectNN and the 2,048-point ModelNet40 are published.
+"""Clouds in ``.h5`` files, the format of ScanObjectNN and of ModelNet40 with 2,048 points.
 
-Datasets ``data`` (N, P, 3), maybe ``normal`` of the same shape, and ``label`` (N,). A file's name
-has ``train`` or ``test`` in it; files whose names differ only in that and in a last number are one
-set.
+Datasets are ``data`` (N, P, 3), optionally ``normal`` of the same shape, and ``label`` (N,). File
+names contain ``train`` or ``test``; files whose names differ only in that and in a final number
+form one set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"\d+$")
 
 
 def h5_files(path: Path) -> list[Path]:
-    """The ``.h5`` files of a folder; of one such file, those of its set."""
+    """The ``.h5`` files of a folder; for a single file, all files of its set."""
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix in H5_EXTENSIONS)
     if path.suffix not in H5_EXTENSIONS:
@@ -36,16 +36,16 @@ def h5_files(path: Path) -> list[Path]:
 
 
 def h5_splits(path: Path) -> set[str]:
-    """The splits that the names of the files tell; ``train`` where they tell none."""
+    """The splits named in the file names; ``train`` if none is named."""
     return {_split_of(file) for file in _one_set(path)}
 
 
 def open_h5(path: Path, split: str, decoder: Decoder, name: str) -> H5Clouds:
-    """A split of the set; ``shape_names.txt`` beside it names the classes.
+    """Open a split of the set; class names come from ``shape_names.txt`` beside it.
 
     Raises:
         UserError: no such split, several sets, or h5py is not installed.
-        DataError: a file without clouds.
+        DataError: a file has no clouds.
     """
     files = _one_set(path)
     split = splits.choose(name, split, {_split_of(file) for file in files})
@@ -56,7 +56,7 @@ def open_h5(path: Path, split: str, decoder: Decoder, name: str) -> H5Clouds:
 
 
 class H5Clouds(Source):
-    """Each file is a shard; a sample is a row of it, as the bytes of a ``.npy`` file."""
+    """Each file is a shard; a sample is one row, returned as the bytes of a ``.npy`` file."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class H5Clouds(Source):
         return int(data.dtype.itemsize * np.prod(data.shape[1:]))
 
     def _file(self, shard: int) -> Any:
-        """The open file, of this process: handles are not shared with workers."""
+        """The open file; each process opens its own, because h5py handles cannot be shared."""
         if self._owner != os.getpid():
             self._owner, self._open = os.getpid(), {}
         if shard not in self._open:
@@ -130,7 +130,7 @@ class H5Clouds(Source):
 
 
 def _labels(file: Path, content: Any) -> np.ndarray:
-    """(N,) int64, -1 = none, once the file is known to hold clouds."""
+    """(N,) int64 labels, -1 = unlabelled; checks first that the file holds clouds."""
     data = content.get("data")
     shape: tuple[int, ...] = getattr(data, "shape", ())
     if len(shape) != 3 or shape[2] != 3 or data.dtype.kind != "f":

@@ -1,8 +1,8 @@
-"""From stored rows of a cloud to float32, without what float32 cannot hold.
+"""Conversion of stored clouds to float32.
 
-Surveyed clouds have coordinates in the millions of metres, where neighbours of float32 are half a
-metre apart: they are moved to their mean first. Depth cameras fill rows without a point with NaN:
-those are left out.
+Surveyed clouds have coordinates in millions of metres, where adjacent float32 values are half a
+metre apart; such clouds are centred first. Depth cameras write NaN for missing points; those rows
+are dropped.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ MOST_POINTS = 20_000_000
 NOT_FINITE = "points that are not finite"
 MOVED = "offsets of clouds far from the origin, which are moved to their mean"
 ROUNDED = "digits of coordinates, lost to float32 before"
-_MOST_PARTS = 1 << 11  # numbers that float16 holds exactly
-# Spacing of float32 at the largest coordinate, by the extent of the cloud:
-_FAR = 1e-5  # from here on a cloud is moved
-_COARSE = 1e-4  # from here on steps can be seen
+_MOST_PARTS = 1 << 11  # float16 represents integers up to this exactly
+# Limits of (float32 spacing at the largest coordinate) / (extent of the cloud):
+_FAR = 1e-5  # at or above this the cloud is centred
+_COARSE = 1e-4  # at or above this rounding is visible
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A cloud that can be stored.
+    """A cloud as float32.
 
     Attributes:
         table: (N, C) float32, coordinates first, all finite.
-        left_out: rows that were not finite.
-        moved: (3,) float64 that was taken off the coordinates; None: they are as they were.
+        left_out: number of rows dropped because they were not finite.
+        moved: (3,) float64 offset subtracted from the coordinates; None: not centred.
     """
 
     table: np.ndarray
@@ -40,7 +40,7 @@ class Rows:
 
 
 def float32_rows(table: np.ndarray) -> Rows:
-    """Rows of (N, C) numbers, coordinates first, as float32.
+    """Convert (N, C) numbers, coordinates first, to float32.
 
     Raises:
         CorruptSample: kind ``too-large``, or ``decode``: no row is finite.
@@ -67,7 +67,7 @@ def float32_rows(table: np.ndarray) -> Rows:
 
 
 def _offset(points: np.ndarray) -> np.ndarray | None:
-    """The mean of (N, 3) coordinates that float32 is too coarse for, else None."""
+    """The mean of (N, 3) coordinates if float32 is too coarse for them, else None."""
     low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
     extent = float((high - low).max())
     largest = max(float(-low.min()), float(high.max()))
@@ -81,7 +81,7 @@ def _offset(points: np.ndarray) -> np.ndarray | None:
 
 
 def check_parts(column: np.ndarray) -> None:
-    """Refuse a column that holds anything but the numbers of parts.
+    """Refuse a column whose values cannot be part ids.
 
     Raises:
         CorruptSample: kind ``decode``.
@@ -91,6 +91,6 @@ def check_parts(column: np.ndarray) -> None:
 
 
 def are_parts(column: np.ndarray) -> bool:
-    """Whether (N,) numbers can be those of parts; rows that are not finite are left out later."""
+    """Whether (N,) numbers can be part ids; rows that are not finite are dropped later."""
     column = column[np.isfinite(column)]
     return not ((column < 0) | (column >= _MOST_PARTS) | (column % 1 != 0)).any()

@@ -1,4 +1,4 @@
-"""Corruptions of point clouds; views are (P, 3) float32 within the unit sphere."""
+"""Point cloud corruptions; views are (P, 3) float32 within the unit sphere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mimsuite.data.corruptions import Corruption
 
 
 def jitter(cloud: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
-    """Gaussian noise on every coordinate."""
+    """Add Gaussian noise to every coordinate."""
     return cloud + deviation * torch.from_numpy(rng.standard_normal(cloud.shape)).float()
 
 
 def rotate(cloud: Tensor, degrees: float, rng: np.random.Generator) -> Tensor:
-    """Turned by ``degrees`` about a random axis."""
+    """Rotate by ``degrees`` about a random axis."""
     x, y, z = rng.standard_normal(3).tolist()
     length = math.sqrt(x * x + y * y + z * z)
     turning = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
@@ -26,7 +26,7 @@ def rotate(cloud: Tensor, degrees: float, rng: np.random.Generator) -> Tensor:
 
 
 def drop(cloud: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """``share`` of the points gone; some of the others twice, so that there are as many."""
+    """Drop ``share`` of the points; some of the rest are repeated, so that the number stays."""
     kept = rng.permutation(len(cloud))[: max(1, round((1 - share) * len(cloud)))]
     rows = kept[np.arange(len(cloud)) % len(kept)]
     return cloud[torch.from_numpy(rows)]

@@ -1,4 +1,4 @@
-"""From a stored cloud to coordinates."""
+"""Decoding of stored point clouds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.points.files import read_plain
 
-_ROW_BYTES = 7 * 8  # at most
+_ROW_BYTES = 7 * 8  # largest size of a row
 
 
 class PointDecoder(Decoder):
-    """Plain numbers -> (N, 3) float32 coordinates; with the part that a point is of -> (N, 4).
+    """Plain numbers -> (N, 3) float32 coordinates, or (N, 4) with part ids.
 
-    Read are ``.npy`` files and arrays of (N, 3) or (N, 6) floats, or one column more for the part,
-    text, and rows of float32. Other formats are turned into such files by ``mimsuite data pack``.
+    Reads ``.npy`` files and arrays of (N, 3) or (N, 6) floats (one more column: part ids), text,
+    and rows of float32. ``mimsuite data pack`` converts other formats to ``.npy``.
 
     Args:
-        channels: has no meaning for clouds.
-        max_pixels: larger clouds are refused before they are read.
+        channels: unused for clouds.
+        max_pixels: largest number of points; larger clouds are refused before decoding.
     """
 
     layouts = ("mimsuite.data.points.cloud_folders",)

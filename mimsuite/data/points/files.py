@@ -1,9 +1,9 @@
-"""Point clouds: stored as ``.npy`` float32 (N, 3), or (N, 6) with normals or colours; a further
-column, of plain numbers, is the part that a point is of.
+"""Point cloud files. Shards store ``.npy`` float32 (N, 3), or (N, 6) with normals or colours; one
+more column holds part ids.
 
-Read from ``.npy``, ``.npz``, text (``.xyz``, ``.txt``, ``.pts``, ``.asc``), PLY, PCD, LAS, and rows
-of float32 (KITTI); sampled from the surfaces of OBJ, OFF, STL, PLY and GLB meshes. Which format it
-is, the content tells, whatever the file is called.
+Clouds are read from ``.npy``, ``.npz``, text (``.xyz``, ``.txt``, ``.pts``, ``.asc``), PLY, PCD,
+LAS, and rows of float32 (KITTI), or sampled from the surfaces of OBJ, OFF, STL, PLY and GLB meshes.
+The format is recognised by content, not by file name.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mimsuite.data.unused import notice
 from mimsuite.errors import CorruptSample
 
 FEATURES = ("none", "normals", "colors")
-DEFAULT_POINTS = 8192  # of a mesh
+DEFAULT_POINTS = 8192  # points sampled from a mesh
 _MOST_BYTES = 6 * 8 * MOST_POINTS
 _TILE = 128
-# Coordinates; with normals or colours; each of them with a part's number.
+# Coordinates; coordinates with normals or colours; either with a part id.
 _COLUMNS = (3, 6, 4, 7)
 
 
 def facts(data: bytes) -> dict[str, int | float | str]:
-    """Points, columns and type; of a mesh its vertices and triangles.
+    """Points, columns and dtype; for a mesh its vertices and triangles.
 
-    ``not_finite`` counts points that are left out; ``moved`` is how far from the origin the mean of
-    a cloud was that float32 cannot hold there.
+    ``not_finite`` counts dropped points. ``moved`` is the distance by which a cloud was moved to
+    the origin, if float32 was too coarse for its coordinates.
     """
     found = _read(data)
     if isinstance(found, Mesh):
@@ -54,14 +54,14 @@ def facts(data: bytes) -> dict[str, int | float | str]:
 def store(
     data: bytes, *, points: int | None = None, features: str = "none", seed: int = 0
 ) -> tuple[str, bytes]:
-    """A cloud as ``.npy``.
+    """Convert a cloud to ``.npy``.
 
     Args:
-        points: drawn from larger clouds, which else keep all of theirs, and from surfaces, 8192
-            by default.
-        features: a further three columns: ``normals`` or ``colors`` of files that have them,
-            ``normals`` of surfaces. Arrays and text keep their normals or colours unasked.
-        seed: of the draw.
+        points: points sampled from larger clouds and from surfaces. None: clouds keep all points,
+            surfaces give 8192.
+        features: three further columns: ``normals`` or ``colors`` if the file has them;
+            ``normals`` for surfaces. Arrays and text always keep their normals or colours.
+        seed: seed of the sampling.
     """
     found = _read(data)
     rng = np.random.Generator(np.random.Philox(key=seed))
@@ -82,17 +82,17 @@ def store(
 
 
 def picture(data: bytes) -> np.ndarray:
-    """(128, 128, 3) uint8: the cloud from a corner, y upwards; near points are darker."""
+    """(128, 128, 3) uint8: the cloud seen from a corner, y up; near points are darker."""
     found = _read(data)
     return draw(found.vertices if isinstance(found, Mesh) else _rows(found, "none").table, _TILE)
 
 
 def read_plain(data: bytes | np.ndarray, most_bytes: int) -> np.ndarray:
-    """(N, 3) float32 coordinates, or (N, 4) with the part that a point is of, without a library:
-    of an array, a ``.npy`` file of floats, text, or rows of float32.
+    """(N, 3) float32 coordinates, or (N, 4) with part ids, from an array, a ``.npy`` file, text, or
+    rows of float32. Needs no optional library.
 
     Raises:
-        CorruptSample: kind ``too-large``, ``truncated`` or ``decode``; also of any other format.
+        CorruptSample: kind ``too-large``, ``truncated`` or ``decode`` (also for other formats).
     """
     found = {"values": data} if isinstance(data, np.ndarray) else _plain(data, most_bytes)
     cloud = _checked(found["values"] if "values" in found else _joined(found, "none"))
@@ -115,7 +115,7 @@ def _plain(data: bytes, most_bytes: int) -> dict[str, np.ndarray]:
 
 
 def draw(cloud: np.ndarray, side: int) -> np.ndarray:
-    """(side, side, 3) uint8 scatter of (N, 3 or more) points on white."""
+    """(side, side, 3) uint8 scatter plot of (N, 3 or more) points on white."""
     points = cloud[:, :3].astype(np.float64)
     points -= (points.min(axis=0) + points.max(axis=0)) / 2
     points /= max(float(np.linalg.norm(points, axis=1).max()), 1e-12)
@@ -123,9 +123,9 @@ def draw(cloud: np.ndarray, side: int) -> np.ndarray:
     x = points[:, 0] * np.cos(turn) - points[:, 2] * np.sin(turn)
     depth = points[:, 0] * np.sin(turn) + points[:, 2] * np.cos(turn)
     y = points[:, 1] * np.cos(tilt) - depth * np.sin(tilt)
-    depth = points[:, 1] * np.sin(tilt) + depth * np.cos(tilt)  # towards the eye
+    depth = points[:, 1] * np.sin(tilt) + depth * np.cos(tilt)  # towards the viewer
     canvas = np.full((side, side, 3), 255, dtype=np.uint8)
-    order = np.argsort(depth)  # the nearest are drawn last
+    order = np.argsort(depth)  # draw the nearest last
     near = ((depth[order] + 1) / 2)[:, None]
     colours = ((1 - near) * [176, 205, 230] + near * [16, 52, 110]).astype(np.uint8)
     columns = ((x[order] * 0.48 + 0.5) * (side - 2)).astype(int)
@@ -136,7 +136,7 @@ def draw(cloud: np.ndarray, side: int) -> np.ndarray:
 
 
 def _read(data: bytes) -> Mesh | dict[str, np.ndarray]:
-    """A mesh, or named columns; ``values`` are numbers without a name."""
+    """A mesh, or named columns; ``values`` is an unnamed array."""
     if data.startswith(NPY_MAGIC):
         return {"values": read_npy(data, "fiu", _MOST_BYTES)}
     if data.startswith(ZIP_MAGIC):
@@ -162,7 +162,7 @@ def _read(data: bytes) -> Mesh | dict[str, np.ndarray]:
 
 
 def _kind_of_text(data: bytes) -> str:
-    """``ply``, ``pcd``, ``off``, ``obj``, ``stl`` or ``cloud``, as a file of text begins."""
+    """``ply``, ``pcd``, ``off``, ``obj``, ``stl`` or ``cloud``, by the beginning of a text file."""
     start = data[:256].lstrip()
     if start.startswith(b"ply"):
         return "ply"
@@ -178,7 +178,7 @@ def _kind_of_text(data: bytes) -> str:
 
 
 def _is_binary_stl(data: bytes) -> bool:
-    # They begin with anything, so their size must fit; one that was cut off has no other mark.
+    # Binary STL has no magic number, so the size must match; a truncated file is not recognised.
     return len(data) > 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little")
 
 
@@ -193,10 +193,10 @@ def _from_npz(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _rows(found: dict[str, np.ndarray], features: str) -> Rows:
-    """(N, 3) or (N, 6) float32, or one column more, finite.
+    """(N, 3) or (N, 6) finite float32, or one more column with part ids.
 
     Args:
-        features: as :func:`store`.
+        features: as in :func:`store`.
 
     Raises:
         CorruptSample: kind ``decode`` or ``too-large``.
@@ -221,14 +221,14 @@ def _sound(cloud: np.ndarray) -> Rows:
 
 
 def _text(data: bytes) -> dict[str, np.ndarray]:
-    """Columns of a text; ``unasked`` are its normals, else its colours."""
+    """Columns of a text file; ``unasked`` holds its normals, or else its colours."""
     found = read_text(data)
     kept = [found[name] for name in ("normals", "colors") if name in found]
     return found | ({"unasked": kept[0]} if kept else {})
 
 
 def _joined(found: dict[str, np.ndarray], features: str) -> np.ndarray:
-    """Named columns side by side; those that are not wanted are noticed."""
+    """Concatenate the columns that ``features`` asks for; report the others as unused."""
     wanted = "unasked" if features == "none" else features
     names = ["points"] if wanted == "unasked" and wanted not in found else ["points", wanted]
     if missing := [name for name in names if name not in found]:

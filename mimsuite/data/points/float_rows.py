@@ -1,7 +1,7 @@
-"""Scans as bare rows of float32: x, y, z and measures (KITTI: 4 numbers a row, nuScenes: 5).
+"""Scans as raw rows of float32: x, y, z and measurements (KITTI: 4 numbers per row, nuScenes: 5).
 
-Such a file has no mark, so all of its numbers must look like metres: bytes of anything else,
-read as float32, are spread over all magnitudes.
+Such a file has no magic number, so all its numbers must be plausible metres. Other data, read as
+float32, spreads over all magnitudes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from mimsuite.data.unused import notice
 
-_FARTHEST, _FINEST = 1e5, 1e-12  # magnitudes of coordinates and measures
+_FARTHEST, _FINEST = 1e5, 1e-12  # plausible magnitudes of coordinates and measurements
 _MEASURES = {4: "reflectance", 5: "reflectance and ring"}
 
 
@@ -20,7 +20,7 @@ def are_float_rows(data: bytes) -> bool:
 
 
 def read_float_rows(data: bytes) -> dict[str, np.ndarray]:
-    """(N, 3) float32 ``points``; the measures are left out and noticed."""
+    """(N, 3) float32 ``points``; the measurements are dropped and reported as unused."""
     rows = _rows(data)
     assert rows is not None
     notice(f"{_MEASURES[rows.shape[1]]} of scans")
@@ -28,7 +28,7 @@ def read_float_rows(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _rows(data: bytes) -> np.ndarray | None:
-    """(N, 4) or (N, 5) float32."""
+    """(N, 4) or (N, 5) float32; None if the bytes are no scan."""
     if len(data) % 4 or len(data) < 160:
         return None
     numbers = np.frombuffer(data, "<f4")
@@ -44,7 +44,7 @@ def _rows(data: bytes) -> np.ndarray | None:
 
 
 def _is_scan(rows: np.ndarray) -> bool:
-    """Coordinates that differ, reflectances in 0 ... 255, and whole numbers of rings."""
+    """Whether coordinates vary, reflectances are in 0 ... 255, and ring numbers are integers."""
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows) or (rows[:, :3] == rows[0, :3]).all():
         return False

@@ -1,4 +1,4 @@
-"""Moving point clouds: (N, 3) float32 tensors in, new ones of the same shape out."""
+"""Geometric transforms of point clouds: (N, 3) float32 in, a new tensor of the same shape out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def normalize(points: Tensor) -> Tensor:
-    """Centroid to the origin, the farthest point to distance 1 from it.
+    """Move the centroid to the origin and scale the farthest point to distance 1.
 
     Raises:
         ValueError: all points are equal.
@@ -27,14 +27,14 @@ def scale_translate(points: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def rotate_y(points: Tensor, angle: float) -> Tensor:
-    """Turn by ``angle`` radians about the upright axis, rows times ``[c 0 s; 0 1 0; -s 0 c]``."""
+    """Rotate by ``angle`` radians about y, the vertical: rows times ``[c 0 s; 0 1 0; -s 0 c]``."""
     cosine, sine = math.cos(angle), math.sin(angle)
     turn = [[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]]
     return points @ points.new_tensor(turn)
 
 
 def rotate(points: Tensor, angles: Tensor) -> Tensor:
-    """Turn about x, then y, then z, by (3,) radians."""
+    """Rotate about x, then y, then z, by (3,) radians."""
     (cx, cy, cz), (sx, sy, sz) = angles.cos().tolist(), angles.sin().tolist()
     about_x = points.new_tensor([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = points.new_tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -43,5 +43,5 @@ def rotate(points: Tensor, angles: Tensor) -> Tensor:
 
 
 def drop_points(points: Tensor, dropped: Tensor) -> Tensor:
-    """Replace the points at (N,) bool ``dropped`` by the first one."""
+    """Replace the points where (N,) bool ``dropped`` is True by the first point."""
     return torch.where(dropped[:, None], points[:1], points)

@@ -1,4 +1,4 @@
-"""LAS and LAZ: clouds of laser scanners, through laspy."""
+"""LAS and LAZ files of laser scanners, read by laspy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _COLOURS = ("red", "green", "blue")
 
 
 def read_las(data: bytes) -> dict[str, np.ndarray]:
-    """Columns (N, 3) ``points`` float64, and ``colors`` in 0 ... 1 where there are any.
+    """Columns (N, 3) ``points`` float64, and ``colors`` in 0 ... 1 if the file has any.
 
-    Other dimensions that are not all zero are left out and noticed.
+    Other dimensions are dropped; those that are not all zero are reported as unused.
 
     Raises:
         CorruptSample: kind ``decode``, ``truncated`` or ``too-large``.

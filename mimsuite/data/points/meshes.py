@@ -1,7 +1,7 @@
-"""Surfaces from text files: OBJ and OFF, with polygons of any number of corners.
+"""Meshes from OBJ and OFF files, with polygons of any number of corners.
 
-Open3D reads the other formats. Its OBJ reader drops every face of more than three corners, or ends
-the process; its OFF reader takes a file that was cut off.
+Open3D reads the other formats. Its OBJ reader drops faces with more than three corners or kills the
+process; its OFF reader accepts truncated files.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ import numpy as np
 
 from mimsuite.errors import CorruptSample
 
-MOST_CORNERS = 50_000_000  # of all triangles of a mesh
+MOST_CORNERS = 50_000_000  # limit of corners of all triangles of a mesh
 _OFF = re.compile(rb"(C|N|CN)?OFF(?=\d|$)")
 _LONGEST_COMMENT = 1 << 16
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A surface.
+    """A triangle mesh.
 
     Attributes:
         vertices: (V, 3) float64.
-        triangles: (F, 3) int64, rows of ``vertices``.
+        triangles: (F, 3) int64, indices into ``vertices``.
     """
 
     vertices: np.ndarray
     triangles: np.ndarray
 
 
-Found = Mesh | dict[str, np.ndarray]  # a surface, or ``points`` (V, 3) that no face joins
+Found = Mesh | dict[str, np.ndarray]  # a mesh, or ``points`` (V, 3) if there are no faces
 
 
 def read_obj(data: bytes) -> Found:
-    """The ``v`` and ``f`` lines of an OBJ file; polygons become fans of triangles.
+    """Read the ``v`` and ``f`` lines of an OBJ file; polygons become triangle fans.
 
     Raises:
         CorruptSample: kind ``decode`` or ``too-large``.
@@ -58,7 +58,7 @@ def read_obj(data: bytes) -> Found:
 
 
 def is_off(data: bytes) -> bool:
-    """Whether the first word of a text, behind comments, is ``OFF`` or a kind of it."""
+    """Whether the first word after comments is ``OFF`` or a variant of it."""
     for line in data[:_LONGEST_COMMENT].splitlines():
         if words := line.split(b"#")[0].split():
             return bool(_OFF.match(words[0]))
@@ -66,8 +66,8 @@ def is_off(data: bytes) -> bool:
 
 
 def read_off(data: bytes) -> Found:
-    """An OFF file, also where the counts follow ``OFF`` without a space, as in ModelNet, and where
-    all stands on one line.
+    """Read an OFF file. The counts may follow ``OFF`` without a space, as in ModelNet, and the
+    whole file may be one line.
 
     Raises:
         CorruptSample: kind ``decode``, ``truncated`` or ``too-large``.
@@ -99,7 +99,7 @@ def read_off(data: bytes) -> Found:
 
 
 def _rows_of_one_line(rows: list[list[bytes]], vertices: int, faces: int) -> list[list[bytes]]:
-    """Rows as they should be, of plain OFF numbers that are broken into lines anyhow."""
+    """Regroup the numbers of a plain OFF file with arbitrary line breaks into one row per item."""
     words = [word for row in rows for word in row]
     found, at = [words[:3]], 3
     for number in range(vertices + faces):
@@ -120,7 +120,7 @@ def sample_surface(mesh: Mesh, count: int, seed: int, *, normals: bool = False) 
         seed: 31 bits; the same seed gives the same points.
 
     Raises:
-        UserError: Open3D is not there.
+        UserError: Open3D is not installed.
     """
     from mimsuite.data.points.open3d_files import open3d
 
@@ -138,7 +138,7 @@ def sample_surface(mesh: Mesh, count: int, seed: int, *, normals: bool = False) 
 
 
 def _joined_lines(data: bytes) -> list[bytes]:
-    """Lines, with those that end in a backslash joined to the next."""
+    """Lines; a line that ends in a backslash is joined to the next."""
     return data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines()
 
 
@@ -168,7 +168,7 @@ def _checked(vertices: list[list[float]], triangles: list[tuple[int, int, int]])
 
 
 def check_mesh(mesh: Mesh) -> Mesh:
-    """The mesh, if its corners exist and are finite.
+    """The mesh, checked: triangles refer to existing vertices and all vertices are finite.
 
     Raises:
         CorruptSample: kind ``decode``.

@@ -1,7 +1,7 @@
-"""PLY, PCD, STL and GLB through Open3D.
+"""PLY, PCD, STL and GLB files, read by Open3D.
 
-Its readers answer a file that was cut off with a cloud of zeros or of what was in memory, so the
-counts of the header are compared with the size first, and with what was read after.
+For a truncated file Open3D returns zeros or uninitialised memory. The header's counts are therefore
+compared with the file size before reading, and with the result after.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _BYTES = {
 
 
 def open3d() -> Any:
-    """The library, silent; it takes seconds to load.
+    """The library with its log silenced; importing it takes seconds.
 
     Raises:
-        UserError: it, or a system library that it needs, is not installed.
+        UserError: Open3D, or a system library that it needs, is not installed.
     """
     try:
         import open3d
@@ -48,7 +48,7 @@ def open3d() -> Any:
 
 
 def read_ply(data: bytes) -> Mesh | dict[str, np.ndarray]:
-    """A PLY file: a mesh where it has faces, else columns (N, 3) points, normals, colors.
+    """Read a PLY file: a mesh if it has faces, else columns (N, 3) points, normals, colors.
 
     Raises:
         CorruptSample: kind ``decode``, ``truncated`` or ``too-large``.
@@ -60,7 +60,7 @@ def read_ply(data: bytes) -> Mesh | dict[str, np.ndarray]:
 
 
 def read_pcd(data: bytes) -> dict[str, np.ndarray]:
-    """A PCD file: columns (N, 3) points, and normals and colors where there are any; see above."""
+    """Read a PCD file: columns (N, 3) points, optionally normals and colors; raises as above."""
     header, body = _pcd_header(data)
     try:
         count = int(header.get("POINTS", header.get("WIDTH", "0")))
@@ -75,7 +75,7 @@ def read_pcd(data: bytes) -> dict[str, np.ndarray]:
 
 
 def read_stl(data: bytes) -> Mesh:
-    """An STL file, binary or text; raises as :func:`read_ply`."""
+    """Read an STL file, binary or text; raises as :func:`read_ply`."""
     if is_text_stl(data):
         if b"endsolid" not in data[-256:]:
             raise CorruptSample("truncated", "no 'endsolid' at the end of the file")
@@ -87,7 +87,7 @@ def read_stl(data: bytes) -> Mesh:
 
 
 def read_glb(data: bytes) -> Mesh:
-    """A binary glTF file: all of its meshes where its scene puts them; raises as above."""
+    """Read a binary glTF file: all meshes, placed as in its scene; raises as above."""
     claimed = int.from_bytes(data[8:12], "little")
     if len(data) < claimed:
         raise CorruptSample("truncated", f"{len(data)} of {claimed} bytes are there")
@@ -102,7 +102,7 @@ def read_glb(data: bytes) -> Mesh:
 
 
 def is_text_stl(data: bytes) -> bool:
-    """Whether the file is of the text kind; binary ones may begin with ``solid`` as well."""
+    """Whether the file is text STL; binary files may also begin with ``solid``."""
     return data.lstrip()[:5] == b"solid" and b"facet" in data[:_LONGEST_HEADER]
 
 
@@ -120,7 +120,7 @@ def _mesh(data: bytes, suffix: str, vertices: int, faces: int) -> Mesh:
 def _cloud(data: bytes, suffix: str, count: int) -> dict[str, np.ndarray]:
     library = open3d()
     with _file(data, suffix) as path:
-        # Rows are dropped later and by us: their number is compared with the header's first.
+        # We drop invalid rows later ourselves, after comparing the count with the header's.
         found = library.io.read_point_cloud(
             str(path), remove_nan_points=False, remove_infinite_points=False
         )
@@ -131,7 +131,7 @@ def _cloud(data: bytes, suffix: str, count: int) -> dict[str, np.ndarray]:
 
 
 class _file:  # noqa: N801 - reads as a function
-    """The bytes as a file, since Open3D reads nothing else; its ending tells the format."""
+    """The bytes as a temporary file with the format's extension: Open3D reads only files."""
 
     def __init__(self, data: bytes, suffix: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mimsuite-")
@@ -146,13 +146,13 @@ class _file:  # noqa: N801 - reads as a function
 
 
 def _ply_counts(data: bytes) -> dict[str, int]:
-    """Rows by element, once the file is known to be long enough for them."""
+    """Rows per element; checks that the file is long enough for them."""
     end = data.find(b"end_header", 0, _LONGEST_HEADER)
     if end < 0:
         raise CorruptSample("decode", "no end of the PLY header")
     body = data.find(b"\n", end) + 1
     counts: dict[str, int] = {}
-    shortest: dict[str, int] = {}  # bytes a row, with lists empty
+    shortest: dict[str, int] = {}  # bytes per row, if its lists are empty
     words_of: dict[str, int] = {}
     names: list[tuple[str, str]] = []
     text, element = True, ""
@@ -186,13 +186,13 @@ def _ply_counts(data: bytes) -> dict[str, int]:
 
 
 def _notice_other(what: str, names: list[str]) -> None:
-    """Name the columns that are neither coordinates, normals nor colours."""
+    """Report columns other than coordinates, normals and colours as unused."""
     if other := [name for name in names if name.lower() not in _USED]:
         notice(f"{what}: {', '.join(other)}")
 
 
 def _pcd_header(data: bytes) -> tuple[dict[str, str], bytes]:
-    """Fields of the header, and what follows it."""
+    """Fields of the header, and the bytes after it."""
     fields: dict[str, str] = {}
     at = 0
     while at < min(len(data), _LONGEST_HEADER):

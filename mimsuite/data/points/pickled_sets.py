@@ -1,11 +1,12 @@
-"""Point sets that are published as pickles, as folders of ``.npy`` clouds.
+"""Conversion of point sets published as pickles to folders of ``.npy`` clouds.
 
 - ModelNet40 with 8,192 points: ``modelnet40_train_8192pts_fps.dat``, the same with ``test``, and
   ``modelnet40_shape_names.txt``.
-- Few-shot episodes of ModelNet40: ``5way_10shot/0.pkl``, one file a fold.
+- Few-shot episodes of ModelNet40: ``5way_10shot/0.pkl``, one file per fold.
 
-A pickle is a program. It is read by an unpickler that knows numpy arrays, numbers, text and plain
-containers; each stand-in only keeps plain data, and no function that a file names is called.
+A pickle is a program. The unpickler here accepts only numpy arrays, numbers, text and plain
+containers. It replaces every function that a file names by a stand-in that only stores data, so
+nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ import numpy as np
 from mimsuite.errors import DataError, UserError
 from mimsuite.weights.harmless import HARMLESS, Array
 
-_CODEC = "latin1"  # by which Python 3 writes bytes, and reads those of Python 2, in old protocols
+_CODEC = "latin1"  # encoding of bytes in old protocols, written by Python 3 or Python 2
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """A cloud and where it goes: ``place/CLASS/NAME.npy``.
+    """A cloud and its destination: ``place/CLASS/NAME.npy``.
 
     Attributes:
-        place: ``train`` or ``test``, of episodes below their own folder.
+        place: ``train`` or ``test``; for episodes, below the episode's folder.
         points: (N, 3) float32.
     """
 
@@ -49,15 +50,15 @@ def convert(
 
     Args:
         source: one of the ``.dat`` files, a ``.pkl`` file, or a folder of either. Episodes in a
-            folder keep their places in it: ``out/5way_10shot/0/{train,test}/...``.
-        out: new or empty; it is there whole or not at all.
+            folder keep their relative paths: ``out/5way_10shot/0/{train,test}/...``.
+        out: a new or empty folder; written atomically.
 
     Returns:
-        samples by split.
+        number of samples by split.
 
     Raises:
         UserError: no such file, or ``out`` is not empty or cannot be written.
-        DataError: a file that is damaged, holds more than arrays, or no clouds.
+        DataError: a file is damaged, contains other objects than arrays, or has no clouds.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty: name a new folder")
@@ -82,7 +83,7 @@ def convert(
 
 
 def _clouds(source: Path) -> Iterator[Cloud]:
-    """The clouds of whatever is at ``source``; files are read as they are needed."""
+    """The clouds of a file or folder; files are read lazily."""
     if source.suffix == ".pkl" and source.is_file():
         return _episode(source, Path())
     tables = [source] if source.suffix == ".dat" else sorted(source.glob("*_train_*.dat"))
@@ -104,7 +105,7 @@ def _clouds(source: Path) -> Iterator[Cloud]:
 def _modelnet(path: Path) -> Iterator[Cloud]:
     start, split, end = path.name.rpartition("_test_" if "_test_" in path.name else "_train_")
     if not split:
-        raise UserError(f"{path}: its name tells no split: there is no _train_ or _test_ in it")
+        raise UserError(f"{path}: no split in its name: expected _train_ or _test_")
     names = _class_names(path.with_name(f"{start}_shape_names.txt"))
     for split in ("train", "test"):
         file = path.with_name(f"{start}_{split}_{end}")
@@ -132,7 +133,7 @@ def _episode(path: Path, place: Path) -> Iterator[Cloud]:
 
 
 def _class_names(path: Path) -> list[str]:
-    """A class a line; each becomes the name of a folder."""
+    """One class name per line; each becomes a folder name."""
     try:
         names = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except OSError as fault:
@@ -165,7 +166,7 @@ def _label(path: Path, value: Any) -> int:
 
 
 def _points(where: str, value: Any) -> np.ndarray:
-    """(N, 3) float32 of (N, 3 or more): normals are left out."""
+    """(N, 3) float32 from (N, 3 or more) numbers; normals are dropped."""
     table = _numbers(value)
     if table is None or table.ndim != 2 or table.shape[1] < 3 or table.dtype.kind not in "fiu":
         raise DataError(f"{where} is no cloud: (N, 3) numbers or more columns are needed")
@@ -176,23 +177,23 @@ def _points(where: str, value: Any) -> np.ndarray:
 
 
 def unpickle(path: Path) -> Any:
-    """The content of a pickle of arrays; arrays are :class:`mimsuite.weights.harmless.Array`.
+    """Read a pickle of arrays; arrays become :class:`mimsuite.weights.harmless.Array`.
 
     Raises:
         UserError: the file cannot be read.
-        DataError: it holds anything else, or is damaged.
+        DataError: the file is damaged or contains other objects.
     """
     try:
         with path.open("rb") as file:
             return _ArrayUnpickler(file, encoding=_CODEC).load()
     except OSError as fault:
         raise UserError(f"{path} cannot be read: {fault.strerror or fault}") from None
-    except Exception as fault:  # a damaged pickle raises whatever it was doing
+    except Exception as fault:  # a damaged pickle can raise any exception
         raise DataError(f"{path} is damaged or no pickle of arrays: {fault}") from None
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Answers every name that a pickle asks for with a stand-in, or ends the reading."""
+    """Resolves the names in a pickle to stand-ins, and refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _STAND_INS.get(f"{module}.{name}")
@@ -202,14 +203,14 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _encoded(text: str, codec: str) -> bytes:
-    """Stands in for ``_codecs.encode``, by which protocols below 3 write bytes."""
+    """Stand-in for ``_codecs.encode``, which protocols below 3 use for bytes."""
     if codec != _CODEC:
         raise pickle.UnpicklingError(f"bytes in the encoding {codec}")
     return text.encode(_CODEC)
 
 
 def _from_buffer(content: Any, kind: Any, shape: tuple[int, ...], order: str) -> Array:
-    """Stands in for numpy's maker of arrays in protocol 5."""
+    """Stand-in for numpy's array constructor in protocol 5."""
     array = Array()
     array.__setstate__((1, shape, kind, order == "F", bytes(content)))
     return array

@@ -1,13 +1,13 @@
-"""Clouds as text: numbers in rows, maybe below a line that names the columns.
+"""Clouds as text: rows of numbers, optionally below a header that names the columns.
 
-Numbers stand between blanks, tabs, commas or semicolons, maybe with decimal commas. A header is
-``X Y Z R G B Nx Ny Nz``, maybe behind ``//`` or ``#``. A first line of one whole number counts the
-points (``.pts``).
+Numbers are separated by blanks, tabs, commas or semicolons; decimal commas are accepted. A header
+is for example ``X Y Z R G B Nx Ny Nz``, optionally after ``//`` or ``#``. In ``.pts`` files the
+first line is the number of points.
 
-Columns without a name are known by their content: three of length 1 are normals, three in 0 ... 1,
-or whole in 0 ... 255, are colours, and whole numbers in the last column, right behind normals, are
-parts, as in ShapeNetPart. Any other column (intensity, time) is left out and noticed. In particular
-a fourth column is a part only where a header calls it ``part`` or ``label``.
+Unnamed columns are recognised by content: three columns of unit length are normals; three in
+0 ... 1, or integers in 0 ... 255, are colours; integers in the last column, directly after normals,
+are part ids, as in ShapeNetPart. Other columns (intensity, time) are dropped and reported as
+unused. A fourth column holds part ids only if a header calls it ``part`` or ``label``.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _NAMES = {
 _TRIPLES = {"points": "xyz", "normals": ("nx", "ny", "nz"), "colors": "rgb"}
 _UNNAMED = "columns of a text cloud beyond coordinates, normals, colours"
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
-_UNITS = re.compile(r"[\"']|\(.*|\[.*")  # of a column's name, and quotes around it
-_HEAD = 1 << 12  # bytes that tell what a file is
+_UNITS = re.compile(r"[\"']|\(.*|\[.*")  # units in a column's name, and its quotes
+_HEAD = 1 << 12  # bytes used to recognise a file
 
 
 def is_cloud(start: bytes) -> bool:
-    """Whether the first bytes of a file (4096 or more) are those of a text cloud."""
+    """Whether the first bytes of a file (4096 or more) look like a text cloud."""
     if b"\0" in start:
         return False
     lines = start[:_HEAD].decode("utf-8-sig", "replace").splitlines()
     if len(start) >= _HEAD and len(lines) > 1:
-        lines.pop()  # it is cut off
+        lines.pop()  # the last line is incomplete
     try:
         _, _, rows = _split(lines)
         table = _table(rows[:8])
@@ -75,7 +75,7 @@ def read_text(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _split(lines: list[str]) -> tuple[list[str] | None, int | None, list[str]]:
-    """(names of the columns, points as counted by the first line, rows of numbers)."""
+    """(column names, number of points by the first line, rows of numbers)."""
     header, count = None, None
     for number, line in enumerate(lines):
         comment = line.lstrip().startswith(_COMMENTS)
@@ -93,7 +93,7 @@ def _split(lines: list[str]) -> tuple[list[str] | None, int | None, list[str]]:
 
 
 def _table(rows: list[str]) -> np.ndarray:
-    """(N, C) float64."""
+    """Parse rows of numbers to (N, C) float64."""
     text = "\n".join(rows)
     if _has_decimal_commas(rows[0]):
         text = text.replace(",", ".")
@@ -170,6 +170,6 @@ def _are_colours(three: np.ndarray) -> bool:
 
 
 def unit_colours(colours: np.ndarray) -> np.ndarray:
-    """(N, 3) in 0 ... 1, of 8 or 16 bits or of fractions, as the largest value tells."""
+    """(N, 3) in 0 ... 1; the largest value decides between 8 bits, 16 bits and fractions."""
     largest = float(np.nanmax(colours))
     return colours / (65535 if largest > 255 else 255 if largest > 1 else 1)

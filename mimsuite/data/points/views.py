@@ -1,6 +1,6 @@
-"""Views of point clouds: ``points`` (P, 3), float32, and ``parts`` (P,), int64, to be learnt.
+"""Views of point clouds: ``points`` (P, 3) float32, and the part labels ``parts`` (P,) int64.
 
-Letters: N points of the stored cloud, P of the view.
+Letters: N points in the stored cloud, P points in the view.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mimsuite.data.views import Views
 from mimsuite.noise import keyed_rng
 from mimsuite.tokens import farthest_points
 
-_CELLS = 8  # along each side of the occupancy grid that stands for a raw cloud
-_CUT_PERTURB, _CUT_JITTER = 3, 5  # deviations
+_CELLS = 8  # cells per side of the occupancy grid, the raw features of a cloud
+_CUT_PERTURB, _CUT_JITTER = 3, 5  # limits of perturbation and jitter, in standard deviations
 
 
 class PointViews(Views):
-    """Views by the recipe's ``augment:``, of as many points as ``model.encoder`` takes."""
+    """Views by the recipe's ``augment:``, with the number of points of ``model.encoder``."""
 
     main = "points"
 
@@ -46,12 +46,12 @@ class PointViews(Views):
             self.rows = augment.votes
 
     def train(self, sample: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """(N, 3) -> ``points`` (P, 3): some of the points, normalised, then moved.
+        """(N, 3) -> ``points`` (P, 3): a subset of the points, normalised, then augmented.
 
-        Of clouds with fewer than P points some are taken several times.
+        Clouds with fewer than P points repeat some of them.
 
         Raises:
-            CorruptSample: fewer points than the model makes groups, or all of them equal.
+            CorruptSample: too few points for the model's groups, or all points are equal.
         """
         cloud = self._sound(sample)
         if self.augment.normalize == "before":
@@ -63,10 +63,9 @@ class PointViews(Views):
         return self._named(self._moved(cloud, rng), sample, ids)
 
     def evaluate(self, sample: Tensor) -> dict[str, Tensor]:
-        """The P farthest points, normalised; raises as :meth:`train`.
+        """P points by farthest point sampling, normalised; raises as :meth:`train`.
 
-        Where votes are counted: as many training views, (votes, P, 3), drawn alike for every
-        sample.
+        With voting: (votes, P, 3) training views, from the same random numbers for every sample.
         """
         if self.voting:
             draws = [keyed_rng("vote", number) for number in range(self.augment.votes)]
@@ -97,7 +96,7 @@ class PointViews(Views):
         return {"points": (self.points, 3)} | ({"parts": (self.points,)} if self.parts else {})
 
     def raw(self, batch: Batch) -> Tensor:
-        """(B, 512): the share of a cloud's points in each cell of a grid over the unit cube."""
+        """(B, 512): the share of points in each cell of an 8 x 8 x 8 occupancy grid."""
         points = batch.views["points"]
         cells = ((points + 1) / 2 * _CELLS).long().clamp(0, _CELLS - 1)  # (B, P, 3)
         index = (cells[..., 0] * _CELLS + cells[..., 1]) * _CELLS + cells[..., 2]
@@ -106,7 +105,7 @@ class PointViews(Views):
         return counts.scatter_add_(1, index, ones) / points.shape[1]
 
     def _sound(self, sample: Tensor) -> Tensor:
-        """Its (N, 3) coordinates."""
+        """Check the sample; returns its (N, 3) coordinates."""
         cloud = sample[:, :3]
         if self.parts and sample.shape[1] == 3:
             raise CorruptSample("decode", "a cloud without a column of parts")
@@ -122,11 +121,11 @@ class PointViews(Views):
     def _normalized(self, cloud: Tensor) -> Tensor:
         try:
             return geometry.normalize(cloud)
-        except ValueError as fault:  # only of the points that were drawn
+        except ValueError as fault:  # only the sampled points are all equal
             raise CorruptSample("decode", str(fault)) from None
 
     def _subset(self, cloud: Tensor, rng: np.random.Generator) -> Tensor:
-        """(P,) ids in random order; those of all points where there are no more."""
+        """(P,) point ids in random order; all of them if the cloud has no more than P."""
         pool = self.points if self.augment.pool is None else max(self.augment.pool, self.points)
         drawn = torch.arange(len(cloud))
         if self.augment.subset == "farthest" and pool < len(cloud):
@@ -137,14 +136,14 @@ class PointViews(Views):
         return drawn[torch.from_numpy(order[: self.points])]
 
     def _farthest(self, cloud: Tensor, count: int) -> Tensor:
-        """(count,) ids."""
+        """(count,) ids by farthest point sampling."""
         return farthest_points(cloud[None], count, self.rule)[0]
 
     def _named(self, cloud: Tensor, sample: Tensor, ids: Tensor) -> dict[str, Tensor]:
         return {"points": cloud} | ({"parts": sample[ids, 3].long()} if self.parts else {})
 
     def _moved(self, cloud: Tensor, rng: np.random.Generator) -> Tensor:
-        """Turned, scaled, shifted, jittered, thinned out: as far as the recipe wants it."""
+        """Apply the recipe's augmentations: rotation, scale, shift, jitter, point dropout."""
         augment = self.augment
         turn = rng.uniform(0, 2 * np.pi) if augment.rotate_y else 0.0
         if augment.rotate_y and not augment.rotate_last:
@@ -167,7 +166,7 @@ class PointViews(Views):
 
 
 class _Moved:
-    """A batch on the device; its coordinates are floats as they are, each vote a row."""
+    """Moves a batch to the device; coordinates are unchanged, each vote becomes a row."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = device

@@ -1,1 +1,1 @@
-"""Where samples come from: folders, lists, archives, tables, arrays; parts and unions of them."""
+"""Sources: folders, lists, archives, tables, arrays, and their subsets and unions."""

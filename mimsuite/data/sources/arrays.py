@@ -1,4 +1,4 @@
-"""A small set held in memory: images and labels as arrays."""
+"""A small set in memory: images and labels as arrays."""
 
 from __future__ import annotations
 

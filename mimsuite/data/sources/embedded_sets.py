@@ -1,10 +1,10 @@
-"""Small real sets that come with the suite, for first runs without a download.
+"""Small real sets that come with the suite, for trying it without a download.
 
 - ``fashion-mnist``: 5,000 + 1,000 images of Fashion-MNIST (Zalando, MIT licence), 28 x 28 gray.
 - ``openclipart``: 1,880 + 469 drawings of the Open Clip Art Library (public domain), 64 x 64.
-- ``furniture``: 820 objects of Sweet Home 3D's catalogues (CC0 and CC-BY 3.0, the creator of each
-  in ``furniture820_credits.tsv``), 2,048 points each; 390 of them in the nine classes that have 30
-  or more.
+- ``furniture``: 820 objects of Sweet Home 3D's catalogues (CC0 and CC-BY 3.0, creators are listed
+  in ``furniture820_credits.tsv``), 2,048 points each; 390 of them belong to the nine classes with
+  at least 30 objects, the others are unlabelled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FURNITURE = "furniture"
 _SPLITS = {
     _FASHION: frozenset({"train", "test"}),
     _CLIPART: frozenset({"train", "test"}),
-    _FURNITURE: frozenset({"train"}),  # small: to be cut into folds
+    _FURNITURE: frozenset({"train"}),  # small: use data.folds for a test split
 }
 NAMES = tuple(_SPLITS)
 _FURNITURE_CLASSES = [
@@ -59,7 +59,7 @@ _FASHION_CLASSES = [
 
 
 def require_known(name: str) -> None:
-    """Raise a ``UserError``, with a near miss, for a set that does not come with the suite."""
+    """Raise a ``UserError`` with a suggestion if there is no embedded set of that name."""
     if name not in NAMES:
         raise UserError(
             f"no embedded set '{name}'.{did_you_mean(name, NAMES)} There are: {', '.join(NAMES)}"
@@ -73,7 +73,7 @@ def splits_of(name: str) -> frozenset[str]:
 
 
 def modality_of(name: str) -> str:
-    """What the samples of a set are; raises as :func:`require_known`."""
+    """The modality of a set; raises as :func:`require_known`."""
     require_known(name)
     return "points" if name == _FURNITURE else "image"
 
@@ -89,9 +89,9 @@ def open_embedded(name: str, split: str, decoder: Decoder, verify: str) -> Sourc
     folder = files("mimsuite.data") / "embedded"
     if name == _CLIPART:
         with as_file(folder / "openclipart11_64.tar") as path:
-            # An installed package is not a place to write to: the index goes to the cache.
+            # The installed package may be read-only: write the index to the cache.
             drawings = open_shards(str(path), split, decoder, verify, source, beside=False)
-        drawings.unused = Unused()  # where each drawing is from, which nobody would miss
+        drawings.unused = Unused()  # only the origin of each drawing: not worth a warning
         return drawings
     if name == _FURNITURE:
         with as_file(folder / "furniture820_points2048.npz") as path:
@@ -109,7 +109,7 @@ def open_embedded(name: str, split: str, decoder: Decoder, verify: str) -> Sourc
 
 
 class _Clouds(ArraySource):
-    """Clouds (N, P, 3), as the bytes of files, which all tools read."""
+    """Clouds (N, P, 3); payloads are the bytes of ``.npy`` files, as from any other source."""
 
     def payload(self, shard: int, offset: int) -> bytes:  # type: ignore[override]
         stream = io.BytesIO()
@@ -118,7 +118,7 @@ class _Clouds(ArraySource):
 
 
 def _furniture(path: Path, name: str, split: str, decoder: Decoder) -> Source:
-    """Objects of small classes, and those that no rule puts into one, are unlabelled."""
+    """Objects of small classes and objects without a class are unlabelled."""
     arrays = np.load(path, allow_pickle=False)
     numbers = {word: number for number, word in enumerate(_FURNITURE_CLASSES)}
     labels = np.array([numbers.get(word, -1) for word in arrays["label"].tolist()])

@@ -1,7 +1,7 @@
-"""A few labelled samples of each class, drawn from a larger set by one rule for everything.
+"""Low-shot subsets: a few labelled samples of each class.
 
-`data.per_class` of fine-tuning and the lists of low-shot probes are the same draws: draw d takes
-the first samples of each class in an order keyed by (d, class).
+`data.per_class` in fine-tuning and the low-shot probes use the same draws: draw d takes the first
+samples of each class in a random order keyed by (d, class).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mimsuite.data.source import Payload, Sample, Source
 from mimsuite.errors import DataError, UserError
 from mimsuite.noise import keyed_rng
 
-# So many samples of each class, or (below 1) such a share of each class.
+# Samples per class, or (below 1) the share of each class.
 Amount = int | float
 
 
 def few_of_each_class(source: Source, per_class: Amount, seed: int) -> Source:
-    """The source with the samples of :func:`draw` only, and none without a label.
+    """The subset of the source chosen by :func:`draw`; unlabelled samples are left out.
 
     Raises:
         DataError: the source has no labels.
@@ -38,13 +38,14 @@ def few_of_each_class(source: Source, per_class: Amount, seed: int) -> Source:
 def draw(labels: np.ndarray, per_class: Amount, number: int) -> np.ndarray:
     """Positions of a few samples of each class, ascending.
 
-    The draw is keyed by (number, class): it does not depend on the model or on training, and the
-    samples of a smaller draw are among those of a larger one.
+    The draw is keyed by (number, class): it does not depend on model or training, and a smaller
+    draw is a subset of a larger one.
 
     Args:
         labels: (N,) class ids in source order, -1 = unlabelled.
-        per_class: at most so many of each class; or a share of each, rounded, at least one.
-        number: of the draw, from 0; of fine-tuning ``train.seed``.
+        per_class: largest number of samples per class; or a share of each class, rounded, at least
+            one sample.
+        number: number of the draw, from 0; in fine-tuning it is ``train.seed``.
     """
     drawn = []
     for label in np.unique(labels[labels >= 0]):
@@ -55,15 +56,15 @@ def draw(labels: np.ndarray, per_class: Amount, number: int) -> np.ndarray:
 
 
 def wanted(per_class: Amount, samples: int) -> int:
-    """How many of a class of so many samples."""
+    """The number of samples to draw from a class that has ``samples``."""
     return per_class if isinstance(per_class, int) else max(1, round(per_class * samples))
 
 
 def lists(
     labels: np.ndarray, keys: Sequence[str], amounts: Sequence[Amount], numbers: Sequence[int]
 ) -> dict[str, list[list[str]]]:
-    """Amount -> the keys of each draw. Those of the embedded sets come with the suite, for other
-    tools, in ``embedded/low_shot.json``."""
+    """Amount -> the keys of each draw. For other tools, those of the embedded sets are in
+    ``embedded/low_shot.json``."""
     return {
         text_of(amount): [
             [keys[row] for row in draw(labels, amount, number).tolist()] for number in numbers
@@ -81,7 +82,7 @@ def amount_of(text: str) -> Amount:
     """``20`` -> 20; ``1%`` -> 0.01.
 
     Raises:
-        UserError: neither a number of samples nor a share.
+        UserError: the text is neither a number of samples nor a share.
     """
     try:
         amount: Amount = float(text[:-1]) / 100 if text.endswith("%") else int(text)
@@ -96,8 +97,8 @@ class Subset(Source):
     """Some samples of a source; each is a shard of one sample.
 
     Args:
-        source: where they are read.
-        positions: (n,) int64, their positions in the source's order.
+        source: the source to read from.
+        positions: (n,) int64, positions in source order.
     """
 
     def __init__(self, source: Source, positions: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Files as samples: a folder of images, with or without class sub-folders."""
+"""Files as samples: a folder of images, with or without class subfolders."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
 
 _RUN_MARKS = frozenset({"metrics.jsonl", "events.jsonl", "checkpoints"})
-_LITTER = ("thumbs.db", "desktop.ini")  # of file managers
+_LITTER = ("thumbs.db", "desktop.ini")  # left by file managers
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of one split.
+    """The files of one split.
 
     Attributes:
         paths: relative to a root, or absolute, in source order.
-        labels: class ids, -1 = none.
-        classes: names of the ids.
+        labels: class ids, -1 = unlabelled.
+        classes: class names, indexed by id.
     """
 
     paths: Sequence[str]
@@ -44,7 +44,7 @@ class FileSource(Source):
     """Each file is a shard of one sample; its key is its path below the root.
 
     Attributes:
-        max_bytes: of a file that is loaded whole.
+        max_bytes: size limit for files that are loaded whole.
     """
 
     max_bytes = MAX_SAMPLE_BYTES
@@ -62,7 +62,7 @@ class FileSource(Source):
             decoder=decoder,
         )
         self.root, self._paths, self._labels = root, StringTable.of(listing.paths), labels
-        self.texts: StringTable | None = None  # of the labels, where they are texts
+        self.texts: StringTable | None = None  # label texts, if there are any
 
     def key(self, shard: int, offset: int) -> str:
         return self._paths[shard]
@@ -82,7 +82,7 @@ class FileSource(Source):
         return self.load(shard)
 
     def load(self, shard: int) -> bytes:
-        """All of a file; raises CorruptSample."""
+        """Load the whole file; raises CorruptSample."""
         try:
             with open(self.root / self._paths[shard], "rb", opener=_open_at_once) as file:
                 if _check_file(file.fileno()) > self.max_bytes:
@@ -116,7 +116,7 @@ def _check_file(file: Path | int) -> int:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open, without waiting where it is a pipe that nobody writes to."""
+    """Open a file; does not block on a pipe without a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -124,10 +124,10 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def folder_splits(root: Path, known: tuple[str, ...]) -> dict[str, Path]:
-    """Sub-folders that are splits: ``{"train": root/train, "test": root/test}``.
+    """Subfolders that are splits: ``{"train": root/train, "test": root/test}``.
 
-    Two of train, val and test make splits of all sub-folders; one alone does if no other folder
-    with images lies beside it. Otherwise sub-folders are classes, whatever their names.
+    With two of train, val and test, or with one of them and no other folder of images, subfolders
+    are splits. Otherwise all subfolders are classes.
     """
     folders = [Path(entry.path) for entry in _entries(root) if entry.is_dir()]
     named = [folder for folder in folders if splits.split_of(folder.name)]
@@ -147,20 +147,20 @@ def open_folder(
     name: str,
     files_in: Callable[[Path], list[str]] | None = None,
 ) -> FileSource:
-    """A folder of images; a sub-folder is a class unless images lie beside it.
+    """Open a folder of images; subfolders are classes, unless there are images beside them.
 
     Args:
-        files_in: the sorted paths of samples below a folder; None: files with the extensions of
-            the decoder.
+        files_in: returns the sorted paths of samples below a folder; None: files with the
+            decoder's extensions.
 
     Raises:
         UserError: no such split.
-        DataError: no image file.
+        DataError: there is no image file.
     """
     known = decoder.extensions
     parts = folder_splits(root, known)
     split = splits.choose(name, split, parts)
-    # All splits are listed: ids must mean the same in every split, also where one lacks a class.
+    # List all splits, so that ids mean the same in each, even if one lacks a class.
     tops = parts or {split: root}
     files_in = files_in or partial(_samples, known)
     found = {part: files_in(folder) for part, folder in tops.items()}
@@ -178,7 +178,7 @@ def open_folder(
 
 
 def _samples(known: tuple[str, ...], folder: Path) -> list[str]:
-    """Files with a known ending; where no file has one, those without any that are images."""
+    """Files with a known extension; if there are none, images without an extension."""
     paths = sorted(walk(folder, known))
     if paths or not _are_images(known):
         return paths
@@ -198,16 +198,16 @@ def _are_images(known: tuple[str, ...]) -> bool:
 
 
 def open_file(path: Path, decoder: Decoder, name: str) -> FileSource:
-    """A single file: one sample without a label."""
+    """Open a single file: one sample without a label."""
     listing = Listing([path.name], [-1], None)
     return FileSource(path.parent, listing, name=name, split="train", decoder=decoder)
 
 
 def class_listing(paths: list[str], every: Iterable[list[str]]) -> Listing:
-    """The files of a split, labelled by their first folder unless some lie in none.
+    """The files of a split, labelled by their first folder; unlabelled if any file is in none.
 
     Args:
-        every: paths of all splits: ids must mean the same in each.
+        every: the paths of all splits, so that ids mean the same in each.
     """
     if not all("/" in path for path in paths):
         return Listing(paths, [-1] * len(paths), None)
@@ -217,10 +217,10 @@ def class_listing(paths: list[str], every: Iterable[list[str]]) -> Listing:
 
 
 def unused_files(top: Path, used: Collection[str], channels: str | None = None) -> Unused:
-    """Files below a folder that are not used, by their ending.
+    """Unused files below a folder, by extension.
 
     Args:
-        channels: of images, whose lines say what would read them.
+        channels: ``data.channels``, if messages shall say what would make image files readable.
     """
     unused, runs = Unused(), list[str]()
     for path in sorted(walk(top, runs=runs)):
@@ -239,31 +239,31 @@ def _first(path: str) -> str:
 
 
 def ending_of(path: str) -> str:
-    """``a/B.JPG`` -> ``jpg``; empty where there is none."""
+    """``a/B.JPG`` -> ``jpg``; empty without an extension."""
     name = path.rpartition("/")[2]
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or is what file managers leave behind."""
+    """Whether a file or folder is hidden or was left by a file manager."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def _is_run(names: set[str]) -> bool:
-    """Whether a folder with these files and folders is a run directory of this suite."""
+    """Whether a folder with these entries is a run directory of this suite."""
     return "config.yaml" in names and not _RUN_MARKS.isdisjoint(names)
 
 
 def walk(
     root: Path, known: tuple[str, ...] | None = None, runs: list[str] | None = None
 ) -> Iterator[str]:
-    """Paths below ``root``, with ``/``, of files with a known extension; None: of all files.
+    """Relative paths, with ``/``, of files below ``root`` with a known extension; None: all files.
 
-    Hidden files and folders, and run directories below ``root``, are left out. Follows links to
-    folders, each folder once.
+    Skips hidden files and folders, and run directories below ``root``. Follows links to folders,
+    but visits each folder once.
 
     Args:
-        runs: gets the paths of the run directories.
+        runs: the paths of run directories are appended to it.
     """
     seen: set[tuple[int, int]] = set()
     pending = [(root, "")]

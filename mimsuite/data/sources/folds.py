@@ -1,6 +1,6 @@
-"""Cross-validation: a split cut into parts of equal size, class by class.
+"""Cross-validation: a split divided into folds of equal size, stratified by class.
 
-The parts are the same for every seed and model, so that figures over seeds and models are paired.
+The folds are the same for every seed and model, so results can be compared in pairs.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from mimsuite.noise import keyed_rng
 
 
 def fold_numbers(labels: np.ndarray, folds: int) -> np.ndarray:
-    """(N,) which part each of (N,) labelled samples is in; -1 = unlabelled is a class as others.
+    """(N,) fold number of each sample by its (N,) label; -1 = unlabelled counts as a class.
 
-    Sizes of a part differ by at most one within a class.
+    Within a class, fold sizes differ by at most one.
     """
     number = np.empty(len(labels), dtype=np.int64)
     start = 0
     for label in np.unique(labels):
         rows = keyed_rng("folds", folds, int(label)).permutation(np.flatnonzero(labels == label))
-        number[rows] = (start + np.arange(len(rows))) % folds  # what is over goes on where it ended
+        # Each class starts in the fold after the last one used, so that all folds fill evenly.
+        number[rows] = (start + np.arange(len(rows))) % folds
         start += len(rows)
     return number
 
 
 def split_fold(source: Source, folds: int, fold: int) -> tuple[Source, Source]:
-    """(all parts but ``fold``, that part)."""
+    """(all folds but ``fold``, that fold)."""
     labels = source.labels() if source.labelled else np.full(len(source), -1)
     held = fold_numbers(labels, folds) == fold
     return Subset(source, np.flatnonzero(~held)), Subset(source, np.flatnonzero(held))

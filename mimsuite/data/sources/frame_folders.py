@@ -1,6 +1,6 @@
-"""Videos stored as folders of pictures, one a frame: ``CLASS/VIDEO/00001.jpg`` or ``VIDEO/...``.
+"""Videos as folders of frame images: ``CLASS/VIDEO/00001.jpg`` or ``VIDEO/...``.
 
-Frames follow each other in the order of the numbers in their names, with or without leading zeros.
+Frames are ordered by the numbers in their names, with or without leading zeros.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from mimsuite.data.video.natural_order import natural_key
 
 
 class Frames(ABC):
-    """A video as pictures; those that are wanted are read in the process that cuts its views.
+    """A video as frame images; the process that makes the views reads only the frames needed.
 
     Attributes:
-        max_pixels: of a frame.
+        max_pixels: largest size of a frame in pixels.
     """
 
     max_pixels: int
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
 
     @abstractmethod
     def load(self, number: int) -> bytes:
-        """The picture of a frame, as stored; raises CorruptSample."""
+        """The encoded image of a frame; raises CorruptSample."""
 
     def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
         """(n, H, W, 3) uint8 RGB, each frame decoded once; see
         :func:`~mimsuite.data.video.readers.read_video`.
 
         Raises:
-            CorruptSample: a frame cannot be read, or they are not of one size.
+            CorruptSample: a frame cannot be read, or frames differ in size.
         """
         wanted = choose(len(self))
         numbers = sorted(set(wanted))
@@ -53,7 +53,7 @@ class Frames(ABC):
         return np.stack([frames[number].permute(1, 2, 0).numpy() for number in wanted])
 
     def decoded(self, numbers: list[int]) -> Iterator[Tensor]:
-        """(3, H, W) uint8 RGB, one frame after the other; raises as :meth:`read`."""
+        """Yield (3, H, W) uint8 RGB frames; raises as :meth:`read`."""
         decoder = ImageDecoder("rgb", self.max_pixels)
         shape = None
         for number in numbers:
@@ -69,9 +69,9 @@ class FrameFolder(Frames):
     """A folder of frames.
 
     Attributes:
-        folder: where they are.
-        names: of the pictures, in the order of the frames.
-        max_pixels: of a frame.
+        folder: the folder of the images.
+        names: file names in frame order.
+        max_pixels: largest size of a frame in pixels.
     """
 
     folder: Path
@@ -94,7 +94,7 @@ class FrameSource(FileSource):
     in_frames = True
 
     def payload(self, shard: int, offset: int) -> bytes:
-        """The names of its frames, a line each."""
+        """The names of the sample's frames, one per line."""
         folder = self.root / self._paths[shard]
         try:
             names = (entry.name for entry in folder.iterdir() if _is_frame(entry.name))
@@ -119,7 +119,7 @@ class FrameSource(FileSource):
 
 
 def open_frames(root: Path, split: str, decoder: Decoder, name: str) -> FrameSource | None:
-    """The folders of frames below ``root``; ``None`` where there are video files or no pictures.
+    """Open the frame folders below ``root``; ``None`` if there are video files or no images.
 
     Raises:
         UserError: no such split.

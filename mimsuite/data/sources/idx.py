@@ -1,7 +1,7 @@
-"""Images in the IDX format of MNIST: two files a split, plain or gzip.
+"""Images in MNIST's IDX format: two files per split, plain or gzip.
 
-``train-images-idx3-ubyte`` holds all images of a split as one array of bytes, (N, H, W) or
-(N, H, W, C); ``train-labels-idx1-ubyte`` their class ids. Test files begin with ``t10k``.
+``train-images-idx3-ubyte`` holds all images of a split as one uint8 array, (N, H, W) or
+(N, H, W, C); ``train-labels-idx1-ubyte`` holds class ids. Names of test files begin with ``t10k``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mimsuite.errors import DataError
 _NAME = re.compile(r"(?P<split>.+)-(?P<kind>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?")
 _SPLITS = {"t10k": "test"}
 _UNSIGNED_BYTES = b"\0\0\x08"
-_MOST_BYTES = 1 << 33  # of an array; more is a mistake or an attack
+_MOST_BYTES = 1 << 33  # limit of an array; more is a mistake or an attack
 
 
 class IdxSource(Source):
-    """A split, held in memory; each image is a shard of one sample."""
+    """A split in memory; each image is a shard of one sample."""
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, *, name: str, split: str, decoder: Decoder
@@ -69,12 +69,12 @@ def speaks_of(path: Path) -> bool:
 
 
 def splits_in(path: Path, decoder: Decoder) -> Collection[str] | None:
-    """Its splits; None where it holds no IDX files."""
+    """The splits of a folder; None if it holds no IDX files."""
     return set(_files(path)) or None
 
 
 def _files(folder: Path) -> dict[str, dict[str, Path]]:
-    """Split -> its ``images`` and maybe ``labels`` file; empty where the folder holds no IDX."""
+    """Split -> its ``images`` and optional ``labels`` file; empty without IDX files."""
     found: dict[str, dict[str, Path]] = {}
     if not folder.is_dir():
         return {}
@@ -87,7 +87,7 @@ def _files(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def open_set(folder: Path, split: str, decoder: Decoder, name: str) -> IdxSource:
-    """A split of a folder of IDX files.
+    """Open a split of a folder of IDX files.
 
     Raises:
         UserError: no such split.
@@ -115,7 +115,7 @@ def read_idx(path: Path) -> np.ndarray:
     """The array of an IDX file of unsigned bytes.
 
     Raises:
-        DataError: it is none, or its header does not fit its length.
+        DataError: the file is no such IDX file, or its header does not match its length.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:

@@ -1,4 +1,4 @@
-"""Several sources as one: their shards, numbered through."""
+"""Concatenation of several sources."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from mimsuite.data.sources.label_targets import Targets
 
 
 class Joined(Source):
-    """The samples of several sources, one source behind the other.
+    """The samples of several sources, concatenated; shard numbers continue.
 
-    Labelled where all of them are and name the same classes: a class id must mean one thing.
+    It is labelled only if all sources are labelled and have the same classes, so that a class id
+    has one meaning.
 
     Attributes:
-        sources: what is joined.
+        sources: the sources, in order.
     """
 
     def __init__(self, sources: list[Source]) -> None:
@@ -69,7 +70,7 @@ class Joined(Source):
 
 
 def _joined(targets: Sequence[Targets | None]) -> Targets | None:
-    """Of all samples; None where a source has none, or other labels or counts of numbers."""
+    """The targets of all samples; None if a source has none or its columns differ."""
     known = [one for one in targets if one is not None]
     alike = {(one.kind, one.names, one.values.shape[1]) for one in known}
     if len(known) < len(targets) or len(alike) != 1:

@@ -1,6 +1,6 @@
-"""From the texts of labels to targets that are no classes: numbers, or several labels a sample.
+"""Parsing of label texts to regression targets (numbers) or multi-label targets.
 
-Letters: N samples, K numbers or labels of each.
+Letters: N samples, K numbers or labels per sample.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NO_LABELS = _MISSING | {"-1", "-1.0"}
 
 @dataclass(frozen=True)
 class Targets:
-    """What a sample is labelled with.
+    """Regression or multi-label targets of N samples.
 
     Attributes:
-        kind: ``regression``: numbers; ``multilabel``: which of several labels a sample has.
-        values: (N, K) float32; of labels 0 or 1. NaN = not known; of labels in a whole row.
-        names: of the K labels, sorted; None for numbers.
+        kind: ``regression`` (numbers) or ``multilabel`` (any of K labels per sample).
+        values: (N, K) float32; 0 or 1 for labels. NaN = unknown; for labels, whole rows.
+        names: the K label names, sorted; None for numbers.
     """
 
     kind: Kind
@@ -39,29 +39,29 @@ class Targets:
 
     @property
     def known(self) -> np.ndarray:
-        """(N,) bool: of which samples something is known."""
+        """(N,) bool: samples with at least one known value."""
         found: np.ndarray = ~np.isnan(self.values).all(axis=1)
         return found
 
     def take(self, rows: np.ndarray) -> Targets:
-        """Of some samples, by row number."""
+        """The targets of some samples, by row number."""
         return replace(self, values=self.values[rows])
 
     def under(self, names: Sequence[str] | None, width: int, whose: str) -> tuple[Targets, int]:
-        """The same with the columns that a model has, and how many labels it does not know.
+        """The targets in the columns of a model, and the number of labels that it lacks.
 
         Args:
-            names: of the model's columns; None for numbers.
-            width: its columns.
-            whose: source, for messages.
+            names: names of the model's columns; None for numbers.
+            width: number of the model's columns.
+            whose: name of the source, for messages.
 
         Raises:
-            DataError: another count of numbers a sample, or no label that is known.
+            DataError: another count of numbers per sample, or the model knows none of the labels.
         """
         if names is None or self.names is None:
             if self.values.shape[1] != width:
                 raise DataError(
-                    f"{whose} has {self.values.shape[1]} numbers a sample, trained was on {width}"
+                    f"{whose} has {self.values.shape[1]} numbers a sample, the model has {width}"
                 )
             return self, 0
         values = np.zeros((len(self.values), len(names)), dtype=np.float32)
@@ -79,15 +79,15 @@ class Targets:
 
 
 def parse(kind: Kind, texts: Sequence[str], whose: str) -> Targets:
-    """Targets of label texts; ``;`` or ``|`` stands between several of one sample.
+    """Parse label texts to targets; ``;`` or ``|`` separates several values of one sample.
 
     Args:
-        texts: one a sample; empty, ``nan`` or ``none``: not known. ``-1`` is a number, and no
-            label; ``;`` alone says that a sample has none of the labels.
-        whose: source, for messages.
+        texts: one per sample; empty, ``nan`` or ``none``: unknown. ``-1`` is a number in
+            regression and unknown in multi-label; ``;`` alone: the sample has no label.
+        whose: name of the source, for messages.
 
     Raises:
-        DataError: no sample has a target, or one is no number, is infinite, or has another count.
+        DataError: no sample has a target, or a target is not a finite number, or counts differ.
     """
     found = _numbers(texts, whose) if kind == "regression" else _labels(texts)
     if not found.known.any():
@@ -129,7 +129,7 @@ def _number(cell: str, row: int, whose: str) -> float:
 
 
 def _labels(texts: Sequence[str]) -> Targets:
-    # A comma alone is part of a name (tench, Tinca tinca), unless the parts come again.
+    # A comma belongs to a name (tench, Tinca tinca), unless its parts occur in other labels.
     known = [text for text in texts if not _is_in(text, _NO_LABELS)]
     commas = are_several(sorted(set(known))) and not any(_SEPARATORS.search(text) for text in known)
     split = (_COMMAS if commas else _SEPARATORS).split

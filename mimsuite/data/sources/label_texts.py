@@ -1,4 +1,4 @@
-"""From the texts of labels to class ids: numbers, names, no label, and what is no class."""
+"""Parsing of label texts to class ids: numbers, names, missing labels, labels that are no class."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?")
 
 @dataclass(frozen=True)
 class ClassIds:
-    """The classes that label texts name.
+    """The classes found in label texts.
 
     Attributes:
-        ids: label text -> class id; texts that are no label are not in it.
-        names: of the ids; None where there are no classes.
-        other: what the labels are if they are no classes, for a message; None: they are classes.
+        ids: label text -> class id; without texts that stand for "unlabelled".
+        names: class names, indexed by id; None if there are no classes.
+        other: for messages, a description of labels that are not classes; None: they are classes.
     """
 
     ids: dict[str, int] = field(default_factory=dict)
@@ -29,17 +29,17 @@ class ClassIds:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text is a label: not empty, ``-1``, ``None`` or ``nan``, and not ``;`` alone, by
-    which a set of several labels a sample says that it has none."""
+    """Whether a text is a label: not empty, ``-1``, ``None`` or ``nan``, and not ``;`` alone, which
+    in a multi-label set means "no label"."""
     return text.strip(";| \t").lower() not in _NONE
 
 
 def class_ids(texts: Iterable[str]) -> ClassIds:
-    """Classes of a set by the label texts of all its splits.
+    """The classes of a set from the label texts of all its splits.
 
-    Whole numbers are ids, and named by their number, also where some are missing. Other texts are
-    names, sorted. Numbers with a fraction or below -1, and several labels in one text
-    (``cat;dog``), are no classes.
+    Whole numbers are ids and name themselves; gaps are allowed. Other texts are names, sorted.
+    Numbers with a fraction or below -1, and several labels in one text (``cat;dog``), are no
+    classes.
 
     Raises:
         UserError: an id above a million.
@@ -60,7 +60,7 @@ def _number(text: str) -> float | None:
 
 
 def _of_numbers(labels: list[str], numbers: list[float]) -> ClassIds:
-    # A table with gaps has its ids as 0.0, 1.0, 2.0.
+    # A table with missing labels stores ids as floats: 0.0, 1.0, 2.0.
     if not all(number >= 0 and number.is_integer() for number in numbers):
         return ClassIds(other="labels that are numbers with a fraction or a sign, and no classes")
     ids = {text: int(number) for text, number in zip(labels, numbers, strict=True)}
@@ -71,9 +71,9 @@ def _of_numbers(labels: list[str], numbers: list[float]) -> ClassIds:
 
 
 def are_several(labels: list[str]) -> bool:
-    """Whether labels are joined: by ``;`` or ``|``, or by commas around parts that come again.
+    """Whether texts hold several labels: joined by ``;`` or ``|``, or by commas if the parts recur.
 
-    A comma alone does not show it: ``tench, Tinca tinca`` is one class.
+    A comma alone is not enough: ``tench, Tinca tinca`` is one class.
     """
     if any(mark in text.strip(";|") for text in labels for mark in ";|"):
         return True

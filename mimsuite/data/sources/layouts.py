@@ -1,10 +1,10 @@
-"""Ways in which a set may lie on a disk, beside plain files, lists and shards.
+"""Further on-disk layouts, beside plain files, lists and shards.
 
-A layout is a module with three functions; a decoder names those of its samples:
+A layout is a module with three functions; a decoder lists the layouts of its samples:
 
-- ``speaks_of(path)``: whether the path is such a set, whatever else it might be.
-- ``splits_in(path, decoder)``: its splits; None where it is no such set.
-- ``open_set(path, split, decoder, name)``: a split of it as a source.
+- ``speaks_of(path)``: whether the path is certainly a set in this layout.
+- ``splits_in(path, decoder)``: its splits; None if it is no such set.
+- ``open_set(path, split, decoder, name)``: open a split as a source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mimsuite.data.source import Source
 
 
 class Layout(Protocol):
-    """See the module."""
+    """The functions of a layout module; see the module's docstring."""
 
     def speaks_of(self, path: Path) -> bool: ...
 
@@ -29,13 +29,13 @@ class Layout(Protocol):
 
 
 def layout_of(path: Path, decoder: Decoder) -> Layout | None:
-    """The first of the decoder's layouts that a path is a set of."""
+    """The first of the decoder's layouts that fits the path, or None."""
     known = map(_layout, decoder.layouts)
     return next((one for one in known if one.splits_in(path, decoder) is not None), None)
 
 
 def speaks_of(path: Path, layouts: Iterable[str]) -> bool:
-    """Whether a path is a set of one of these layouts for certain."""
+    """Whether a path is certainly a set in one of these layouts."""
     return any(_layout(name).speaks_of(path) for name in layouts)
 
 

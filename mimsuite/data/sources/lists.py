@@ -1,8 +1,8 @@
-"""Lists of files as the field writes them: one file a line, with its label, split or part.
+"""List files: one sample per line, with its label, split, or start and length.
 
 Columns are separated by tabs, commas, semicolons, bars or blanks. The separator, and the folder
-that paths are relative to, are those by which the first lines name files that exist; so a path may
-contain the other characters.
+that paths are relative to, are chosen so that the first lines name existing files. A path may
+therefore contain the other separators.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mimsuite.paths import expand_path
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
 _FROM_ELSEWHERE = re.compile(r"~\w*/|\$\{?\w+\}?/", re.ASCII)  # ~/a.jpg, $DATA/a.jpg
-_LOOKED_AT = 16  # lines that are tried to find the separator and the folder
-# Names of columns in a header, the preferred first.
+_LOOKED_AT = 16  # lines used to find the separator and the folder
+# Column names accepted in a header, the preferred first.
 _HEADER = {
     "path": (
         *("path", "file", "filename", "file_name", "filepath", "file_path"),
@@ -53,13 +53,13 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """A list, taken apart.
+    """A parsed list.
 
     Attributes:
-        rows: one a sample.
+        rows: one per sample.
         root: folder that paths are relative to.
-        separator: in words, for messages.
-        unused: columns that are not read: name -> cells that are filled.
+        separator: description of the separator, for messages.
+        unused: names of unused columns -> number of filled cells.
     """
 
     rows: list[_Row]
@@ -69,25 +69,25 @@ class _Table:
 
 
 def list_splits(file: Path) -> set[str]:
-    """Splits that a list's ``split`` column names; empty where it has no such column."""
+    """The splits in a list's ``split`` column; empty without such a column."""
     return {row.split for row in _table(file, ()).rows if row.split}
 
 
 def open_list(
     file: Path, split: str, decoder: Decoder, name: str, root: Path | None = None
 ) -> FileSource:
-    """A list file: a path a line, then maybe a label, or a start and a length of a video.
+    """Open a list file: per line a path, optionally a label, or start and length in a video.
 
-    A header may name the columns (``path``, ``label``, ``split``, ``start``, ``length``); others
-    are counted as unused. Paths are relative to ``root``; where none is given to the list's folder,
-    else to one of the two above it or the current one. Whole numbers are class ids, other labels
-    are names; ``-1``, ``None`` and ``nan`` are none.
+    A header may name the columns (``path``, ``label``, ``split``, ``start``, ``length``); other
+    columns are reported as unused. Paths are relative to ``root`` or, without it, to the list's
+    folder, one of the two folders above it, or the current folder. Whole numbers are class ids,
+    other labels are class names; ``-1``, ``None`` and ``nan`` mean unlabelled.
 
-    A path without a file is a corrupt sample, if most of the others have theirs.
+    A path without a file is a corrupt sample, as long as most of the listed files exist.
 
     Raises:
-        UserError: no such split, or a part of a video is asked for.
-        DataError: an empty list, or most files are not there.
+        UserError: no such split, or the list asks for parts of videos.
+        DataError: the list is empty, or most files are missing.
     """
     table = _table(file, decoder.extensions, root)
     split = splits.choose(name, split, {row.split for row in table.rows if row.split})
@@ -123,8 +123,8 @@ def _keep_texts(source: FileSource, known: ClassIds, rows: list[_Row]) -> None:
 def _check(
     name: str, table: _Table, rows: list[_Row], found: Sequence[str | None], *, folders: bool
 ) -> None:
-    """Refuse a list of which most files, or its header, are not there; folders where they are no
-    samples; parts of videos."""
+    """Refuse a list if most files are missing, if it names folders that are no samples, or if it
+    asks for parts of videos."""
     missing = [row.path for row, path in zip(rows, found, strict=True) if path is None]
     header = missing == [rows[0].path] and len(rows) > 1 and not ending_of(rows[0].path)
     if header or 2 * len(missing) >= len(rows):
@@ -149,14 +149,14 @@ def _check(
 
 
 def _is_whole(row: _Row, place: Path) -> bool:
-    """Whether start and length mean all of a video; the length of a folder is its frames."""
+    """Whether start and length mean the whole video; a folder's length is its number of frames."""
     if row.start not in ("", "0") or row.length in ("", "-1"):
         return row.start in ("", "0")
     frames = sum(1 for _ in place.iterdir()) if place.is_dir() else None
     return frames is not None and row.length.isdecimal() and int(row.length) >= frames
 
 
-# --- taking a list apart ---
+# --- parsing a list ---
 
 
 def _table(file: Path, known: tuple[str, ...], root: Path | None = None) -> _Table:
@@ -177,7 +177,7 @@ def _text(file: Path) -> str:
         data = file.read_bytes()
     except OSError as fault:
         raise DataError(f"cannot read {file}: {fault.strerror}") from None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # spreadsheets and PowerShell write it
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # as spreadsheets save it
         return data.decode("utf-16", "replace")
     return data.decode("utf-8-sig", "surrogateescape")
 
@@ -196,7 +196,7 @@ _SEPARATED: dict[str, _Cut] = {
 
 
 def _header(file: Path, lines: list[str]) -> tuple[str, list[str]] | None:
-    """The separator and the column names of a first line that is a header."""
+    """The separator and column names, if the first line is a header."""
     for separator, cut in _SEPARATED.items():
         names = [cell.lower() for cell in cut(lines[0])] if lines else []
         column = _column(names, "path")
@@ -219,7 +219,7 @@ def _with_header(
     separator, names = header
     roles = {role: column for role in _HEADER if (column := _column(names, role)) is not None}
     cut, last = _SEPARATED[separator], len(names) - 1
-    if separator == "blanks":  # which a path may contain
+    if separator == "blanks":  # a path may contain blanks
         cut = (lambda line: line.rsplit(None, last)) if roles["path"] == 0 else cut
     cells = [cut(line) for line in lines[1:]]
     labels = {number: name or str(number + 1) for number, name in enumerate(names)}
@@ -237,7 +237,7 @@ def _without_header(
             lambda line, count=count: line.rsplit(None, count)  # type: ignore[misc]
         )
     paths = {name: [cut(line)[0] for line in lines[:_LOOKED_AT]] for name, cut in forms.items()}
-    if file.suffix == ".csv":  # what a list is by its name, where no form names a file
+    if file.suffix == ".csv":  # fall back to the extension if no form names a file
         paths = {name: paths[name] for name in ("commas", *(n for n in paths if n != "commas"))}
     root, separator = _best(file, paths, known, given)
     cells = [forms[separator](line) for line in lines]
@@ -248,7 +248,7 @@ def _without_header(
 def _best(
     file: Path, paths: dict[str, list[str]], known: tuple[str, ...], given: Path | None
 ) -> tuple[Path, str]:
-    """The folder and the separator by which most of the first lines name what is there."""
+    """The folder and the separator with which most of the first lines name existing files."""
     here = file.resolve().parent
     roots = [given] if given else [file.parent, here.parent, here.parent.parent, Path()]
     best, most = (roots[0], next(iter(paths))), 0
@@ -263,7 +263,7 @@ def _best(
 
 
 def _found(root: Path, path: str, known: tuple[str, ...]) -> str | None:
-    """The path of a file or folder that is there; an id may lack its ending."""
+    """The path of an existing file or folder; an id may lack its extension."""
     if _FROM_ELSEWHERE.match(path):
         path = expand_path(path)
     candidates = [path]
@@ -273,16 +273,16 @@ def _found(root: Path, path: str, known: tuple[str, ...]) -> str | None:
         try:
             if name and ((root / name).is_file() or (root / name).is_dir()):
                 return name
-        except (OSError, ValueError):  # a name that no file can have
+        except (OSError, ValueError):  # not a valid file name
             continue
     return None
 
 
 def _roles(cells: list[_Cells], blanks: bool, root: Path) -> dict[str, int]:
-    """What the columns of a list without a header are.
+    """The meaning of the columns of a list without a header.
 
-    ``path label``; ``path start length`` and ``path start length label``, as published for
-    VideoMAE V2; ``folder frames label`` of frame folders.
+    ``path label``; ``path start length`` and ``path start length label``, the formats of VideoMAE
+    V2; ``folder frames label`` for frame folders.
     """
     width = max((len(row) for row in cells), default=0)
     first, second = ([_at(row, column) for row in cells] for column in (1, 2))

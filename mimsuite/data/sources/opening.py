@@ -1,4 +1,4 @@
-"""From what the user names to a source."""
+"""Opens the source that a user names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mimsuite.data.stores import ShardCache, Url
 from mimsuite.errors import UserError
 
 _EMBEDDED = "embedded:"
-# By this variable webdataset turns addresses into others, also into commands that it runs.
+# webdataset's variable for rewriting addresses, even into shell commands.
 _REWRITES = "GOPEN_REWRITE"
 
 
@@ -44,24 +44,25 @@ def open_source(
     """Open a data set.
 
     Args:
-        spec: a folder of images, with or without class or split sub-folders; a list file (.txt,
+        spec: a folder of images, with or without class or split subfolders; a list file (.txt,
             .csv, .tsv); a .zip file; Parquet files or a folder saved by `datasets`; a folder of
             MNIST's IDX files; one file; tar shards (a folder of them, one .tar, or a brace
             pattern), local or at an ``s3:``, ``https:`` or ``http:`` address; or
             ``embedded:NAME``.
-        split: a part of the set; a set without splits is all ``train``.
+        split: the split to open; a set without splits is all ``train``.
         channels: see :class:`Decoder`.
-        verify: ``crc``: a flipped bit in a shard makes a sample corrupt; ``size``: not looked for.
+        verify: ``crc``: check checksums, so a flipped bit in a shard makes its sample corrupt;
+            ``size``: check sizes only.
         max_pixels: larger images are not decoded.
-        max_bytes: larger files are not loaded; videos are not loaded, but read in place.
-        modality: what the samples are; see :mod:`mimsuite.data.modalities`.
-        decoder: another than the modality's own; it says which files are read.
-        root: folder that the paths in a list are relative to; None: found by where files are.
-        cache: where whole remote shards are kept; None: only what is in use is fetched.
+        max_bytes: larger files are not loaded; videos are exempt, they are read in place.
+        modality: modality of the samples; see :mod:`mimsuite.data.modalities`.
+        decoder: replaces the modality's decoder; its extensions select the files to read.
+        root: folder that the paths in a list are relative to; None: found by trying.
+        cache: where whole remote shards are kept; None: only the parts in use are fetched.
 
     Raises:
-        UserError: no such source or split, or a scheme that is not read.
-        DataError: nothing to read there, or it is damaged.
+        UserError: no such source or split, or an unsupported URL scheme.
+        DataError: the source is empty or damaged.
     """
     os.environ.pop(_REWRITES, None)
     if decoder is None:
@@ -97,10 +98,10 @@ def open_source(
 def source_splits(
     spec: str, *, channels: Channels = "rgb", decoder: Decoder | None = None
 ) -> list[str]:
-    """The splits that a source has, sorted; ``["train"]`` where it is one set.
+    """The splits of a source, sorted; ``["train"]`` for a set without splits.
 
     Args:
-        channels, decoder: as of :func:`open_source`.
+        channels, decoder: as in :func:`open_source`.
 
     Raises:
         UserError, DataError: as :func:`open_source`.
@@ -129,12 +130,12 @@ def source_splits(
 
 
 def _refuse_other_modality(spec: str, modality: str) -> None:
-    """Raise a ``UserError`` for a set of another modality, where that is known: an embedded one,
-    or shards whose ``index.json`` says so."""
+    """Raise a ``UserError`` for an embedded set, or shards with ``index.json``, of another
+    modality."""
     if spec.startswith(_EMBEDDED):
         held = embedded_sets.modality_of(spec.removeprefix(_EMBEDDED))
         if held != modality:
-            raise UserError(f"{spec} holds {held} samples, wanted here is {modality}")
+            raise UserError(f"{spec} holds {held} samples, but the task needs {modality}")
     path = Path(spec)
     if not (path.is_dir() or (path.suffix == ".tar" and path.exists())):
         return
@@ -142,14 +143,14 @@ def _refuse_other_modality(spec: str, modality: str) -> None:
     if manifest is None or (path.is_file() and path.name not in manifest.by_name):
         return
     if manifest.modality != modality:
-        raise UserError(f"{spec} holds {manifest.modality} samples, wanted here is {modality}")
+        raise UserError(f"{spec} holds {manifest.modality} samples, but the task needs {modality}")
 
 
 def _existing(spec: str) -> Path | None:
-    """The folder or file that a source names; None for a pattern of shards, or remote ones.
+    """The folder or file that a source names; None for a pattern of shards or remote shards.
 
     Raises:
-        UserError: nothing is there, or it is of a kind that is not read.
+        UserError: the path does not exist, or is of an unsupported kind.
     """
     paths = places_of(spec)
     path = paths[0]
@@ -165,7 +166,7 @@ def _existing(spec: str) -> Path | None:
 
 
 def _refuse_unread(spec: str, path: Path, known: tuple[str, ...]) -> None:
-    """Raise a ``UserError`` for a single file that is no sample."""
+    """Raise a ``UserError`` for a single file that is neither a sample nor a set."""
     if ending_of(path.name) not in known:
         endings = ", ".join(f".{extension}" for extension in known)
         raise UserError(

@@ -1,4 +1,4 @@
-"""Samples as they are stored, of any modality: which a source holds, and opening it for them."""
+"""Stored samples of any modality: detect the modalities in a source, and open it for one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mimsuite.data.splits import split_of
 from mimsuite.data.stores import Url
 from mimsuite.errors import DataError, UserError
 
-_LOOKED_AT = 16  # samples that may be too damaged to tell what they are
+_LOOKED_AT = 16  # samples tried to find the modality, since the first may be damaged
 
 
 def open_stored(spec: str, split: str, modality: str, *, channels: Channels = "native") -> Source:
-    """A source of one modality, with all files that ``data pack`` can read.
+    """Open a source of one modality, with all files that ``data pack`` can read.
 
     Args:
-        channels: of images; see :class:`Decoder`. Other samples are not made tensors.
+        channels: image channels; see :class:`Decoder`. Other modalities are not decoded.
 
     Raises:
         UserError, DataError: as :func:`open_source`.
@@ -41,12 +41,12 @@ def open_stored(spec: str, split: str, modality: str, *, channels: Channels = "n
 
 
 def stored_splits(spec: str, modality: str, *, channels: Channels = "native") -> list[str]:
-    """The splits that a source has for a modality; see :func:`source_splits`."""
+    """The splits of a source for a modality; see :func:`source_splits`."""
     return source_splits(spec, decoder=stored_decoder(modality, channels))
 
 
 def stored_decoder(modality: str, channels: Channels) -> Decoder:
-    """The modality's own decoder where its codec uses it, else one that only names files."""
+    """The modality's decoder if its codec uses it, else one that only lists extensions."""
     known = modalities.get(modality)
     if known.codec is not None:
         return modalities.training_decoder(modality, channels, Decoder.max_pixels)
@@ -54,13 +54,13 @@ def stored_decoder(modality: str, channels: Channels) -> Decoder:
 
 
 def modalities_in(spec: str) -> dict[str, int]:
-    """What a source holds: files (of shards: samples) by modality, the most first.
+    """Numbers of files (in shards: samples) by modality, most frequent first.
 
-    ``index.json`` says it, else the extensions of the files do; where those are ambiguous
-    (``npy``, ``npz``) the content of the first readable sample does.
+    The modality comes from ``index.json``, else from the file extensions; if those are ambiguous
+    (``npy``, ``npz``), from the content of the first readable sample.
 
     Raises:
-        UserError, DataError: as :func:`open_source`; nothing that is read is in it.
+        UserError, DataError: as :func:`open_source`; or there is nothing readable in it.
     """
     if spec.startswith("embedded:"):
         return {embedded_sets.modality_of(spec.removeprefix("embedded:")): 1}
@@ -76,10 +76,10 @@ def modalities_in(spec: str) -> dict[str, int]:
 
 
 def only_modality(spec: str, wanted: str | None) -> str:
-    """The modality to read: the one that is wanted, or the one that is there.
+    """The modality to read: ``wanted``, or the only one in the source.
 
     Raises:
-        UserError: no such modality, or there are several and none was named.
+        UserError: no such modality, or ``wanted`` is None and the source has several.
     """
     if wanted is not None:
         return modalities.get(wanted).name
@@ -91,12 +91,12 @@ def only_modality(spec: str, wanted: str | None) -> str:
 
 
 def is_remote(spec: str) -> bool:
-    """Whether a source lies at an address and not in the file system."""
+    """Whether a source is a URL instead of a local path."""
     return any(isinstance(place, Url) for place in places_of(spec))
 
 
 def local_shards(spec: str) -> list[Path]:
-    """Shards of a local set that are there, whatever ``index.json`` lists.
+    """The existing shards of a local set, regardless of ``index.json``.
 
     Raises:
         UserError: no folder or file of that name.
@@ -109,7 +109,7 @@ def local_shards(spec: str) -> list[Path]:
         return [folder]
     found = [place for place in expand(spec) if isinstance(place, Path) and place.is_file()]
     if not found:
-        source_splits(spec, decoder=_anything())  # says what is wrong with it
+        source_splits(spec, decoder=_anything())  # raises the fitting error
     return found
 
 
@@ -122,7 +122,7 @@ def _meant(extension: str) -> list[str]:
 
 
 def _extensions(spec: str) -> tuple[dict[str, int], str | None]:
-    """Files by extension, and the modality that ``index.json`` declares."""
+    """Number of files by extension, and the modality declared in ``index.json``."""
     decoder = _anything()
     path = Path(spec)
     for name in modalities.names():
@@ -163,7 +163,7 @@ def _shard_extensions(spec: str) -> tuple[dict[str, int], str | None]:
         headers = source.headers
     else:
         for path in local_shards(spec):
-            with suppress(DataError):  # damage is found when its samples are read
+            with suppress(DataError):  # reported when its samples are read
                 manifest = Manifest.read(path.parent)
                 declared = manifest.modality if manifest else declared
                 headers.append(open_index(path))
@@ -177,11 +177,11 @@ def _shard_extensions(spec: str) -> tuple[dict[str, int], str | None]:
 
 
 def _first_kind(spec: str) -> str | None:
-    """What the first sample is that can be told."""
+    """The modality of the first sample that can be recognised."""
     decoder = _anything()
     try:
         source = open_source(spec, source_splits(spec, decoder=decoder)[0], decoder=decoder)
-    except DataError:  # told by whoever reads it
+    except DataError:  # reported when the set is read
         return None
     for position in range(min(len(source), _LOOKED_AT)):
         with suppress(CorruptSample):
@@ -192,7 +192,7 @@ def _first_kind(spec: str) -> str | None:
 
 
 def _kind(data: bytes) -> str | None:
-    """A cloud is a table of 3 or 6 floats a row, or one more; other arrays are images or grids."""
+    """Modality of an array file: float rows of 3, 4, 6 or 7 are clouds, others images or grids."""
     if data.startswith(NPY_MAGIC):
         shape, dtype, _ = npy_header(data)
         cloud = len(shape) == 2 and shape[1] in (3, 4, 6, 7) and dtype.kind == "f"

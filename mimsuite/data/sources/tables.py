@@ -1,4 +1,4 @@
-"""Parquet files, and folders saved by Hugging Face `datasets`: a row a picture.
+"""Parquet files, and folders saved by Hugging Face `datasets`: one image per row.
 
 Each row group, or record batch, is a shard. Needs pyarrow.
 """
@@ -27,12 +27,12 @@ from mimsuite.errors import DataError, UserError
 
 EXTENSIONS = (".parquet", ".arrow")
 _LABELS = ("label", "labels", "target", "class", "cls", "fine_label")
-_OPEN_AT_ONCE = 2  # row groups that a process keeps
+_OPEN_AT_ONCE = 2  # row groups that a process keeps in memory
 
 
 @dataclass(frozen=True)
 class _Group:
-    """A row group: the number it has in its file, and of its first row."""
+    """A row group: its file, its number there, and the number of its first row."""
 
     file: Path
     number: int
@@ -41,12 +41,12 @@ class _Group:
 
 
 class TableSource(Source):
-    """Pictures in a column of tables.
+    """Images in a column of tables.
 
     Args:
-        groups: row groups of the split, one a shard.
-        column: of the pictures: bytes, or a struct with the field ``bytes``.
-        labels: (rows,) class ids, -1 = none.
+        groups: row groups of the split; each is a shard.
+        column: name of the image column: bytes, or a struct with the field ``bytes``.
+        labels: (rows,) class ids, -1 = unlabelled.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TableSource(Source):
             decoder=decoder,
         )
         self.groups, self.column, self._labels = groups, column, labels
-        self.texts: StringTable | None = None  # of the labels
+        self.texts: StringTable | None = None  # label texts, if there are any
         self._read: OrderedDict[int, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,12 +128,12 @@ def speaks_of(path: Path) -> bool:
 
 
 def splits_in(path: Path, decoder: Decoder) -> Collection[str] | None:
-    """Its splits; None where it is no set of tables."""
+    """The splits of a set of tables; None if the path is no such set."""
     return set(table_files(path)) or None
 
 
 def table_files(path: Path) -> dict[str, list[Path]]:
-    """Tables by split that a file or folder holds; empty where it is no set of tables."""
+    """Split -> tables of a file or folder; empty if it is no set of tables."""
     if path.is_file():
         return {"train": [path]} if path.suffix in EXTENSIONS else {}
     if not path.is_dir():
@@ -144,7 +144,7 @@ def table_files(path: Path) -> dict[str, list[Path]]:
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return {"train": _saved(path)}
     found = sorted(file for place in (path, path / "data") for file in place.glob("*.parquet"))
-    # Beside shards or pictures they hold what is known of them.
+    # Tables beside shards or images are only metadata.
     if not found or holds_shards(path) or next(walk(path, IMAGE_EXTENSIONS), None) is not None:
         return {}
     named: dict[str, list[Path]] = {}
@@ -154,7 +154,7 @@ def table_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """The tables that ``state.json`` of a saved set names, in their order."""
+    """The tables listed in a saved set's ``state.json``, in order."""
     try:
         listed = json.loads((folder / "state.json").read_bytes())["_data_files"]
         names = [Path(item["filename"]).name for item in listed]
@@ -164,13 +164,13 @@ def _saved(folder: Path) -> list[Path]:
 
 
 def open_set(path: Path, split: str, decoder: Decoder, name: str) -> TableSource:
-    """The pictures of a split, with the labels of a class column.
+    """Open the images of a split, with the labels of a class column.
 
-    A table that cannot be read, among others that can, is one damaged sample.
+    An unreadable table counts as one corrupt sample, unless all are unreadable.
 
     Raises:
-        UserError: no such split, samples other than pictures, or pyarrow is missing.
-        DataError: no table can be read, or it has no column of pictures.
+        UserError: no such split, samples other than images, or pyarrow is missing.
+        DataError: no table can be read, or a table has no image column.
     """
     if "jpg" not in decoder.extensions:
         raise UserError(f"{name}: tables are read as pictures only")
@@ -216,7 +216,7 @@ class _Table:
     """A table's schema and row groups.
 
     Attributes:
-        fault: why it cannot be read; it then stands for one sample, which is damaged.
+        fault: why it cannot be read; it then counts as one corrupt sample.
     """
 
     def __init__(self, file: Path) -> None:
@@ -238,7 +238,7 @@ class _Table:
         self.features = _features(self.schema)
 
     def pictures(self, name: str) -> str:
-        """The column of pictures; raises a ``DataError`` where there is none."""
+        """The image column; raises a ``DataError`` if there is none."""
         arrow = _pyarrow()
 
         def holds_bytes(kind: Any) -> bool:
@@ -256,7 +256,7 @@ class _Table:
         return (meant or fitting)[0]
 
     def label(self) -> str | None:
-        """The column of labels: by its usual name, else the one of classes."""
+        """The label column: by its usual name, else the column of type class label."""
         usual = [field for field in _LABELS if field in self.fields]
         classes = [field for field in self.fields if self.class_names(field)]
         return next(iter([f for f in usual if f in classes] + classes + usual), None)
@@ -270,7 +270,7 @@ class _Table:
 
 
 def _group_texts(group: _Group, column: str) -> list[str]:
-    """Labels of a row group; none where it is damaged, as its pictures then are too."""
+    """Label texts of a row group; all unlabelled if it is damaged, as its images are then too."""
     try:
         return [_text(value) for value in _column(group.file, column, group).to_pylist()]
     except DataError:
@@ -279,12 +279,12 @@ def _group_texts(group: _Group, column: str) -> list[str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ";".join(map(str, value)) or ";"  # known to have none
+        return ";".join(map(str, value)) or ";"  # an empty list: the sample has no label
     return "" if value is None else str(value)
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What `datasets` notes of the columns."""
+    """The column types that `datasets` records in the schema."""
     try:
         noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
@@ -306,7 +306,7 @@ def _pyarrow() -> Any:
 
 
 def _outline(file: Path) -> tuple[Any, list[int]]:
-    """The schema, and the rows of each group."""
+    """The schema, and the number of rows of each group."""
     arrow = _pyarrow()
     try:
         if file.suffix == ".parquet":
@@ -337,7 +337,7 @@ def _column(file: Path, column: str, group: _Group) -> Any:
 
 
 def _reader(mapped: Any) -> Any:
-    """`datasets` writes streams, other programs files too."""
+    """A reader for Arrow streams (written by `datasets`) or Arrow files."""
     arrow = _pyarrow()
     if mapped.size() >= 6 and mapped.read(6) == b"ARROW1":
         mapped.seek(0)

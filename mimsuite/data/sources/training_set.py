@@ -18,10 +18,10 @@ from mimsuite.paths import expand_path
 
 
 def open_split(recipe: Recipe, split: str) -> Source:
-    """A split of ``data.source``, read as the ``data`` section says.
+    """Open a split of ``data.source`` by the recipe's ``data`` section.
 
     Raises:
-        UserError: the recipe names no data; and what :func:`open_source` raises.
+        UserError: the recipe names no data; and the errors of :func:`open_source`.
     """
     if not recipe.data.source:
         raise UserError(
@@ -32,11 +32,11 @@ def open_split(recipe: Recipe, split: str) -> Source:
 
 
 def open_training_set(recipe: Recipe) -> Source:
-    """The split ``data.split`` without ``data.fold``, cut down by ``data.per_class`` and
-    ``data.limit``; or a mixture.
+    """Open ``data.split`` without ``data.fold``, reduced by ``data.per_class`` and ``data.limit``;
+    or the mixture.
 
     Raises:
-        UserError: keys that exclude each other; and what :func:`open_split` raises.
+        UserError: keys exclude each other; and the errors of :func:`open_split`.
     """
     if recipe.data.mixture is not None:
         return _open_mixture(recipe)
@@ -52,7 +52,7 @@ def open_training_set(recipe: Recipe) -> Source:
 
 
 def open_fold(recipe: Recipe) -> Source | None:
-    """The part of ``data.split`` that training leaves out; None without ``data.folds``."""
+    """The fold of ``data.split`` that training holds out; None without ``data.folds``."""
     if recipe.data.folds is None:
         return None
     _, held = split_fold(open_split(recipe, recipe.data.split), recipe.data.folds, recipe.data.fold)

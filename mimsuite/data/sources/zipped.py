@@ -1,4 +1,4 @@
-"""A zip file as a folder: each member that is read is a sample; nothing is unpacked to disk."""
+"""A zip file read like a folder; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ZipSource(FileSource):
     """Each member is a shard of one sample; its key is its path in the archive.
 
     Args:
-        prefix: the folder that all members lie in, left out of the keys.
+        prefix: the folder that contains all members; it is not part of the keys.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ZipSource(FileSource):
 
     def payload(self, shard: int, offset: int) -> bytes:
         member = self._member(shard)
-        # The size is what the archive claims: no more than it is unpacked.
+        # Unpacking stops at the size in the archive's directory, so it is safe to check that.
         if member.file_size > MAX_SAMPLE_BYTES:
             raise CorruptSample("too-large", f"more than {MAX_SAMPLE_BYTES} bytes")
         try:
@@ -42,7 +42,7 @@ class ZipSource(FileSource):
                 return file.read(MAX_SAMPLE_BYTES)
         except (zipfile.BadZipFile, zlib.error, EOFError) as fault:
             raise CorruptSample("crc", str(fault)) from None
-        except (RuntimeError, NotImplementedError) as fault:  # a password, another compression
+        except (RuntimeError, NotImplementedError) as fault:  # a password or codec
             raise CorruptSample("decode", str(fault)) from None
         except OSError as fault:
             raise CorruptSample("missing", fault.strerror or str(fault)) from None
@@ -60,16 +60,16 @@ class ZipSource(FileSource):
 
 
 def zip_splits(path: Path, known: tuple[str, ...]) -> set[str]:
-    """Splits by the folders in a zip file; empty where there are none."""
+    """Splits by the folders in a zip file; empty without split folders."""
     return set(_by_split(_members(path)[1], known))
 
 
 def open_zip(path: Path, split: str, decoder: Decoder, name: str) -> ZipSource:
-    """A zip file of samples; folders in it are splits and classes, as those of a folder.
+    """Open a zip file of samples; its folders are splits and classes, as in a folder source.
 
     Raises:
         UserError: no such split.
-        DataError: no zip file, or none of its members is read.
+        DataError: the file is no zip file, or holds no readable sample.
     """
     prefix, members = _members(path)
     parts = _by_split(members, decoder.extensions)
@@ -100,7 +100,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 def _members(path: Path) -> tuple[str, list[str]]:
-    """The folder that holds all files of a zip, if there is one, and their paths in it, sorted."""
+    """The folder that contains all files of a zip (or ""), and their sorted paths in it."""
     with _opened(path) as archive:
         names = sorted({item.filename for item in archive.infolist() if not item.is_dir()})
     names = [name for name in names if not any(map(is_litter, name.split("/")))]
@@ -112,7 +112,7 @@ def _members(path: Path) -> tuple[str, list[str]]:
 
 
 def _by_split(members: list[str], known: tuple[str, ...]) -> dict[str, tuple[str, list[str]]]:
-    """Split -> its folder and the paths in it; the rule of :func:`files.folder_splits`."""
+    """Split -> its folder and the paths in it; by the rule of :func:`files.folder_splits`."""
     read = [member for member in members if ending_of(member) in known and "/" in member]
     folders = sorted({member.partition("/")[0] for member in read})
     named = [folder for folder in folders if splits.split_of(folder)]

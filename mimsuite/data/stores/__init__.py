@@ -1,4 +1,4 @@
-"""Where shards lie: local files, web servers and S3, all read by the same few calls."""
+"""Storage of shards: local files, web servers and S3, behind one interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to web servers, kept open between requests; each process and thread has its own."""
+"""HTTP connections kept open between requests, separately for each process and thread."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mimsuite.errors import DataError, UserError
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
-_LEFT = 1 << 12  # bytes that are cheaper to read than a new connection to open
+_LEFT = 1 << 12  # with at most this many bytes left, reading them is cheaper than reconnecting
 _PLAIN = "%/:=&?~#+!$,;'@()*[]"
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
 
 class _Kept(threading.local):
-    """Connections by (scheme, host, port), of this thread in the process that opened them."""
+    """This thread's connections by (scheme, host, port), and the process that opened them."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -32,7 +32,7 @@ class _Kept(threading.local):
         self.answered: set[str] = set()
 
     def own(self) -> _Kept:
-        # After a fork both processes would talk on one connection.
+        # After a fork, both processes would use the same connection.
         if self.owner != os.getpid():
             self.owner, self.open = os.getpid(), {}
         return self
@@ -42,13 +42,13 @@ _kept = _Kept()
 
 
 def get(link: str, headers: dict[str, str], what: object) -> HTTPResponse:
-    """The answer to a GET, redirects followed; its body is not read yet.
+    """Send a GET request and follow redirects; the body is not read yet.
 
-    Redirects lead from http to http or https, and from https to https only.
+    Redirects are followed from http to http or https, and from https to https only.
 
     Raises:
-        Transient: no connection, or no answer.
-        DataError: redirected to elsewhere, or without end.
+        Transient: no connection, or no response.
+        DataError: a redirect to another scheme, or too many redirects.
         UserError: there is no such host, or its certificate is not valid.
     """
     for _ in range(_MOST_REDIRECTS + 1):
@@ -74,11 +74,11 @@ def _parsed(link: str, what: object) -> SplitResult:
             return parts
     except ValueError:
         pass
-    raise DataError(f"{what}: redirected to an address that is none")
+    raise DataError(f"{what}: redirected to an invalid address")
 
 
 def finish(response: HTTPResponse) -> None:
-    """End an answer; its connection stays open only if next to nothing of the body is left."""
+    """Finish a response; keep its connection only if little of the body is left to read."""
     if response.length is not None and response.length <= _LEFT:
         try:
             response.read()
@@ -89,7 +89,7 @@ def finish(response: HTTPResponse) -> None:
 
 
 def drop(response: HTTPResponse) -> None:
-    """Close the connection of an answer that was not read to its end."""
+    """Close the connection of a response that was not read to the end."""
     response.close()
     for endpoint, connection in list(_kept.own().open.items()):
         if getattr(connection, "answer", None) is response:
@@ -104,7 +104,7 @@ def _answer(parts: SplitResult, headers: dict[str, str], what: object) -> HTTPRe
         try:
             return _ask(connection, parts, headers)
         except (OSError, HTTPException):
-            # Servers close connections that rest; that says nothing of the next one.
+            # Servers close idle connections; a new one may work.
             connection.close()
             del _kept.open[endpoint]
     connection = _connect(parts)
@@ -132,7 +132,7 @@ def _ask(connection: HTTPConnection, parts: SplitResult, headers: dict[str, str]
     if getattr(connection, "forwards", None) is not None:
         target = parts._replace(fragment="").geturl()
         own = connection.forwards  # type: ignore[attr-defined]
-    # Addresses may hold letters that a request line may not.
+    # Escape characters that are not allowed in a request line.
     target = quote(target, safe=_PLAIN)
     connection.request("GET", target, headers={**headers, **own})
     if connection.sock is not None:
@@ -143,7 +143,7 @@ def _ask(connection: HTTPConnection, parts: SplitResult, headers: dict[str, str]
 
 
 def _connect(parts: SplitResult) -> HTTPConnection:
-    """A connection, not opened yet, through the proxy of the environment where there is one."""
+    """An unopened connection, through the environment's proxy if one is set."""
     scheme, host, port = _endpoint(parts)
     proxy = None if proxy_bypass(f"{host}:{port}") else getproxies().get(scheme)
     timeout = retry.CONNECT_SECONDS
@@ -178,7 +178,7 @@ def _endpoint(parts: SplitResult) -> tuple[str, str, int]:
 
 
 def reason(fault: Exception) -> str:
-    """A fault of the network in a few words."""
+    """A short description of a network error."""
     if isinstance(fault, TimeoutError):
         return "no answer in time"
     if isinstance(fault, OSError) and fault.strerror:

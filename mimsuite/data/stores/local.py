@@ -1,4 +1,4 @@
-"""Shards in the file system."""
+"""Local shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mimsuite.errors import DataError
 
 
 class LocalFile:
-    """An open file; it owns its descriptor."""
+    """An open file; owns its descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -28,7 +28,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class LocalShard:
-    """A shard by its path."""
+    """A shard at a local path."""
 
     path: Path
 

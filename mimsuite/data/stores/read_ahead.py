@@ -1,4 +1,4 @@
-"""Windows that are fetched while the samples before them are decoded."""
+"""Read-ahead: windows are fetched while earlier samples are decoded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _Job = tuple[Transfer, Key, int, int, Windows]
 
 
 class ReadAhead:
-    """A thread that fetches windows; one that cannot be fetched is left to the reader.
+    """A thread that fetches windows; if a fetch fails, the reader tries again itself.
 
-    The thread is a daemon: a process may end while it waits for a server.
+    The thread is a daemon, so the process can end while it waits for a server.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class ReadAhead:
         threading.Thread(target=self._work, daemon=True, name="read-ahead").start()
 
     def ask(self, transfer: Transfer, key: Key, start: int, stop: int, held: Windows) -> None:
-        """Fetch a window later, unless it is held or asked for already."""
+        """Queue a window for fetching, unless it is held or queued already."""
         with self._lock:
             if key not in self._pending and not held.holds(key):
                 self._pending[key] = threading.Event()
                 self._jobs.put((transfer, key, start, stop, held))
 
     def wait(self, key: Key) -> None:
-        """Until a window that was asked for is held, or could not be fetched."""
+        """Wait until a queued window is held or its fetch has failed."""
         with self._lock:
             done = self._pending.get(key)
         if done is not None:
@@ -43,7 +43,7 @@ class ReadAhead:
     def _work(self) -> None:
         while True:
             transfer, key, start, stop, held = self._jobs.get()
-            # Whoever needs the window meets the fault again, and tells it.
+            # The reader that needs the window gets the same error and reports it.
             with suppress(Exception):
                 held.keep(key, transfer.once(start, stop))
             with self._lock:
@@ -51,7 +51,7 @@ class ReadAhead:
 
 
 def read_ahead() -> ReadAhead:
-    """The one of this process."""
+    """The read-ahead thread of this process."""
     return _of_process(os.getpid())
 
 

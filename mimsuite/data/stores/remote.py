@@ -1,4 +1,4 @@
-"""Remote shards: read by ranges of a few MiB, or from the shard cache where there is one."""
+"""Remote shards: read in ranges of a few MiB, or from the shard cache if there is one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A shard by its address.
+    """A shard at a URL.
 
     Attributes:
-        version: that is read; another one is refused.
-        sha256: as ``index.json`` says; None: not known.
+        version: the version to read; any other is refused.
+        sha256: the checksum in ``index.json``; None: unknown.
         cache: where whole shards are kept; None: only the parts in use are fetched.
     """
 
@@ -50,12 +50,12 @@ class RemoteShard:
 
 
 class RemoteFile:
-    """Reads a remote shard by windows, each fetched once while it is in use."""
+    """Reads a remote shard by windows; each is fetched once while in use."""
 
     def __init__(self, url: Url, version: Version) -> None:
         self._transfer = Transfer(url, version)
         self._number = next(_numbers)
-        self._begun: set[int] = set()  # windows of which something was read
+        self._begun: set[int] = set()  # windows that have been read from
 
     @property
     def size(self) -> int:
@@ -86,7 +86,7 @@ class RemoteFile:
         if number in self._begun:
             return data
         self._begun.add(number)
-        # Only where shards are read on and on: scattered samples need nothing of what follows.
+        # Only for sequential reading: scattered samples do not need the following window.
         first, stop = self._range(held, number + 1)
         if first < stop and held.holds((self._number, number - 1)):
             read_ahead().ask(self._transfer, (self._number, number + 1), first, stop, held)

@@ -1,4 +1,4 @@
-"""Which faults of a network pass, and how often and how long one waits for that."""
+"""Retries: which network errors are transient, how many tries they get, and the waits between."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import TypeVar
 from mimsuite.errors import DataError, UserError
 from mimsuite.waiting import waiting
 
-TRIES = 8  # in a row that bring less than ENOUGH
-ENOUGH = 64 << 10  # bytes
+TRIES = 8  # limit of successive tries that each bring less than ENOUGH
+ENOUGH = 64 << 10  # bytes that count as progress
 FIRST_WAIT = 0.25  # seconds; doubles with every try
 LONGEST_WAIT = 30.0  # seconds
 CONNECT_SECONDS = 15.0
-STALL_SECONDS = 30.0  # without, or nearly without, a byte
-SLOWEST = 1024  # bytes per second over STALL_SECONDS; less is a stall
+STALL_SECONDS = 30.0  # a transfer this long below SLOWEST is stalled
+SLOWEST = 1024  # bytes per second, averaged over STALL_SECONDS
 
 _log = logging.getLogger(__name__)
-# Waits must differ between processes, else all come back at once; nothing of training hangs on it.
+# Unseeded: waits must differ between processes, or all retry at once. Training is not affected.
 _jitter = random.SystemRandom()
 
 Result = TypeVar("Result")
 
 
 class Transient(Exception):
-    """A fault that may pass.
+    """A transient error, worth a retry.
 
     Args:
-        wait: seconds that the server asks for.
+        wait: seconds to wait, as requested by the server.
     """
 
     def __init__(self, message: str, wait: float | None = None) -> None:
@@ -39,25 +39,25 @@ class Transient(Exception):
 
 
 class NotThere(DataError):
-    """The server says that there is no such object."""
+    """The object does not exist on the server."""
 
 
 class Denied(UserError):
-    """The server refuses: wrong or missing credentials, or no right to read."""
+    """Access denied: wrong or missing credentials, or no permission to read."""
 
 
 class Patience:
-    """Counts tries at one object and waits between them.
+    """Counts tries for one object and waits between them.
 
     Args:
-        what: the object, for messages.
+        what: name of the object, for messages.
     """
 
     def __init__(self, what: object) -> None:
         self.what, self.tries, self._bytes = what, 0, 0
 
     def came(self, count: int) -> None:
-        """Bytes came; when they are :data:`ENOUGH`, the count begins anew."""
+        """Record received bytes; after :data:`ENOUGH` bytes the count of tries restarts."""
         self._bytes += count
         if self._bytes >= ENOUGH:
             self.tries = 0
@@ -66,27 +66,27 @@ class Patience:
         """Wait for the next try.
 
         Raises:
-            DataError: that was the last one.
+            DataError: all tries are used up.
         """
         self.tries, self._bytes = self.tries + 1, 0
         if self.tries >= TRIES:
             raise DataError(
                 f"{self.what}: {fault}, after {self.tries} tries; check the server and the "
-                f"network; a training run goes on with --resume auto"
+                f"network; resume a training run with --resume auto"
             ) from None
         wait = min(FIRST_WAIT * 2 ** (self.tries - 1), LONGEST_WAIT) * _jitter.uniform(0.5, 1.0)
         if fault.wait is not None:
             wait = max(wait, min(fault.wait, LONGEST_WAIT))
-        if self.tries > 2:  # the first ones are daily life of a network
+        if self.tries > 2:  # the first failures are too common for a warning
             _log.warning("%s: %s; trying again (%d of %d)", self.what, fault, self.tries + 1, TRIES)
         time.sleep(wait)
 
 
 def retried(what: object, work: Callable[[], Result]) -> Result:
-    """``work()``, again after every :class:`Transient`.
+    """Call ``work()``, again after every :class:`Transient`.
 
     Raises:
-        DataError: it never went well.
+        DataError: all tries failed.
     """
     patience = Patience(what)
     while True:

@@ -1,10 +1,10 @@
-"""S3 through s3fs: who signs, where the endpoint is, and what lies in a folder.
+"""S3 through s3fs: signed links, and listing of folders.
 
-Credentials, region and endpoint come from where every AWS tool takes them: ``AWS_ACCESS_KEY_ID``,
+Credentials, region and endpoint come from AWS's standard settings: ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_PROFILE``, ``AWS_REGION``,
-``AWS_ENDPOINT_URL``, the files in ``~/.aws``, or the machine's role. Without any, requests are
-anonymous, as public buckets allow. The bytes themselves are fetched by signed links, so that one
-transfer serves S3 and the web.
+``AWS_ENDPOINT_URL``, the files in ``~/.aws``, or the machine's role. Without credentials, requests
+are anonymous, which works for public buckets. Data is fetched by signed links, so S3 and the web
+share one transfer code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mimsuite.errors import MimsuiteError, UserError
 if TYPE_CHECKING:
     from mimsuite.data.stores.url import Url
 
-_LINK_SECONDS = 3600  # for which a signed link is good; each request has its own
+_LINK_SECONDS = 3600  # lifetime of a signed link; each request gets a new one
 
 
 class Listed(NamedTuple):
-    """An entry of a folder; ``size`` and ``tag`` of an object, None of a sub-folder."""
+    """An entry of a folder; ``size`` and ``tag`` are None for a subfolder."""
 
     name: str
     size: int | None
@@ -32,10 +32,10 @@ class Listed(NamedTuple):
 
 
 def signed(url: Url) -> str:
-    """A link by which the object can be read for an hour.
+    """A signed link to the object, valid for an hour.
 
     Raises:
-        UserError: the settings of AWS are not usable, or s3fs is not installed.
+        UserError: the AWS settings are invalid, or s3fs is not installed.
     """
     try:
         return str(_system(os.getpid()).sign(url.bucket_path, expiration=_LINK_SECONDS))
@@ -46,11 +46,11 @@ def signed(url: Url) -> str:
 
 
 def entries(url: Url) -> list[Listed]:
-    """Objects and sub-folders directly in a folder; empty where there is none.
+    """Objects and subfolders directly in a folder; empty if the folder does not exist.
 
     Raises:
-        Denied: the server refuses.
-        DataError: no answer after all tries.
+        Denied: the server refuses access.
+        DataError: no response after all tries.
     """
 
     def ask() -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def entries(url: Url) -> list[Listed]:
 
 @cache
 def _system(process: int) -> Any:
-    """The file system, of this process: its connections and thread do not survive a fork."""
+    """The s3fs file system of this process: its connections and thread do not survive a fork."""
     try:
         import botocore.session
         import s3fs
@@ -86,16 +86,16 @@ def _system(process: int) -> Any:
     settings = {**seconds, "retries": {"max_attempts": 0}}
     anonymous = botocore.session.get_session().get_credentials() is None
     if not anonymous:
-        settings["signature_version"] = "s3v4"  # the older one is refused by most servers
+        settings["signature_version"] = "s3v4"  # most servers refuse the older version
     system = s3fs.S3FileSystem(
         anon=anonymous, config_kwargs=settings, skip_instance_cache=True, use_listings_cache=False
     )
-    system.retries = 1  # tries are counted in one place
+    system.retries = 1  # `Patience` counts the tries
     return system
 
 
 def _translated(url: Url, fault: Exception) -> Exception | None:
-    """What a fault of s3fs means here; None: it is no fault of the network or the settings."""
+    """Our exception for an s3fs error; None: neither the network nor the settings caused it."""
     if isinstance(fault, MimsuiteError):
         return None
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError

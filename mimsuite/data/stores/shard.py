@@ -1,4 +1,4 @@
-"""What a reader needs of a shard, wherever it lies."""
+"""The interface of a shard, local or remote."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from typing import Protocol
 
 
 class OpenShard(Protocol):
-    """A shard that is being read, in any order."""
+    """A shard opened for random access."""
 
     @property
     def size(self) -> int:
-        """Bytes of the shard."""
+        """Size of the shard in bytes."""
 
     def pread(self, size: int, offset: int) -> bytes:
-        """``size`` bytes from ``offset`` on; fewer only at the end.
+        """Read ``size`` bytes at ``offset``; fewer only at the end of the shard.
 
         Raises:
             OSError: a local file cannot be read.
-            DataError: a remote one cannot, after all tries, or it changed.
+            DataError: a remote shard cannot be read after all tries, or has changed.
         """
 
     def close(self) -> None:
-        """Give back what is held; the shard may be opened again."""
+        """Release all resources; the shard may be opened again."""
 
 
 class Shard(Protocol):
-    """A shard that can be opened in any process: picklable, and holds nothing open."""
+    """A shard that any process can open: picklable, without open resources."""
 
     @property
     def name(self) -> str:
-        """Its file name."""
+        """The shard's file name."""
 
     @property
     def fetched(self) -> bool:
-        """Whether it is read in pieces that the reading process fetches and keeps."""
+        """Whether the reading process fetches the shard in pieces and keeps them."""
 
     def open(self) -> OpenShard:
         """Start reading.
 
         Raises:
-            DataError, UserError: it is not there, or may not be read.
+            DataError, UserError: the shard does not exist, or access is denied.
         """

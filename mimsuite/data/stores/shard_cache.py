@@ -1,7 +1,7 @@
-"""A folder of whole shards, shared by all processes of a machine and kept under a size.
+"""A cache folder of whole shards with a size limit, shared by all processes of a machine.
 
-``KEY-NAME`` is a shard, ``KEY-NAME.json`` what is known of it, ``KEY-NAME.part`` one that is being
-fetched by the process that holds its lock. A name stands only for a whole, checked shard.
+``KEY-NAME`` is a shard, ``KEY-NAME.json`` its metadata, ``KEY-NAME.part`` a shard being fetched by
+the process that holds its lock. A file named ``KEY-NAME`` is always complete and verified.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from mimsuite.files import write_atomic
 from mimsuite.noise import key_of
 from mimsuite.waiting import waiting
 
-_PIECE = 1 << 20  # bytes
+_PIECE = 1 << 20  # bytes per read or write
 _log = logging.getLogger(__name__)
-_checked: dict[Path, int] = {}  # inodes of the shards whose checksum this process has compared
+_checked: dict[Path, int] = {}  # inodes of the shards that this process has verified
 
 
 @dataclass(frozen=True)
 class ShardCache:
-    """Where shards are kept.
+    """The cache folder.
 
     Attributes:
-        folder: made if needed; nothing else should lie in it.
-        gib: that all shards in it may take. Those that are being read may come on top for a while.
+        folder: created if needed; should contain nothing else.
+        gib: size limit in GiB for all shards; shards being read may exceed it for a while.
     """
 
     folder: Path
     gib: float = 50.0
 
     def open(self, url: Url, version: Version, sha256: str | None) -> LocalFile:
-        """The shard, fetched where it is not there yet, or is damaged.
+        """Open a shard; fetch it first if it is missing or damaged.
 
         Args:
-            sha256: that it must have; None: not known, then the one at fetching is kept to.
+            sha256: the expected checksum; None: unknown, the checksum at download is used later.
 
         Raises:
-            DataError: it cannot be fetched, or is another one than ``index.json`` says.
+            DataError: it cannot be fetched, or differs from ``index.json``.
             UserError: the folder cannot be written, or the shard is larger than the limit.
         """
         if version.size > self.gib * 2**30:
@@ -69,27 +69,27 @@ class ShardCache:
             ) from None
 
     def _path(self, url: Url, version: Version, sha256: str | None) -> Path:
-        # Names of objects are not to be trusted as names of files.
+        # Object names are untrusted: make them safe as file names.
         name = re.sub(r"[^A-Za-z0-9._-]", "_", url.name)[-100:]
         return self.folder / f"{key_of(str(url), version.size, sha256 or version.tag):016x}-{name}"
 
     def _held(self, path: Path) -> LocalFile | None:
-        """The shard, open, if it is there and sound."""
+        """The opened shard, if it exists and is intact."""
         try:
             file = LocalFile(os.open(path, os.O_RDONLY))
         except FileNotFoundError:
             return None
         if self._is_sound(path, file):
-            os.utime(file.descriptor)  # what was not opened for longest is evicted first
+            os.utime(file.descriptor)  # the least recently opened shard is evicted first
             return file
-        if os.fstat(file.descriptor).st_nlink:  # else it was evicted just now
+        if os.fstat(file.descriptor).st_nlink:  # otherwise it has just been evicted
             _log.warning("cached shard %s is damaged: it is fetched again", path)
             path.unlink(missing_ok=True)
         file.close()
         return None
 
     def _is_sound(self, path: Path, file: LocalFile) -> bool:
-        """Compare size and checksum with what was noted, once in each process."""
+        """Compare size and checksum with the metadata, once per process."""
         status = os.fstat(file.descriptor)
         if _checked.get(path) == status.st_ino:
             return True
@@ -121,7 +121,7 @@ class ShardCache:
             _checked[path] = os.fstat(descriptor).st_ino
 
     def _make_room(self, size: int, descriptor: int) -> None:
-        """Give a file its size, after removing the shards that were not opened for longest."""
+        """Evict the least recently opened shards, then give the file its final size."""
         limit = self.gib * 2**30 - size
         with _locked(self.folder / ".room.part"):
             held = []
@@ -141,7 +141,7 @@ class ShardCache:
                     path.unlink(missing_ok=True)
                     _beside(path, ".json").unlink(missing_ok=True)
                     total -= bytes_
-            os.truncate(descriptor, size)  # so that the others count it
+            os.truncate(descriptor, size)  # so that other processes count it
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -157,7 +157,7 @@ def _digest(file: LocalFile) -> str:
 
 
 def _download(descriptor: int, url: Url, version: Version) -> str:
-    """Write a shard to a file; returns its SHA-256."""
+    """Download a shard to an open file; returns its SHA-256."""
     digest, at = hashlib.sha256(), 0
     for piece in Transfer(url, version).chunks(0, version.size):
         digest.update(piece)
@@ -165,22 +165,22 @@ def _download(descriptor: int, url: Url, version: Version) -> str:
         while view:
             written = os.pwrite(descriptor, view, at)
             view, at = view[written:], at + written
-    os.fsync(descriptor)  # else a power cut may leave the name without content
+    os.fsync(descriptor)  # otherwise a power cut may leave the name without content
     return digest.hexdigest()
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Wait for a file, and hold it; it is removed at the end unless it was renamed.
+    """Lock a file, waiting if necessary; at the end it is removed unless it was renamed.
 
     Yields:
-        its descriptor.
+        the file's descriptor.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with waiting(f"another process that fetches {path.name}"):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Who held it before may have renamed or removed what was waited for.
+        # The previous holder of the lock may have renamed or removed the file.
         if _is_at(descriptor, path):
             break
         os.close(descriptor)
@@ -200,7 +200,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove a part whose process died."""
+    """Remove a partial download whose process died."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

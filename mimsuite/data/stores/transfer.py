@@ -1,4 +1,4 @@
-"""Bytes of remote objects: a cut transfer continues from the byte reached, of the same version."""
+"""Download of remote objects; a broken transfer continues where it stopped, in the same version."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _REFUSED = (401, 403, 407)
 
 @dataclass(frozen=True)
 class Version:
-    """By what an object is known to be still the same.
+    """Identity of a remote object: size and ETag.
 
     Attributes:
         size: bytes.
-        tag: its ETag, or where it has none the time of its last change; None: not known.
+        tag: the ETag, or without one the time of the last change; None: unknown.
     """
 
     size: int
@@ -35,12 +35,12 @@ class Version:
 
 
 def look(url: Url) -> Version:
-    """Size and version of an object.
+    """Query the version of an object.
 
     Raises:
-        NotThere: there is none.
-        Denied: the server refuses.
-        DataError: no answer after all tries.
+        NotThere: the object does not exist.
+        Denied: the server refuses access.
+        DataError: no response after all tries.
     """
 
     def ask() -> Version:
@@ -54,7 +54,7 @@ def look(url: Url) -> Version:
 
 
 def whole(url: Url, most: int) -> bytes:
-    """All of a small object.
+    """Download a small object.
 
     Raises:
         DataError: as :func:`look`, or it has more than ``most`` bytes.
@@ -69,18 +69,18 @@ class Transfer:
     """Reads one version of an object.
 
     Attributes:
-        version: its tag is learnt from the first answer, where it was not known.
+        version: an unknown tag is taken from the first response.
     """
 
     def __init__(self, url: Url, version: Version) -> None:
         self.url, self.version = url, version
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from ``start`` to ``stop``, in pieces, each once.
+        """Yield the bytes from ``start`` to ``stop`` in pieces, each once.
 
         Raises:
-            NotThere, Denied: at once.
-            DataError: the object is not of this version any more; or nothing came in all tries.
+            NotThere, Denied: immediately.
+            DataError: the object has changed, or all tries failed.
         """
         patience, at = Patience(self.url), start
         while at < stop:
@@ -95,10 +95,10 @@ class Transfer:
                 patience.failed(fault)
 
     def once(self, start: int, stop: int) -> bytes:
-        """The bytes from ``start`` to ``stop``, without a second try.
+        """The bytes from ``start`` to ``stop``, in a single try.
 
         Raises:
-            Transient: this one failed.
+            Transient: the try failed.
             NotThere, Denied, DataError: as :meth:`chunks`.
         """
         data = b"".join(self._answer(start, stop, start == 0 and stop == self.version.size))
@@ -124,7 +124,7 @@ class Transfer:
 def _ask(url: Url, start: int, stop: int, version: Version | None) -> HTTPResponse:
     link, headers = url.link()
     headers = {**headers, "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    # A weak tag says nothing of single bytes, so it is compared here only.
+    # A weak ETag is not valid for ranges (If-Range), so it is only compared here.
     if version is not None and version.tag is not None and not version.tag.startswith("W/"):
         headers["If-Range"] = version.tag
     response = connections.get(link, headers, url)
@@ -147,14 +147,14 @@ def _ask(url: Url, start: int, stop: int, version: Version | None) -> HTTPRespon
 
 def _version(url: Url, response: HTTPResponse) -> Version:
     tag = response.getheader("ETag") or response.getheader("Last-Modified")
-    # Some servers answer 200 to a range, so the header decides and not the status.
+    # Some servers answer 200 to a range request, so the header decides, not the status.
     if (found := _RANGE.match(response.getheader("Content-Range") or "")) is not None:
         return Version(int(found[3]), tag)
-    if response.status == 416:  # there is not even a first byte
+    if response.status == 416:  # the object is empty
         return Version(0, tag)
     length = response.getheader("Content-Length") or ""
     if not length.isdecimal():
-        raise DataError(f"{url}: the server does not tell its size")
+        raise DataError(f"{url}: the server does not report its size")
     return Version(int(length), tag)
 
 
@@ -162,14 +162,14 @@ def _same(url: Url, found: Version, known: Version) -> Version:
     other_tag = None not in (found.tag, known.tag) and found.tag != known.tag
     if found.size != known.size or other_tag:
         raise DataError(
-            f"{url} changed: it has {found.size} bytes and version {found.tag}, expected were "
+            f"{url} changed: it has {found.size} bytes and version {found.tag}, expected "
             f"{known.size} bytes{f' and version {known.tag}' if known.tag else ''}; start again"
         )
     return replace(known, tag=known.tag or found.tag)
 
 
 def _skipped(response: HTTPResponse, at: int, is_whole: bool, url: Url) -> int:
-    """Bytes of the body that are in front of those asked for."""
+    """Number of bytes in the body before the requested ones."""
     header = response.getheader("Content-Range")
     if header is None:
         if at and not is_whole:
@@ -205,7 +205,7 @@ def _body(response: HTTPResponse, most: int) -> Iterator[bytes]:
 
 
 def _code(response: HTTPResponse) -> str:
-    """The code by which S3 tells why."""
+    """S3's error code."""
     try:
         found = re.search(rb"<Code>(\w{1,60})</Code>", response.read(4096))
     except (OSError, HTTPException):
@@ -214,7 +214,7 @@ def _code(response: HTTPResponse) -> str:
 
 
 def _wanted_wait(response: HTTPResponse) -> float | None:
-    """``Retry-After``, seconds or a date."""
+    """Seconds to wait by ``Retry-After``, which is a number or a date."""
     text = response.getheader("Retry-After")
     if text is None:
         return None

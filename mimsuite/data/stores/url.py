@@ -1,4 +1,4 @@
-"""Addresses of remote shards and of the folders that hold them."""
+"""URLs of remote shards and folders."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SCHEMES = ("s3", "http", "https")
 
 @dataclass(frozen=True)
 class Url:
-    """An address of one of :data:`SCHEMES`.
+    """A URL with one of :data:`SCHEMES`.
 
-    As text it is shown without a user's name, password or query, which may hold a token.
+    ``str`` omits user name, password and query, which may contain a token.
     """
 
     text: str
 
     @classmethod
     def parse(cls, text: str) -> Url:
-        """An address as the user wrote it.
+        """Parse a URL as the user wrote it.
 
         Raises:
-            UserError: no host or bucket, a path with ``..``, or a character that no address has.
+            UserError: no host or bucket, a path with ``..``, or an invalid character.
         """
         if not text.isprintable() or " " in text or "\\" in text:
             raise UserError(
@@ -57,7 +57,7 @@ class Url:
 
     @property
     def name(self) -> str:
-        """The last part of the path: a file name."""
+        """The last part of the path, a file name."""
         path = self.parts.path.rstrip("/").rpartition("/")[2]
         return path if self.scheme == "s3" else unquote(path).rpartition("/")[2]
 
@@ -66,12 +66,12 @@ class Url:
         return self._with_path(self.parts.path.rstrip("/").rpartition("/")[0])
 
     def child(self, name: str) -> Url:
-        """The address of a file or folder in this folder."""
+        """The URL of a file or folder in this folder."""
         end = name if self.scheme == "s3" else quote(name)
         return self._with_path(f"{self.parts.path.rstrip('/')}/{end}")
 
     def beside(self, ending: str) -> Url:
-        """The address of the file whose name is this one's with something appended."""
+        """The URL of the file whose name is this name plus ``ending``."""
         return self._with_path(self.parts.path + ending)
 
     def _with_path(self, path: str) -> Url:
@@ -79,7 +79,7 @@ class Url:
 
     @property
     def bucket_path(self) -> str:
-        """``bucket/key`` of an ``s3:`` address; a key may hold ``?`` and ``#``."""
+        """``bucket/key`` of an ``s3:`` URL; a key may contain ``?`` and ``#``."""
         return self.text.split("://", 1)[1].rstrip("/")
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Url:
         return urlunsplit((self.parts.scheme, host, self.parts.path, "", ""))
 
     def link(self) -> tuple[str, dict[str, str]]:
-        """The ``http:`` or ``https:`` address to ask now, and headers that it needs."""
+        """The ``http:`` or ``https:`` URL for a request now, and the headers it needs."""
         if self.scheme == "s3":
             from mimsuite.data.stores import s3
 

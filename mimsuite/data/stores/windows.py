@@ -1,8 +1,8 @@
-"""Pieces of remote shards that were fetched, kept in a temporary file that has no name.
+"""Fetched pieces (windows) of remote shards, kept in an unnamed temporary file.
 
-Samples of a block are read in permuted order, so what is fetched ahead is used up only with the
-block. A hundred megabytes for each lane would be much memory; on disk they are little, and the
-system's page cache holds what fits.
+Samples of a block are read in permuted order, so its windows stay in use until the block ends. That
+is about a hundred megabytes per lane: too much for memory, but little on disk, where the page cache
+holds what fits.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from functools import cache
 
 from mimsuite.errors import UserError
 
-WINDOW = 4 << 20  # bytes of a request
-LIMIT = 2 << 30  # bytes of the file, of each process
-_WASTED = 32  # windows fetched again before they were half used, until that is said
+WINDOW = 4 << 20  # bytes per request
+LIMIT = 2 << 30  # bytes of the file, per process
+_WASTED = 32  # warn after this many windows were fetched again although less than half used
 
 _log = logging.getLogger(__name__)
-Key = tuple[int, int]  # (reader, number of the window)
+Key = tuple[int, int]  # (reader, window number)
 
 
 class Windows:
-    """The most recently used windows of all shards that a process reads.
+    """The most recently used windows of all shards that this process reads.
 
     Args:
-        limit: bytes of the file.
-        size: bytes of a window.
+        limit: size limit of the file in bytes.
+        size: bytes per window.
 
     Raises:
         UserError: there is no folder for temporary files.
@@ -44,7 +44,7 @@ class Windows:
                 f"cannot make a temporary file: {fault.strerror}: set TMPDIR to a folder"
             ) from None
         self._slots = max(2, limit // size)
-        self._known: OrderedDict[Key, list[int]] = OrderedDict()  # slot, bytes of it that were used
+        self._known: OrderedDict[Key, list[int]] = OrderedDict()  # key -> slot, bytes used
         self._free: list[int] = []
         self._used = 0
         self._unused: set[Key] = set()  # evicted before they were half used
@@ -52,7 +52,7 @@ class Windows:
         self._lock = threading.Lock()
 
     def read(self, key: Key, size: int, offset: int) -> bytes | None:
-        """Bytes of a window; None where it is not held."""
+        """Read bytes of a window; None if it is not held."""
         with self._lock:
             entry = self._known.get(key)
             if entry is None:
@@ -62,12 +62,12 @@ class Windows:
             return os.pread(self._file.fileno(), size, entry[0] * self.size + offset)
 
     def holds(self, key: Key) -> bool:
-        """Whether a window can be read."""
+        """Whether a window is held."""
         with self._lock:
             return key in self._known
 
     def keep(self, key: Key, data: bytes) -> None:
-        """Hold a window, in the place of the one used longest ago.
+        """Store a window; replaces the least recently used one when full.
 
         Raises:
             UserError: the disk is full.
@@ -97,7 +97,7 @@ class Windows:
                     )
 
     def forget(self, reader: int) -> None:
-        """Let go of a reader's windows."""
+        """Drop a reader's windows."""
         with self._lock:
             for key in [key for key in self._known if key[0] == reader]:
                 self._free.append(self._known.pop(key)[0])

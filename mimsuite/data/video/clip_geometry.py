@@ -1,4 +1,4 @@
-"""Which part of all frames of a clip becomes a view: pure functions of their size.
+"""Crop boxes of video clips: pure functions of the frame size.
 
 The rules are those of OpenGVLab/VideoMAEv2.
 """
@@ -9,12 +9,12 @@ import numpy as np
 
 from mimsuite.data.image.geometry import Box
 
-_SCALES = (1.0, 0.875, 0.75, 0.66)  # of the short side
-_NEAR = 3  # pixels below which a side is taken to be that of the view
+_SCALES = (1.0, 0.875, 0.75, 0.66)  # box side / short side of the frame
+_NEAR = 3  # a side that differs from the view's by fewer pixels snaps to it
 
 
 def multi_scale(rng: np.random.Generator, height: int, width: int, size: tuple[int, int]) -> Box:
-    """One of ten sizes and one of 13 places, each with equal probability."""
+    """A random box: one of ten sizes at one of 13 places, each equally likely."""
     sizes = box_sizes(height, width, size)
     box_height, box_width = sizes[int(rng.integers(len(sizes)))]
     places = box_places(height, width, box_height, box_width)
@@ -23,7 +23,7 @@ def multi_scale(rng: np.random.Generator, height: int, width: int, size: tuple[i
 
 
 def box_sizes(height: int, width: int, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(height, width) of the ten boxes; ``size`` of the view, to which near sides snap."""
+    """(height, width) of the ten boxes; sides close to ``size``, the view's, snap to it."""
     sides = [int(min(height, width) * scale) for scale in _SCALES]
     heights, widths = ([view if abs(s - view) < _NEAR else s for s in sides] for view in size)
     return [
@@ -43,9 +43,9 @@ def box_places(height: int, width: int, box_height: int, box_width: int) -> list
 
 
 def test_boxes(height: int, width: int, size: tuple[int, int], crops: int) -> list[Box]:
-    """``crops`` boxes of ``size``, spread from the top left; a single one is central.
+    """``crops`` boxes of ``size``, spread from the top left; a single one is centred.
 
-    Where frames were resized to their short side, as published, these lie along the long one.
+    If frames were resized by their short side, as published, the boxes lie along the long side.
     """
     rooms = height - size[0], width - size[1]
     if crops == 1:

@@ -1,7 +1,7 @@
-"""Which frames of a video become a clip: pure functions of (frames of the video, generator).
+"""Frame sampling: the frame indices of a clip, as pure functions of (video length, generator).
 
-Letters: n frames of the video, L frames of a clip, r stride. Indices count from 0; a video that is
-too short repeats its last legal frame. The rules are those of OpenGVLab/VideoMAEv2.
+Letters: n frames in the video, L frames per clip, r stride. Indices start at 0; a video that is too
+short repeats its last legal frame. The rules are those of OpenGVLab/VideoMAEv2.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Draw = np.random.Generator | None  # None: the deterministic middle
+Draw = np.random.Generator | None  # None: no randomness, the middle of the video
 
 
 def clip(total: int, length: int, stride: int, rng: Draw, jitter: bool = False) -> list[int]:
-    """Pretraining: L frames, r apart, from a random start (without ``rng``: in the middle).
+    """Pretraining: L frames with stride r from a random start (without ``rng``: centred).
 
     Args:
-        jitter: move each frame by up to r - 1.
+        jitter: shift each frame by up to r - 1.
     """
     room = max(1, total - length * stride + 1)
     start = room // 2 if rng is None else int(rng.integers(room))
@@ -26,8 +26,8 @@ def clip(total: int, length: int, stride: int, rng: Draw, jitter: bool = False) 
 
 
 def clip_from(total: int, stride: int, start: int, offsets: Sequence[int]) -> list[int]:
-    """The frames of :func:`clip` from a start, one for each offset."""
-    ids, at = [], start + 1  # frames count from 1 in the published rule
+    """The frames of :func:`clip` from ``start``, one for each offset."""
+    ids, at = [], start + 1  # the published rule counts frames from 1
     for offset in offsets:
         ids.append((at + offset if at + offset <= total else at) - 1)
         if at + stride < total:
@@ -36,9 +36,9 @@ def clip_from(total: int, stride: int, start: int, offsets: Sequence[int]) -> li
 
 
 def dense(total: int, length: int, stride: int, rng: Draw) -> list[int]:
-    """Fine-tuning: L frames evenly over L * r, in training (``rng``) from a random start.
+    """Fine-tuning: L frames spread evenly over L * r frames; with ``rng`` from a random start.
 
-    Their distance is a little more than r now and then, as published.
+    As in the published code, gaps are sometimes slightly larger than r.
     """
     span = length * stride
     if total <= span:
@@ -51,15 +51,15 @@ def dense(total: int, length: int, stride: int, rng: Draw) -> list[int]:
 
 
 def dense_until(end: int, length: int, stride: int) -> list[int]:
-    """The frames of :func:`dense` in a long video whose stretch ends before ``end``."""
+    """The frames of :func:`dense` whose stretch of L * r frames ends before ``end``."""
     ids = np.linspace(end - length * stride, end, num=length)
     return [int(i) for i in np.clip(ids, end - length * stride, end - 1)]
 
 
 def segments(total: int, length: int, rng: Draw) -> list[int]:
-    """One frame of each of L equal parts (TSN, arXiv:1608.00859); without ``rng`` the middle one.
+    """One frame from each of L equal parts (TSN, arXiv:1608.00859); without ``rng`` the middle one.
 
-    A video of fewer than L frames shows all of them, after its first one as often as needed.
+    A video with fewer than L frames uses all of them and repeats the first at the beginning.
     """
     part = total // length
     if part == 0:
@@ -69,18 +69,18 @@ def segments(total: int, length: int, rng: Draw) -> list[int]:
 
 
 def still(total: int, length: int, rng: Draw) -> list[int]:
-    """One frame L times, a random one; without ``rng`` the middle one."""
+    """A single frame repeated L times: a random one, without ``rng`` the middle one."""
     return [total // 2 if rng is None else int(rng.integers(total))] * length
 
 
 def test_frames(total: int, length: int, stride: int) -> list[int]:
-    """All frames that dense test clips are cut from: every r-th, the last repeated up to L."""
+    """The frames that dense test clips are cut from: every r-th, padded to L with the last."""
     ids = list(range(0, total, stride))
     return ids + [ids[-1]] * (length - len(ids))
 
 
 def test_clips(total: int, length: int, stride: int, clips: int) -> list[list[int]]:
-    """``clips`` dense clips spread over the whole video; a single one lies in the middle."""
+    """``clips`` dense clips spread over the whole video; a single one is centred."""
     frames = test_frames(total, length, stride)
     room = max(len(frames) - length, 0)
     starts = [room // 2] if clips == 1 else [int(c * (room / (clips - 1))) for c in range(clips)]
@@ -88,7 +88,7 @@ def test_clips(total: int, length: int, stride: int, clips: int) -> list[list[in
 
 
 def test_segments(total: int, length: int, clips: int) -> list[list[int]]:
-    """``clips`` sparse clips: a frame of each of L parts, clip c shifted by c / clips of a part."""
+    """``clips`` sparse clips: one frame from each of L parts, clip c shifted by c / clips parts."""
     tick = total / length
     return [
         [int(number * tick / clips + tick * part) for part in range(length)]
@@ -97,5 +97,5 @@ def test_segments(total: int, length: int, clips: int) -> list[list[int]]:
 
 
 def test_stills(total: int, length: int, clips: int) -> list[list[int]]:
-    """``clips`` stills, of the middle of each of as many parts of the video."""
+    """``clips`` stills: the middle frame of each of ``clips`` equal parts of the video."""
     return [[(2 * part + 1) * total // (2 * clips)] * length for part in range(clips)]

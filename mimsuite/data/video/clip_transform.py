@@ -1,7 +1,7 @@
-"""From decoded frames to a view of fixed size, still bytes: crop, resize, flip, colour, erase.
+"""From decoded frames to a uint8 view of fixed size: crop, resize, flip, colour, erase.
 
-All frames of a clip are treated alike. Letters: T frames, C channels, H x W pixels decoded, h x w
-of the view.
+All frames of a clip get the same transform. Letters: T frames, C channels, H x W decoded pixels,
+h x w view pixels.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mimsuite.errors import UserError
 
 
 class ClipTransform:
-    """Views of decoded frames (T, H, W, 3) uint8; every view is (3, T, h, w) uint8.
+    """Makes views from decoded frames (T, H, W, 3) uint8; a view is (3, T, h, w) uint8.
 
     Args:
         section: the recipe's ``augment:``.
-        size: (h, w) of the view.
+        size: view size (h, w).
     """
 
     def __init__(self, section: ClipAugmentSection, size: tuple[int, int]) -> None:
@@ -36,7 +36,7 @@ class ClipTransform:
         """A random view.
 
         Raises:
-            UserError: ``crop: none`` and frames of another size.
+            UserError: ``crop: none`` and the frames have another size.
         """
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, C, H, W)
         if self.colour is not None:
@@ -54,7 +54,7 @@ class ClipTransform:
         return clip.transpose(0, 1)
 
     def evaluate(self, frames: np.ndarray) -> Tensor:
-        """The middle of the frames, short side first resized to ``eval_resize``."""
+        """The center crop, after resizing the short side to ``eval_resize``."""
         return self.test(frames, 1)[0]
 
     def test(self, frames: np.ndarray, crops: int) -> list[Tensor]:
@@ -94,17 +94,17 @@ class ClipTransform:
         return torch.stack(frames)
 
     def _erased(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        """The same rectangle of all frames, with noise of its own in each."""
+        """Erase the same rectangle in all frames, with different noise in each."""
         mean, std = (self.section.mean * len(clip), self.section.std * len(clip))
         return erase(clip.flatten(0, 1), rng, mean, std).view_as(clip)
 
 
 def resize(clip: Tensor, box: Box, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Cut a box of all frames and bring it to ``size``, antialiased; (T, C, H, W) uint8."""
+    """Crop a box from all frames and resize it to ``size``, antialiased; (T, C, H, W) uint8."""
     view = _cut(clip, box)
     if view.shape[2:] == size:
         return view
-    # Interleaved as decoders give it: torch has fast code for just that.
+    # Interleaved channels, as decoders return them: torch has fast code for this layout.
     view = view.contiguous(memory_format=torch.channels_last)
     return F.interpolate(view, size, mode=interpolation, antialias=True)
 

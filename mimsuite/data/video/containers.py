@@ -1,7 +1,7 @@
-"""Video containers: which one it is, by its first bytes, and whether the file ends too early.
+"""Video containers: recognition by the first bytes, and detection of truncated files.
 
-FFmpeg shows what is left of a file that was cut off; the sizes that containers state tell. MPEG
-streams state none: they may begin and end anywhere.
+FFmpeg silently reads what is left of a truncated file, so the file size is compared with the sizes
+in the container. MPEG streams contain no size: they may start and end anywhere.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _HEAD = 1 << 16
 
 
 class Container(NamedTuple):
-    """A container: its extension, and FFmpeg's name of what reads it."""
+    """A container: its extension, and the name of FFmpeg's demuxer."""
 
     extension: str
     demuxer: str
 
     @property
     def indexed(self) -> bool:
-        """Whether seeking finds the frame that was asked for, and not one near it."""
+        """Whether seeking finds exactly the requested frame."""
         return self.demuxer not in ("mpegts", "mpeg", "asf")
 
 
@@ -39,23 +39,23 @@ def container_of(data: Stored) -> Container:
     """The container of a whole video file.
 
     Raises:
-        CorruptSample: kind ``decode``: none that is known; ``truncated``: its end is missing.
+        CorruptSample: kind ``decode``: unknown container; ``truncated``: the end is missing.
     """
     with opened(data) as file:
         head = file.read(_HEAD)
         total = file.seek(0, os.SEEK_END)
-        found, end_of = _told(head)
+        found, end_of = _recognise(head)
         end = end_of(file, head, total)
     if end > total:
         raise CorruptSample("truncated", f"{total} of {end} bytes are there")
     return found
 
 
-End = Callable[[BinaryIO, bytes, int], int]  # file, its head and size -> where it should end
+End = Callable[[BinaryIO, bytes, int], int]  # (file, head, size) -> expected end
 
 
-def _told(head: bytes) -> tuple[Container, End]:
-    """The container by the first bytes, and what tells where its file should end."""
+def _recognise(head: bytes) -> tuple[Container, End]:
+    """The container by the first bytes, and the function for its expected end."""
     if head[4:8] in _MP4_BOXES:
         brand = head[8:12]
         extension = "mov" if brand == b"qt  " else "3gp" if brand[:2] == b"3g" else "mp4"
@@ -80,7 +80,7 @@ def _told(head: bytes) -> tuple[Container, End]:
 
 
 def _packets(head: bytes, size: int, first: int) -> bool:
-    """Whether it is an MPEG transport stream of packets of so many bytes, four at least."""
+    """Whether it is an MPEG transport stream with packets of ``size`` bytes, at least four."""
     marks = head[first::size]
     return len(marks) >= 4 and not marks.strip(b"\x47")
 
@@ -94,9 +94,9 @@ def _end_of_riff(file: BinaryIO, head: bytes, total: int) -> int:
 
 
 def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of an mp4 file between two bytes: type, start of the content, end.
+    """The boxes of an mp4 file between two offsets: type, start of content, end.
 
-    The last one may end behind ``end``: then the file is cut off.
+    If the last box ends after ``end``, the file is truncated.
 
     Raises:
         CorruptSample: kind ``decode``: a box that is smaller than its own header.
@@ -115,12 +115,12 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, in
 
 
 def _end_of_boxes(file: BinaryIO, head: bytes, total: int) -> int:
-    """Where the last box of an mp4 file ends."""
+    """The end of the last box of an mp4 file."""
     return max((end for _, _, end in boxes(file, 0, total)), default=0)
 
 
 def _end_of_segment(file: BinaryIO, head: bytes, total: int) -> int:
-    """Where the segment of a Matroska file ends; the end of the file where it does not say."""
+    """The end of a Matroska file's segment; the end of the file if its size is unknown."""
     length, at = _ebml_number(head, 4)
     at += length
     if head[at : at + 4] != _SEGMENT:
@@ -131,7 +131,7 @@ def _end_of_segment(file: BinaryIO, head: bytes, total: int) -> int:
 
 
 def _ebml_number(data: bytes, at: int) -> tuple[int, int]:
-    """A number of 1 to 8 bytes, the leading zeros of the first telling how many; and its end."""
+    """A number of 1 to 8 bytes (leading zero bits of the first give the length), and its end."""
     first = data[at] if at < len(data) else 0
     if not first:
         raise CorruptSample("decode", "a damaged Matroska header")
@@ -141,7 +141,7 @@ def _ebml_number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _end_of_asf(file: BinaryIO, head: bytes, total: int) -> int:
-    """The size that the file properties state; that of a broadcast says nothing."""
+    """The size in the file properties, which is meaningless for a broadcast."""
     at = head.find(_ASF_PROPERTIES)
     fields = head[at + 24 : at + 92] if at >= 0 else b""
     if len(fields) < 68 or fields[64] & 1:
@@ -150,7 +150,7 @@ def _end_of_asf(file: BinaryIO, head: bytes, total: int) -> int:
 
 
 def _end_of_tags(file: BinaryIO, head: bytes, total: int) -> int:
-    """Of FLV: each tag is followed by its size, the last one too."""
+    """The end of an FLV file, whose tags are each followed by their size."""
     size = int.from_bytes(_at(file, max(0, total - 4), 4), "big")
     tag = _at(file, total - 4 - size, 4) if 11 <= size <= total - 4 else b""
     whole = tag[:1] in (b"\x08", b"\x09", b"\x12") and int.from_bytes(tag[1:], "big") == size - 11
@@ -158,7 +158,7 @@ def _end_of_tags(file: BinaryIO, head: bytes, total: int) -> int:
 
 
 def _end_of_pages(file: BinaryIO, head: bytes, total: int) -> int:
-    """Where the last page of an Ogg file ends."""
+    """The end of the last page of an Ogg file."""
     longest = 27 + 255 + 255 * 255
     first = max(0, total - longest)
     tail = _at(file, first, longest)

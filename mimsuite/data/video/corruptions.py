@@ -10,9 +10,9 @@ from mimsuite.data.corruptions import Corruption
 
 
 def shuffle(clip: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Frames in random order within parts of ``share`` of the clip; 1: all frames.
+    """Shuffle frames within parts of the clip of length ``share``; 1: shuffle all frames.
 
-    A class that only the order of frames tells, such as left and right, falls to chance then.
+    Classes that differ only in frame order, such as left and right, then drop to chance level.
     """
     frames = clip.shape[2]
     length = max(2, round(share * frames))

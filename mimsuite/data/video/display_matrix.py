@@ -1,6 +1,6 @@
-"""Whether an mp4 file asks for its frames to be mirrored, by the matrix in its track headers.
+"""Detects mp4 files whose track header matrix asks for mirrored frames.
 
-ISO/IEC 14496-12, section 8.3.2. Only PyAV obeys it; other readers would show the frames unmirrored.
+ISO/IEC 14496-12, section 8.3.2. Only PyAV applies the matrix; other readers ignore the mirroring.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import BinaryIO
 from mimsuite.data.local_file import Stored, opened
 from mimsuite.data.video.containers import boxes, container_of
 
-_MATRIX_AT = {0: 40, 1: 52}  # bytes from the start of a track header, by its version
+_MATRIX_AT = {0: 40, 1: 52}  # track header version -> byte offset of the matrix
 
 
 def is_mirrored(data: Stored) -> bool:
-    """Whether a track of the video is shown mirrored.
+    """Whether any track of the video is to be shown mirrored.
 
     Raises:
         CorruptSample: see :func:`container_of`.

@@ -1,4 +1,4 @@
-"""What a stored video is until its frames are chosen: its bytes or its file, still encoded."""
+"""An encoded video, as bytes or as a file, before its frames are chosen."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mimsuite.errors import UserError
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """A video file; frames are read from it in the process that cuts its views.
+    """A video file; the process that makes the views reads frames from it.
 
     Attributes:
-        data: the whole file, or where it is.
-        max_pixels: of a frame; see ``data.max_pixels``.
+        data: the bytes of the file, or its location.
+        max_pixels: largest size of a frame in pixels; see ``data.max_pixels``.
     """
 
     data: Stored
@@ -42,7 +42,7 @@ class EncodedVideo:
 
 
 class VideoDecoder(Decoder):
-    """Hands over what is stored; see :class:`EncodedVideo`. Frames are RGB."""
+    """Wraps a stored video in an :class:`EncodedVideo`; frames are RGB."""
 
     sequences = True
     in_place = True

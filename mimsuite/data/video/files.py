@@ -1,7 +1,7 @@
-"""Video clips, through PyAV: checked frame by frame, and encoded anew so that reading is cheap.
+"""Video files through PyAV: checked frame by frame, and re-encoded for cheap reading.
 
-The container is told by its first bytes and FFmpeg gets no say in it: some of the formats that it
-would recognise (playlists, image patterns) open further files or addresses.
+The container is recognised by our own code, and FFmpeg's detection is disabled: some formats that
+it would accept (playlists, image patterns) open further files or URLs.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from mimsuite.errors import CorruptSample, UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_PIXELS = 40_000_000  # of a frame: 8K has 35 million
+MOST_PIXELS = 40_000_000  # limit of a frame's pixels; 8K has 35 million
 MOST_FRAMES = 1_000_000
 _QUALITY = "20"  # x264's constant rate factor, 23 by default; lower is better
 _PRESET = "medium"
-SHOWN = (1 / 6, 1 / 2, 5 / 6)  # of the duration
-_TILE = (85, 64)  # width and height of a frame on a contact sheet
+SHOWN = (1 / 6, 1 / 2, 5 / 6)  # times of the shown frames, as shares of the duration
+_TILE = (85, 64)  # width and height in pixels of a frame on a contact sheet
 
 
 def facts(data: Stored) -> dict[str, int | float | str]:
-    """Frames, size as shown, frames a second, codec; every frame is decoded."""
+    """Number of frames, displayed size, frames per second and codec; decodes every frame."""
     container = container_of(data)
     with _Clip(data, container) as clip:
         frames, quarters = 0, 0
@@ -53,12 +53,12 @@ def facts(data: Stored) -> dict[str, int | float | str]:
 def store(
     data: Stored, *, short_side: int | None = None, gop: int | None = None
 ) -> tuple[str, bytes]:
-    """The file as it is once every frame was decoded, or H.264 in mp4 where asked for.
+    """Decode every frame, then return the file unchanged or, with options, H.264 in mp4.
 
     Args:
-        short_side: frames shrink to it, in pixels; larger ones only.
-        gop: frames from one key frame to the next; few make random access cheap. Default of an
-            encoded clip: 12.
+        short_side: short side in pixels to which larger frames are downsized.
+        gop: frames between key frames; a small number makes random access cheap. None: 12 when
+            re-encoding.
     """
     if short_side is None and gop is None:
         facts(data)
@@ -68,14 +68,14 @@ def store(
 
 
 def encode(frames: Iterator[Any], rate: Fraction, gop: int) -> bytes:
-    """H.264 in mp4 of ``av.VideoFrame`` of one even size; the same bytes for the same frames.
+    """Encode ``av.VideoFrame`` of one even size as H.264 in mp4; deterministic.
 
     Raises:
-        CorruptSample: there is no frame.
+        CorruptSample: there are no frames.
     """
     av = _av()
     out = io.BytesIO()
-    # No date and no encoder version in the file, and one thread, which fixes the slicing.
+    # For equal bytes: no date, no encoder version, and one thread, because threads change slicing.
     with av.open(out, "w", format="mp4", container_options={"fflags": "+bitexact"}) as file:
         stream = None
         for number, frame in enumerate(frames):
@@ -88,12 +88,12 @@ def encode(frames: Iterator[Any], rate: Fraction, gop: int) -> bytes:
                     "crf": _QUALITY,
                     "preset": _PRESET,
                     "g": str(gop),
-                    # Else a clip in twelve came out in several ways, depending on what lay in
-                    # memory before.
+                    # Without it, one clip in twelve gave varying bytes, depending on the content
+                    # of uninitialised memory.
                     "x264-params": "cpu-independent=1",
                 }
             frame.pts, frame.time_base = number, 1 / rate
-            frame.pict_type = 0  # of the file it comes from; the encoder shall choose
+            frame.pict_type = 0  # drop the type from the source file: the encoder chooses
             file.mux(stream.encode(frame))
         if stream is None:
             raise CorruptSample("decode", "no frame can be decoded")
@@ -112,7 +112,7 @@ def picture(data: Stored) -> np.ndarray:
         tiles = [turned(frame).to_image() for frame in shown]
     if not tiles:
         raise CorruptSample("decode", "no frame can be decoded")
-    while len(tiles) < len(SHOWN):  # clips of one or two frames
+    while len(tiles) < len(SHOWN):  # clips with one or two frames
         tiles.append(tiles[-1])
     return np.asarray(filmstrip(tiles))
 
@@ -129,11 +129,11 @@ def filmstrip(tiles: list[Image]) -> Image:
 
 
 def from_pictures(pictures: Iterator[np.ndarray], short_side: int | None, gop: int | None) -> bytes:
-    """H.264 in mp4 of frames that are pictures, at 25 a second.
+    """Encode frame images as H.264 in mp4 at 25 frames per second.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB, of one size.
-        short_side, gop: as of :func:`store`.
+        pictures: (H, W, 3) uint8 RGB, all of one size.
+        short_side, gop: as in :func:`store`.
     """
     av = _av()
 
@@ -148,7 +148,7 @@ def from_pictures(pictures: Iterator[np.ndarray], short_side: int | None, gop: i
 
 
 class _Clip:
-    """An open file; decodes on one thread and refuses frames that are too large."""
+    """An open video file; decodes on one thread and refuses frames that are too large."""
 
     def __init__(self, data: Stored, container: Container) -> None:
         self._av = _av()
@@ -192,7 +192,7 @@ class _Clip:
 
 
 def _upright(clip: _Clip, short_side: int | None) -> Iterator[Any]:
-    """Frames of one even size, yuv420p, turned as the file says they are to be shown."""
+    """Frames in yuv420p, all of one even size, in display orientation."""
     size = None
     for frame in clip.frames():
         upright = turned(frame)
@@ -202,7 +202,7 @@ def _upright(clip: _Clip, short_side: int | None) -> Iterator[Any]:
 
 
 def turned(frame: Any) -> Any:
-    """A frame as the file says that it is to be shown, turned by quarters and mirrored."""
+    """A frame in display orientation: rotated by quarter turns and mirrored, as the file asks."""
     quarters, mirrored = _quarters(frame), _mirrored(frame)
     if not quarters and not mirrored:
         return frame
@@ -216,7 +216,7 @@ def _quarters(frame: Any) -> int:
 
 
 def _mirrored(frame: Any) -> bool:
-    """Whether what is shown is turned upside down before it is turned by quarters."""
+    """Whether the frame is flipped vertically before the quarter turns."""
     for entry in frame.side_data:
         if entry.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("9i", bytes(entry))

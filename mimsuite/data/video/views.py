@@ -1,10 +1,10 @@
-"""Views of videos: ``clip`` (R, C, T, h, w), as bytes until it is on the device; while training
-also ``clip2``, where ``augment.second_view`` asks for it.
+"""Views of videos: ``clip`` (R, C, T, h, w), uint8 until it is on the device; in training also
+``clip2``, if ``augment.second_view`` is set.
 
-A video is decoded once and R views are cut from its frames (repeated augmentation, Hoffer et al.,
-arXiv:1901.09335). Sources, plans and lanes know of videos only; on its way to the device a batch of
-B videos becomes one of R * B clips, all first views before all second ones. The row of a clip, the
-key of its masks, is ``row of the video * R + r``.
+A video is decoded once and R views are made from its frames (repeated augmentation, Hoffer et al.,
+arXiv:1901.09335). Sources, sample order and lanes count videos; on the device a batch of B videos
+becomes R * B clips, all first views before all second ones. The row of a clip, which keys its
+masks, is ``row of the video * R + r``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from mimsuite.errors import UserError
 
 
 class VideoViews(Views):
-    """Views by the recipe's ``augment:``, of the frames and size of ``model.encoder``.
+    """Views by the recipe's ``augment:``, at the length and size of ``model.encoder``.
 
     Args:
-        testing: evaluate on ``test_clips`` x ``test_crops`` views of a video, not on its middle.
+        testing: evaluate on ``test_clips`` x ``test_crops`` views per video instead of one.
     """
 
     main = "clip"
@@ -53,7 +53,7 @@ class VideoViews(Views):
             self.rows = self.augment.test_clips * self.augment.test_crops
 
     def train(self, sample: EncodedVideo, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``repeats`` random views of one random clip, each a view of every name."""
+        """``repeats`` random views per view name; all are made from one random clip."""
         frames = sample.read(lambda total: self._indices(total, rng), self.reader)
         views = [self._transform.train(frames, rng) for _ in range(self.augment.repeats)]
         found = {"clip": torch.stack(views)}
@@ -63,7 +63,7 @@ class VideoViews(Views):
         return found
 
     def evaluate(self, sample: EncodedVideo) -> dict[str, Tensor]:
-        """The clip in the middle, or all test views."""
+        """The central clip, or all test views."""
         if not self.testing:
             frames = sample.read(lambda total: self._indices(total, None), self.reader)
             return {"clip": self._transform.evaluate(frames)[None]}
@@ -81,7 +81,7 @@ class VideoViews(Views):
         return ClipNormalize(self.augment, device)
 
     def raw(self, batch: Batch) -> Tensor:
-        """Clips averaged to 8 x 8 pixels in 8 parts of the time."""
+        """Clips averaged to 8 x 8 pixels and 8 time steps."""
         clips = batch.views["clip"].float()
         return adaptive_avg_pool3d(clips, (min(8, clips.shape[2]), 8, 8)).flatten(1)
 
@@ -90,7 +90,7 @@ class VideoViews(Views):
         return {name: (self.channels, self.frames, *self.size) for name in names}
 
     def check(self, source: Source) -> None:
-        """Channels of model and statistics."""
+        """Compare the channels of the model and of ``augment.mean``."""
         if self.channels != 3:
             raise UserError(f"model.encoder.in_channels={self.channels}: video is read as rgb")
         if len(self.augment.mean) not in (1, 3):
@@ -117,7 +117,7 @@ class VideoViews(Views):
 
 
 class ClipNormalize(Normalize):
-    """Clips as floats, each view a row of its own; see the head of this file."""
+    """Normalises clips and makes each view a row of the batch; see the module's docstring."""
 
     def __call__(self, batch: Batch) -> Batch:
         """``clip`` (B, R, C, T, h, w) -> (R * B, C, T, h, w)."""
@@ -138,7 +138,7 @@ class ClipNormalize(Normalize):
 
 
 def _second(section: ClipAugmentSection, size: tuple[int, int]) -> ClipTransform | None:
-    """What cuts ``clip2``; statistics and interpolation are those of ``clip``."""
+    """The transform of ``clip2``; mean, std and interpolation are those of ``clip``."""
     if section.second_view is None:
         return None
     changed = {name: getattr(section.second_view, name) for name in SecondClipSection.model_fields}
@@ -146,6 +146,6 @@ def _second(section: ClipAugmentSection, size: tuple[int, int]) -> ClipTransform
 
 
 def _repeated(index: Tensor, repeats: int) -> Tensor:
-    """(R * B,) rows of the views of samples in rows (B,)."""
+    """(R * B,) row numbers of the views, for samples in rows (B,)."""
     numbers = torch.arange(repeats, device=index.device)
     return (index * repeats + numbers[:, None]).flatten()

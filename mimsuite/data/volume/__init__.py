@@ -1,1 +1,1 @@
-"""Radiance grids: files, truth of boxes and voxels, views."""
+"""Radiance grids: files, views, and labels (boxes and voxel classes)."""

@@ -1,4 +1,4 @@
-"""From a stored radiance grid to colour and density."""
+"""Decoding of stored radiance grids."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mimsuite.data.volume import files as grids
 
 @dataclass(frozen=True)
 class RadianceGrid:
-    """A scene as its file has it.
+    """A decoded scene; None: not in the file.
 
     Attributes:
         values: (X, Y, Z, 4) float32: colour in [0, 1] and density.
-        density_kind: ``log``, ``linear`` or ``alpha``; None where the file does not say.
-        delta: length that absorbs light, in units of the field; None likewise.
-        boxes: (G, 7) float32 in voxels: centre, sides, yaw; None likewise.
-        labels: (X, Y, Z) uint8 classes of voxels, 0 = none; None likewise.
+        density_kind: ``log``, ``linear`` or ``alpha``.
+        delta: ray step of the alpha formula, in units of the field.
+        boxes: (G, 7) float32 in voxels: centre, sides, yaw.
+        labels: (X, Y, Z) uint8 voxel classes, 0 = unlabelled.
     """
 
     values: Tensor
@@ -36,8 +36,8 @@ class GridDecoder(Decoder):
     """``.npz`` with ``rgbsigma`` -> :class:`RadianceGrid`.
 
     Args:
-        channels: has no meaning for grids.
-        max_pixels: grids of more voxels are refused.
+        channels: unused for grids.
+        max_pixels: largest number of voxels; larger grids are refused.
     """
 
     def __init__(self, channels: Channels = "native", max_pixels: int = 64_000_000) -> None:
@@ -55,7 +55,7 @@ class GridDecoder(Decoder):
         grid, kind, delta = stored.values, stored.density_kind, stored.delta
         if grid[..., 0].size > self.max_pixels:
             raise CorruptSample("too-large", f"more voxels than data.max_pixels={self.max_pixels}")
-        if grid.dtype == np.uint8:  # bytes can only be opacity: a density has no upper end
+        if grid.dtype == np.uint8:  # uint8 can only be opacity: density is unbounded
             grid, kind = grid.astype(np.float32) / 255, "alpha"
         truth = [None if known is None else torch.from_numpy(known) for known in stored[3:]]
         return RadianceGrid(torch.from_numpy(grid.astype(np.float32)), kind, delta, *truth)

@@ -1,9 +1,9 @@
-"""Radiance grids: ``.npz`` files with ``rgbsigma``, as NeRF-RPN and NeRF-MAE store them.
+"""Radiance grid files: ``.npz`` with ``rgbsigma``, the format of NeRF-RPN and NeRF-MAE.
 
-``rgbsigma`` is (X, Y, Z, 4), or flat (X * Y * Z, 4) with x running fastest and ``resolution`` =
-(X, Y, Z) beside it; the last channel is density. ``density_kind`` says whether that is ``log``,
-``linear`` or ``alpha``. What is in the scene may be said beside it: ``boxes`` (G, 7) or (G, 6) in
-voxels, and ``labels`` (X, Y, Z), a class for every voxel, 0 = none.
+``rgbsigma`` is (X, Y, Z, 4), or flat (X * Y * Z, 4) with x running fastest and an array
+``resolution`` = (X, Y, Z); the last channel is density. ``density_kind`` is ``log``, ``linear`` or
+``alpha``. Optional labels: ``boxes`` (G, 7) or (G, 6) in voxels, and ``labels`` (X, Y, Z), a class
+for every voxel, 0 = unlabelled.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 from mimsuite.data.array_files import read_npz
 from mimsuite.errors import CorruptSample
 
-MOST_BYTES = 1 << 29  # of all arrays of a file
+MOST_BYTES = 1 << 29  # limit of all arrays of a file
 LONGEST_SIDE = 512  # voxels
 _KINDS = "fiubU"
 _TYPES = ("uint8", "float16", "float32")
 _DENSITIES = ("log", "linear", "alpha")
 _MOST_LABELS = 255
-_STEP = 0.01  # length in which light is absorbed, for pictures of files that name none
+_STEP = 0.01  # ``delta`` for pictures of files that do not give it
 _TILE = 96
-_CUT = 0.2  # of the depth, in pictures
+_CUT = 0.2  # share of the depth that is cut away in pictures
 
 
 class StoredGrid(NamedTuple):
-    """A file's content; None: not said.
+    """A file's content; None: not in the file.
 
     Attributes:
         values: (X, Y, Z, 4) as stored.
-        density_kind: of its last channel.
-        delta: length that absorbs light.
+        density_kind: meaning of the last channel.
+        delta: ray step of the alpha formula.
         boxes: (G, 7) float32: centre, sides, yaw about z in radians; voxel i covers i to i + 1.
         labels: (X, Y, Z) uint8.
     """
@@ -58,10 +58,10 @@ def read(data: bytes) -> StoredGrid:
 
 
 def facts(data: bytes) -> dict[str, int | float | str]:
-    """Sides in voxels, share of voxels that are occupied, type and kind of density."""
+    """Sides in voxels, share of occupied voxels, dtype and kind of density."""
     arrays = read_npz(data, _KINDS, MOST_BYTES)
     grid = _grid(arrays)
-    _boxes(arrays), _labels(arrays, grid.shape[:3])  # what is wrong with them shows here, too
+    _boxes(arrays), _labels(arrays, grid.shape[:3])  # raises if they are invalid
     return {
         "x": grid.shape[0],
         "y": grid.shape[1],
@@ -73,13 +73,13 @@ def facts(data: bytes) -> dict[str, int | float | str]:
 
 
 def store(data: bytes) -> tuple[str, bytes]:
-    """The file as it is, once all of it was read."""
+    """Read the whole file to check it, then return it unchanged."""
     facts(data)
     return "npz", data
 
 
 def picture(data: bytes) -> np.ndarray:
-    """(96, 192, 3) uint8: what is seen along y and from above, the nearest fifth cut away."""
+    """(96, 192, 3) uint8: views along y and from above, with the nearest fifth cut away."""
     arrays = read_npz(data, _KINDS, MOST_BYTES)
     grid = _grid(arrays)
     alpha = _alpha(grid, arrays)
@@ -90,7 +90,7 @@ def picture(data: bytes) -> np.ndarray:
 
 
 def _grid(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """(X, Y, Z, 4), whichever way it is stored."""
+    """(X, Y, Z, 4) from either way of storing."""
     if "rgbsigma" not in arrays:
         names = ", ".join(list(arrays)[:8]) or "nothing"
         raise CorruptSample("decode", f"no array 'rgbsigma' in it; it has {names}")
@@ -116,7 +116,7 @@ def _grid(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _boxes(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
-    """(G, 7), whether stored so or as (G, 6) lower and upper corners."""
+    """(G, 7) from stored (G, 7), or from (G, 6) lower and upper corners."""
     if "boxes" not in arrays:
         return None
     boxes = arrays["boxes"]
@@ -152,7 +152,7 @@ def _density_kind(arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def _alpha(grid: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """(X, Y, Z) opacity in [0, 1]; files that do not say what their density is count as log."""
+    """(X, Y, Z) opacity in [0, 1]; an unknown kind of density counts as log."""
     density = grid[..., 3].astype(np.float32)
     kind = _density_kind(arrays)
     if grid.dtype == np.uint8:
@@ -166,12 +166,12 @@ def _alpha(grid: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _from_end(colour: np.ndarray, alpha: np.ndarray, axis: int) -> np.ndarray:
-    """(H, W, 3) in [0, 1] on white, looking down an axis; the last axis left is upwards.
+    """(H, W, 3) in [0, 1] on white, looking along an axis; the last remaining axis is up.
 
-    Rooms have walls and ceilings, so what is nearest is left out.
+    The nearest voxels are left out, because they are walls and ceilings.
     """
     near = int(alpha.shape[axis] * (1 - _CUT))
-    alpha = np.moveaxis(alpha, axis, 0)[near::-1]  # (N, A, B), near first
+    alpha = np.moveaxis(alpha, axis, 0)[near::-1]  # (N, A, B), nearest first
     colour = np.moveaxis(colour, axis, 0)[near::-1]
     light = np.cumprod(1 - alpha, axis=0)
     weight = alpha.copy()
@@ -182,7 +182,7 @@ def _from_end(colour: np.ndarray, alpha: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _fit(view: np.ndarray) -> np.ndarray:
-    """Shown as large as the tile allows, on white."""
+    """Enlarge to fit the tile, on white."""
     from PIL import Image
 
     pixels = Image.fromarray((np.clip(view, 0, 1) * 255).round().astype(np.uint8))

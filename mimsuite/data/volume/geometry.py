@@ -1,7 +1,7 @@
-"""Moving radiance grids and the boxes in them together.
+"""Geometric transforms of radiance grids together with their boxes.
 
-Letters: a grid is (C, X, Y, Z), z up; boxes are (N, 7): x, y, z, w, l, h, theta, or (N, 6): lower
-and upper corners; both in voxels of the grid, from its lower end.
+A grid is (C, X, Y, Z), z up. Boxes are (N, 7): x, y, z, w, l, h, theta, or (N, 6): lower and upper
+corners, in voxels from the grid's lower end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Moved = tuple[Tensor, Tensor | None]
 
 
 def quarter_turn(grid: Tensor, boxes: Tensor | None = None) -> Moved:
-    """By 90 degrees about z: (x, y) -> (Y - y, x).
+    """Rotate by 90 degrees about z: (x, y) -> (Y - y, x).
 
-    Turned boxes keep their angle and swap width and length, which is the same box.
+    Rotated boxes keep their angle and swap width and length, which describes the same box.
     """
     side = grid.shape[2]
     turned = grid.transpose(1, 2).flip(1)
@@ -34,7 +34,7 @@ def quarter_turn(grid: Tensor, boxes: Tensor | None = None) -> Moved:
 
 
 def mirror(grid: Tensor, axis: int, boxes: Tensor | None = None) -> Moved:
-    """Along x (``axis`` 0) or y (1)."""
+    """Mirror along x (``axis`` 0) or y (1)."""
     side = grid.shape[axis + 1]
     if boxes is not None:
         boxes = boxes.clone()
@@ -55,15 +55,15 @@ def turn_and_scale(
     *,
     mode: str = "bilinear",
 ) -> Moved:
-    """What lies within the turned and scaled outline of the grid, on as many voxels; trilinear, or
-    ``mode`` nearest.
+    """Resample the grid within its rotated and scaled outline, at the same resolution; ``mode`` is
+    bilinear (trilinear here) or nearest.
 
-    Things turn by ``-angle`` radians about z and shrink by ``scale``; outside there is nothing.
+    Objects rotate by ``-angle`` radians about z and shrink by ``scale``; outside is empty.
     """
     sides = torch.tensor(grid.shape[1:], dtype=grid.dtype)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = grid.new_tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    # Samples include both ends: the first voxel is at 0 and the last at the full side.
+    # Samples include both ends: the first voxel is at 0, the last at the full side.
     axes = [torch.linspace(-1, 1, side, dtype=grid.dtype) for side in grid.shape[1:]]
     at = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1) * sides  # (X, Y, Z, 3)
     source = scale * at @ turn.T / sides  # corners at -1 and 1

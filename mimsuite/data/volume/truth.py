@@ -1,11 +1,11 @@
-"""What is to be learnt of a labelled radiance grid, as views beside ``grid``.
+"""Training targets of labelled radiance grids, as views beside ``grid``.
 
-* ``boxes`` (M, 7): centre, sides and yaw in voxels; rows of zeros where a scene has fewer.
-* ``labels`` (R, R, R) uint8: a class for every voxel, 0 = none and padding.
-* ``fine`` (4, S, S, S): the scene as it is stored, and ``fine_size`` (3,); ``grid`` is then sampled
-  from it.
+* ``boxes`` (M, 7): centre, sides and yaw in voxels; zero rows pad scenes with fewer boxes.
+* ``labels`` (R, R, R) uint8: a class for every voxel, 0 = unlabelled or padding.
+* ``fine`` (4, S, S, S): the scene at stored resolution, and ``fine_size`` (3,); ``grid`` is then
+  downsampled from it.
 
-Letters: R and S voxels a side of the views, (X, Y, Z) of a scene, M boxes at most.
+Letters: R and S voxels per side of the views, (X, Y, Z) scene size, M largest number of boxes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mimsuite.data.volume import geometry
 from mimsuite.errors import UserError
 from mimsuite.targets.boxes import outer_boxes
 
-_FEWEST = 2  # voxels of a side that can be sampled anew
+_FEWEST = 2  # smallest side in voxels that can be resampled
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Colour and opacity (4, X, Y, Z) and what the file says of it, moved together."""
+    """Colour and opacity (4, X, Y, Z) with its labels, transformed together."""
 
     grid: Tensor
     boxes: Tensor | None = None  # (G, 7)
@@ -46,7 +46,7 @@ class Scene:
         return Scene(grid, boxes, labels)
 
     def turn_and_scale(self, angle: float, scale: float) -> Scene:
-        """Boxes whose centre leaves the grid are gone."""
+        """Rotate and scale; boxes whose centre leaves the grid are dropped."""
         grid, boxes = geometry.turn_and_scale(self.grid, angle, scale, self.boxes)
         if boxes is not None:
             sides = torch.tensor(grid.shape[1:])
@@ -61,18 +61,17 @@ class Scene:
 
 
 class GridTruth:
-    """Nothing is learnt but the grid itself; base of the others."""
+    """No labels: the grid itself is the target; base class of the others."""
 
     def __init__(self, target: Any, side: int) -> None:
         self.target, self.side = target, side
 
     def chosen(self, scene: Scene) -> Scene:
-        """The scene with what is learnt of it and nothing else; raises ``CorruptSample`` where it
-        does not say."""
+        """The scene with only the labels to be learnt; raises ``CorruptSample`` if it has none."""
         return Scene(scene.grid)
 
     def seen(self, scene: Scene) -> Tensor:
-        """(4, X, Y, Z) that the model sees, before padding."""
+        """The model's input (4, X, Y, Z), before padding."""
         return scene.grid
 
     def views(self, scene: Scene) -> dict[str, Tensor]:
@@ -122,7 +121,7 @@ class LabelTruth(GridTruth):
 
 
 class FineTruth(GridTruth):
-    """``fine``; the model sees it sampled at fewer points, both ends included as in an export."""
+    """``fine``; the model's input is downsampled from it, both ends included as in an export."""
 
     def chosen(self, scene: Scene) -> Scene:
         sides = tuple(scene.grid.shape[1:])
@@ -152,12 +151,12 @@ _KINDS = {"boxes": BoxTruth, "voxel-labels": LabelTruth, "super-resolution": Fin
 
 
 def truth_of(target: Any, side: int) -> GridTruth:
-    """By the recipe's ``target.kind``."""
+    """The targets for the recipe's ``target.kind``."""
     return _KINDS.get(getattr(target, "kind", ""), GridTruth)(target, side)
 
 
 def padded(grid: Tensor, side: int) -> Tensor:
-    """(C, X, Y, Z) -> (C, R, R, R), with zeros at the far ends."""
+    """(C, X, Y, Z) -> (C, R, R, R), zero-padded at the far ends."""
     channels, x, y, z = grid.shape
     require_room((x, y, z), side)
     whole = torch.zeros(channels, side, side, side, dtype=grid.dtype)
@@ -166,7 +165,7 @@ def padded(grid: Tensor, side: int) -> Tensor:
 
 
 def require_room(sides: tuple[int, ...], most: int, key: str = "model.encoder.resolution") -> None:
-    """Raise a ``UserError`` for a scene that is larger than what ``key`` says."""
+    """Raise a ``UserError`` for a scene larger than ``most``, the value of ``key``."""
     if max(sides) > most:
         raise UserError(
             f"a scene of {' x '.join(map(str, sides))} voxels is larger than {key} {most}: raise "

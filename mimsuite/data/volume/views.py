@@ -1,9 +1,9 @@
 """Views of radiance grids: ``grid`` (4, R, R, R), colour and opacity, and ``size`` (3,).
 
-Scenes differ in size; they are padded with nothing at the far end of each axis, and ``size`` says
-where they end. What is to be learnt of labelled scenes is in :mod:`~mimsuite.data.volume.truth`.
+Scenes differ in size; they are zero-padded at the far end of each axis, and ``size`` is the size
+before padding. The targets of labelled scenes are in :mod:`~mimsuite.data.volume.truth`.
 
-Letters: R voxels a side of the view, (X, Y, Z) of a scene, z up.
+Letters: R voxels per side of the view, (X, Y, Z) scene size, z up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mimsuite.data.volume.truth import Scene, padded, truth_of
 from mimsuite.errors import UserError
 from mimsuite.targets.radiance import opacity
 
-_RAW_SIDE = 6  # cells along each side of the coarse grid that stands for a raw scene
+_RAW_SIDE = 6  # cells per side of the coarse grid, the raw features of a scene
 
 
 class GridViews(Views):
@@ -41,12 +41,12 @@ class GridViews(Views):
         self.truth = truth_of(getattr(recipe, "target", None), self.side)
 
     def train(self, sample: RadianceGrid, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Turned by 90 degrees about z, mirrored along x, mirrored along y: each by a throw; where
-        the recipe wants it, then turned and scaled a little.
+        """Randomly rotate by 90 degrees about z, mirror along x and mirror along y, each with
+        probability 1/2; then, if the recipe asks for it, rotate and scale slightly.
 
         Raises:
-            UserError: a scene larger than the view, or one whose density is of an unknown kind.
-            CorruptSample: a scene that does not say what is to be learnt of it.
+            UserError: the scene is larger than the view, or its kind of density is unknown.
+            CorruptSample: the scene lacks the labels to be learnt.
         """
         scene = self._scene(sample)
         if rng.random() < self.augment.rotate:
@@ -60,7 +60,7 @@ class GridViews(Views):
         return self._views(scene)
 
     def evaluate(self, sample: RadianceGrid) -> dict[str, Tensor]:
-        """The scene as it is; raises as :meth:`train`."""
+        """The scene unchanged; raises as :meth:`train`."""
         return self._views(self._scene(sample))
 
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
@@ -71,11 +71,11 @@ class GridViews(Views):
         return own | self.truth.shapes()
 
     def raw(self, batch: Batch) -> Tensor:
-        """(B, 864): colour and opacity, averaged over the cells of a coarse grid."""
+        """(B, 864): colour and opacity averaged over a 6 x 6 x 6 grid."""
         return torch.nn.functional.adaptive_avg_pool3d(batch.views["grid"], _RAW_SIDE).flatten(1)
 
     def _scene(self, sample: RadianceGrid) -> Scene:
-        """With colour and opacity."""
+        """The scene with density converted to opacity."""
         kind = sample.density_kind or self.augment.density_kind
         if kind is None:
             raise UserError(
@@ -94,7 +94,7 @@ class GridViews(Views):
 
 
 class _Moved:
-    """A batch on the device, its values as they are."""
+    """Moves a batch to the device; values are unchanged."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""Reading frames of a video by their numbers: one interface, one file per library."""
+"""Reading video frames by number: one interface, one file per library."""
 
 from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
 from mimsuite.data.video.readers.choice import READERS, open_video, read_video

@@ -1,6 +1,6 @@
-"""What a reader of videos offers.
+"""The interface of video readers.
 
-Letters: n frames asked for, H x W pixels.
+Letters: n requested frames, H x W pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mimsuite.errors import CorruptSample
 
 
 class VideoDecodeError(CorruptSample):
-    """A video that a library cannot read; ``str`` names the library and what it said."""
+    """A library cannot read a video; ``str`` gives the library and its message."""
 
     def __init__(self, reader: str, reason: object) -> None:
         text = " ".join(str(reason).split())[:160] or type(reason).__name__
@@ -27,11 +27,11 @@ class VideoDecodeError(CorruptSample):
 
 
 def require_plain(reader: str, data: Stored) -> None:
-    """Refuse what only PyAV reads right: streams without an index, and mirrored videos.
+    """Refuse videos that only PyAV reads correctly: streams without an index, mirrored videos.
 
     Raises:
         CorruptSample: see :func:`container_of`.
-        VideoDecodeError: the reader would show other frames, or show them unmirrored.
+        VideoDecodeError: the reader would return other frames, or not mirror them.
     """
     container = container_of(data)
     if not container.indexed:
@@ -45,7 +45,7 @@ def require_plain(reader: str, data: Stored) -> None:
 class VideoReader(ABC):
     """An open video; a context manager.
 
-    It is opened in the process that reads it, read once and closed: libraries go on decoding ahead
+    The reading process opens it, reads once and closes it, because libraries keep decoding ahead
     while a reader is open.
     """
 
@@ -54,21 +54,21 @@ class VideoReader(ABC):
     @property
     @abstractmethod
     def num_frames(self) -> int:
-        """Frames that can be asked for, at least 1."""
+        """Number of readable frames, at least 1."""
 
     @abstractmethod
     def _read(self, ids: Sequence[int]) -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB of ascending, distinct frame numbers."""
+        """(n, H, W, 3) uint8 RGB; frame numbers are ascending and distinct."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
     def read(self, ids: Sequence[int]) -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB of frames by number, in any order, also several times.
+        """(n, H, W, 3) uint8 RGB; frame numbers may come in any order and repeat.
 
         Raises:
-            VideoDecodeError: one of them cannot be decoded, or there is none of that number.
+            VideoDecodeError: a frame does not exist or cannot be decoded.
         """
         distinct, places = np.unique(np.asarray(ids, dtype=np.int64), return_inverse=True)
         if not len(distinct) or distinct[0] < 0 or distinct[-1] >= self.num_frames:

@@ -1,4 +1,4 @@
-"""Which library reads a video: the one that is named, or the first that can."""
+"""Choice of the video library: the named one, or the first that can read the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mimsuite.data.video.containers import container_of
 from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
 from mimsuite.errors import UserError
 
-# In the order in which `auto` tries them.
+# `auto` tries them in this order.
 READERS = {
     "decord": "mimsuite.data.video.readers.decord:DecordReader",
     "torchcodec": "mimsuite.data.video.readers.torchcodec:TorchcodecReader",
@@ -25,22 +25,21 @@ _INSTALL = {
     "torchcodec": "`pip install torchcodec` and FFmpeg's libraries (on Debian the package ffmpeg)",
     "pyav": "`pip install 'mimsuite[video]'`",
 }
-_TOLD = (1, 10, 100, 1000, 10_000, 100_000)  # files, at which a warning tells the count
-
-_others = 0  # files of this process that the first library could not read, and another could
+_WARN_AT = (1, 10, 100, 1000, 10_000, 100_000)  # numbers of files at which a warning is printed
+_others = 0  # files in this process that only another than the first library could read
 
 
 def open_video(data: Stored, reader: str) -> VideoReader:
-    """Open an encoded video, or its file, in the process that reads it.
+    """Open an encoded video, given as bytes or as a file; call it in the reading process.
 
-    The container is told by its first bytes: FFmpeg never gets a file of another kind, as a
-    playlist that would open further addresses.
+    The container is checked by its first bytes, so FFmpeg never gets other files, such as a
+    playlist that would open further URLs.
 
     Args:
         reader: a key of :data:`READERS`.
 
     Raises:
-        CorruptSample: no video, one that is cut off, or (``VideoDecodeError``) unreadable.
+        CorruptSample: not a video, truncated, or (``VideoDecodeError``) unreadable.
         UserError: the library is not installed.
     """
     container_of(data)
@@ -56,10 +55,10 @@ def open_video(data: Stored, reader: str) -> VideoReader:
 def read_video(
     data: Stored, choose: Callable[[int], list[int]], reader: str = "auto"
 ) -> np.ndarray:
-    """(n, H, W, 3) uint8 RGB: an encoded video is opened, read once and closed.
+    """Open an encoded video, read frames (n, H, W, 3) uint8 RGB, and close it.
 
     Args:
-        choose: from the number of frames to those that are wanted.
+        choose: number of frames -> frame numbers to read.
         reader: a key of :data:`READERS`, or ``auto``: the first that can read the file.
 
     Raises:
@@ -69,7 +68,7 @@ def read_video(
         with open_video(data, reader) as video:
             return video.read(choose(video.num_frames))
     first: VideoDecodeError | None = None
-    choose = cache(choose)  # it may draw, and shall draw once
+    choose = cache(choose)  # it may be random, so call it only once per length
     for name in filter(_class_of, READERS):
         try:
             with open_video(data, name) as video:
@@ -78,7 +77,7 @@ def read_video(
             first = first or fault
             continue
         if first is not None:
-            _tell(first, name)
+            _warn(first, name)
         return frames
     if first is None:
         raise UserError("no library that reads video is installed: pip install 'mimsuite[video]'")
@@ -86,13 +85,13 @@ def read_video(
 
 
 def _class_of(reader: str) -> Callable[[Stored], VideoReader] | None:
-    """``None`` where its library cannot be imported."""
+    """The reader class; ``None`` if its library cannot be imported."""
     if reader not in _loaded:
         module, _, name = READERS[reader].partition(":")
         try:
             import_module(_LIBRARY[reader])
             _loaded[reader] = getattr(import_module(module), name)
-        except (ImportError, OSError, RuntimeError):  # a wheel without its system libraries
+        except (ImportError, OSError, RuntimeError):  # also missing system libraries
             _loaded[reader] = None
     return _loaded[reader]
 
@@ -101,9 +100,9 @@ _LIBRARY = {"decord": "decord", "torchcodec": "torchcodec", "pyav": "av"}
 _loaded: dict[str, Callable[[Stored], VideoReader] | None] = {}
 
 
-def _tell(fault: VideoDecodeError, name: str) -> None:
+def _warn(fault: VideoDecodeError, name: str) -> None:
     global _others
     _others += 1
-    if _others in _TOLD:
+    if _others in _WARN_AT:
         count = "a file" if _others == 1 else f"{_others} files"
         print(f"warning: {count} read by {name} instead ({fault})", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Frames by decord, with its own FFmpeg: exact, and the fastest; no AV1 and no MPEG streams."""
+"""decord, with its own FFmpeg: exact and the fastest, but no AV1 and no MPEG streams."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from mimsuite.data.local_file import Stored
 from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_plain
 
-_RETRIES = "64"  # at the end of a damaged file; its default takes seconds
+_RETRIES = "64"  # retries at the end of a damaged file; decord's default takes seconds
 
 
 class DecordReader(VideoReader):
-    """See :class:`VideoReader`; one thread a reader, since several take more time in all."""
+    """See :class:`VideoReader`; one thread per reader, because several take more total time."""
 
     name = "decord"
 
@@ -31,7 +31,7 @@ class DecordReader(VideoReader):
                 io.BytesIO(data) if isinstance(data, bytes) else data.path, num_threads=1
             )
             self._count = len(self._reader)
-        except Exception as fault:  # it raises several kinds
+        except Exception as fault:  # decord raises many types
             raise VideoDecodeError(self.name, fault) from None
         if self._count < 1:
             raise VideoDecodeError(self.name, "no frame in it")

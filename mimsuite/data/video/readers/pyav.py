@@ -1,4 +1,4 @@
-"""Frames by PyAV, which brings its own FFmpeg: reads what decord does not, as AV1."""
+"""PyAV, with its own FFmpeg: reads formats that decord does not, such as AV1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
 
 
 class PyAVReader(VideoReader):
-    """See :class:`VideoReader`. Frames are numbered in the order in which they are shown."""
+    """See :class:`VideoReader`. Frames are numbered in display order."""
 
     name = "pyav"
 
@@ -27,7 +27,7 @@ class PyAVReader(VideoReader):
         self._data, self._container = data, container_of(data)
         try:
             self._open()
-            packets = [  # not the packets themselves, which are the whole file
+            packets = [  # only their fields: the packets together are the whole file
                 (p.pts, p.is_keyframe)
                 for p in self._file.demux(self._stream)
                 if p.size and not p.is_discard
@@ -40,7 +40,7 @@ class PyAVReader(VideoReader):
         self._times = sorted(time for time, _ in packets if time is not None)
         self._keys = sorted(time for time, is_key in packets if is_key and time is not None)
         if self._keys and not self._container.indexed:
-            # A recording may begin anywhere; what precedes its first key frame cannot be shown.
+            # A recording may start anywhere; frames before the first key frame cannot be decoded.
             self._count -= bisect_left(self._times, self._keys[0])
             self._times = self._times[bisect_left(self._times, self._keys[0]) :]
 
@@ -64,8 +64,8 @@ class PyAVReader(VideoReader):
             raise VideoDecodeError(self.name, fault) from None
 
     def _by_time(self, ids: Sequence[int]) -> Iterator[Any]:
-        """From the key frame before each frame on, or from where the one before it was; without an
-        index from the beginning on, since other places and their times are guessed."""
+        """Decode from the key frame before each frame, or on from the previous frame. Without an
+        index, decode from the start, because FFmpeg only estimates positions and times."""
         frames: Iterator[Any] = iter(())
         here: int | None = None
         for number in ids:
@@ -88,7 +88,7 @@ class PyAVReader(VideoReader):
             self._open()
 
     def _by_counting(self, ids: Sequence[int]) -> Iterator[Any]:
-        """Files without times: everything is decoded."""
+        """Files without timestamps: decode everything and count frames."""
         self._file.seek(0)
         wanted = set(ids)
         for number, frame in enumerate(self._file.decode(self._stream)):

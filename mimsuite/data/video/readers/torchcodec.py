@@ -1,4 +1,4 @@
-"""Frames by torchcodec, which uses the FFmpeg libraries of the system."""
+"""torchcodec, which uses the system's FFmpeg libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if torchcodec.ffmpeg_major_version is None:
 
 
 class TorchcodecReader(VideoReader):
-    """See :class:`VideoReader`; seeks by an index of all packets, exact but in MPEG streams."""
+    """See :class:`VideoReader`; seeks by an index of all packets, exact except in MPEG streams."""
 
     name = "torchcodec"
 
