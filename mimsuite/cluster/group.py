@@ -43,7 +43,7 @@ _rounds = itertools.count(1)  # numbers of collective operations, equal on all r
 
 
 class Group(Peers):
-    """Several processes; :func:`~mimsuite.cluster.meeting.join` creates one instance per process."""
+    """Several processes; :func:`~mimsuite.cluster.meeting.join` makes one instance per process."""
 
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.device = place.rank, place.world, device
