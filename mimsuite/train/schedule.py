@@ -85,6 +85,35 @@ def cosine_ahead(
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def counted_warmup(
+    step: int,
+    *,
+    lr: float,
+    min_lr: float,
+    warmup: int,
+    total: int,
+    shape: str = "cosine",
+    from_zero: bool = True,
+) -> float:
+    """Warm-up that counts the coming step, then half a cosine that counts the finished ones, so
+    that the last step of the warm-up and the next one both run at the peak (RAE's schedule).
+
+    Args:
+        step: optimizer steps done.
+        min_lr: rate from step number ``total`` on, counted from 0.
+        shape: ``cosine`` or ``linear``.
+        from_zero: whether the rate rises in the warm-up, or is at the peak.
+    """
+    if step < warmup:
+        return lr * (step + 1) / warmup if from_zero else lr
+    if step >= total:
+        return min_lr
+    progress = (step - warmup) / (total - warmup)
+    if shape == "linear":
+        return min_lr + (lr - min_lr) * (1 - progress)
+    return _between(lr, min_lr, progress)
+
+
 def linear_ahead(step: int, *, lr: float, min_lr: float, total: int) -> float:
     """A straight line down from ``lr``, evaluated at the coming step (V-JEPA 2's
     cool-down).
@@ -173,6 +202,14 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             min_lr=section.min_lr,
             warmup=int(section.warmup_epochs * steps_per_epoch),
             total=int(stretched(section, steps_per_epoch)),
+        )
+    if section.kind == "cosine-counted":
+        return counted_warmup(
+            step,
+            lr=lr,
+            min_lr=section.min_lr,
+            warmup=int(section.warmup_epochs * steps_per_epoch),
+            total=int(section.epochs * steps_per_epoch),
         )
     if section.kind == "linear-ahead":
         total = int(stretched(section, steps_per_epoch))

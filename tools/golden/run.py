@@ -30,6 +30,7 @@ from golden import (
     pixio,
     point_downstream,
     points,
+    rae,
     sae,
     tables,
     trajectory,
@@ -123,6 +124,12 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     **{f"sae/{variant}": sae.step_forward for variant in sae.VARIANTS},
     **{f"sae/{variant}-traj": sae.trajectory for variant in sae.VARIANTS},
     "sae/functions": sae.functions,
+    "rae/autoencoder": rae.autoencoder,
+    "rae/traj": rae.trajectory,
+    "rae/gan-traj": rae.trajectory,
+    "rae/discriminator": rae.discriminator,
+    "rae/lpips": rae.lpips,
+    "rae/functions": rae.functions,
 }
 
 

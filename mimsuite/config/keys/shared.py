@@ -208,13 +208,15 @@ class ScheduleSection(Section):
     # at the peak. epoch-lagged: Point-MAE's; constant within an epoch and one epoch late.
     # one-cycle: half a cosine up and half a cosine down; the first beta moves the other way.
     # cosine-ahead: I-JEPA's; the step number counts the coming step. linear-ahead: the same step
-    # number, linear decay without warm-up (V-JEPA 2's cool-down).
+    # number, linear decay without warm-up (V-JEPA 2's cool-down). cosine-counted: RAE's; the
+    # warm-up counts the coming step, and the last of its steps and the next one run at the peak.
     kind: Literal[
         "half-cosine",
         "cosine-per-step",
         "epoch-lagged",
         "one-cycle",
         "cosine-ahead",
+        "cosine-counted",
         "linear-ahead",
     ] = "half-cosine"
     epochs: Annotated[float, Field(gt=0.0), Key.SIZE]

@@ -95,6 +95,7 @@ class ViTTeacherSection(BaseTeacherSection):
     width: Dimension = 768
     depth: Dimension = 12
     heads: Dimension = 12
+    mlp_ratio: Annotated[float, Field(gt=0.0), Key.SIZE] = 4.0  # MLP width / width; not for timm
     layer: Annotated[Positive | None, Key.SIZE] = None  # run this many blocks; null: all
 
     @property

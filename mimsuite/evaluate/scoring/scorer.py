@@ -202,6 +202,7 @@ _SCORERS = {
     "boxes": "mimsuite.evaluate.scoring.detection:BoxScorer",
     "voxel-labels": "mimsuite.evaluate.scoring.voxels:VoxelScorer",
     "super-resolution": "mimsuite.evaluate.scoring.super_resolution:FinerScorer",
+    "reconstruction": "mimsuite.evaluate.scoring.reconstruction:ReconstructionScorer",
     "parts": "mimsuite.evaluate.scoring.part_segmentation:PartScorer",
 }
 _TARGETS = {

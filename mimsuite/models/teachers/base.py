@@ -74,6 +74,10 @@ class Backbone(nn.Module):
     statistics: Statistics | None = None
     notes: Sequence[str] = ()
 
+    def last_norm(self) -> nn.Module | None:
+        """The norm that its tokens come out of; ``None`` where there is none."""
+        return None
+
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
         """Features of (B, C, H, W) images in its own size and normalisation."""
         raise NotImplementedError

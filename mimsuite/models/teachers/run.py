@@ -33,6 +33,9 @@ class EncoderTeacher(Backbone):
         if layer is not None:
             _cut(encoder, layer)
 
+    def last_norm(self) -> nn.Module | None:
+        return self.encoder.norm
+
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
         encoder = self.encoder
         depth = encoder.depth
@@ -94,6 +97,7 @@ def _fresh(section: RunTeacherSection, grid: tuple[int, int]) -> ViTSection:
         width=section.width,
         depth=section.depth,
         heads=section.heads,
+        mlp_ratio=section.mlp_ratio,
     )
 
 

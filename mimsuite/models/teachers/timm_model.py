@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimsuite.config.keys.teachers import TimmTeacherSection
 from mimsuite.errors import UserError
@@ -25,6 +25,10 @@ class TimmViT(Backbone):
     def __init__(self, vit: Any) -> None:
         super().__init__()
         self.vit = vit
+
+    def last_norm(self) -> nn.Module | None:
+        norm: nn.Module = self.vit.norm
+        return norm
 
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
         vit = self.vit

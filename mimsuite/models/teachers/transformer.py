@@ -48,7 +48,8 @@ class FrozenViT(Backbone):
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid[0] * grid[1], width) * 0.02)
         norm = nn.LayerNorm(width, eps=shape.norm_eps) if shape.pre_norm else nn.Identity()
         self.pre_norm = norm
-        blocks = [Block(width, section.heads, 4.0, shape.norm_eps) for _ in range(section.blocks)]
+        ratio, eps = section.mlp_ratio, shape.norm_eps
+        blocks = [Block(width, section.heads, ratio, eps) for _ in range(section.blocks)]
         if shape.quick_gelu:
             for block in blocks:
                 block.mlp.act = QuickGELU()
@@ -57,6 +58,9 @@ class FrozenViT(Backbone):
         self.projection: nn.Module = nn.Identity()
         if shape.projection is not None:
             self.projection = nn.Linear(width, shape.projection, bias=False)
+
+    def last_norm(self) -> nn.Module | None:
+        return self.norm
 
     def forward(self, images: Tensor, wanted: Wanted) -> TeacherFeatures:
         x = self.patch_embed(images).flatten(2).transpose(1, 2)  # (B, N, D)

@@ -1,0 +1,62 @@
+"""Score reconstructions of images: peak signal-to-noise ratio and absolute error of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mimsuite.batch import Batch
+from mimsuite.evaluate.scoring.scorer import Figure, Scorer
+
+_SMALLEST = 1e-10  # squared error, so that an exact copy has 100 dB
+
+
+class JudgedImage(NamedTuple):
+    """PSNR in dB and mean absolute error of one image, and of its mean colour in its place."""
+
+    psnr: float
+    l1: float
+    mean_colour: float
+
+
+class ReconstructionScorer(Scorer):
+    """Means over images."""
+
+    ability = "rebuilt"
+    main = "psnr"
+    figures = (
+        Figure("psnr", "PSNR", "dB"),
+        Figure("l1", "L1", ""),
+        Figure("over_mean_colour", "over mean colour", "dB"),
+    )
+
+    def judge(self, method: Any, batch: Batch) -> list[JudgedImage]:
+        images = method.pixels(batch.image.float())
+        rebuilt = method.rebuilt(batch.image)
+        mean = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+        original = (images.clamp(0, 1) * 255).round().to(torch.uint8)  # as the file holds it
+        rows = zip(
+            picture_psnr(picture(rebuilt), original).tolist(),
+            (rebuilt - images).abs().mean(dim=(1, 2, 3)).tolist(),
+            picture_psnr(picture(mean), original).tolist(),
+            strict=True,
+        )
+        return [JudgedImage(*row) for row in rows]
+
+    def measure(self, judged: Sequence[JudgedImage]) -> dict[str, float]:
+        psnr, l1, plain = (sum(values) / len(judged) for values in zip(*judged, strict=True))
+        return {"psnr": psnr, "l1": l1, "over_mean_colour": psnr - plain}
+
+
+def picture_psnr(rebuilt: Tensor, images: Tensor) -> Tensor:
+    """(B,) PSNR in dB of 8-bit pictures (B, C, H, W)."""
+    error = (rebuilt.float() - images.float()).div(255).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(error.clamp_min(_SMALLEST))
+
+
+def picture(images: Tensor) -> Tensor:
+    """Images in [0, 1], clamped to it and cut to 8 bits."""
+    return (images.clamp(0, 1) * 255).to(torch.uint8)
