@@ -19,7 +19,7 @@ from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory
 from mimsuite.batch import Batch
 from mimsuite.config.keys.rae import AdversarialSection
-from mimsuite.evaluate.scoring.reconstruction import picture, picture_psnr
+from mimsuite.evaluate.scoring.reconstruction import picture_psnr
 from mimsuite.methods import Context
 from mimsuite.methods.rae import split_names
 from mimsuite.models import perceptual
@@ -65,7 +65,7 @@ def _autoencoder(case: Case, document: dict[str, Any]) -> Results:
     method.eval()
     with torch.no_grad():
         rebuilt = method.pixels(method.decode(tokens))
-    psnr = picture_psnr(picture(rebuilt), picture(images)).mean()
+    psnr = picture_psnr(rebuilt.clamp(0, 1), images).mean()
     with torch.no_grad():
         prediction = method.decoder(method.tokens_of(method.latents(noised)))
     return Results(
@@ -495,7 +495,7 @@ def functions(case: Case) -> Results:
     follow([average], [case.input("ema.new")], hparams["ema_decay"], torch.zeros(()))
     tensors["ema.value"] = average
     pictures = [
-        case.input(f"psnr.{name}").permute(0, 3, 1, 2)
+        case.input(f"psnr.{name}").permute(0, 3, 1, 2).float() / 255
         for name in ("reconstruction", "reference")
     ]
     tensors["psnr.value"] = picture_psnr(*pictures).mean()

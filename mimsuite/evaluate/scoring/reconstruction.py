@@ -37,7 +37,7 @@ class ReconstructionScorer(Scorer):
         images = method.pixels(batch.image.float())
         rebuilt = method.rebuilt(batch.image)
         mean = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
-        original = (images.clamp(0, 1) * 255).round().to(torch.uint8)  # as the file holds it
+        original = (images.clamp(0, 1) * 255).round() / 255  # as the file holds it
         rows = zip(
             picture_psnr(picture(rebuilt), original).tolist(),
             (rebuilt - images).abs().mean(dim=(1, 2, 3)).tolist(),
@@ -52,11 +52,11 @@ class ReconstructionScorer(Scorer):
 
 
 def picture_psnr(rebuilt: Tensor, images: Tensor) -> Tensor:
-    """(B,) PSNR in dB of 8-bit pictures (B, C, H, W)."""
-    error = (rebuilt.float() - images.float()).div(255).square().mean(dim=(1, 2, 3))
+    """(B,) PSNR in dB of images (B, C, H, W) in [0, 1]."""
+    error = (rebuilt - images).square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(error.clamp_min(_SMALLEST))
 
 
 def picture(images: Tensor) -> Tensor:
-    """Images in [0, 1], clamped to it and cut to 8 bits."""
-    return (images.clamp(0, 1) * 255).to(torch.uint8)
+    """Images clamped to [0, 1] and cut to the 256 values of a picture file."""
+    return (images.clamp(0, 1) * 255).floor() / 255
