@@ -22,6 +22,7 @@ from mimsuite.checkpoints.published import (
     mmpretrain,
     pixio,
     points,
+    rae,
     video,
     vjepa,
     volumes,
@@ -51,6 +52,7 @@ _FAMILIES = (
         ijepa,
         crossmae,
         pixio,
+        rae,
     ),
     mae,
 )
