@@ -210,7 +210,8 @@ class RAE(Method):
         """The loss with the adversarial term, whose gradient at the last layer has the same norm
         as that of all other terms."""
         section = self.target.adversarial
-        assert self.discriminator is not None and section is not None
+        assert self.discriminator is not None
+        assert section is not None
         generator, weight = loss.new_zeros(()), loss.new_zeros(())
         if epoch >= section.from_epoch and self.training:
             draws = ctx.noise.rows("deceive", 7)
@@ -246,13 +247,12 @@ class RAE(Method):
         for number in range(section.updates):
             self._judge(judged, number, (progress.step - started) * section.updates, progress)
 
-    def _judge(
-        self, judged: list[_Judged], number: int, before: int, progress: Progress
-    ) -> None:
+    def _judge(self, judged: list[_Judged], number: int, before: int, progress: Progress) -> None:
         """One update of the heads, the ``number``-th of this step; ``before`` it, those of earlier
         steps."""
         section, discriminator = self.target.adversarial, self.discriminator
-        assert section is not None and discriminator is not None
+        assert section is not None
+        assert discriminator is not None
         with torch.no_grad():
             fake = torch.cat([centred(self.pixels(self.decode(one.tokens))) for one in judged])
         real = torch.cat([centred(one.images) for one in judged])

@@ -111,4 +111,3 @@ def _not_in_place(layer: nn.Module) -> nn.Module:
 def centred(images: Tensor) -> Tensor:
     """Images in [0, 1] -> [-1, 1]."""
     return 2 * images - 1
-

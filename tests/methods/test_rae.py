@@ -218,7 +218,9 @@ def no_rounding(patch: Patch) -> None:
 
 def noise_of_a_normal_deviation(patch: Patch) -> None:
     def noised(self: RAE, tokens: Tensor, noise: Noise) -> Tensor:
-        return tokens + self.latent.noise * noise.normal("latent", tokens[0].numel()).view_as(tokens)
+        return tokens + self.latent.noise * noise.normal("latent", tokens[0].numel()).view_as(
+            tokens
+        )
 
     patch.setattr(RAE, "noised", noised)
 
@@ -274,7 +276,9 @@ CONTROLS: list[tuple[str, Callable[[Patch], None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "mistake"), CONTROLS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("name", "mistake"), CONTROLS, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_mistake_fails(name: str, mistake: Callable[[Patch], None], monkeypatch: Patch) -> None:
     path = TESTS / "goldens" / "rae" / f"{name}.json"
     assert run.check(path).verdict == "pass"
