@@ -189,7 +189,7 @@ class RAE(Method):
         rebuilt = self.pixels(prediction)
         error = rebuilt - images
         loss = error.abs().mean() if self.target.loss == "l1" else error.square().mean()
-        terms = {self.target.loss: loss.detach()}
+        terms: dict[str, Tensor] = {self.target.loss: loss.detach()}
         epoch = ctx.progress.step // ctx.progress.epoch_steps
         if self.perceptual is not None and self.target.perceptual is not None:
             distance = loss.new_zeros(())

@@ -318,7 +318,7 @@ def _renamed(case: Case) -> Case:
     return Case(case.path, case.document, tensors)
 
 
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
@@ -471,7 +471,7 @@ def functions(case: Case) -> Results:
     """Every function by itself."""
     hparams = case.hparams
     hparams.skip("batch", "image_size")
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     for kind in ("hinge", "vanilla"):
         real, fake = (case.input(f"gan.logits_{n}").clone().requires_grad_() for n in _SIDES)
         loss = adversarial.judge_loss(real, fake, kind)
@@ -505,7 +505,7 @@ def functions(case: Case) -> Results:
 _SIDES = ("real", "fake")
 
 
-def _adaptive(case: Case) -> dict[str, Tensor]:
+def _adaptive(case: Case) -> dict[str, Any]:
     weight = case.input("adaptive.weight").clone().requires_grad_()
     out = case.input("adaptive.x") @ weight.T
     error = (out - case.input("adaptive.target")).abs().mean()
@@ -519,7 +519,7 @@ def _adaptive(case: Case) -> dict[str, Tensor]:
     }
 
 
-def _augmented(case: Case) -> dict[str, Tensor]:
+def _augmented(case: Case) -> dict[str, Any]:
     tensors = {"disc.discretised": adversarial.eight_bit(case.input("aug.image"))}
     for name, cutout in (("plain", 0.0), ("cutout", case.hparams["cutout"])):
         images = case.input("aug.image").clone().requires_grad_()
@@ -529,22 +529,22 @@ def _augmented(case: Case) -> dict[str, Tensor]:
     return tensors
 
 
-def _latents(case: Case) -> dict[str, Tensor]:
+def _latents(case: Case) -> dict[str, Any]:
     latents = case.input("stat.latents")
     running = MomentumStatistics(tuple(latents.shape[2:]), case.hparams["stat_momentum"])
     for batch in latents:
         running.add(batch)
     own = running.statistics()
     both = merged(
-        torch.stack([own.mean, case.input("stat.mean_rank1")]),  # type: ignore[list-item]
-        torch.stack([own.variance, case.input("stat.var_rank1")]),  # type: ignore[list-item]
+        torch.stack([own.mean, case.input("stat.mean_rank1")]),
+        torch.stack([own.variance, case.input("stat.var_rank1")]),
     )
     return {
         "stat.mean": own.mean,
         "stat.var": own.variance,
         "stat.mean_merged": both.mean,
         "stat.var_merged": both.variance,
-    }  # type: ignore[dict-item]
+    }
 
 
 def _rate(values: list[Any]) -> Callable[[int], float]:
