@@ -177,7 +177,9 @@ def test_recipes_that_pages_name_exist() -> None:
     wrong = []
     for page in [*PAGES.values(), ROOT / "README.md"]:
         text = page.read_text().replace("image/mae-tiny-fashoin", "")  # wrong on purpose
-        for found in re.findall(r"(?<!/)\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text):
+        for found in re.findall(
+            r"(?<!/)\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text
+        ):
             stem = found.removesuffix("*").rstrip("`")
             if not any(name.startswith(stem) for name in names):
                 wrong.append(f"{page.name}: {found}")
