@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak bench-check lint type clean
+.PHONY: setup dev demo docs evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak bench-check lint type clean
 
 setup: .venv/installed
 dev: .venv/installed-dev
@@ -20,6 +20,10 @@ dev: .venv/installed-dev
 
 demo: setup
 	$(BIN)/python tools/demo.py
+
+# The documentation as a site, in build/site.
+docs: dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Tables of learning, row by row, at low priority; `make evidence HOURS=2` goes on where it was.
 HOURS ?= 1

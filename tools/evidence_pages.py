@@ -8,19 +8,23 @@ whole set. Verdicts follow from the intervals alone.
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from evidence_rows import PLAN, TOP, Encoder, Row, Table, rows_of
 
-from mimsuite.config.learning import HELPS, MISSING, NOT_YET, RAW_WINS
+from mimsuite.config import recipe_names
+from mimsuite.config.learning import HELPS, MISSING, NOT_YET, RAW_WINS, forget, learning
 from mimsuite.evaluate.bootstrap import Interval, balancing_weights, paired_interval
 from mimsuite.evaluate.dense.result import gains_over_seeds
 
 PAGES = PLAN.parent
 LEARNING = TOP / "recipes/learning.json"  # read by `recipes list`
+README = TOP / "README.md"
 BASELINES = {
     "random_init": "random encoder",
     "raw_input": "raw input",
@@ -100,20 +104,39 @@ class FigureSeeds(Seeds):
 
 
 def write_pages(plan: Iterable[Table]) -> None:
-    """A page for each table, the list of them, and what `recipes list` shows."""
+    """A page for each table, the list of them, and what `recipes list` and the README show."""
     plan = list(plan)
-    learning: dict[str, Any] = {"learning": {}, "ablations": {}}
+    verdicts: dict[str, Any] = {"learning": {}, "ablations": {}}
     for table in plan:
         (PAGES / f"{table.name}.md").write_text(page_of(table), encoding="utf-8")
         for encoder in table.encoders:
             if not encoder.keys:
-                found = learning["learning"].setdefault(encoder.recipe, {})
+                found = verdicts["learning"].setdefault(encoder.recipe, {})
                 found[table.name] = verdict_of(table, encoder)
         for ours, theirs in table.pairs:
             method = next(one.method for one in table.encoders if one.name == ours)
-            learning["ablations"].setdefault(method, []).append(pair_verdict(table, ours, theirs))
+            verdicts["ablations"].setdefault(method, []).append(pair_verdict(table, ours, theirs))
     (PAGES / "index.md").write_text(index_of(plan), encoding="utf-8")
-    LEARNING.write_text(json.dumps(learning, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    LEARNING.write_text(json.dumps(verdicts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    forget()
+    README.write_text(with_learning(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_learning(page: str) -> str:
+    """A page whose table of methods has the verdicts of each row's recipes under *learning*."""
+    lines = page.splitlines(keepends=True)
+    head = next(n for n, line in enumerate(lines) if line.startswith("| method |"))
+    columns = [cell.strip() for cell in lines[head].split("|")]
+    recipe_at, learning_at = columns.index("recipe"), columns.index("learning")
+    for number in range(head + 2, len(lines)):
+        cells = lines[number].split("|")
+        if len(cells) != len(columns):  # behind the table
+            break
+        patterns = re.findall(r"`([^`]+)`", cells[recipe_at])
+        recipes = [n for n in recipe_names() if any(fnmatch.fnmatch(n, p) for p in patterns)]
+        cells[learning_at] = f" {learning(*recipes) or '-'} "
+        lines[number] = "|".join(cells)
+    return "".join(lines)
 
 
 def index_of(plan: list[Table]) -> str:
@@ -138,6 +161,9 @@ def page_of(table: Table) -> str:
     lines += ["| --- | --- | --- |"]
     for one in table.encoders:
         lines.append(f"| {one.name} | {one.recipe} | {' '.join(one.keys) or '-'} |")
+    first = table.encoders[0]
+    show = " ".join(("mimsuite recipes show", first.recipe, "--resolved", *first.keys))
+    lines += ["", "```", show, "```"]
     folds = f", {table.folds} folds" if table.folds else ""
     lines += [
         "",

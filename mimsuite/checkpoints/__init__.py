@@ -1,4 +1,4 @@
-"""Models from checkpoints of any kind: our runs, published layouts, `--init-from`."""
+"""Read models from checkpoints: our runs, published layouts, and `--init-from`."""
 
 from mimsuite.checkpoints.initialise import initialise
 from mimsuite.checkpoints.opened import Opened, open_model

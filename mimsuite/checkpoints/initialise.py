@@ -1,8 +1,8 @@
-"""Starting from weights: ``--init-from``.
+"""Initialise a method from weights: ``--init-from``.
 
-Weights go by name into a model that may be of another kind: a pretrained encoder into a
-classifier, an encoder-only file into an autoencoder with a fresh decoder, a checkpoint made at
-another image size. Whatever is not taken, or stays fresh, is said.
+Weights are copied by name into a model that may be of another kind: a pretrained encoder into a
+classifier, an encoder-only file into an autoencoder with a fresh decoder, a checkpoint of another
+image size. The result reports what is not taken and what stays fresh.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from mimsuite.methods import Method
 from mimsuite.tokens import resize_positions
 from mimsuite.weights.files import listed
 
-# Layer norms compute nearly the same with any epsilon up to this: it is said, not refused.
+# Layer norms compute nearly the same with any epsilon up to this: report it, do not refuse it.
 _SMALL_EPS = 1e-5
 
-# A classifier on the mean of the tokens has a norm of its own instead of the encoder's; relative
-# position biases come with fine-tuning; a ConvViT's fusion serves pretraining only.
+# A classifier on the mean token has its own norm instead of the encoder's; relative position biases
+# are added for fine-tuning; a ConvViT's fusion is used in pretraining only.
 _OPTIONAL = re.compile(r"encoder\.(norm\.|fusion\.|.*\.relative_position_)")
 
-# Parts that are taken whole or refused; others may stay fresh.
+# Parts that must be taken whole; others may stay fresh.
 _STRICT = ("encoder", "decoder", "predictor")
-_FEW = 4  # tensors that are named one by one
+_FEW = 4  # largest number of tensors to name individually
 
 
 def initialise(method: Method, path: str | Path) -> list[str]:
     """Copy the weights at ``path`` into a fresh method.
 
-    Positions are resized where the grid of patches differs. The optimizer and the step of a
-    checkpoint are not taken: this starts a new training, it does not resume one.
+    Positions are resized if the grid of patches differs. The optimizer and the step of a checkpoint
+    are not taken: this starts a new training and does not resume one.
 
     Returns:
-        lines for people: what was loaded, resized, left fresh and dropped.
+        lines that report what was loaded, resized, left fresh and dropped.
 
     Raises:
         UserError: nothing usable at ``path``, or weights of another architecture; the message
@@ -107,7 +107,7 @@ def _of_part(names: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 def _require_same_section(
     part: str, method: Method, weights: Weights, target: Mapping[str, Tensor]
 ) -> None:
-    """The keys that a part's weights depend on are the same on both sides."""
+    """Check that the keys that a part's weights depend on are equal on both sides."""
     theirs, ours = _section(weights.resolved.recipe, part), _section(method.recipe, part)
     given = _of_part(weights.state, part)
     if theirs is None or ours is None or not given:
@@ -142,13 +142,13 @@ def _require_same_section(
 def _with_channels(
     method: Method, weights: Weights, target: Mapping[str, Tensor]
 ) -> tuple[Weights, list[str]]:
-    """The weights for the method's number of channels, where its recipe asks for that.
+    """Adapt the weights to the method's number of channels, if ``adapt_channels`` is set.
 
-    Kernels (D, C, ...) are adapted; a decoder's last layer, which predicts the pixels of all
-    channels, is left out and so stays fresh.
+    Kernels (D, C, ...) are adapted. A decoder's last layer predicts the pixels of all channels: it
+    is left out and stays fresh.
 
     Raises:
-        UserError: an encoder that embeds its patches in another way.
+        UserError: the encoder embeds its patches without kernels of channels.
     """
     theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
     old, new = getattr(theirs, "in_channels", None), getattr(ours, "in_channels", None)
@@ -190,7 +190,7 @@ def _adapted(kernel: Tensor, channels: int, way: str) -> Tensor:
     """(D, C, ...) -> (D, channels, ...); see ``AdaptChannels``.
 
     Raises:
-        UserError: ``repeat`` for fewer channels, which would leave some out.
+        UserError: ``repeat`` for fewer channels, which would drop some.
     """
     old = kernel.shape[1]
     if way == "mean":
@@ -206,7 +206,7 @@ def _adapted(kernel: Tensor, channels: int, way: str) -> Tensor:
 
 
 def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
-    """The weights with position tables for the method's grid."""
+    """The weights with position tables resized to the method's grid."""
     theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
     old, new = getattr(theirs, "grid", None), getattr(ours, "grid", None)
     if old is None or new is None or old == new:
@@ -216,25 +216,25 @@ def _resized(method: Method, weights: Weights) -> tuple[Weights, list[str]]:
     tables = {
         name: resize_positions(tensor, old, new)
         for name, tensor in weights.state.items()
-        if name.endswith(".pos_embed") and name.count(".") == 1  # of a part: encoder, decoder ...
+        if name.endswith(".pos_embed") and name.count(".") == 1  # encoder.pos_embed, decoder. ...
     }
     line = f"positions: resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
     return replace(weights, state={**weights.state, **tables}), [line]
 
 
 def _fixed_positions(weights: Weights, theirs: VideoViTSection, ours: VideoViTSection) -> str:
-    """Positions that are not stored are resized when the model is built, if its recipe says from
-    which size.
+    """Report that fixed positions are resized when the model is built, from the size that the
+    recipe gives as ``trained_size``.
 
     Raises:
-        UserError: it does not.
+        UserError: the recipe does not give it.
     """
     trained = list(theirs.trained_size or theirs.size)
     if list(ours.trained_size or ours.size) != trained:
         raise UserError(
             f"{weights.origin} was trained on clips of {' x '.join(map(str, theirs.size))} "
             f"(frames, height, width), not {' x '.join(map(str, ours.size))}: set "
-            f"model.encoder.trained_size={trained}, from which positions are resized"
+            f"model.encoder.trained_size={trained} to resize the positions"
         )
     return f"positions: resized from clips of {' x '.join(map(str, trained))}"
 
@@ -242,7 +242,7 @@ def _fixed_positions(weights: Weights, theirs: VideoViTSection, ours: VideoViTSe
 def _take(
     part: str, method: Method, weights: Weights, target: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str]:
-    """What a part of the method takes from the weights, and a line about it."""
+    """The tensors that a part of the method takes from the weights, and a line that reports it."""
     ours, theirs = _of_part(target, part), _of_part(weights.state, part)
     if not theirs or (part != "encoder" and not _same_method(method, weights)):
         return {}, f"{part}: fresh"
@@ -274,7 +274,7 @@ def _take(
 
 
 def _adoptions(adopted: Mapping[str, str]) -> list[str]:
-    """A line for each tensor that begins as another; for each part where they are many."""
+    """A line for each tensor initialised from another; one for each part if there are many."""
     if len(adopted) <= _FEW:
         return [f"{ours}: begins as {theirs}" for ours, theirs in adopted.items()]
     parts = Counter((o.partition(".")[0], t.partition(".")[0]) for o, t in adopted.items())
@@ -288,13 +288,13 @@ def _not_taken(weights: Weights, taken: Collection[str]) -> list[str]:
 
 
 def _group(name: str) -> str:
-    """The part that a name belongs to; what is left of an encoder is named more closely."""
+    """The part that a name belongs to; leftover encoder tensors are grouped more finely."""
     parts = name.split(".")
     return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]
 
 
 def _differences(method: Method, weights: Weights, taken: Mapping[str, Tensor]) -> list[str]:
-    """Settings that load without complaint and yet make the weights mean something else."""
+    """Differing settings under which weights load but compute something else."""
     theirs: Any = weights.resolved.recipe
     ours: Any = method.recipe
     lines = []

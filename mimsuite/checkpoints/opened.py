@@ -1,4 +1,4 @@
-"""From a path to a model that is ready to use."""
+"""Open a trained model from a path."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Opened:
     """A trained model.
 
     Attributes:
-        method: on the CPU, in eval mode.
+        method: the method, on the CPU, in eval mode.
         resolved: its recipe.
-        origin: the checkpoint directory or file that the weights are from.
-        step: optimizer steps behind them, where known.
-        has_decoder: False where the weights cannot reconstruct: encoder-only files, classifiers.
-        notes: what was found, assumed and dropped; lines for people.
+        origin: the checkpoint directory or file of the weights.
+        step: optimizer steps of their training, if known.
+        has_decoder: False if the weights cannot reconstruct: encoder-only files, classifiers.
+        notes: lines that report what was found, assumed and dropped.
     """
 
     method: Method
@@ -38,11 +38,11 @@ def open_model(path: str | Path, hints: Hints | None = None) -> Opened:
     """Open a run, a checkpoint or a weights file; see
     :func:`~mimsuite.checkpoints.weights.read_weights`.
 
-    Parts that the weights lack (the decoder of an encoder-only file) are freshly initialised, the
-    same way every time. The caller's random state is left alone.
+    Parts that the weights lack (the decoder of an encoder-only file) are initialised with a fixed
+    seed. The caller's random state does not change.
 
     Raises:
-        UserError: nothing there, nothing usable, damage, or weights that do not fit their recipe.
+        UserError: missing, unusable or damaged weights, or weights that do not fit their recipe.
     """
     weights = read_weights(path, hints)
     with torch.random.fork_rng(devices=[]):
@@ -64,5 +64,5 @@ def open_model(path: str | Path, hints: Hints | None = None) -> Opened:
 
 
 def can_reconstruct(method: Method) -> bool:
-    """Whether this kind of method rebuilds its input at all."""
+    """Whether this kind of method reconstructs its input."""
     return type(method).panels is not Method.panels

@@ -1,6 +1,6 @@
-"""The architecture of a published vision transformer, read off its tensors.
+"""Infer the architecture of a published vision transformer from its tensors.
 
-Every size can be, except the number of attention heads, which leaves no trace in any shape.
+Shapes determine every size except the number of attention heads.
 
 Letters: D width, C channels, p patch size, N patches.
 """
@@ -20,20 +20,20 @@ from mimsuite.tokens import sincos_2d
 
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1408: 16}  # encoder width -> heads of the released models
 _DECODER_HEADS = {512: 16}  # every released decoder
-_HEAD_WIDTH = {"encoder": 64, "decoder": 32}  # of those, where a width is not in the tables
+_HEAD_WIDTH = {"encoder": 64, "decoder": 32}  # width of a head, for widths not in the tables
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What the tensors do not tell.
+    """Facts that the tensors do not show.
 
     Attributes:
-        heads, decoder_heads: given by the user; they beat the tables.
-        likely_heads, likely_decoder_heads: of the model that the weights are for; they are taken
-            where neither file nor tables know.
+        heads, decoder_heads: given by the user; they override the tables.
+        likely_heads, likely_decoder_heads: those of the model that the weights are for; used if
+            neither the file nor the tables have them.
         image_size: (H, W) in pixels, needed for grids that are neither square nor sin-cos.
         facts: the training settings found in the file.
-        entry: of a checkpoint with several networks, the one that is meant.
+        entry: the network to read from a checkpoint with several.
     """
 
     heads: int | None = None
@@ -47,22 +47,22 @@ class Hints:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Recipe keys below ``model.`` and what had to be assumed for them, in words."""
+    """Recipe keys below ``model.``, and notes on what was assumed for them."""
 
     keys: dict[str, Any]
     assumed: list[str]
 
 
 def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
-    """``encoder.*`` keys of a state with timm's names.
+    """``encoder.*`` keys from a state with timm's names.
 
     Raises:
-        UserError: tensors of the wrong rank, or a size that cannot be told.
+        UserError: tensors of the wrong rank, or a size that cannot be inferred.
     """
     kernel = of_rank(tensors, "patch_embed.proj.weight", 4)  # (D, C, p, p)
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[2]
     if kernel.shape[3] != patch:
-        raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones are read")
+        raise UserError(f"patches of {patch} x {kernel.shape[3]} pixels: only square ones work")
     table = of_rank(tensors, "pos_embed", 3)  # (1, C + N, D)
     class_tokens = of_rank(tensors, "cls_token", 3).shape[1] if "cls_token" in tensors else 0
     rows, columns = grid_of(table, patch, hints, class_tokens)
@@ -84,7 +84,7 @@ def infer_encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
 
 
 def infer_decoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
-    """``decoder.*`` keys of a state with MAE's names; as :func:`infer_encoder`."""
+    """``decoder.*`` keys from a state with MAE's names; errors as :func:`infer_encoder`."""
     width = of_rank(tensors, "decoder_embed.weight", 2).shape[0]
     hidden = of_rank(tensors, "decoder_blocks.0.mlp.fc1.weight", 2).shape[0]
     heads, assumed = heads_of("decoder", width, hints)
@@ -98,13 +98,13 @@ def infer_decoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
 
 
 def norm_eps(hints: Hints) -> dict[str, float]:
-    """The key of the layer norms' epsilon, where the file tells it."""
+    """The key of the layer norms' epsilon, if the file's settings have it."""
     eps = hints.facts.get("norm_eps")
     return {"norm_eps": eps} if isinstance(eps, float) and eps > 0 else {}
 
 
 def of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
-    """A tensor that must be there, with so many axes, none of them empty."""
+    """A required tensor, which must have ``rank`` axes, none of them empty."""
     tensor = tensors.get(name)
     if tensor is None:
         raise UserError(f"tensor {name} is missing")
@@ -114,13 +114,13 @@ def of_rank(tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
 
 
 def count_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """Number of blocks; that they are 0 to depth - 1 shows when the names are compared."""
+    """Number of blocks; comparing the names later checks that they are 0 to depth - 1."""
     blocks = (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
     return len({block.partition(".")[0] for block in blocks})
 
 
 def mlp_ratio(hidden: int, width: int) -> float:
-    """The ratio whose product with ``width``, cut to an integer, is ``hidden`` again."""
+    """The ratio for which ``int(ratio * width)`` is ``hidden``."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -128,8 +128,8 @@ def mlp_ratio(hidden: int, width: int) -> float:
 def grid_of(table: Tensor, patch: int, hints: Hints, class_tokens: int = 1) -> tuple[int, int]:
     """Rows and columns of patches.
 
-    A fixed sin-cos table is different for every grid and so tells its own; a trained one is taken
-    to be square, unless user or file say otherwise.
+    A fixed sin-cos table determines its grid. A trained table is assumed to be square, unless the
+    user or the file gives an image size.
     """
     count = table.shape[1] - class_tokens
     size = hints.image_size or _stored_size(hints.facts)
@@ -150,7 +150,7 @@ def grid_of(table: Tensor, patch: int, hints: Hints, class_tokens: int = 1) -> t
     if side * side == count and count > 0:
         return side, side
     raise UserError(
-        f"pos_embed holds {count} trained positions, which is no square: give --image-size"
+        f"pos_embed holds {count} trained positions, not a square number: give --image-size"
     )
 
 
@@ -170,10 +170,10 @@ def _is_sincos(table: Tensor, grid: tuple[int, int]) -> bool:
 def heads_of(
     part: str, width: int, hints: Hints, released: Mapping[int, int] | None = None
 ) -> tuple[int, list[str]]:
-    """Heads by, in this order: the user, the file's settings, the tables, the model, a guess.
+    """Heads from the first of: the user, the file's settings, the tables, the model, a guess.
 
     Args:
-        released: width -> heads of the family's released models; ``None`` = those of MAE.
+        released: width -> heads of the family's released models; ``None``: those of MAE.
     """
     encoder = part == "encoder"
     fact = hints.facts.get("num_heads" if encoder else "decoder_num_heads")
@@ -193,4 +193,4 @@ def heads_of(
         why = f"{part} heads {width // size} assumed (width {width} / {size})"
         return width // size, [why]
     option = "--heads" if encoder else "--decoder-heads"
-    raise UserError(f"no tensor tells the attention heads of {part} width {width}: give {option}")
+    raise UserError(f"no tensor shows the attention heads of {part} width {width}: give {option}")

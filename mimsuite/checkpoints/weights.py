@@ -1,7 +1,6 @@
-"""Weights from wherever they are, under our names: a run, a checkpoint, our file, a published one.
+"""Read weights under our names from a run, a checkpoint, our own file or a published file.
 
-This is the one place that knows what a path may be. Opening a model and starting from weights both
-begin here.
+Only this module decides what a path is. Opening a model and initialising from weights both use it.
 """
 
 from __future__ import annotations
@@ -35,14 +34,15 @@ class Weights:
     """Weights and the recipe that describes them.
 
     Attributes:
-        state: tensors under the method's own names.
-        resolved: the recipe; of a published file one that stands for what the file tells.
-        origin: where they are from, for messages.
-        step: optimizer steps behind them, where known.
-        has_decoder: they can reconstruct.
+        state: tensors under the method's names.
+        resolved: the recipe; for a published file, one composed from what the file shows.
+        origin: their source, for messages.
+        step: optimizer steps of their training, if known.
+        has_decoder: whether they can reconstruct.
         published_names: our name -> the file's, for messages about a published file.
-        notes: what was found, assumed and dropped; lines for people.
-        normalisation_known: the recipe's ``augment.mean`` and ``std`` are those of the training.
+        notes: lines that report what was found, assumed and dropped.
+        normalisation_known: whether the recipe's ``augment.mean`` and ``std`` are those of their
+            training.
     """
 
     state: dict[str, Tensor]
@@ -59,13 +59,13 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
     """Read the weights at ``path``.
 
     Args:
-        path: a run directory (its newest sound checkpoint), a checkpoint directory, a file that
-            ``mimsuite export --format safetensors`` or ``mimsuite import`` wrote, or a published
-            checkpoint, a file or a Hugging Face folder (see :mod:`mimsuite.checkpoints.published`).
-        hints: what a published file does not tell.
+        path: a run directory (its newest sound checkpoint), a checkpoint directory, a file written
+            by ``mimsuite export --format safetensors`` or ``mimsuite import``, or a published
+            checkpoint: a file or a Hugging Face folder (see :mod:`mimsuite.checkpoints.published`).
+        hints: facts that a published file does not show.
 
     Raises:
-        UserError: nothing there, nothing usable, damage; one line that says what was found.
+        UserError: missing, unusable or damaged weights; one line that says what was found.
     """
     path = hub_snapshot(Path(expand_path(str(path))))
     hints = hints or Hints()
@@ -77,7 +77,7 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
             f"{path}: no such run, checkpoint or weights file"
             + (f"; download a model of huggingface.co first: hf download {path}" if hub else "")
         )
-    if (path.parent / "MANIFEST.json").is_file():  # a file inside a checkpoint: mean the whole
+    if (path.parent / "MANIFEST.json").is_file():  # a file inside a checkpoint: read all of it
         return _of_checkpoint(path.parent, path.parent, [])
     file = read_weights_file(path, hints.entry)
     header = decode_header(file.metadata, path)
@@ -85,11 +85,11 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
 
 
 def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
-    """Names and shapes of ``weights`` are exactly those of a model's state.
+    """Check that names and shapes of ``weights`` equal those of a model's state.
 
     Args:
         expected: the model's state dict; may be on the meta device.
-        weights: what to check; without a decoder they need not have its tensors.
+        weights: weights to check; if ``has_decoder`` is false they may lack the decoder's tensors.
 
     Raises:
         UserError: unknown or missing names, or the first shape that differs.
@@ -124,12 +124,12 @@ def _count(names: list[str]) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    """A checkpoint, or a run, whatever else was put into its folder."""
+    """Whether a folder is a checkpoint or a run; it may hold other files too."""
     return (path / "MANIFEST.json").is_file() or (path / "config.yaml").is_file()
 
 
 def _checkpoint_in(path: Path) -> tuple[Path, list[str]]:
-    """The checkpoint that a directory is or holds, and notes on those passed over."""
+    """The checkpoint that a directory is or holds, and notes on damaged ones passed over."""
     if (path / "MANIFEST.json").is_file():
         return path, []
     is_run = (path / "config.yaml").is_file() or (path / "checkpoints").is_dir()
@@ -139,13 +139,13 @@ def _checkpoint_in(path: Path) -> tuple[Path, list[str]]:
     if rejected:
         raise UserError(f"{path} has no sound checkpoint: {'; '.join(rejected)}")
     if is_run:
-        raise UserError(f"run {path} has no checkpoint yet: train it, or resume it, first")
+        raise UserError(f"run {path} has no checkpoint yet: train or resume it first")
     inside = sorted(entry.name for entry in path.iterdir())
     raise UserError(f"{path} {_NOT_KNOWN}: found a folder with {listed(inside) or 'nothing'}")
 
 
 def _of_checkpoint(path: Path, found: Path, notes: list[str]) -> Weights:
-    state = checkpoint.read(found, verified=found != path)  # searched for: it has been verified
+    state = checkpoint.read(found, verified=found != path)  # the search verified it
     resolved = from_document(state.document, str(path))
     if state.ema:
         notes = [*notes, "moving average of the weights used"]
@@ -162,7 +162,7 @@ def _of_native(file: WeightsFile, header: NativeHeader) -> Weights:
 
 
 def _of_published(file: WeightsFile, hints: Hints) -> Weights:
-    """A published file, checked against the model that its shapes describe."""
+    """Read a published file and check it against the model that its shapes describe."""
     count = len(file.tensors)
     file, found = understand(file, hints)
     resolved = _recipe_for(file, found)
@@ -187,7 +187,7 @@ def _of_published(file: WeightsFile, hints: Hints) -> Weights:
 
 
 def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
-    """The catalog's recipe for such files, with what this one tells put in."""
+    """The catalog's recipe for such files, updated with the keys that this file determines."""
     keys: dict[str, Any] = {
         "recipe.title": f"{found.layout}, from {file.path.name}",
         "recipe.published": "",
@@ -195,7 +195,7 @@ def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
         **found.keys,
     }
     if found.keys.get("model.encoder.image_size", 224) != 224:
-        keys["augment.eval_resize"] = None  # of the recipe: right for its own image size only
+        keys["augment.eval_resize"] = None  # the recipe's value fits its own image size only
     if "resize" in file.facts:
         keys["augment.eval_resize"] = file.facts["resize"]
     if "interpolation" in file.facts:
@@ -205,14 +205,14 @@ def _recipe_for(file: WeightsFile, found: Published) -> Resolved:
         keys["data.channels"] = {1: "gray", 4: "rgba"}.get(channels, "native")
     if _has_normalisation(file, channels):
         keys["augment.mean"], keys["augment.std"] = file.facts["mean"], file.facts["std"]
-    elif channels != 3:  # three are ImageNet's, as in the recipe
+    elif channels != 3:  # for three channels the recipe's ImageNet statistics apply
         keys["augment.mean"] = keys["augment.std"] = [0.5] * channels
         found.notes.append(f"augment.mean and std 0.5 assumed, for in_channels {channels}")
     return with_overrides(load(found.recipe), keys, str(file.path))
 
 
 def _has_normalisation(file: WeightsFile, channels: int) -> bool:
-    """The file says by which mean and deviation its training normalised each channel."""
+    """Whether the file gives the mean and deviation of each channel in its training."""
     tables = (file.facts.get("mean"), file.facts.get("std"))
     return all(
         isinstance(table, list)

@@ -1,4 +1,4 @@
-"""`mimsuite attentive-probe`: a learnt query over the tokens of a frozen encoder."""
+"""`mimsuite attentive-probe`: a trained attention query on a frozen encoder's tokens."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def attentive_probe(
 ) -> int:
     """Train one attention query and a linear classifier on a frozen encoder's tokens (CAE).
 
-    Without --recipe by the recipe that the run's own names, else by image/tiny-attentive. With
-    --baselines the same on an encoder with fresh weights. Test features are standardised by
-    statistics of the training set; published figures of CAE took those of each test batch.
+    Without --recipe it uses the recipe that the run's recipe names, or image/tiny-attentive. With
+    --baselines it also probes an encoder with fresh weights. Test features are standardised by
+    statistics of the training set; CAE's published figures use those of each test batch.
 
     Example: mimsuite attentive-probe runs/first --data ./photos --baselines
     """

@@ -1,4 +1,4 @@
-"""How far a command is: a bar with the time left on a terminal, now and then a line elsewhere."""
+"""Progress of a command: a bar with the time left on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from mimsuite.cli import output
 from mimsuite.text import duration
 
-LINE_SECONDS = 10.0  # between two lines where stderr is no terminal
+LINE_SECONDS = 10.0  # time between two lines if stderr is not a terminal
 
 
 @contextmanager
 def progress_of(verb: str) -> Iterator[Callable[[int, int], None]]:
     """``with progress_of("packing") as progress: progress(done, total)``; on stderr.
 
-    A total of 0 is one that is not known.
+    A total of 0 means that it is not known.
     """
     from rich.console import Console
 
@@ -48,7 +48,7 @@ def progress_of(verb: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class _Lines:
-    """Prints a line every so many seconds, so that a short command prints none."""
+    """Prints a line every ``LINE_SECONDS``, so a short command prints none."""
 
     def __init__(self, verb: str) -> None:
         self._verb = verb
@@ -58,7 +58,7 @@ class _Lines:
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first = done  # of a run that goes on: what was there from before
+            self._first = done  # already done before a resumed run
         if now - self._said < LINE_SECONDS:
             return
         self._said = now

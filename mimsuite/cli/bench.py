@@ -1,4 +1,4 @@
-"""`mimsuite bench`: how fast a recipe runs here, as a share of what this machine can do."""
+"""`mimsuite bench`: speed of a recipe, as a share of this machine's limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure speed against this machine
 
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Samples a step.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Samples per step.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")]
 
@@ -32,7 +32,7 @@ def step(
     rounds: RoundsOption = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Time one training step on random samples, with the optimizer, beside matrix products.
+    """Time a training step on random samples, optimizer included, against matrix products.
 
     Example: mimsuite bench step image/mae-vitb16-in1k
     """
@@ -58,9 +58,9 @@ def data(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the loader alone: reading beside webdataset, views beside torchvision and PIL.
+    """Time the loader alone: reading against webdataset, views against torchvision and PIL.
 
-    Works on copies of the first images, in one process, without workers.
+    It runs on copies of the first images, in one process, without workers.
 
     Example: mimsuite bench data ./photos
     """
@@ -78,13 +78,13 @@ def data(
 
 
 def _what_to_load(what: str | None, overrides: list[str]) -> dict[str, Any]:
-    """Arguments of ``bench_data`` for a recipe, a source, or neither."""
+    """Arguments of ``bench_data`` for a recipe, a source or neither."""
     from mimsuite import config
     from mimsuite.data import open_source, open_split
 
     if what is None or not (what.endswith(".yaml") or what in config.recipe_names()):
         if overrides:
-            raise UserError(f"{overrides[0]} changes a recipe's key, and no recipe was named")
+            raise UserError(f"{overrides[0]} changes a recipe's key, but no recipe was named")
         return {"source": None if what is None else open_source(what)}
     recipe = config.load(what, overrides).recipe
     encoder = getattr(recipe.model, "encoder", None)
@@ -97,7 +97,7 @@ def _what_to_load(what: str | None, overrides: list[str]) -> dict[str, Any]:
 
 
 def _loader_table(figures: dict[str, Any]) -> list[str]:
-    """The figures for people, a line a case."""
+    """The figures as text, one line per case."""
     reading, views, ratios = figures["reading"], figures["views"], figures["ratios"]
     size, loader = figures["set"]["kilobytes_per_sample"], figures["loader"]
 
@@ -108,8 +108,8 @@ def _loader_table(figures: dict[str, Any]) -> list[str]:
         return f"{name:<34}{rate:10,.0f}{against}".rstrip()
 
     return [
-        f"{figures['set']['name']}, {size:.0f} kB an image; samples/s of one core",
-        "reading, not decoding",
+        f"{figures['set']['name']}, {size:.0f} kB per image; samples/s per core",
+        "reading without decoding",
         line("  webdataset, shuffle(1000)", reading["webdataset"]),
         line("  shards, data.verify=size", reading["size"], "read_size_to_webdataset"),
         line("  shards, data.verify=crc", reading["crc"], "read_crc_to_webdataset"),
@@ -118,9 +118,9 @@ def _loader_table(figures: dict[str, Any]) -> list[str]:
         line("  torchvision and PIL", views["torchvision"]),
         line("  default decoder", views["default"], "views_to_torchvision"),
         line("  faster decoder", views.get("fast"), "fast_views_to_torchvision"),
-        "loader, {workers} workers: an image takes {training_thread_ms:.4f} ms of the thread "
-        "that trains, {training_process_ms:.4f} ms with the one that feeds it".format(**loader),
-        f"views differ from PIL's by {figures['pixel_difference']:.3f} of 255 in the mean",
+        "loader, {workers} workers, per image: {training_thread_ms:.4f} ms of the training thread, "
+        "{training_process_ms:.4f} ms with the feeding thread".format(**loader),
+        f"mean difference from PIL's views: {figures['pixel_difference']:.3f} of 255",
     ]
 
 
@@ -131,7 +131,7 @@ def gemm(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this machine's rate of matrix products in the shapes of ViT-B, and of copies.
+    """Measure this machine's speed of matrix products (ViT-B's shapes) and of copies.
 
     Example: mimsuite bench gemm --threads 2
     """
@@ -152,7 +152,7 @@ def ddp(
     report: Annotated[Path | None, typer.Option(hidden=True)] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Time a step shared by N processes of this machine, and by one with all their threads.
+    """Time a step shared by N processes, against one process with all their threads.
 
     Example: mimsuite bench ddp image/mae-vitb16-in1k --procs 2
     """
@@ -163,7 +163,7 @@ def ddp(
         raise UserError(f"--batch {batch} cannot be shared evenly by --procs {procs}")
     if place.world > 1:
         if report is None:
-            raise UserError("bench ddp starts its processes by itself: leave the launcher out")
+            raise UserError("bench ddp starts its own processes: run it without a launcher")
         _rank(recipe, overrides or [], batch, threads, rounds, report)
         return 0
     with TemporaryDirectory(prefix="mimsuite-bench-") as folder:
@@ -218,7 +218,7 @@ def replay(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Run the batch at which training broke again, and name the gradients that are not finite.
+    """Run the batch on which training diverged again, and name the non-finite gradients.
 
     Example: mimsuite bench replay runs/first/bad-batch-00001199-rank-0.safetensors
     """
@@ -244,10 +244,10 @@ def _tell(title: str, figures: dict[str, Any], as_json: bool) -> None:
 def _rank(
     recipe: str, overrides: list[str], batch: int, threads: int, rounds: int, report: Path
 ) -> None:
-    """One of several processes; the first writes down what was measured."""
+    """One of several processes; the first writes the figures."""
     from mimsuite import config
     from mimsuite.cluster import find_place
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.train.bench import bench_ranks
     from mimsuite.train.device import choose_device
 

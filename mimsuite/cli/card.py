@@ -1,4 +1,4 @@
-"""`mimsuite card`: whether pretraining was worth it, on one page. Loads no torch."""
+"""`mimsuite card`: a one-page report of whether pretraining helped. Does not load torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def card(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's report card from what its directory holds.
+    """Write a run's report card from the results in its directory.
 
-    One page that loads nothing from elsewhere: a verdict (helps, not yet, raw input wins) with its
-    interval, gains over every baseline, low-shot curve, probes, dense figures, loss, feature rank
-    and reconstructions. Probes run with --baselines are what the verdict is made of.
+    A self-contained page: a verdict (helps, not yet, raw input wins) with its interval, gains over
+    every baseline, low-shot curve, probes, dense figures, loss, feature rank and reconstructions.
+    The verdict needs probes that were run with --baselines.
 
     Example: mimsuite card runs/first
     """
@@ -37,6 +37,6 @@ def card(
         print_json({"card": str(path), "verdict": shown})
         return
     if found is None:
-        say(f"no verdict: nothing was measured beside a baseline; {path}")
+        say(f"no verdict: no probe was run with --baselines; {path}")
     else:
         say(f"{found.word}: {found.gain.title} {found.gain.text}; {path}")

@@ -1,4 +1,4 @@
-"""`mimsuite export` and `mimsuite import`: models for other libraries, and from published files."""
+"""`mimsuite export` and `import`: write models for other libraries, read published ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FormatName(StrEnum):
 
 
 class Origin(StrEnum):
-    """Values of ``--from``: published files that no weights file is, each read by a module."""
+    """Values of ``--from``: published files that are not weights files; each has a reader."""
 
     dalle = "dalle"
 
@@ -38,14 +38,14 @@ class Origin(StrEnum):
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
 HeadsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Attention heads of the encoder, where an official file needs it."),
+    typer.Option(min=1, help="Attention heads of the encoder, if the file does not show them."),
 ]
 DecoderHeadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Attention heads of the decoder, likewise.")
+    int | None, typer.Option(min=1, help="Attention heads of the decoder, if not shown.")
 ]
 ImageSizeOption = Annotated[
     tuple[int, int] | None,
-    typer.Option(metavar="H W", help="Image size in pixels, where positions do not tell it."),
+    typer.Option(metavar="H W", help="Image size in pixels, if the file does not show it."),
 ]
 
 EntryOption = Annotated[
@@ -61,7 +61,9 @@ def export(
     format: Annotated[FormatName, typer.Option("--format", help="What to write.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="File, or folder for hf; else RUN/export/NAME-FORMAT."),
+        typer.Option(
+            metavar="PATH", help="File, or folder for hf; default: RUN/export/NAME-FORMAT."
+        ),
     ] = None,
     force: ForceOption = False,
     heads: HeadsOption = None,
@@ -91,7 +93,7 @@ def import_(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What to write; else NAME.safetensors here.")
+        Path | None, typer.Option(metavar="FILE", help="Output; default: NAME.safetensors here.")
     ] = None,
     force: ForceOption = False,
     heads: HeadsOption = None,
@@ -104,10 +106,10 @@ def import_(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take in an official checkpoint: say what it is, and write it as one of this suite's files.
+    """Identify an official checkpoint, and write it as a weights file of this suite.
 
-    The result holds the recipe too, so every command takes it in place of a run. With --from it is
-    the weights of a tokenizer, for a recipe. Nothing that a file holds is ever run.
+    The result includes the recipe, so every command accepts it in place of a run. With --from it
+    holds a tokenizer's weights, for a recipe. Code in a file is never executed.
 
     Example: mimsuite import mae_pretrain_vit_base_full.pth
 
@@ -146,7 +148,7 @@ def _import_tokenizer(file: Path, out: Path, force: bool, as_json: bool) -> None
 
 
 def _stem(file: Path) -> str:
-    """A name that says which model it is, where a file's own is the same for all of them."""
+    """A name for the output; the folder's, where the file's name is the same for all models."""
     if file.name.partition(".")[0] in ("model", "pytorch_model", "config"):
         return file.resolve().parent.name
     return file.resolve().name if file.is_dir() else file.stem
@@ -182,7 +184,7 @@ def _report(opened: Opened, form: str, out: Path, usage: list[str], as_json: boo
 
 
 def _facts(opened: Opened) -> dict[str, Any]:
-    """What was opened, as values and as a line."""
+    """Facts about the opened model: values, and a one-line summary."""
     from mimsuite.text import count
 
     document = opened.resolved.document

@@ -1,4 +1,4 @@
-"""`mimsuite data`: look at data, pack it, check it, make some."""
+"""`mimsuite data`: inspect, pack, verify and synthesise data."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ChannelsOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 ModalityOption = Annotated[
     str | None,
-    typer.Option(help="image, video, points or grids; default: what is there."),
+    typer.Option(help="image, video, points or grids; default: detected."),
 ]
 SecondsOption = Annotated[
     float,
     typer.Option(
         "--sample-seconds",
         min=1,
-        help="Processor time that one sample may take; not for images.",
+        help="Limit of processor time per sample, seconds; not for images.",
     ),
 ]
 
@@ -50,13 +50,13 @@ def inspect(
     source: SourceArgument,
     modality: ModalityOption = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Write a sheet of its pictures.")
+        Path | None, typer.Option(metavar="PNG", help="Write a contact sheet of samples.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of the sheet; default: the first.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the sheet; default: first.")] = None,
     channels: ChannelsOption = "native",
     json: JsonOption = False,
 ) -> None:
-    """Samples, sizes and classes of a source.
+    """Show the samples, sizes and classes of a source.
 
     Example: mimsuite data inspect embedded:fashion-mnist --sheet fashion.png
     """
@@ -88,7 +88,7 @@ def pack(
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards, new.")],
     modality: ModalityOption = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 2048,
+    shard_size: Annotated[int, typer.Option(min=1, help="Samples per shard.")] = 2048,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -101,43 +101,43 @@ def pack(
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, metavar="N", help="Images: JPEG quality of all."),
+        typer.Option(min=1, max=100, metavar="N", help="Images: encode as JPEG, quality N."),
     ] = None,
     gop: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Video: as H.264, a key frame every N."),
+        typer.Option(min=1, metavar="N", help="Video: encode as H.264, a key frame every N."),
     ] = None,
     points: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Points: draw N from larger clouds and meshes (of those, 8192).",
+            help="Points: draw N from larger clouds and meshes (meshes: 8192).",
         ),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Points: normals or colors, too; default: none."),
+        typer.Option(help="Points: also store normals or colors; default: none."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
     only: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Samples to pack, one a line; of CSV the column `key`."),
+        typer.Option(metavar="FILE", help="Keys to pack, one per line, or a CSV column `key`."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, and of points drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and of drawn points.")] = 0,
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Keep the source's order of samples.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the same command was interrupted.")
+        bool, typer.Option("--resume", help="Continue the same command after an interruption.")
     ] = False,
     seconds: SecondsOption = 120,
     workers: WorkersOption = 1,
     json: JsonOption = False,
 ) -> None:
-    """Write a source as WebDataset tar shards, with their indexes and checksums.
+    """Write a source as WebDataset tar shards with indexes and checksums.
 
-    Takes images, video, point clouds and meshes, and radiance grids; classes and splits come from
+    Packs images, video, point clouds, meshes and radiance grids; classes and splits come from
     sub-folders. Samples that cannot be decoded are left out and named.
 
     Example: mimsuite data pack ./photos ./shards --resize 256
@@ -167,7 +167,7 @@ def pack(
         with progress_of("packing") as progress:
             packed = write(source, out, options, progress, resume=resume)
     except KeyboardInterrupt:
-        output.say("interrupted; the same command with --resume goes on from here")
+        output.say("interrupted; run the same command with --resume to continue")
         raise
     facts = packed.as_json()
     for damage in packed.damaged:
@@ -184,7 +184,7 @@ def pack(
     if packed.damaged:
         output.say(f"{len(packed.damaged)} samples left out, named in {out / 'pack.json'}")
     if packed.kept:
-        output.say(f"{packed.kept} of the shards were there from before")
+        output.say(f"{packed.kept} of the shards existed already")
     output.say(f"next: mimsuite data inspect {out} --sheet sheet.png")
     if packed.modality == "image":
         output.say(f"      mimsuite pretrain RECIPE --data {out}")
@@ -245,11 +245,11 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the clouds, new.")],
     json: JsonOption = False,
 ) -> None:
-    """Turn point sets that are published as pickles into folders of .npy clouds.
+    """Convert point sets published as pickles to folders of .npy clouds.
 
-    Takes ModelNet40 with 8,192 points (modelnet40_train_8192pts_fps.dat; the file of the test split
-    and modelnet40_shape_names.txt lie beside it) and few-shot episodes (5way_10shot/0.pkl). Nothing
-    that a pickle holds is run. Other sets need no conversion.
+    Reads ModelNet40 with 8,192 points (modelnet40_train_8192pts_fps.dat, with the test split's file
+    and modelnet40_shape_names.txt beside it) and few-shot episodes (5way_10shot/0.pkl). Code in a
+    pickle is never executed. Other sets need no conversion.
 
     Example: mimsuite data convert modelnet40_train_8192pts_fps.dat ./modelnet40
     """
@@ -267,7 +267,7 @@ def convert(
 
 @app.command()
 def index(shards: ShardsArgument, json: JsonOption = False) -> None:
-    """Build the index of every shard anew, and index.json where a folder has none.
+    """Rebuild the index of every shard, and a missing index.json.
 
     Example: mimsuite data index ./shards
     """
@@ -295,24 +295,24 @@ def synth(
         int | None,
         typer.Option(
             min=8,
-            help="Pixels a side (64; scenes 96), points (1024), or voxels along the longest side "
-            "(40).",
+            help="Pixels along a side (64; scenes 96), points (1024), or voxels along the longest "
+            "side (40).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
     photos: Annotated[
-        str | None, typer.Option(metavar="SRC", help="Video: images that the clips are cut from.")
+        str | None, typer.Option(metavar="SRC", help="Video: images to cut the clips from.")
     ] = None,
     parts: Annotated[
         bool,
-        typer.Option("--parts", help="Points: the part of each. Grids: boxes, labels of voxels."),
+        typer.Option("--parts", help="Points: part labels. Grids: boxes and voxel labels."),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make labelled samples to try things out with.
+    """Make labelled synthetic samples for trials.
 
-    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms; scenes:
-    rendered rooms with the class and the distance of every pixel, for dense-probe.
+    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms. Scenes
+    are rendered rooms with the class and depth of every pixel, for dense-probe.
 
     Example: mimsuite data synth image ./shapes --count 600
 
@@ -347,7 +347,7 @@ def synth(
 def _channels(name: str) -> Any:
     known = ("rgb", "gray", "rgba", "gray16", "native")
     if name not in known:
-        raise UserError(f"--channels {name}: it is one of {', '.join(known)}")
+        raise UserError(f"--channels {name}: expected one of {', '.join(known)}")
     return name
 
 
@@ -360,11 +360,11 @@ def _modality(name: str | None) -> str | None:
 def _features(name: str | None) -> str | None:
     known = ("none", "normals", "colors")
     if name is not None and name not in known:
-        raise UserError(f"--features {name}: it is one of {', '.join(known)}")
+        raise UserError(f"--features {name}: expected one of {', '.join(known)}")
     return name
 
 
-_CORRUPT_SHOWN = 20  # lines; `data verify` names all
+_CORRUPT_SHOWN = 20  # lines printed; `data verify` prints all
 _GENERAL = ("samples", "shards", "bytes", "looked_at", "corrupt", "unused", "labelled", "classes")
 
 
@@ -412,7 +412,7 @@ def _share(item: dict[str, Any]) -> str:
 
 
 def _figure(found: dict[str, Any] | None) -> str:
-    """A range as ``16-128 (64)``, words as they are."""
+    """A range as ``16-128 (64)``; text unchanged."""
     if not found:
         return "-"
     if set(found) != {"min", "median", "max"}:

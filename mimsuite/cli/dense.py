@@ -1,4 +1,4 @@
-"""`mimsuite dense-probe`: what frozen patch features tell of each pixel."""
+"""`mimsuite dense-probe`: segments and depth from frozen patch features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RECIPE] [KEY=VALUE ...]",
-        help="The probe's recipe, else that of the data's layout; and keys to change.",
+        help="The probe's recipe (default: by the data's layout), and keys to change.",
         show_default=False,
     ),
 ]
@@ -35,18 +35,18 @@ def dense_probe(
     out: options.ResultOption = None,
     as_json: options.JsonOption = False,
 ) -> int:
-    """Segment images and tell depth by linear heads on frozen patch features.
+    """Predict segments and depth by linear heads on frozen patch features.
 
-    Layer and learning rate are chosen on held-out training images; nearest patches need no
-    training. Folders are laid out as ADE20K, Pascal VOC, NYUv2, or as `data synth scenes` writes
-    them.
+    Layer and learning rate are chosen on held-out training images. Segments are also predicted by
+    nearest patches, without training. Folder layouts: ADE20K, Pascal VOC, NYUv2, or that of
+    `data synth scenes`.
 
     Example: mimsuite dense-probe runs/first --data ./scenes --baselines
     """
     require_single_process()
     named = [word for word in words or [] if "=" not in word]
     if len(named) > 1:
-        raise UserError(f"'{named[1]}' is neither a key=value nor the first recipe, '{named[0]}'")
+        raise UserError(f"'{named[1]}' is not a key=value, and '{named[0]}' already is the recipe")
     from mimsuite.evaluate.dense.probe import dense_probe as probe
     from mimsuite.evaluate.dense.result import show_dense
     from mimsuite.evaluate.probe_recipe import DENSE

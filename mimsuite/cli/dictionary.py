@@ -1,4 +1,4 @@
-"""`mimsuite dictionary`: which concepts are in the patch features of a frozen encoder."""
+"""`mimsuite dictionary`: concepts in the patch features of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dictionary(
         list[str],
         typer.Argument(
             metavar="[RUN|CKPT] [RECIPE] [KEY=VALUE ...]",
-            help="The encoder; a recipe, else image/dictionary-topk; and keys to change.",
+            help="The encoder, a recipe (default: image/dictionary-topk), and keys to change.",
             show_default=False,
         ),
     ],
@@ -28,15 +28,17 @@ def dictionary(
     smoke: options.SmokeOption = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Else RUN/dictionary, or dictionaries/RECIPE."),
+        typer.Option(
+            "--out", metavar="DIR", help="Default: RUN/dictionary, or dictionaries/RECIPE."
+        ),
     ] = None,
     as_json: options.JsonOption = False,
 ) -> int:
     """Train a sparse dictionary on frozen patch features, and show its concepts.
 
-    DIR takes dictionary.safetensors (for `features --dictionary`), the weights in the layout of
-    the overcomplete library, dictionary.json with all figures, and concepts.png: for the strongest
-    codes the images that have most of them. A recipe with model.teacher needs no RUN.
+    DIR gets dictionary.safetensors (for `features --dictionary`), the weights in the layout of the
+    overcomplete library, dictionary.json with all figures, and concepts.png, which shows the images
+    that activate the strongest codes most. A recipe with model.teacher needs no RUN.
 
     Example: mimsuite dictionary runs/first --data ./photos
     """
@@ -63,7 +65,7 @@ def dictionary(
 
 
 def _sorted(words: list[str]) -> tuple[str, str, list[str]]:
-    """The encoder, the recipe, and keys."""
+    """Split the words into encoder, recipe and keys."""
     from mimsuite.config import recipe_names
 
     named = [word for word in words if "=" not in word]
@@ -76,7 +78,7 @@ def _sorted(words: list[str]) -> tuple[str, str, list[str]]:
 
 
 def _require_folder(folder: Path) -> None:
-    """Refuse a place that cannot be a folder, before the work is done."""
+    """Refuse a path that cannot become a folder, before any work is done."""
     there = next((place for place in (folder, *folder.parents) if place.exists()), Path())
     if not there.is_dir():
         raise UserError(f"--out {folder}: {there} is a file, not a folder")

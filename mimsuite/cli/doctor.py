@@ -1,4 +1,4 @@
-"""`mimsuite doctor`: what is here, what is missing, and what a recipe would take."""
+"""`mimsuite doctor`: what this machine has, what it lacks, and what a recipe needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def doctor(
     ] = None,
     overrides: OverridesArgument = None,
     gpus: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Plan for N GPUs, also elsewhere.")
+        int | None, typer.Option(min=1, metavar="N", help="Plan for N GPUs, here or elsewhere.")
     ] = None,
     memory_gb: Annotated[
         float | None, typer.Option(min=0.1, metavar="GB", help="Memory of each device.")
@@ -35,18 +35,19 @@ def doctor(
         float | None, typer.Option(min=1e-3, metavar="X", help="Peak of each device, TFLOP/s.")
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Part of the peak that training reaches.")
+        float, typer.Option(min=0.01, max=1.0, help="Share of the peak that training reaches.")
     ] = 0.4,
     data: DataOption = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Measure the disk of this folder, too.")
+        Path | None, typer.Option(metavar="DIR", help="Also measure the disk of this folder.")
     ] = None,
     smoke: SmokeOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Look at this machine, or with RECIPE at what training by it would take.
+    """Check this machine; with RECIPE, estimate the cost of training by it.
 
-    Exit code 0: all that is needed is here; 2: something is missing, and how to mend it is said.
+    Exit code 0: nothing needed is missing; 2: something is missing, and the output says how to
+    install it.
 
     Example: mimsuite doctor image/mae-vitb16-in1k --gpus 8 --memory-gb 80 --peak-tflops 989
     """
@@ -86,7 +87,7 @@ def _resolved(recipe: str, overrides: list[str] | None, data: str | None, smoke:
     if data is None:
         return resolved
     resolved = config.with_overrides(resolved, {"data.source": data})
-    if not data.startswith(_REMOTE):  # a store is looked at, and reported, like the machine
+    if not data.startswith(_REMOTE):  # remote stores are checked and reported with the machine
         from mimsuite.data import open_training_set
 
         open_training_set(resolved.recipe)
@@ -100,7 +101,7 @@ def _plan(
     peak_tflops: float | None,
     utilisation: float,
 ) -> tuple[Plan, list[Finding]]:
-    """The plan, printed, and what of this machine stands against it."""
+    """Print the plan; return it with the findings that prevent it on this machine."""
     from mimsuite.doctor import Finding, check_limits
     from mimsuite.report.dry_run import out_of_room, plan_table
     from mimsuite.train.plan import make_plan, planned_devices
@@ -116,7 +117,7 @@ def _plan(
 
 
 def _places(data: str | None, out: Path | None) -> list[Finding]:
-    """Disk and network, where they were named."""
+    """Findings on the disk and network that were named."""
     from mimsuite.doctor import check_disk, check_store
 
     found = []
@@ -143,4 +144,4 @@ def _refuse_without_recipe(
     }
     for name, value in given.items():
         if value is not None:
-            raise UserError(f"{name} is about a recipe: mimsuite doctor RECIPE {name} ...")
+            raise UserError(f"{name} needs a recipe: mimsuite doctor RECIPE {name} ...")

@@ -1,4 +1,4 @@
-"""`mimsuite features`: frozen features, or codes of them, as files for other tools."""
+"""`mimsuite features`: write frozen features, or their dictionary codes, for other tools."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def features(
     ],
     overrides: options.OverridesArgument = None,
     data: options.DataOption = None,
-    split: Annotated[str, typer.Option("--split", help="Which part of the source.")] = "train",
+    split: Annotated[str, typer.Option("--split", help="Split of the source.")] = "train",
     layer: Annotated[int | None, typer.Option("--layer", help="Block; default: the last.")] = None,
     pool: Annotated[
         str | None,
-        typer.Option("--pool", help="cls or mean, else eval.pool, or mean; of codes max or mean."),
+        typer.Option("--pool", help="cls or mean (default: eval.pool); for codes max or mean."),
     ] = None,
     dictionary: Annotated[
         str | None,
-        typer.Option("--dictionary", metavar="FILE", help="Write codes of it, not features."),
+        typer.Option("--dictionary", metavar="FILE", help="Write its codes instead of features."),
     ] = None,
     dense: Annotated[
-        bool, typer.Option("--dense", help="Codes as a full table; else in sparse rows.")
+        bool, typer.Option("--dense", help="Write codes as a full table; default: sparse rows.")
     ] = False,
     device: options.DeviceOption = "auto",
     procs: options.ProcsOption = None,
@@ -42,23 +42,22 @@ def features(
 ) -> int:
     """Write frozen features, labels and sample keys for other tools.
 
-    A .safetensors FILE holds `features` (N, D) and, where known, `labels`; beside it, as .json, are
-    the sample keys and class names. An .npy FILE is the (N, D) array alone; beside it, as
-    .keys.csv, are keys and labels in the same order. A .csv FILE has all of it in one table. With a
-    dictionary a .safetensors FILE holds codes, in sparse rows (CSR) of `indptr`, `indices` and
-    `values`.
+    A .safetensors FILE holds `features` (N, D) and, if known, `labels`; a .json file beside it has
+    sample keys and class names. An .npy FILE is the (N, D) array; a .keys.csv file beside it has
+    keys and labels in the same order. A .csv FILE has everything in one table. With --dictionary, a
+    .safetensors FILE holds codes as sparse rows (CSR) in `indptr`, `indices` and `values`.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
     if out.suffix not in FEATURE_FILES:
         raise UserError(f"--out {out}: the name must end in {', '.join(FEATURE_FILES)}")
     if dense and dictionary is None:
-        raise UserError("--dense is of codes: give --dictionary FILE")
+        raise UserError("--dense is for codes: give --dictionary FILE")
     if dictionary is not None:
         if out.suffix != ".safetensors":
-            raise UserError(f"--out {out}: codes go to a file that ends in .safetensors")
+            raise UserError(f"--out {out}: for codes the name must end in .safetensors")
         if procs or gpus:
-            raise UserError("--dictionary works in one process: leave out --procs and --gpus")
+            raise UserError("--dictionary runs in one process: leave out --procs and --gpus")
         return _codes(model, overrides, data, split, layer, pool, dictionary, device, out, dense)
     if procs or gpus:
         return options.start_processes(ctx, procs, gpus, on_cuda(gpus, device))
@@ -113,7 +112,7 @@ def _codes(
 
     stored = load_dictionary(dictionary)
     if layer not in (None, stored.facts["layer"]):
-        raise UserError(f"--layer {layer}: the dictionary is of block {stored.facts['layer']}")
+        raise UserError(f"--layer {layer}: the dictionary is for block {stored.facts['layer']}")
     chosen = choose_device(device)
     opened = open_on_device(model, overrides, data, chosen)
     source = open_split(opened.resolved.recipe, split)
@@ -124,5 +123,5 @@ def _codes(
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     active = len(codes.values) / len(codes.keys)
     shape = f"{len(codes.keys)} x {codes.size}"
-    say(f"codes: {shape}, {active:.1f} an image -> {', '.join(map(str, written))}")
+    say(f"codes: {shape}, {active:.1f} per image -> {', '.join(map(str, written))}")
     return 0

@@ -1,4 +1,4 @@
-"""`mimsuite data nerf-grid` and `fit-nerf`: from radiance fields and pictures to grids."""
+"""`mimsuite data nerf-grid` and `fit-nerf`: grids from radiance fields and from pictures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mimsuite.errors import DataError, UserError
 if TYPE_CHECKING:
     from mimsuite.fields import Grid
 
-MaxResOption = Annotated[int, typer.Option("--max-res", min=8, help="Voxels of the longest side.")]
-ViewsOption = Annotated[int, typer.Option("--max-views", min=1, help="Directions of colour.")]
+MaxResOption = Annotated[int, typer.Option("--max-res", min=8, help="Voxels, longest side.")]
+ViewsOption = Annotated[int, typer.Option("--max-views", min=1, help="View directions, at most.")]
 
 
 def nerf_grid(
@@ -33,16 +33,17 @@ def nerf_grid(
     ] = None,
     max_res: MaxResOption = 160,
     max_views: ViewsOption = 64,
-    margin: Annotated[float, typer.Option(min=0.0, help="Of the extent, on each side.")] = 0.1,
+    margin: Annotated[float, typer.Option(min=0.0, help="Share of the extent, each side.")] = 0.1,
     dirs: Annotated[str, typer.Option(help="cameras, frustum or fixed18.")] = "cameras",
-    delta: Annotated[float, typer.Option(help="Length that absorbs light, field units.")] = 0.01,
+    delta: Annotated[float, typer.Option(help="Absorption length in field units.")] = 0.01,
     store: Annotated[str, typer.Option(help="Density as log, linear or alpha.")] = "log",
-    rgb_everywhere: Annotated[bool, typer.Option(help="Colour of empty space, too.")] = False,
+    rgb_everywhere: Annotated[bool, typer.Option(help="Also colour empty space.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample a radiance field on a grid that NeRF-MAE trains on.
+    """Sample a radiance field on a grid, as NeRF-MAE needs it.
 
-    Returns density(points) -> (N,) and rgb(points, directions) -> (N, 3), and takes no arguments.
+    FUNCTION takes no arguments and returns density(points) -> (N,) and rgb(points, directions) ->
+    (N, 3).
 
     Example: mimsuite data nerf-grid my_field:load --cameras scene/transforms.json --out scene.npz
     """
@@ -74,21 +75,21 @@ def fit_nerf(
         Path, typer.Argument(metavar="POSED", help="transforms.json, its folder, or an .npz.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .npz file, new.")],
-    scene: Annotated[str | None, typer.Option("--scene", help="Of an .npz with several.")] = None,
-    side: Annotated[int, typer.Option(min=8, help="Grid points a side of the field.")] = 40,
-    radius: Annotated[float, typer.Option(help="Of what is seen, around the origin.")] = 1.0,
-    steps: Annotated[int, typer.Option(min=1, help="Of 1,024 rays each.")] = 400,
+    scene: Annotated[str | None, typer.Option("--scene", help="Scene of the .npz file.")] = None,
+    side: Annotated[int, typer.Option(min=8, help="Grid points along a side.")] = 40,
+    radius: Annotated[float, typer.Option(help="Radius of the scene around the origin.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 1,024 rays.")] = 400,
     max_res: MaxResOption = 64,
     background: Annotated[
         str, typer.Option(help="white or black: behind transparent pixels and the scene.")
     ] = "white",
-    seed: Annotated[int, typer.Option(min=0, help="Of rays and samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of rays and samples.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a small radiance field to pictures with known cameras, and sample it on a grid.
+    """Fit a small radiance field to pictures with known cameras; sample it on a grid.
 
-    Runs on a CPU in under a minute a scene. Every eighth picture is held out to measure it. A fit
-    that shows those no better than a blank picture is an error, and nothing is written.
+    Takes less than a minute per scene on a CPU. Every eighth picture is held out to score the fit.
+    A fit that predicts those no better than a blank picture is an error, and nothing is written.
 
     Example: mimsuite data fit-nerf scene/transforms.json --out scene.npz
     """
@@ -116,8 +117,8 @@ def fit_nerf(
         cameras,
         bbox=np.array([[-radius] * 3, [radius] * 3]),
         max_res=max_res,
-        max_views=1,  # its colour is the same from all sides
-        delta=2 * radius / (max_res - 1),  # a voxel
+        max_views=1,  # the fitted colour does not depend on the direction
+        delta=2 * radius / (max_res - 1),  # side of a voxel
     )
     grid.facts["source"] = "mimsuite data fit-nerf"
     facts: dict[str, Any] = {
@@ -125,7 +126,7 @@ def fit_nerf(
         "psnr_blank": round(fitted.blank, 2),
     }
     if fitted.doubtful:
-        facts["warning"] = "hardly better than a blank picture: are the cameras right?"
+        facts["warning"] = "hardly better than a blank picture: check the cameras"
     write_grid(grid, out, facts, as_json)
 
 
@@ -136,11 +137,11 @@ def box_of(text: str) -> Any:
     try:
         return np.array([float(word) for word in text.split(",")]).reshape(2, 3)
     except ValueError:
-        raise UserError(f"--bbox {text}: six numbers, as in -1,-1,0,1,1,2") from None
+        raise UserError(f"--bbox {text}: expected six numbers, as in -1,-1,0,1,1,2") from None
 
 
 def _callables(text: str) -> tuple[Any, Any]:
-    """What ``module:function`` returns."""
+    """The (density, rgb) callables that ``module:function`` returns."""
     import importlib
     import os
     import sys
@@ -166,7 +167,7 @@ def _require(value: str, known: tuple[str, ...], option: str) -> None:
 
 
 def write_grid(grid: Grid, out: Path, facts: dict[str, Any], as_json: bool) -> None:
-    """Save a grid as ``out`` and say what it looks like; raises ``UserError``."""
+    """Save a grid as ``out`` and print its figures; raises ``UserError``."""
     from mimsuite.cli.output import print_json
     from mimsuite.console import say
     from mimsuite.fields.check import facts_of

@@ -1,4 +1,4 @@
-"""`mimsuite finetune`: all weights, trained on labels."""
+"""`mimsuite finetune`: train all weights on labels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def finetune(
     baselines: options.BaselinesOption = False,
     equal_compute: Annotated[
         bool,
-        typer.Option("--equal-compute", help="Train from scratch for what pretraining cost, too."),
+        typer.Option("--equal-compute", help="Also train from scratch at equal total compute."),
     ] = False,
     rates: Annotated[
         str | None,
         typer.Option(
             metavar="F,F,...|FILE",
-            help="Factors of each learning rate, to choose from on held-out training samples; or "
-            "what an earlier finetune.json chose.",
+            help="Factors of the learning rate, chosen on held-out training samples; or an earlier "
+            "finetune.json, to reuse its choice.",
         ),
     ] = None,
     seed: options.SeedOption = None,
@@ -45,8 +45,8 @@ def finetune(
 ) -> int:
     """Train all weights on labels, starting from a pretrained encoder.
 
-    With --baselines the same is trained from scratch, for as many steps; with --equal-compute for
-    as many FLOPs as pretraining and fine-tuning took together.
+    With --baselines, the same model is also trained from scratch for the same number of steps; with
+    --equal-compute, for the FLOPs of pretraining and fine-tuning together.
 
     Example: mimsuite finetune runs/first --data ./photos --baselines --rates 0.3,1,3
     """

@@ -1,4 +1,4 @@
-"""`mimsuite data nerf-grid-check`, `-convert` and `-splats`: stored scenes."""
+"""`mimsuite data nerf-grid-check`, `-convert` and `-splats`: check and convert stored scenes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mimsuite.errors import UserError
 
 _KINDS = ("log", "linear", "alpha")
 DeltaOption = Annotated[
-    float, typer.Option(min=0.0, help="Length that absorbs light, where it is not said.")
+    float, typer.Option(min=0.0, help="Absorption length, if the file has none.")
 ]
 
 
 def nerf_grid_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .npz file.")],
     density: Annotated[
-        str | None, typer.Option(help="log, linear or alpha, where the file does not say.")
+        str | None, typer.Option(help="log, linear or alpha, if the file does not state it.")
     ] = None,
     delta: DeltaOption = 0.01,
     slices: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write three pictures of slices there.")
+        Path | None, typer.Option(metavar="DIR", help="Write three slice pictures there.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Figures of a radiance grid: size, box, opacity, which axis points up, what is labelled.
+    """Show a radiance grid's size, box, opacity, up axis and labels.
 
     Example: mimsuite data nerf-grid-check scene.npz --slices pictures
     """
@@ -53,12 +53,12 @@ def nerf_grid_splats(
         typer.Option("--bbox", metavar="X,Y,Z,X,Y,Z", help="Lower and upper corner, z up."),
     ] = None,
     max_res: MaxResOption = 160,
-    up: Annotated[str, typer.Option(help="Axis that points upwards: z, y, -y or -z.")] = "z",
+    up: Annotated[str, typer.Option(help="Up axis: z, y, -y or -z.")] = "z",
     as_json: JsonOption = False,
 ) -> None:
-    """Sample 3-D Gaussian splats on a grid that NeRF-MAE trains on.
+    """Sample 3-D Gaussian splats on a grid, as NeRF-MAE needs it.
 
-    Such grids are thin shells; they carry source=3dgs: do not mix them with those of fields.
+    These grids are thin shells and carry source=3dgs. Do not mix them with grids of fields.
 
     Example: mimsuite data nerf-grid-splats point_cloud.ply --out scene.npz --up -y
     """
@@ -84,14 +84,14 @@ def nerf_grid_convert(
         Path | None, typer.Option(metavar="DIR", help="SCENE.npy (G, 7) or (G, 6) in voxels.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="SCENE.npy (X, Y, Z), classes of voxels.")
+        Path | None, typer.Option(metavar="DIR", help="SCENE.npy (X, Y, Z) voxel classes.")
     ] = None,
     split: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An .npz with train_scenes and so on.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make scenes as NeRF-RPN and NeRF-MAE publish them say what they hold, boxes and labels too.
+    """Convert scenes published by NeRF-RPN and NeRF-MAE, with their boxes and labels.
 
     Example: mimsuite data nerf-grid-convert features rooms --density log --up y --boxes obb
     """

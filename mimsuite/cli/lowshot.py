@@ -1,4 +1,4 @@
-"""`mimsuite low-shot`: what a pretrained model saves in labels."""
+"""`mimsuite low-shot`: how many labels a pretrained model saves."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def low_shot(
     overrides: options.OverridesArgument = None,
     data: options.DataOption = None,
     labels: Annotated[
-        str, typer.Option("--labels", metavar="N|P%,...", help="Of each class; a curve's points.")
+        str, typer.Option("--labels", metavar="N|P%,...", help="Numbers of labels per class.")
     ] = "1,5,20,1%,10%",
     baselines: options.BaselinesOption = False,
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Fine-tune on every draw, too; takes minutes.")
+        bool, typer.Option("--finetune", help="Also fine-tune on every draw; takes minutes.")
     ] = False,
     recipe: options.TuningOption = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Which five draws; 0: the shipped lists.")
+        int, typer.Option("--seed", min=0, help="Seed of the five draws; 0: the shipped lists.")
     ] = 0,
     device: options.DeviceOption = "auto",
     resume: options.ResumeOption = "never",
@@ -40,12 +40,12 @@ def low_shot(
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Probe with few labels of each class, over five fixed draws.
+    """Probe with few labels per class, over five fixed draws.
 
     Linear and nearest-neighbour probes of the last layer's mean token (or of eval.layers and
-    eval.pool), with one rule for all numbers of labels; features are extracted once. With
-    --finetune all weights are trained on every draw by the run's fine-tuning recipe. DIR gets
-    low_shot.json, curve.png and lists.json, the keys of the samples that were labelled.
+    eval.pool), with the same hyperparameters for all numbers of labels. Features are extracted
+    once. With --finetune, all weights are trained on every draw by the run's fine-tuning recipe.
+    DIR gets low_shot.json, curve.png and lists.json with the keys of the labelled samples.
 
     Example: mimsuite low-shot runs/first --data ./photos --labels 1,5,20 --baselines
     """

@@ -1,7 +1,7 @@
-"""The command line's entry: the table of commands, global options, errors and exit codes.
+"""Entry of the command line: the table of commands, global options, errors and exit codes.
 
-A command's file is imported when that command is called, so that ``mimsuite --help`` is quick and
-loads no torch.
+A command's file is imported only when the command is called, so ``mimsuite --help`` is fast and
+does not load torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mimsuite.evaluate.probes_table import PROBES
 
 
 class Command(NamedTuple):
-    """Where a command is, ``module:function`` or ``module:app``, and its line in the help."""
+    """A command's location (``module:function`` or ``module:app``), help line and panel."""
 
     target: str
     help: str
@@ -47,39 +47,39 @@ COMMANDS = {
         for probe in PROBES
     },
     "dictionary": Command(
-        "dictionary:dictionary", "Sparse dictionary of frozen patches: their concepts.", _LOOK
+        "dictionary:dictionary", "Concepts of patches, by a sparse dictionary.", _LOOK
     ),
     "robustness": Command("robustness:robustness", "A probe on corrupted samples.", _LOOK),
     "evaluate": Command("probes:evaluate", "Score a fine-tuned model again.", _LOOK),
     "features": Command("features:features", "Write frozen features to a file.", _LOOK),
-    "score": Command("score:score", "Which samples a model finds hard or strange.", _LOOK),
-    "reconstruct": Command("reconstruct:reconstruct", "Before, masked, after: pictures.", _LOOK),
-    "pictures": Command("pictures:pictures", "Features and attention as pictures.", _LOOK),
-    "card": Command("card:card", "Was it worth it? A run on one page.", _LOOK),
+    "score": Command("score:score", "Find samples that are hard or unusual for a model.", _LOOK),
+    "reconstruct": Command("reconstruct:reconstruct", "Draw masked reconstructions.", _LOOK),
+    "pictures": Command("pictures:pictures", "Draw features and attention.", _LOOK),
+    "card": Command("card:card", "Report card of a run, on one page.", _LOOK),
     "recipes": Command("recipes:app", "List, show, copy, check and compare recipes.", _FILES),
     "data": Command("data:app", "Pack, inspect, verify and make data.", _FILES),
     "export": Command("convert:export", "Write a model for timm, HF, ONNX and others.", _FILES),
-    "import": Command("convert:import_", "Take in an official checkpoint.", _FILES),
-    "runs": Command("runs:app", "What became of runs.", _MACHINE),
-    "doctor": Command("doctor:doctor", "What is here, what a recipe would take.", _MACHINE),
-    "bench": Command("bench:app", "How fast a recipe runs here.", _MACHINE),
+    "import": Command("convert:import_", "Convert an official checkpoint.", _FILES),
+    "runs": Command("runs:app", "State and results of runs.", _MACHINE),
+    "doctor": Command("doctor:doctor", "Check this machine, or a recipe's cost.", _MACHINE),
+    "bench": Command("bench:app", "Measure speed on this machine.", _MACHINE),
 }
 
-# Called as they are: typer's parameters take pydantic in, which takes longer than the command.
+# Called without typer, whose parameters load pydantic: that takes longer than the command.
 _NOTHING_TO_PARSE = {"recipes list": "recipes:list_recipes"}
 
-# As torch says it of a device, and of the host.
+# Torch's messages for device and host memory.
 _OUT_OF_MEMORY = re.compile("^OutOfMemoryError|DefaultCPUAllocator: (can't|not enough) ")
 
 
 class LazyGroup(TyperGroup):
-    """Knows its commands' help lines by the table, and imports a command to run it."""
+    """Takes help lines from the table, and imports a command only to run it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A stand-in with the help line, for the list of commands."""
+        """A placeholder with the help line, for the list of commands."""
         if cmd_name not in COMMANDS:
             return None
         command = COMMANDS[cmd_name]
@@ -107,7 +107,7 @@ class LazyGroup(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import a command, and let it and what is below it take the global options too."""
+    """Import a command; it and its subcommands accept the global options too."""
     target = _import(COMMANDS[name].target)
     command = (
         typer.main.get_group(target)
@@ -130,7 +130,7 @@ def _click_command(function: Any, name: str) -> Any:
 
 
 def _prepare(command: Any) -> None:
-    """What all commands, and those below them, have in common."""
+    """Set up a command and its subcommands: global options, paths, help."""
     commands = getattr(command, "commands", {})
     for inner in commands.values():
         _prepare(inner)
@@ -139,12 +139,12 @@ def _prepare(command: Any) -> None:
         taken = {parameter.name for parameter in command.params}
         for parameter in _click_command(_global_options, "").params:
             if parameter.name not in taken:
-                parameter.expose_value = False  # their callbacks do all there is to do
+                parameter.expose_value = False  # their callbacks do the work
                 command.params.append(parameter)
 
 
 def _global_options(plugin: PluginOption = None, debug: DebugOption = False) -> None:
-    """Carries the options that every command takes."""
+    """Declares the options that every command accepts."""
 
 
 def _print_version(value: bool) -> None:
@@ -157,7 +157,7 @@ app = typer.Typer(
     cls=LazyGroup,
     add_completion=True,
     no_args_is_help=True,
-    rich_markup_mode=None,  # here alone: to import typer's rich help takes as long as all else
+    rich_markup_mode=None,  # importing typer's rich help takes as long as everything else
     help="Masked modeling of images, video, point clouds and radiance fields.",
     epilog="Example: mimsuite pretrain image/mae-tiny-fashion --out runs/first",
 )
@@ -178,23 +178,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Args:
-        arguments: without the program's name; ``None`` = those of the process.
+        arguments: without the program's name; ``None``: those of the process.
 
     Returns:
         the exit code: 0 done, 1 internal error or out of memory, 2 user error, 3 data error,
-        4 diverged, 75 saved and wants to go on, 130 interrupted.
+        4 diverged, 75 saved and ready to resume, 130 interrupted.
     """
     code = _run(sys.argv[1:] if arguments is None else list(arguments))
     if arguments is None:
         _leave(code)
-    elif preempt := sys.modules.get("mimsuite.train.preempt"):  # the caller's process goes on
+    elif preempt := sys.modules.get("mimsuite.train.preempt"):  # the caller's process continues
         preempt.restore_handlers()
     return code
 
 
 def _run(words: list[str]) -> int:
-    # Threads that wait should sleep: spinning ones slow a shared machine down by an order of
-    # magnitude, and win nothing on a free one. Read once, when torch is loaded.
+    # Waiting threads should sleep: spinning slows a shared machine down by an order of magnitude
+    # and gains nothing on a free one. Torch reads this once, when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     follow_parent()
     log = logging.getLogger("mimsuite")
@@ -204,7 +204,7 @@ def _run(words: list[str]) -> int:
         code = _call(words, invocation)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
@@ -216,7 +216,7 @@ def _run(words: list[str]) -> int:
 
 
 def _call(words: list[str], invocation: Invocation) -> Any:
-    """What the command returns."""
+    """Run the command; returns its result."""
     target = _NOTHING_TO_PARSE.get(" ".join(words))
     if target:
         return _import(target)()
@@ -226,13 +226,13 @@ def _call(words: list[str], invocation: Invocation) -> Any:
 
 
 def _leave(code: int) -> None:
-    """End a process that has met others, without taking Python apart first.
+    """End a distributed process without Python's shutdown.
 
-    Their connections have native threads, which now and then meet a half-closed interpreter and
-    abort the process when all its work is done.
+    Its connections have native threads, which sometimes meet a half-closed interpreter and abort
+    the process after all its work is done.
     """
-    peers = sys.modules.get("mimsuite.cluster.peers")
-    if peers is not None and peers.met():
+    meeting = sys.modules.get("mimsuite.cluster.meeting")
+    if meeting is not None and meeting.met():
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -240,17 +240,17 @@ def _leave(code: int) -> None:
 
 
 def _report(error: Exception) -> int:
-    """One message for an exception, and its exit code."""
+    """Print one message for an exception; returns its exit code."""
     if isinstance(error, Preempted):
         output.say(str(error))
         if error.resume:
             output.say(f"next: {error.resume}")
         return error.exit_code
     if isinstance(error, MimsuiteError):
-        if not getattr(error, "told", False):  # else the rank that failed says it
+        if not getattr(error, "told", False):  # otherwise the failed rank reports it
             output.error(str(error))
         return error.exit_code
-    if hasattr(error, "format_message"):  # wrong use of the command line, found by the parser
+    if hasattr(error, "format_message"):  # usage error from the parser
         return _report_usage(error)
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
         output.error("out of memory: a smaller train.micro_batch needs less, with the same result")
@@ -267,6 +267,6 @@ def _report_usage(error: Any) -> int:
         return 2
     message = " ".join(error.format_message().split())
     message += "" if message.endswith((".", "?")) else "."
-    more = f" `{context.command_path} --help` tells more." if context is not None else ""
+    more = f" See `{context.command_path} --help`." if context is not None else ""
     output.error(message + more)
     return 2

@@ -1,4 +1,4 @@
-"""What commands on a pretrained model share: opening it, composing its recipe, writing results."""
+"""Shared by commands on a pretrained model: open it, compose its recipe, write results."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
     from mimsuite.evaluate import ProbeData
 
-# Sections that frozen features depend on; the others made the weights and are history.
+# Sections that frozen features depend on; the others affected only the training.
 _READING = ("eval", "data", "augment")
-_SHARED_SECONDS = 3600.0  # parts of a source may take ranks very different times
+_SHARED_SECONDS = 3600.0  # ranks may take very different times for their parts of a source
 
 
 @contextmanager
 def together(device: str) -> Iterator[tuple[Peers, torch.device]]:
-    """The ranks that share the work of this command, and the device of this one."""
+    """The ranks that share this command's work, and the device of this rank."""
     place = find_place()
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.train.device import choose_device
 
     chosen = choose_device(device, place.local_rank, place.world)
@@ -37,7 +37,7 @@ def together(device: str) -> Iterator[tuple[Peers, torch.device]]:
 
 
 def on_cuda(gpus: int | None, device: str) -> list[str]:
-    """Words that put processes of ``--gpus`` on them, where no device is given."""
+    """Words that select CUDA for the processes of ``--gpus``, unless a device is given."""
     return ["--device", "cuda"] if gpus and device == "auto" else []
 
 
@@ -48,7 +48,7 @@ def open_on_device(
     device: str | torch.device,
     tell: bool = True,
 ) -> Opened:
-    """The model on its device, its recipe reading the wanted data."""
+    """Open the model on its device, with ``data`` as the source of its recipe."""
     from dataclasses import replace
 
     from mimsuite import config
@@ -80,7 +80,7 @@ def probe_data_of(
     baselines: bool,
     seed: int | None,
 ) -> tuple[ProbeData | None, Resolved]:
-    """What frozen probes read, on the first rank, and the model's recipe."""
+    """The features for frozen probes (``None`` except on the first rank), and the recipe."""
     from mimsuite import evaluate
 
     with together(device) as (peers, place):
@@ -105,7 +105,7 @@ def compose_for(
     device: str,
     smoke: bool,
 ) -> Resolved:
-    """The recipe that tunes or probes a model, see :func:`mimsuite.evaluate.compose`."""
+    """The recipe that tunes or probes a model; see :func:`mimsuite.evaluate.compose`."""
     from mimsuite.checkpoints import open_model
     from mimsuite.evaluate import compose
 
@@ -115,7 +115,7 @@ def compose_for(
 
 
 def with_options(recipe: Resolved, seed: int | None, device: str) -> Resolved:
-    """The recipe with what ``--seed`` and ``--device`` say."""
+    """The recipe with ``--seed`` and ``--device`` applied."""
     from mimsuite import config
 
     given: dict[str, Any] = {} if device == "auto" else {"train.device": device}
@@ -125,7 +125,7 @@ def with_options(recipe: Resolved, seed: int | None, device: str) -> Resolved:
 
 
 def folder_for(model: str, name: str, resume: str) -> Path:
-    """A folder for new runs: in the run that they start from, else in runs/."""
+    """A folder for new runs: in the run that they start from, otherwise in runs/."""
     run = run_of(model)
     base = run / name if run else Path("runs") / f"{Path(model).stem}-{name}"
     folder, number = base, 2
@@ -136,7 +136,7 @@ def folder_for(model: str, name: str, resume: str) -> Path:
 
 
 def run_of(model: str) -> Path | None:
-    """The run directory that a path is or lies in; ``None`` for a file from elsewhere."""
+    """The run directory that a path is or lies in; ``None`` if it is not in a run."""
     path = Path(model).resolve()
     near = [path, *path.parents[:2]]  # RUN/checkpoints/step-00000100
     return next((place for place in near if (place / "config.yaml").is_file()), None)
@@ -156,9 +156,9 @@ def finish(
     as_json: bool,
     folder: Path | None = None,
 ) -> None:
-    """Show the result of a probe and write it: to ``out``, else to its file in the model's run,
-    else in ``folder``."""
-    if find_place().rank > 0:  # all ranks have the result, one tells
+    """Show the result of a probe and write it: to ``out``, or to its file in the model's run, or
+    in ``folder``."""
+    if find_place().rank > 0:  # all ranks have the result; only the first reports it
         return
     from mimsuite.evaluate.probes_table import PROBES
     from mimsuite.evaluate.show import show_result
@@ -170,7 +170,7 @@ def finish(
 
 
 def write_result(result: dict[str, Any], path: Path | None, as_json: bool) -> None:
-    """To its file, where there is one, and to stdout with --json."""
+    """Write a result to ``path``, if given, and to stdout with --json."""
     import json
 
     from mimsuite.cli.output import print_json

@@ -1,4 +1,4 @@
-"""Arguments and options that commands share, so that they are called and explained alike."""
+"""Arguments and options that commands share, with one name and one help text each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mimsuite.paths import expand_path
 
 @dataclass
 class Invocation:
-    """One command line: its words, and what the global options said; the root context's ``obj``."""
+    """One command line: its words and global options; the root context's ``obj``."""
 
     words: list[str] = field(default_factory=list)
     debug: bool = False
@@ -40,7 +40,7 @@ def _register_plugins(value: list[Path] | None) -> list[Path]:
     return value or []
 
 
-# --- global: before the command's name or after it -----------------------------------------------
+# --- global, before or after the command's name --------------------------------------------------
 
 PluginOption = Annotated[
     list[Path] | None,
@@ -64,11 +64,11 @@ DebugOption = Annotated[
     ),
 ]
 
-# --- of commands ---------------------------------------------------------------------------------
+# --- for commands --------------------------------------------------------------------------------
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Names of the catalogue for the shell; where none fits, the shell offers files."""
+    """Catalog names, for shell completion; if none matches, the shell offers files."""
     from mimsuite.config import catalog
 
     return [name for name in catalog.names() if name.startswith(incomplete)]
@@ -105,7 +105,7 @@ GpusOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Run on N CUDA devices of this machine.")
 ]
 
-# --- of commands that take a model ---------------------------------------------------------------
+# --- for commands on a model ---------------------------------------------------------------------
 
 ModelArgument = Annotated[
     str,
@@ -122,26 +122,24 @@ TuningOption = Annotated[
         autocompletion=complete_recipe,
     ),
 ]
-BaselinesOption = Annotated[
-    bool, typer.Option("--baselines", help="Measure what the figure must beat, too.")
-]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Key of splits and batches.")]
+BaselinesOption = Annotated[bool, typer.Option("--baselines", help="Measure the baselines too.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of splits and batches.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 ResultOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the result here as JSON.")
 ]
 ResumeOption = Annotated[
-    str, typer.Option("--resume", help="auto: go on where an earlier call of this was stopped.")
+    str, typer.Option("--resume", help="auto: continue an earlier call that was stopped.")
 ]
 
 
-# Words by which the help says that a text is a path, or a source, which may be one.
+# Metavars of parameters that are, or may be, a path.
 _PATH_WORDS = {"SRC", "RUN", "CKPT", "FILE", "FILES", "FOLDER", "DIR", "PATH", "SHARDS"}
 _PATH_NAMES = {"init_from", "resume"}
 
 
 def expand_paths(command: Any) -> None:
-    """Let every parameter of a command that takes a path expand it, also after ``--out=``."""
+    """Make every path parameter of a command expand ``~`` and variables, also in ``--out=~/x``."""
     for parameter in command.params:
         words = set(re.findall("[A-Z]+", parameter.metavar or ""))
         is_path = bool(words & _PATH_WORDS) or parameter.name in _PATH_NAMES
@@ -167,14 +165,14 @@ def _expanded(value: Any, is_path: bool) -> Any:
 
 @contextmanager
 def resumable(ctx: typer.Context, folder: Path) -> Iterator[None]:
-    """A stop signal that ends what is inside names the command that goes on in ``folder``."""
+    """If a stop signal ends the block, print the command that resumes in ``folder``."""
     try:
         yield
     except Preempted as stop:
         from mimsuite.cluster import find_place
         from mimsuite.report.commands import resuming
 
-        if find_place().world == 1:  # else whoever started the processes knows
+        if find_place().world == 1:  # otherwise the parent process prints it
             stop.resume = resuming(["mimsuite", *ctx.find_root().obj.words], folder)
         raise
 
@@ -182,7 +180,7 @@ def resumable(ctx: typer.Context, folder: Path) -> Iterator[None]:
 def start_processes(
     ctx: typer.Context, procs: int | None, gpus: int | None, more: Sequence[str]
 ) -> int:
-    """Run this very command, and ``more`` words, as several processes; returns the exit code."""
+    """Run this command, with the words ``more``, as several processes; returns the exit code."""
     from mimsuite.cluster.launch import launch
 
     if procs and gpus:

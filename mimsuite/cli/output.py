@@ -1,6 +1,6 @@
-"""What commands print: answers on stdout, as JSON for machines; notes and errors on stderr.
+"""Output of commands: results on stdout, as tables or JSON; notes and errors on stderr.
 
-This needs nothing else of the suite, so that an error can be told whatever failed to import.
+This module imports nothing else of the suite, so it can report an error of any import.
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-_NARROWEST, _WIDEST = 12, 44  # characters of a column that is cut
+_NARROWEST, _WIDEST = 12, 44  # width in characters of a truncated column
 
 
 def say(text: str, label: str = "", style: str = "") -> None:
-    """A line on stderr for people; further lines of ``text`` are indented under the first."""
+    """Print a note on stderr; further lines of ``text`` are indented under the first."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
     first, *others = text.splitlines() or [""]
-    # Text, not markup: a file name in brackets is no style. Soft wrap: a line stays a line.
+    # Text, not markup: brackets in file names are no style. Soft wrap keeps a line on one line.
     console.print(Text.assemble((label, style), printable(first)), soft_wrap=True)
     for line in others:
         console.print(Text("  " + printable(line.strip())), soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """A warning on stderr."""
+    """Print a warning on stderr."""
     say(text, "warning: ", "bold yellow")
 
 
 def error(text: str) -> None:
-    """An error on stderr."""
+    """Print an error on stderr."""
     say(text, "error: ", "bold red")
 
 
 class WarningLog(logging.Handler):
-    """What the suite's modules log, as warnings; no line of a library of others."""
+    """Forward mimsuite log records to stderr as warnings; other libraries' records are dropped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warn(record.getMessage())
 
 
 def printable(text: str) -> str:
-    """The text with control characters and marks that reorder it spelled out."""
+    """The text with control and bidirectional characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout."""
+    """Print one JSON value on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: fitted to a terminal, otherwise one line per row and nothing cut off."""
+    """Print a table on stdout: fitted to a terminal, otherwise one full line per row."""
     cells = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _fitted(columns, cells)
@@ -67,9 +67,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_list(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, one line a row; a terminal gets the columns, from the left, that it holds.
+    """Print a table on stdout, one line per row; a terminal gets only the left columns that fit.
 
-    Quicker than :func:`print_table` for many rows, and as long as there are rows.
+    Faster than :func:`print_table` for many rows.
     """
     if not sys.stdout.isatty():
         print_table(columns, rows)
@@ -78,7 +78,7 @@ def print_list(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     left = shutil.get_terminal_size().columns
     widths: list[int] = []
     for column in zip(*cells, strict=True):
-        # The first column is what one copies into the next command.
+        # Never truncate the first column: users copy it into the next command.
         wanted = min(max(map(len, column)), _WIDEST if widths else left)
         width = min(wanted, left)
         if widths and width < min(wanted, _NARROWEST):

@@ -1,4 +1,4 @@
-"""`mimsuite pictures`: what an encoder makes of samples, drawn."""
+"""`mimsuite pictures`: draw an encoder's features and attention."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def pictures(
         int, typer.Option("--n", min=1, max=64, help="Samples, spread over a source.")
     ] = 8,
     split: Annotated[
-        str | None, typer.Option("--split", help="Split of a source; else eval.split.")
+        str | None, typer.Option("--split", help="Split of a source; default: eval.split.")
     ] = None,
     query: Annotated[
-        int | None, typer.Option("--query", help="Number of the token whose likes are sought.")
+        int | None, typer.Option("--query", help="Number of the token for nearest.png.")
     ] = None,
-    neighbours: Annotated[int, typer.Option("--neighbours", min=1, help="How many of them.")] = 4,
+    neighbours: Annotated[int, typer.Option("--neighbours", min=1, help="Similar patches.")] = 4,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Draw patch features as colours, attention of the last block, and alike patches.
+    """Draw patch features as colours, attention of the last block, and similar patches.
 
-    features.png: the three main directions of the features of all samples as red, green, blue.
-    attention.png: what the class token looks at, or all tokens where there is none. nearest.png:
-    a token (the middle one, or --query) and the most alike ones of other samples.
+    features.png: the first three principal components of all features as red, green and blue.
+    attention.png: attention of the class token, or of all tokens if there is none. nearest.png: a
+    token (the middle one, or --query) and the most similar tokens of other samples.
 
     Example: mimsuite pictures runs/first --input ./photos --out pictures
     """

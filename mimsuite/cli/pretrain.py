@@ -68,13 +68,13 @@ def pretrain(
         from mimsuite.data import open_training_set
         from mimsuite.train.dry_run import dry_run as show
 
-        if data is not None:  # what is named must be there; a recipe's own need not be yet
+        if data is not None:  # --data must exist; the recipe's source need not exist yet
             open_training_set(resolved.recipe)
         show(resolved)
         return 0
     from mimsuite.cluster import find_place
 
-    find_place()  # what it refuses is refused before torch is imported
+    find_place()  # raises its errors before torch is imported
     from mimsuite.checkpoints import initialise
     from mimsuite.train.run import train
 
@@ -91,7 +91,7 @@ def pretrain(
 
 
 def _default_out(name: str, *, new: bool) -> Path:
-    """runs/<recipe>; for a new run the first of it and runs/<recipe>-2, -3 ... that is free."""
+    """runs/<recipe>; for a new run the first free one of it and runs/<recipe>-2, -3 ..."""
     base = Path("runs") / Path(name).stem
     number = 2
     out = base

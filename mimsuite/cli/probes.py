@@ -1,4 +1,4 @@
-"""`mimsuite linear-probe`, `knn`, `evaluate`: what a model has learnt."""
+"""`mimsuite linear-probe`, `knn`, `evaluate`: measure what a model learnt."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def linear_probe(
     smoke: options.SmokeOption = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Write the result here; with --recipe a folder for its runs."),
+        typer.Option("--out", help="Result file; with --recipe, a folder for the runs."),
     ] = None,
     as_json: options.JsonOption = False,
 ) -> int:
     """Train a linear classifier on frozen features.
 
-    Without --recipe a grid of learning rates, weight decays, layers and poolings is trained at
-    once on cached features and chosen on validation. With --recipe NAME the head is trained by
-    that linear-probe recipe, as published.
+    Without --recipe, a grid of learning rates, weight decays, layers and poolings is trained at
+    once on cached features, and validation chooses. With --recipe NAME, the head is trained by that
+    linear-probe recipe, as published.
 
     Example: mimsuite linear-probe runs/first --data ./photos --baselines
     """
@@ -102,8 +102,8 @@ def evaluate(
     out: options.ResultOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Score a fine-tuned model on the test split of a labelled source, as its recipe has it:
-    classes, parts, boxes, labels of voxels.
+    """Score a fine-tuned model on the test split of a labelled source. Its recipe decides the task:
+    classes, parts, boxes or voxel labels.
 
     Example: mimsuite evaluate runs/first/finetune/pretrained --data ./photos eval.split=val
     """

@@ -1,4 +1,4 @@
-"""`mimsuite recipes`: list, show, copy, validate, diff, weights. Loads no torch."""
+"""`mimsuite recipes`: list, show, copy, validate, diff, weights. Does not load torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes, with the status and proof of their methods, and whether they learn.
 
     Proof: step = one step equals the published code's tensors; trajectory = 20 optimizer steps
-    do; weights = official weights give the published behaviour; reproduced = the published figure
+    equal them; weights = official weights behave as published; reproduced = the published figure
     was reached. Learning is the verdict of docs/evidence: helps = the pretrained features beat
     every baseline with an interval above zero; not yet; raw input wins.
 
@@ -53,7 +53,7 @@ def show(
     name: RecipeArgument,
     overrides: OverridesArgument = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Every key, with where its value is from.")
+        bool, typer.Option("--resolved", help="Print every key with the origin of its value.")
     ] = False,
     smoke: SmokeOption = False,
     as_json: JsonOption = False,
@@ -87,7 +87,7 @@ def show(
 def _annotated(document: dict[str, Any], origins: dict[str, str]) -> str:
     """A document as YAML with each value's origin in a comment, the comments aligned."""
     lines = list(_annotated_lines(document, origins))
-    longest = 60  # longer lines push their own comment out, not everyone's
+    longest = 60  # a longer line shifts only its own comment
     column = max((len(text) for text, _ in lines if len(text) <= longest), default=0)
     return "\n".join(
         f"{text.ljust(column)}  # {origin}" if origin else text for text, origin in lines
@@ -115,7 +115,7 @@ def copy(
     name: RecipeArgument,
     file: Annotated[Path, typer.Argument(help="New YAML file.", show_default=False)],
 ) -> None:
-    """Copy a recipe to a file of your own, to change it there.
+    """Copy a recipe to a new file, to change it there.
 
     Example: mimsuite recipes copy image/mae-vitb16-in1k mine.yaml
     """
@@ -141,7 +141,7 @@ def validate(
     overrides: OverridesArgument = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a recipe, and that it stays valid with its smoke sizes; print all faults at once.
+    """Check a recipe, with and without its smoke sizes; print all faults at once.
 
     Example: mimsuite recipes validate mine.yaml
     """
@@ -173,7 +173,7 @@ def diff(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Print the keys in which two recipes differ, once resolved.
+    """Print the keys whose resolved values differ between two recipes.
 
     Example: mimsuite recipes diff image/mae-vitb16-in1k image/mae-vitl16-in1k
     """
@@ -186,7 +186,7 @@ def diff(
         {".".join(keys): value for keys, value in leaves(config.load(name).document)}
         for name in (first, second)
     )
-    # A key that one side lacks is not the same as one that is null there.
+    # A missing key differs from a null one.
     keys = [key for key in one | two if key not in one or key not in two or one[key] != two[key]]
     if as_json:
         sides = (("a", one), ("b", two))
@@ -200,9 +200,9 @@ def diff(
 
 @app.command()
 def weights(as_json: JsonOption = False) -> None:
-    """List the official checkpoints: where they are, licence, and the recipe that takes each.
+    """List the official checkpoints with address, licence and matching recipe.
 
-    Nothing is downloaded. Give a file that you have to --init-from or to `mimsuite import`.
+    Nothing is downloaded. Pass a downloaded file to --init-from or to `mimsuite import`.
 
     Example: mimsuite recipes weights
     """

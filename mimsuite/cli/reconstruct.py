@@ -1,4 +1,4 @@
-"""`mimsuite reconstruct`: before, masked, after."""
+"""`mimsuite reconstruct`: draw samples, their masks and their reconstructions."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def reconstruct(
         int, typer.Option("--n", min=1, max=64, help="Samples, spread over a source.")
     ] = 8,
     split: Annotated[
-        str | None, typer.Option("--split", help="Split of a source; else eval.split.")
+        str | None, typer.Option("--split", help="Split of a source; default: eval.split.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Key of the masks.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the masks.")] = 0,
     ratio: Annotated[
         float | None, typer.Option("--ratio", help="Mask this share of the tokens instead.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Draw samples as they are, masked, and rebuilt: one grid, and one picture a sample.
+    """Draw samples original, masked and reconstructed: one grid, and one picture per sample.
 
     Example: mimsuite reconstruct runs/first --input photo.jpg --out pictures
     """
@@ -60,7 +60,7 @@ def reconstruct(
         say(note)
     method = rebuilding_method(opened, model, ratio).to(choose_device(device))
     inputs = [source, *(more or [])]
-    wanted = max(count, len(inputs))  # image files named one by one are all wanted
+    wanted = max(count, len(inputs))  # draw every image file that was named
     batch = load_samples(opened.resolved, inputs, wanted, choose_device(device), split)
     grid, *samples = save_reconstructions(method, batch, out, seed)
     if as_json:

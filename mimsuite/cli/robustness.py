@@ -1,4 +1,4 @@
-"""`mimsuite robustness`: a probe of clean samples on corrupted ones."""
+"""`mimsuite robustness`: train a probe on clean samples, test it on corrupted ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def robustness(
         typer.Option("--shifted", metavar="SRC", help="The same classes in another style."),
     ] = None,
     baselines: options.BaselinesOption = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Key of corruptions and splits.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of corruptions, splits.")] = 0,
     device: options.DeviceOption = "auto",
     out: options.ResultOption = None,
     as_json: options.JsonOption = False,
@@ -36,8 +36,8 @@ def robustness(
     """Train a linear probe on clean samples and test it on corrupted ones.
 
     Images: noise, blur, contrast, pixelation, translation. Points: jitter, rotation, dropped
-    points. Video: shuffled frames. Three severities each. With --shifted SRC the same probe is
-    tested on another set, whose classes have the same names.
+    points. Video: shuffled frames. Three severities each. With --shifted SRC, the probe is also
+    tested on another set with the same class names.
 
     Example: mimsuite robustness runs/first --data ./photos --baselines
     """
@@ -65,7 +65,7 @@ def robustness(
 
 
 def _open_shifted(resolved: Resolved, source: str) -> Source:
-    """Its test split where it has one, else all of it."""
+    """The test split of ``source`` if it has one, otherwise all of it."""
     from mimsuite import config
     from mimsuite.data import source_splits
     from mimsuite.evaluate.sources import open_said, require_labels
@@ -80,7 +80,7 @@ def _open_shifted(resolved: Resolved, source: str) -> Source:
 
 
 def _show(title: str, result: Mapping[str, Any]) -> None:
-    """A row a level: every variant, and the gain over a random encoder."""
+    """Print a row per level: every variant, and the gain over a random encoder."""
     from mimsuite.console import say, stderr, warn
     from mimsuite.evaluate.show import result_table, row_title
 

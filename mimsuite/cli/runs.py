@@ -1,4 +1,4 @@
-"""`mimsuite runs`: what became of runs. Loads no torch."""
+"""`mimsuite runs`: state and results of runs. Does not load torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mimsuite.errors import UserError
 if TYPE_CHECKING:
     from mimsuite.report.runs import RunSummary
 
-app = typer.Typer(no_args_is_help=True, help="What became of runs.")
+app = typer.Typer(no_args_is_help=True, help="State and results of runs.")
 
 
 @app.callback()
 def _group() -> None:
-    """What became of runs."""
+    """State and results of runs."""
 
 
 @app.command("list")
@@ -32,11 +32,11 @@ def list_runs(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs below some folders: how far they are, and what to do next.
+    """List the runs below some folders: status, progress and next command.
 
-    Status: DONE, PREEMPTED, FAILED; running; quiet = no verdict, and nothing
-    written for half an hour; waiting = a job was submitted, training has not begun.
-    A job is gone when SLURM has forgotten it.
+    Status: DONE, PREEMPTED, FAILED; running; quiet = not ended, but nothing written
+    for half an hour; waiting = a job was submitted, training has not begun.
+    A job is gone when SLURM no longer knows it.
 
     Example: mimsuite runs list runs
     """
@@ -61,7 +61,7 @@ def list_runs(
         return
     rows = [_row(run, state) for run, state in zip(found, jobs, strict=True)]
     columns = ["run", "recipe", "status", "step", "loss", "age", "job", "next"]
-    # A command is too wide for a column of a terminal, and names its run anyway.
+    # Next commands are too wide for a column, and they name their run anyway.
     apart = sys.stdout.isatty()
     print_table(columns[:-1] if apart else columns, [row[:-1] if apart else row for row in rows])
     for run in found if apart else ():

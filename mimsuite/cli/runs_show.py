@@ -1,4 +1,4 @@
-"""`mimsuite runs show`, `mimsuite runs compare`: a run at length, and runs beside each other."""
+"""`mimsuite runs show` and `mimsuite runs compare`: one run in detail, several side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.
 
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show a run: how it ended, what it reached, its curve, and what to do next.
+    """Show a run: status, results, curve and next command.
 
     Example: mimsuite runs show runs/first
     """
@@ -60,7 +60,7 @@ def compare(
     from mimsuite.report.files import jsonable
 
     if len(runs) < 2:
-        raise UserError(f"only {runs[0]} was named: name two runs, or more")
+        raise UserError(f"only {runs[0]} was named: name two runs or more")
     if out is not None and out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the name must end in .png")
     found = read_runs(runs)
@@ -77,7 +77,7 @@ def compare(
     print_table(["", *(run.name for run in found)], _table(found, differences))
     for pair in pairs:
         value, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
-        sure = "" if low > 0 or high < 0 else "; no sure difference"
+        sure = "" if low > 0 or high < 0 else "; not a significant difference"
         print(
             f"{pair['probe']}: {pair['run']} minus {pair['against']} {value:+.1f} points "
             f"[{low:+.1f}, {high:+.1f}], {pair['samples']} paired test samples{sure}"
@@ -99,7 +99,7 @@ def _facts(run: RunResult) -> list[tuple[str, str]]:
 
 
 def _reached(run: RunResult) -> list[tuple[str, str]]:
-    """(label, text) of what a run reached; the text is empty where there is nothing to tell."""
+    """(label, text) of each result of a run; the text is empty if there is none."""
     from mimsuite.text import duration, number
 
     lowest = ""
@@ -116,7 +116,7 @@ def _reached(run: RunResult) -> list[tuple[str, str]]:
 
 
 def _table(runs: list[RunResult], differences: dict[str, list[Any]]) -> list[list[str]]:
-    """What the runs reached, then the keys in which they differ."""
+    """The results of the runs, then the keys in which they differ."""
     from mimsuite.console import shown_value
 
     reached = [dict(_reached(run)) for run in runs]

@@ -1,4 +1,4 @@
-"""`mimsuite score`: which samples a pretrained model finds hard or strange."""
+"""`mimsuite score`: find samples that are hard or unusual for a pretrained model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def score(
     model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="Where the scores go.")],
     data: DataOption = None,
-    split: Annotated[str, typer.Option("--split", help="Which part of it to score.")] = "train",
-    masks: Annotated[int, typer.Option("--masks", min=1, help="Masks of each sample.")] = 8,
+    split: Annotated[str, typer.Option("--split", help="Split to score.")] = "train",
+    masks: Annotated[int, typer.Option("--masks", min=1, help="Masks per sample.")] = 8,
     neighbours: Annotated[
-        int, typer.Option("--neighbours", min=1, help="Nearest samples that count.")
+        int, typer.Option("--neighbours", min=1, help="Nearest samples to average over.")
     ] = 5,
     anomaly: Annotated[
         str | None,
@@ -32,14 +32,14 @@ def score(
             "--anomaly", metavar="CLASS,...", help="Classes that are anomalies: print the AUROC."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Key of the masks.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the masks.")] = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Score samples: error under masks, and distance of features to the nearest others.
+    """Score samples by their error under masks and by the distance to their nearest features.
 
-    The distance is to the split `train`, where anomalies that are named are left out. FILE.csv
-    has the samples in order of the error, hardest first; `data pack --only` takes any part of it.
+    Distances are to the split `train`, without the classes named by --anomaly. FILE.csv lists the
+    samples by error, hardest first; `data pack --only` accepts any part of it.
 
     Example: mimsuite score runs/first --data ./photos --out hard.csv
     """
@@ -93,7 +93,7 @@ def score(
 
 
 def _numbers(names: str, classes: list[str] | None) -> list[int]:
-    """Class numbers of names (or of numbers, where classes have no names)."""
+    """Class ids from class names, or from numbers if classes have no names."""
     found = []
     for name in names.split(","):
         if classes and name in classes:
@@ -107,14 +107,14 @@ def _numbers(names: str, classes: list[str] | None) -> list[int]:
 
 
 def _require_both(labels: torch.Tensor | None, strange: list[int]) -> None:
-    """Refuse a split that has no samples of the named classes, or none of others."""
+    """Refuse a split in which all or none of the samples are of the named classes."""
     known = set() if labels is None else set(labels[labels >= 0].tolist())
     if not known & set(strange) or not known - set(strange):
-        raise UserError("--anomaly: there must be samples of the named classes, and of others")
+        raise UserError("--anomaly: some samples, but not all, must be of the named classes")
 
 
 def _auroc(result: Difficulty, strange: list[int]) -> dict[str, Any]:
-    """Both scores against the named classes."""
+    """AUROC of both scores for the named classes."""
     import torch
 
     from mimsuite.evaluate.probes.difficulty import auroc

@@ -1,4 +1,4 @@
-"""`mimsuite submit`: pretrain as a SLURM job. Loads no torch."""
+"""`mimsuite submit`: pretrain as a SLURM job. Does not load torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def submit(
     data: DataOption = None,
     out: OutOption = None,
     resume: Annotated[
-        str, typer.Option(metavar="never|auto", help="auto: go on in an existing run directory.")
+        str, typer.Option(metavar="never|auto", help="auto: resume an existing run directory.")
     ] = "never",
     init_from: Annotated[
         str | None, typer.Option(help="Start from these weights: run, checkpoint or .pth file.")
@@ -45,7 +45,7 @@ def submit(
     as_json: JsonOption = False,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of ~/.config/mimsuite/slurm.yaml; else `default`."),
+        typer.Option(metavar="NAME", help="In ~/.config/mimsuite/slurm.yaml; else `default`."),
     ] = None,
     nodes: Annotated[int | None, typer.Option(rich_help_panel=_JOB, help="Default: 1.")] = None,
     gpus_per_node: Annotated[
@@ -59,23 +59,24 @@ def submit(
         typer.Option(rich_help_panel=_JOB, help="Default: 1, and 1 for each data.workers."),
     ] = None,
     time: Annotated[
-        str | None, typer.Option(rich_help_panel=_JOB, help="Limit, as in 24:00:00 or 2-12:00:00.")
+        str | None,
+        typer.Option(rich_help_panel=_JOB, help="Time limit, as in 24:00:00 or 2-12:00:00."),
     ] = None,
     partition: Annotated[str | None, typer.Option(rich_help_panel=_JOB)] = None,
     account: Annotated[str | None, typer.Option(rich_help_panel=_JOB)] = None,
     qos: Annotated[str | None, typer.Option(rich_help_panel=_JOB)] = None,
     constraint: Annotated[
-        str | None, typer.Option(rich_help_panel=_JOB, help="Features of nodes, as in a100.")
+        str | None, typer.Option(rich_help_panel=_JOB, help="Node features, as in a100.")
     ] = None,
     after: Annotated[
         str | None,
-        typer.Option(metavar="JOB", rich_help_panel=_JOB, help="Start once it has ended well."),
+        typer.Option(metavar="JOB", rich_help_panel=_JOB, help="Start after JOB has succeeded."),
     ] = None,
     signal: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_JOB,
-            help="Save so many seconds before the limit. Default: USR1@120.",
+            help="SIGNAL@SECONDS before the limit, to save. Default: USR1@120.",
         ),
     ] = None,
     requeue: Annotated[
@@ -87,7 +88,7 @@ def submit(
         ),
     ] = None,
     max_requeues: Annotated[
-        int | None, typer.Option(rich_help_panel=_JOB, help="At most so often. Default: 100.")
+        int | None, typer.Option(rich_help_panel=_JOB, help="Most requeues. Default: 100.")
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -103,11 +104,11 @@ def submit(
     ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Pretrain as a SLURM job: one process a GPU, queued again until it is done.
+    """Pretrain as a SLURM job: one process per GPU, requeued until it is done.
 
     The recipe is checked before anything is queued. The run directory keeps the script, job.sbatch,
-    which can be read, changed and sent again. What a cluster always needs is written once, in
-    ~/.config/mimsuite/slurm.yaml, whose keys are in the documentation (slurm).
+    which can be read, changed and submitted again. Settings that a cluster always needs go into
+    ~/.config/mimsuite/slurm.yaml; its keys are in the documentation (slurm).
 
     Example: mimsuite submit image/mae-vitb16-in1k --nodes 2 --gpus-per-node 8
     """
@@ -216,6 +217,6 @@ def _tell(ready: Submission, job: str) -> None:
 
 
 def _near(path: Path) -> Path:
-    """Relative to the working directory, where it is inside."""
+    """The path, relative to the working directory if it lies inside."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""The recipes that ship with the suite, and recipe files of one's own, by name or path."""
+"""Find a recipe by catalog name (the recipes that ship with the suite) or by path."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RecipeFile:
     """A recipe file.
 
     Attributes:
-        name: its catalog name, or for a file of one's own the path as messages show it.
-        path: where it is.
+        name: catalog name; for a file outside the catalog, the path as messages show it.
+        path: path of the file.
         shown: the path for messages: relative to the working directory or to the catalog.
     """
 
@@ -43,7 +43,7 @@ class RecipeFile:
 
 
 def folder() -> Path:
-    """The catalog: inside an installed package, or at the top of a source checkout."""
+    """Folder of the catalog: in the installed package, or at the top of a source checkout."""
     installed = _PACKAGE / "_recipes"
     return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
 
@@ -61,10 +61,10 @@ def find(recipe: str | Path, beside: Path | None = None) -> RecipeFile:
 
     Args:
         recipe: a catalog name, or a path to a YAML file.
-        beside: the folder that a relative path starts from; ``None`` = the working directory.
+        beside: folder that a relative path is relative to; ``None``: the working directory.
 
     Raises:
-        UserError: neither a catalog name nor a file, or no name at all.
+        UserError: empty, or neither a catalog name nor a file.
     """
     text = str(recipe)
     if not text:

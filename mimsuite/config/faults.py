@@ -1,4 +1,4 @@
-"""From pydantic's errors to messages for people: every fault at once, one line each, with places.
+"""Turn pydantic's errors into messages: all faults at once, one line each, with file and line.
 
 ``mask.ratoi: unknown key. Did you mean mask.ratio? (recipes/image/mae.yaml:14)``
 """
@@ -56,7 +56,7 @@ def unknown_key(keys: Keys, section: type[BaseModel], recipe: type[BaseModel]) -
 
 
 def at(place: str) -> str:
-    """A place as the end of a message."""
+    """The end of a message that names a place."""
     return f" ({place})" if place else ""
 
 
@@ -92,7 +92,7 @@ def _line(
         expected = describe(place.accepts, bounds=False)
         got = f", got kind {shown(value['kind'])}" if "kind" in value else ""
         return f"{name}: expected {expected}{got}{at(layer.place((*keys, 'kind')))}"
-    if not place.inside and place.accepts is Any:  # a type this module has no words for
+    if not place.inside and place.accepts is Any:  # a type that `describe` does not know
         return f"{name}: {details[0]['msg']}{at(layer.place(keys))}"
     expected = describe(place.accepts, bounds=bool(types & _OUT_OF_BOUNDS))
     hint = ""
@@ -106,7 +106,7 @@ def _line(
 
 
 def _places(message: str, keys: Keys, place: Place, recipe: type[BaseModel], layer: Layer) -> str:
-    """Where the keys were set that a message about several of them names."""
+    """Where each key that the message names was set."""
     dotted = set(dotted_keys(recipe))
     own = {name for section in sections_of(place.accepts) for name in section.model_fields}
     ways = []

@@ -24,11 +24,11 @@ _BASES = ("Section", "Recipe", "Enum")
 
 @dataclass(frozen=True)
 class Header:
-    """What was run of a file.
+    """The classes that the torch-free part of a file defines.
 
     Attributes:
-        classes: the section and recipe classes that it defines, by name.
-        recipes: those of them that are recipes.
+        classes: its section and recipe classes, by name.
+        recipes: the recipe classes among them.
         modalities: names of the modalities that the file registers when it is imported.
     """
 
@@ -41,7 +41,7 @@ def read_header(path: Path) -> Header:
     """Run the torch-free part of a method file; an unchanged file is run once.
 
     Raises:
-        UserError: a file that is not Python, or whose recipe classes need more than is run.
+        UserError: not valid Python, or a recipe class needs code outside the torch-free part.
     """
     try:
         return _read(path, path.stat().st_mtime_ns)
@@ -56,7 +56,7 @@ def _read(path: Path, _changed: int) -> Header:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         raise UserError(f"{path}:{line}: not valid Python: {error}") from None
-    # Pydantic looks names up in the module that a class says it is from.
+    # Pydantic resolves annotations in the module named by a class's `__module__`.
     digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
     module = ModuleType(f"mimsuite_recipe_classes_{path.stem}_{digest}")
     sys.modules[module.__name__] = module
@@ -80,7 +80,7 @@ def _read(path: Path, _changed: int) -> Header:
 
 
 def _modalities(tree: ast.Module) -> Iterator[str]:
-    """The names in ``Modality("signals", ...)``, read off the source."""
+    """The names in ``Modality("signals", ...)`` calls, read from the source."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
             continue
@@ -90,7 +90,7 @@ def _modalities(tree: ast.Module) -> Iterator[str]:
 
 
 def _light(tree: ast.Module, path: Path, namespace: dict[str, Any]) -> Iterator[ast.stmt]:
-    """The statements to run; ``namespace`` takes classes that come from other method files."""
+    """The statements to run; classes imported from other method files go into ``namespace``."""
     known = set(dir(builtins))
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
@@ -135,7 +135,7 @@ def _is_section(node: ast.ClassDef) -> bool:
 
 
 def _borrow(node: ast.ImportFrom, namespace: dict[str, Any]) -> set[str]:
-    """Section and recipe classes imported from another method file, from its header."""
+    """Take imported section and recipe classes from the header of another method file."""
     names = [alias for alias in node.names if alias.name.endswith(("Section", "Recipe"))]
     if not names:
         return set()
@@ -148,7 +148,7 @@ def _borrow(node: ast.ImportFrom, namespace: dict[str, Any]) -> set[str]:
 
 
 def _needs(node: ast.stmt) -> set[str]:
-    """Names that a statement reads and does not itself define."""
+    """Names that a statement reads but does not define."""
     loaded: set[str] = set()
     stored: set[str] = set()
     for inner in ast.walk(node):

@@ -1,4 +1,4 @@
-"""Layers of a recipe: a file over its base, overrides over both, each key with its origin."""
+"""Layers of a recipe: a file over its base, overrides over both. Each key has its origin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Layer:
-    """A nested document, and where each of its keys was set (``()`` = the document itself)."""
+    """A nested document, and where each of its keys was set (``()``: the document itself)."""
 
     document: dict[str, Any]
     origins: dict[Keys, str]
@@ -32,13 +32,13 @@ class Layer:
     def over(self, under: Layer) -> Layer:
         """This layer laid over another: sections merge key by key, everything else replaces."""
         document = _merge(under.document, self.document)
-        # What a plain value replaced is gone, and so are the origins of its keys.
+        # A plain value that replaces a section also removes the origins of its keys.
         kept = {k: o for k, o in under.origins.items() if _holds(document, k)}
         return Layer(document, {**kept, **self.origins})
 
 
 def leaves(document: Mapping[str, Any], way: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """Each value that is not a section with keys, and the way to it, in order."""
+    """Each value that is not a non-empty section, with the keys that lead to it, in order."""
     for key, value in document.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*way, key))
@@ -47,9 +47,9 @@ def leaves(document: Mapping[str, Any], way: Keys = ()) -> Iterator[tuple[Keys, 
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Dotted key -> its two values as text, of the keys in which two documents differ.
+    """Dotted key -> its two values as text, for keys whose values differ in two documents.
 
-    A key that one side lacks is ``-`` there, which is not the same as null.
+    A missing key is shown as ``-``, which differs from null.
     """
     sides = [
         {".".join(keys): inline(value) for keys, value in leaves(side)} for side in (one, other)
@@ -59,7 +59,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tup
 
 
 def read_chain(file: RecipeFile) -> Layer:
-    """A recipe file laid over its base, over the base of that, and so on.
+    """A recipe file merged over its base, which is merged over its own base, and so on.
 
     Raises:
         UserError: unreadable files, bases that do not exist or go in a circle.
@@ -80,10 +80,10 @@ def read_chain(file: RecipeFile) -> Layer:
 
 
 def of_overrides(overrides: Sequence[str] | Mapping[str, Any], origin: str = COMMAND_LINE) -> Layer:
-    """The layer of ``section.key=value`` texts, or of ready values by dotted key.
+    """A layer from ``section.key=value`` texts, or from parsed values by dotted key.
 
     Raises:
-        UserError: text that is not KEY=VALUE with a value in YAML.
+        UserError: text that is not KEY=VALUE, or a value that is not YAML.
     """
     result = Layer({}, {})
     if isinstance(overrides, Mapping):
@@ -101,7 +101,7 @@ def of_overrides(overrides: Sequence[str] | Mapping[str, Any], origin: str = COM
 
 
 def parse_override(text: str) -> tuple[Keys, Any]:
-    """``mask.ratio=0.6`` -> ``(("mask", "ratio"), 0.6)``; the value is read as in a recipe file."""
+    """``mask.ratio=0.6`` -> ``(("mask", "ratio"), 0.6)``; the value is parsed as in a recipe."""
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"'{text}' is not an override: expected KEY=VALUE, as in mask.ratio=0.6")
@@ -115,20 +115,20 @@ def parse_override(text: str) -> tuple[Keys, Any]:
 
 
 def split_key(key: str) -> Keys:
-    """A dotted key that the user typed, as the way to a value."""
+    """Split a dotted key that the user typed."""
     if not _KEY.fullmatch(key):
         raise UserError(f"'{key}' is not a key: expected names and dots, as in mask.ratio")
     return way_of(key)
 
 
 def way_of(key: str) -> Keys:
-    """A dotted key as the way to a value; the dotted keys below ``smoke`` stay whole."""
+    """Split a dotted key; below ``smoke`` the keys are dotted themselves and stay whole."""
     section, dot, rest = key.partition(".")
     return (section, rest) if dot and section == "smoke" else tuple(key.split("."))
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted key as a document of sections."""
+    """A document of nested sections, from values by dotted key."""
     document: dict[str, Any] = {}
     for key, value in values.items():
         document = _merge(document, _nest(way_of(key), value))
@@ -154,7 +154,7 @@ def _read(file: RecipeFile) -> Layer:
 
 
 def _refuse_dots(value: Any, way: Keys, place: Callable[[Keys], str]) -> None:
-    """A file nests its keys; a dotted one would silently be a key of its own."""
+    """Refuse dotted keys in a file: its keys nest, and a dotted key would match none of them."""
     if not isinstance(value, dict) or way == ("smoke",):
         return
     for key, inner in value.items():
@@ -169,7 +169,7 @@ def _refuse_dots(value: Any, way: Keys, place: Callable[[Keys], str]) -> None:
 
 
 def _base(file: RecipeFile, layer: Layer) -> RecipeFile | None:
-    """The parent that a file names, a catalog name or a path relative to the file."""
+    """The base of a file: a catalog name, or a path relative to the file."""
     base = layer.document.pop("base", None)
     if base is None:
         return None

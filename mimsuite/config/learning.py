@@ -1,6 +1,6 @@
-"""What the rows of evidence say: which recipes learn, and which methods help in their ablations.
+"""Verdicts of the evidence tables: which recipes learn, which methods win their ablations.
 
-`make evidence-pages` writes ``learning.json`` beside the recipes; nothing in it is written by hand.
+`make evidence-pages` generates ``learning.json`` beside the recipes. Do not edit it by hand.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from mimsuite.config import catalog
 HELPS, NOT_YET, RAW_WINS, MISSING = "helps", "not yet", "raw input wins", "rows are missing"
 
 
-def learning(recipe: str) -> str:
-    """The verdicts of a recipe's tables, as ``helps``; empty where no table is complete."""
-    verdicts: dict[str, str] = _found()["learning"].get(recipe, {})
-    return ", ".join(sorted({one for one in verdicts.values() if one != MISSING}))
+def learning(*recipes: str) -> str:
+    """The verdicts on recipes, such as ``helps``; empty if none of their tables is complete."""
+    tables: dict[str, dict[str, str]] = _found()["learning"]
+    verdicts = {one for recipe in recipes for one in tables.get(recipe, {}).values()}
+    return ", ".join(sorted(verdicts - {MISSING}))
 
 
 def status(method: str, said: str) -> str:
@@ -26,6 +27,11 @@ def status(method: str, said: str) -> str:
     if said == "experimental" and ablations and set(ablations) == {HELPS}:
         return "faithful"
     return said
+
+
+def forget() -> None:
+    """Read the file anew at the next call."""
+    _found.cache_clear()
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,9 @@
 """From a method's name to its file and its recipe class, without importing torch.
 
 A method file defines a :class:`~mimsuite.config.keys.shared.Recipe` beside its module. To check a
-recipe, only the torch-free part of that file is run: its imports from typing, pydantic, this
-package and the like, the classes whose bases end in ``Section`` or ``Recipe``, and plain constants
-that those need. The rest is not executed.
+recipe, only the torch-free part of that file is run: its torch-free imports (typing, pydantic,
+this package), the classes whose bases end in ``Section`` or ``Recipe``, and the constants that
+they need. The rest is not executed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
-_MODALITIES = ("image", "video", "points", "grids")  # of `mimsuite.data.modalities`
+_MODALITIES = ("image", "video", "points", "grids")  # built-in, see `mimsuite.data.modalities`
 _NOT_METHODS = {"__init__", "base", "reader", "registry"}
 _GROUP = "mimsuite.methods"
 
-_plugins: list[Path] = []  # of this process, in the order given; never remembered on disk
+_plugins: list[Path] = []  # registered in this process, in order; never stored on disk
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class MethodFile:
 
     @property
     def header(self) -> Header:
-        """Its torch-free part."""
+        """The torch-free part of the file."""
         return read_header(self.path)
 
     def load(self) -> ModuleType:
-        """The file as a module, with all that it needs.
+        """Import the whole file, torch included.
 
         Raises:
             UserError: a plugin that cannot be imported.
@@ -81,7 +81,7 @@ def find_method(name: str) -> MethodFile:
     Raises:
         UserError: no built-in, installed or ``--plugin`` method of that name.
     """
-    # The file called like the method first, so that one recipe does not read every method.
+    # Try the file named like the method first: one recipe need not read every method file.
     files = sorted(_files(), key=lambda file: file.path.stem != name.replace("-", "_"))
     for file in files:
         if name in file.recipes():
@@ -108,12 +108,12 @@ def recipe_class(name: str) -> type[Recipe]:
 
 
 def method_list() -> list[str]:
-    """Names of all methods that recipes can name now."""
+    """Names of all known methods, plugins included."""
     return sorted(name for file in _files() for name in file.recipes())
 
 
 def modality_names() -> list[str]:
-    """Names of all modalities that recipes can name now."""
+    """Names of all known modalities, plugins included."""
     return [*_MODALITIES, *(name for file in _added() for name in file.header.modalities)]
 
 
@@ -161,7 +161,7 @@ def _files() -> Iterator[MethodFile]:
 
 
 def _added() -> Iterator[MethodFile]:
-    """Files of others: installed ones, and those of ``--plugin``."""
+    """Method files from outside the suite: installed packages, then ``--plugin`` files."""
     yield from _installed()
     for path in _plugins:
         yield MethodFile(path, None)
@@ -169,7 +169,7 @@ def _added() -> Iterator[MethodFile]:
 
 @lru_cache
 def _import_file(path: Path) -> ModuleType:
-    """A plugin file as a module; its name cannot meet that of an installed one."""
+    """Import a plugin file, under a module name that no installed module has."""
     digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
     name = f"mimsuite_plugin_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -187,7 +187,7 @@ def _import_file(path: Path) -> ModuleType:
 
 @lru_cache(maxsize=1)
 def _installed() -> tuple[MethodFile, ...]:
-    """Files of the entry points ``mimsuite.methods``, found without importing their packages."""
+    """Files behind the ``mimsuite.methods`` entry points; their packages are not imported."""
     found = []
     for entry in importlib.metadata.entry_points(group=_GROUP):
         top, *rest = entry.module.split(".")

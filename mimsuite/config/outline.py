@@ -1,7 +1,7 @@
-"""Section and recipe classes as their source says them, read without making the classes.
+"""Fields and constants of section and recipe classes, read from source without making them.
 
-Making them takes pydantic a good part of a second for all methods. What a list of recipes shows of
-them are plain constants, and for those the text of the class statement is enough.
+Pydantic needs a good part of a second to make the classes of all methods. A list of recipes shows
+only plain constants, and the text of the class statement is enough to read those.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_STATEMENT = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)  # where one starts at the left margin
+_STATEMENT = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)  # start of a top-level statement
 _CLASS = re.compile(r"class (?P<name>\w+)\([^)]*(Section|Recipe)\b")
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a class statement says.
+    """The fields of a class statement.
 
     Attributes:
-        fields: annotation of each annotated name, as written.
-        values: what is assigned, of those with a constant or a call of constants, such as
-            ``MethodCard("arXiv:2111.06377", "verified")``, of which the arguments are kept.
+        fields: annotated name -> its annotation as written.
+        values: name -> constant assigned to it. For a call with constant arguments, such as
+            ``MethodCard("arXiv:2111.06377", "verified")``, the tuple of arguments.
     """
 
     fields: dict[str, str]
@@ -33,7 +33,7 @@ class Outline:
 
 @lru_cache(maxsize=64)
 def outlines(path: Path) -> dict[str, Outline]:
-    """The classes of a file whose bases are sections or recipes, by name.
+    """The section and recipe classes of a file, by name.
 
     Raises:
         SyntaxError: a class statement that is not Python.
@@ -59,6 +59,6 @@ def _outline(node: Any) -> Outline:
                     values[inner.target.id] = tuple(map(ast.literal_eval, value.args))
                 elif value is not None:
                     values[inner.target.id] = ast.literal_eval(value)
-            except ValueError:  # no constant
+            except ValueError:  # not a constant
                 continue
     return Outline(fields, values)

@@ -1,4 +1,4 @@
-"""A recipe, resolved: file over base, smoke sizes, overrides, checked, each value with its origin.
+"""Resolve a recipe: merge base, file, smoke sizes and overrides, and validate the result.
 
 Precedence, lowest first: schema defaults, base, recipe, ``smoke:`` (when asked for), command line.
 """
@@ -27,15 +27,15 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Resolved:
-    """A valid recipe with every value settled.
+    """A valid recipe: every key has its final value and its origin.
 
     Attributes:
         recipe: typed and frozen.
-        name: catalog name, or the path of a file of one's own.
-        document: the same as plain values: every key, in section order; what config.yaml holds.
-            ``base`` is null in it, since what the base gave is there.
+        name: catalog name, or path of a recipe file outside the catalog.
+        document: the recipe as plain values: every key, in section order, as in config.yaml.
+            ``base`` is null, because the values of the base are merged in.
         origins: dotted key -> ``default``, ``file:line``, ``smoke`` or ``command line``.
-        changed: dotted key -> value, of the keys that smoke and overrides set.
+        changed: dotted key -> value, for keys set by smoke sizes or overrides.
     """
 
     recipe: Recipe
@@ -49,9 +49,9 @@ class Resolved:
         return f"# {self.name or 'recipe'}, resolved: every key.\n{yaml.dump(self.document)}"
 
     def changed_since(self, document: Mapping[str, Any]) -> list[str]:
-        """A line for each key that differs from an earlier document of the same run.
+        """One line for each key that differs from an earlier document of the same run.
 
-        Keys that the earlier version did not have count where somebody set them.
+        A key that the earlier version lacked counts only if it was set explicitly.
         """
         return [
             f"{key}: was {before}, is now {now}"
@@ -60,7 +60,7 @@ class Resolved:
         ]
 
     def changed_yaml(self) -> str:
-        """What was changed against the recipe file, as sections of a recipe file."""
+        """The keys changed against the recipe file, as YAML sections."""
         if not self.changed:
             return f"# {self.name or 'recipe'}, nothing changed.\n"
         changed = yaml.dump(layers.nested(self.changed))
@@ -72,7 +72,7 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
 
     Args:
         recipe: a catalog name such as ``image/mae-vitb16-in1k``, or a path to a YAML file.
-        overrides: ``section.key=value`` texts from the command line, later ones winning.
+        overrides: ``section.key=value`` texts from the command line; the last one wins.
         smoke: apply the recipe's ``smoke:`` sizes.
 
     Raises:
@@ -86,10 +86,10 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
 
 
 def from_document(document: Mapping[str, Any], name: str = "") -> Resolved:
-    """Check a stored document again: a run's config.yaml or a checkpoint's recipe.
+    """Validate a stored document: a run's config.yaml or a checkpoint's recipe.
 
     Raises:
-        UserError: it does not fit this version's schema.
+        UserError: the document does not fit this version's schema.
     """
     origin = name or "stored recipe"
     origins = {keys[:n]: origin for keys, _ in leaves(document) for n in range(len(keys) + 1)}
@@ -102,9 +102,9 @@ def with_overrides(
     """A resolved recipe with some keys changed.
 
     Args:
-        resolved: the recipe to start from; it stays as it is.
+        resolved: the recipe to start from; it is not modified.
         overrides: ``section.key=value`` texts, or values by dotted key.
-        origin: what to say of where the new values come from.
+        origin: origin that is recorded for the new values.
     """
     origins = {layers.way_of(key): origin for key, origin in resolved.origins.items()}
     given = layers.of_overrides(overrides, origin)
@@ -113,7 +113,7 @@ def with_overrides(
 
 
 def _resolve(layer: Layer, name: str, changed: set[Keys]) -> Resolved:
-    """Validate a merged layer and complete it; ``changed`` are the keys set over the file."""
+    """Validate a merged layer and fill in defaults; ``changed``: keys set on top of the file."""
     recipe = _validate(layer, name)
     document = recipe.model_dump(mode="json")
     document["base"] = None
@@ -131,14 +131,14 @@ def _validate(layer: Layer, name: str) -> Recipe:
     faults: list[str] = []
     method = layer.document.get("method")
     wanted = method.get("name") if isinstance(method, dict) else None
-    kind = Recipe  # knows the sections that all methods share, where the method is not known
+    kind = Recipe  # checks the shared sections even if the method is unknown
     if isinstance(wanted, str):
         try:
             kind = recipe_class(wanted)
         except UserError as error:
             faults.append(f"method.name: {error}{at(layer.place(('method', 'name')))}")
     try:
-        # JSON mode: a list is a tuple's only spelling, yet "0.75" is not a number.
+        # JSON mode accepts lists for tuples, but not the text "0.75" for a number.
         recipe = kind.model_validate_json(json.dumps(layer.document), strict=True)
     except ValidationError as error:
         faults += faults_of(error, kind, layer)

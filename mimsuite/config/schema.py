@@ -1,4 +1,4 @@
-"""What a recipe class says of its keys: which there are, and what each accepts in plain words."""
+"""The keys of a recipe class, and the values that each key accepts, described in words."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Place:
 
     Attributes:
         keys: the way to the key.
-        accepts: what the key's type is, for :func:`describe`; ``Any`` where it is not known.
-        section: the class of the section that holds the key, or of the section itself.
-        inside: what the location has below the key: list indices and names of union branches.
+        accepts: the key's type, for :func:`describe`; ``Any`` if unknown.
+        section: the class of the section that holds the key, or of the faulty section itself.
+        inside: the rest of the location below the key: list indices and union branch names.
     """
 
     keys: Keys
@@ -81,7 +81,7 @@ def dotted_keys(
     """Every key that documents of this class may have, sections included, as dotted keys.
 
     Args:
-        mark: leave out keys that do not have it.
+        mark: yield only keys with this mark; ``None``: all.
     """
     own = recipe.model_fields if mark is None else marked(recipe, mark)
     for name in recipe.model_fields:
@@ -192,7 +192,7 @@ def _section_in_list(annotation: Any) -> type[BaseModel] | None:
 
 
 def _kinds(section: type[BaseModel]) -> list[Any]:
-    """The values of ``kind`` (or of a method's ``name``) by which a section is told apart."""
+    """The values of ``kind`` (or of a method's ``name``) that select this section."""
     for name in ("kind", "name"):
         if name in section.model_fields:
             return literals(section.model_fields[name].annotation)
@@ -206,7 +206,7 @@ def _branches(sections: list[type[BaseModel]]) -> set[Any]:
 def _chosen(
     sections: list[type[BaseModel]], document: Any, branch: str | int
 ) -> type[BaseModel] | None:
-    """The section that the document names, or of an error's branch where it leaves the default."""
+    """The section that the document's ``kind`` names; without one, the section of the error."""
     given = document if isinstance(document, dict) else {}
     names = {given.get("kind"), given.get("name")} - {None} or {branch}
     matching = [section for section in sections if names & set(_kinds(section))]

@@ -1,7 +1,7 @@
 """The ``smoke:`` section: smaller sizes, so that any recipe runs on a CPU in seconds.
 
-Only sizes may shrink, the keys marked ``Key.SIZE``. Method, mask, target, loss and data path stay,
-so that a smoke run says something about the recipe.
+Only sizes may shrink: the keys marked ``Key.SIZE``. Method, mask, target, loss and data path stay
+the same, so a smoke run tests the recipe's own code path.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ORIGIN = "smoke"
 
 
 def faults_of_smoke(layer: Layer, recipe: type[BaseModel]) -> list[str]:
-    """What is wrong with the keys of a layer's ``smoke:`` section, one line each."""
+    """Faults of the keys in a layer's ``smoke:`` section, one line each."""
     table = layer.document.get("smoke")
     if not isinstance(table, dict):
-        return []  # validation says what is wrong with it
+        return []  # validation reports the fault
     known = list(dotted_keys(recipe))
     sizes = list(dotted_keys(recipe, mark=Key.SIZE))
     faults = []

@@ -1,4 +1,4 @@
-"""Near misses: what the user may have meant."""
+"""Suggest the name that the user may have meant."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 _MOST = 3  # names in a suggestion
-_LEAST = 0.65  # likeness of a suggestion, in difflib's measure
-_AS_GOOD = 0.03  # names this much less alike than the best are suggested beside it
+_LEAST = 0.65  # lowest difflib ratio of a suggestion
+_AS_GOOD = 0.03  # also suggest names whose ratio is within this of the best
 
 
 def near(word: str, known: Iterable[str]) -> list[str]:
-    """The names that ``word`` may stand for, best first, at most three.
+    """The known names closest to ``word``, best first, at most three.
 
-    Names of which ``word`` is a whole part (``warmup`` of ``warmup_epochs``, ``ratio`` of
-    ``mask.ratio``) are surer than misspellings, which are looked for only where there are none.
+    Names that contain ``word`` as a whole part (``warmup`` in ``warmup_epochs``, ``ratio`` in
+    ``mask.ratio``) come first. Misspellings are considered only if there is no such name.
     """
     folded = {_fold(name): name for name in known}
     wanted = _fold(word)
@@ -32,12 +32,12 @@ def near(word: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``" Did you mean a or b?"``, ready to append; empty where nothing is near."""
+    """``" Did you mean a or b?"``, ready to append; empty if no name is close."""
     return question(near(word, known))
 
 
 def question(names: list[str]) -> str:
-    """``" Did you mean a or b?"`` of these names; empty for none."""
+    """``" Did you mean a or b?"`` for these names; empty for none."""
     return f" Did you mean {either(names)}?" if names else ""
 
 

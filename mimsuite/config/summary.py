@@ -1,8 +1,8 @@
-"""What `recipes list` shows of a recipe, read in a hundredth of the time of checking it.
+"""The row of a recipe in `recipes list`, read a hundred times faster than by validating it.
 
-The same files are read as by :func:`mimsuite.config.load`: the recipe and its bases as YAML, and
-the method's file for its name and card, but no section is checked. Whatever is not plain enough
-for that, a plugin's method, a base by path, a faulty file, is loaded in full, with its errors.
+It reads the same files as :func:`mimsuite.config.load`, the recipe and its bases as YAML and the
+method's file for its name and card, but validates no section. Recipes of plugin methods, bases
+given by path and faulty files are loaded in full instead, which reports their errors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ABOUT = ("title", "task", "modality", "paper", "published", "gpu_hours")
 
 
 class Summary(NamedTuple):
-    """A recipe in a list; ``proof`` and ``status`` are its method's, ``learning`` its evidence."""
+    """A row of the list. ``proof`` and ``status`` are the method's, ``learning`` the recipe's."""
 
     name: str
     title: str
@@ -44,11 +44,11 @@ class Summary(NamedTuple):
 
 
 class _NotPlain(Exception):
-    """To be loaded in full."""
+    """The recipe has to be loaded in full."""
 
 
 def summary(name: str) -> Summary:
-    """A recipe of the catalog in a list.
+    """The row of a catalog recipe.
 
     Raises:
         UserError: a recipe that cannot be read; not every fault of one shows here.
@@ -71,7 +71,7 @@ def summary(name: str) -> Summary:
 
 
 def summary_in_full(name: str) -> Summary:
-    """The same of the checked recipe.
+    """The row of a recipe, from the validated recipe.
 
     Raises:
         UserError: every fault of the recipe at once, with file and line.
@@ -96,7 +96,7 @@ def summary_in_full(name: str) -> Summary:
 
 
 def _written(name: str) -> tuple[dict[str, str], str]:
-    """The ``recipe`` section and the method's name, over those of the bases."""
+    """The ``recipe`` section, merged over its bases, and the method's name."""
     about: dict[str, str] = {}
     method = ""
     seen: list[str] = []
@@ -112,7 +112,7 @@ def _written(name: str) -> tuple[dict[str, str], str]:
 
 @cache
 def _head(name: str) -> tuple[dict[str, str], str, str | None]:
-    """The ``recipe`` section of one file, its method's name and its base."""
+    """From one file: its ``recipe`` section, its method's name and its base."""
     _, *parts = _MARGIN.split(catalog.find(name).read() + "\n")
     keys = [_KEY.match(part) for part in parts]
     if None in keys:
@@ -144,7 +144,7 @@ def _card(method: str) -> tuple[str, tuple[str, ...], str]:
 
 @lru_cache(maxsize=1)
 def _cards() -> dict[str, tuple[Any, ...]]:
-    """Arguments of each method's card."""
+    """Method name -> arguments of its card."""
     found = {}
     for path in sorted((_PACKAGE / "methods").glob("*.py")):
         classes = outlines(path)
@@ -156,6 +156,6 @@ def _cards() -> dict[str, tuple[Any, ...]]:
 
 
 def _names(section: Outline) -> tuple[str, ...]:
-    """What ``name: Literal["a", "b"]`` accepts."""
+    """The values in ``name: Literal["a", "b"]``."""
     inner = section.fields.get("name", "").removeprefix("Literal[").removesuffix("]")
     return tuple(ast.literal_eval(f"({inner},)")) if inner else ()

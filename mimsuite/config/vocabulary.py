@@ -1,4 +1,4 @@
-"""All that the recipe classes of a method file are made of, in one import for short plugins."""
+"""Everything that recipe classes are built from, in one import for short plugins."""
 
 # ruff: noqa: F403
 from mimsuite.config.keys.encoders import *

@@ -1,8 +1,8 @@
-"""Recipes as text: a strict YAML 1.2 reader that knows the line of each key, and a writer.
+"""Read and write recipes: a strict YAML 1.2 reader that records the line of each key.
 
 pyyaml reads YAML 1.1, where ``1e-3`` is text and ``no`` is false. Here scalars follow the YAML 1.2
-core schema (https://yaml.org/spec/1.2.2/#103-core-schema), and whatever makes a recipe hard to
-read is an error: duplicate keys, anchors, aliases, merge keys, tags, keys that are not text.
+core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Features that make a recipe hard to
+read are errors: duplicate keys, anchors, aliases, merge keys, tags, keys that are not text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import yaml
 
 from mimsuite.errors import UserError
 
-Keys = tuple[str, ...]  # the way to a value: ("mask", "ratio")
+Keys = tuple[str, ...]  # path to a value: ("mask", "ratio")
 
 _DEEPEST = 30  # levels of nesting; recipes have 4
 _PREFIX = "tag:yaml.org,2002:"
-# (tag, pattern, characters it can start with), tried in this order
+# (tag, pattern, possible first characters), tried in this order
 _CORE_SCHEMA = (
     ("null", re.compile(r"~|null|Null|NULL|"), "~nN\0"),
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
@@ -35,11 +35,11 @@ _CORE_SCHEMA = (
 
 
 class Parsed(NamedTuple):
-    """A YAML text.
+    """A parsed YAML text.
 
     Attributes:
         value: mappings as dict, sequences as list, and text, int, float, bool or None.
-        lines: line of each mapping key, from 1, by the way to it.
+        lines: path of each mapping key -> its line, counted from 1.
     """
 
     value: Any
@@ -50,11 +50,11 @@ def parse(text: str, where: str = "") -> Parsed:
     """Read one YAML document.
 
     Args:
-        text: the document; an empty one is null.
-        where: the file's name for messages, which then start ``where:line:``.
+        text: the document; an empty text is null.
+        where: the file's name; messages start with ``where:line:``.
 
     Raises:
-        UserError: text that is not YAML, or not the plain YAML that recipes are written in.
+        UserError: not YAML, or YAML features that recipes do not allow.
     """
     try:
         loader = _Loader(text, where)
@@ -62,7 +62,7 @@ def parse(text: str, where: str = "") -> Parsed:
         return Parsed(None, {}) if node is None else Parsed(loader.value(node), loader.lines)
     except yaml.MarkedYAMLError as error:
         problem = str(error.problem)
-        if problem.startswith("but "):  # the second half of a sentence
+        if problem.startswith("but "):  # the sentence starts in `context`
             problem = f"{error.context} {problem}"
         at = _at(where, error.problem_mark or error.context_mark)
         raise UserError(f"{at}not valid YAML: {problem}") from None
@@ -71,7 +71,7 @@ def parse(text: str, where: str = "") -> Parsed:
 
 
 def dump(document: dict[str, Any]) -> str:
-    """A document as YAML that :func:`parse` reads back exactly; lists stay on one line."""
+    """A document as YAML that :func:`parse` reads back exactly; each list is on one line."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
@@ -83,7 +83,7 @@ def inline(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes with pyyaml's parser and makes the values itself."""
+    """Composes nodes with pyyaml's parser and converts them to values itself."""
 
     def __init__(self, text: str, where: str) -> None:
         super().__init__(text)
@@ -158,14 +158,14 @@ def _at(where: str, mark: Any = None) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that would read as something else in YAML 1.2 or, for other tools, in 1.1."""
+    """Quotes text that YAML 1.2, or other tools' YAML 1.1, would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
-    # Folding would change white space at the ends of lines, so odd text is one quoted line.
+    # Folding would change white space at line ends, so unprintable text is one quoted line.
     style = None if data.isprintable() else '"'
     return dumper.represent_scalar(_PREFIX + "str", data, style=style)
 
@@ -180,7 +180,7 @@ def _add_core_schema(kind: Any) -> None:
         kind.add_implicit_resolver(_PREFIX + tag, whole, ["" if c == "\0" else c for c in first])
 
 
-_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
+_Loader.yaml_implicit_resolvers = {}  # drop the YAML 1.1 resolvers
 _add_core_schema(_Loader)
 _add_core_schema(_Dumper)
 _Dumper.add_representer(str, _text)

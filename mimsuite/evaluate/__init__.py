@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Late: training uses a part of this, and fine-tuning knows all methods.
+    # Lazy: training imports a part of this package, and fine-tuning imports all methods.
     for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{module}"), name)

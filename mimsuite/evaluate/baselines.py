@@ -1,4 +1,4 @@
-"""What a probe must beat to mean anything."""
+"""Baselines that a probe must beat."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ VARIANTS = ("pretrained", "random_init", "raw_input", "majority")
 
 
 def majority_scores(train_labels: Tensor, samples: int, classes: int) -> Tensor:
-    """(samples, classes) float32: how frequent each class is in training, whatever is shown."""
+    """(samples, classes) float32 scores, the same in every row: the training class frequencies."""
     return torch.bincount(train_labels, minlength=classes).float().expand(samples, -1)
 
 
 def random_init(resolved: Resolved) -> Method:
-    """The recipe's method with fresh weights: those its run began with, by ``train.seed``.
+    """The recipe's method with the initial weights of its run, drawn by ``train.seed``.
 
-    The caller's generators are left as they were.
+    The states of the caller's random generators are restored.
     """
     with torch.random.fork_rng():
         torch.manual_seed(key_of(resolved.recipe.train.seed, "weights"))

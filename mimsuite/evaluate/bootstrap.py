@@ -1,9 +1,9 @@
-"""Paired bootstrap: how sure is it that one model beats another on the same test samples?
+"""Paired bootstrap: is one model better than another on the same test samples?
 
-Both models are scored on the same samples, and seed i of one is compared with seed i of the other,
-so what makes a sample hard, or a seed lucky for both, cancels (Efron & Tibshirani, "An Introduction
-to the Bootstrap", 1993, chapter 8 and 13: percentile interval). Seeds and samples are drawn anew
-with replacement, so the interval covers both kinds of chance; with one seed only the samples.
+Both models are scored on the same samples, and seed i of one is compared with seed i of the other.
+Sample difficulty and seed effects that both share cancel (Efron & Tibshirani, "An Introduction to
+the Bootstrap", 1993, chapters 8 and 13: percentile interval). Seeds and samples are resampled with
+replacement, so the interval covers both kinds of chance; with one seed, only the samples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Interval:
         difference: mean of ``ours`` minus mean of ``theirs``.
         low, high: bounds of the interval.
         confidence: its coverage, e.g. 0.95.
-        seeds, samples: what was drawn from.
+        seeds, samples: number of seeds and samples that were resampled.
     """
 
     difference: float
@@ -53,10 +53,10 @@ def paired_interval(
     """Interval of the mean difference.
 
     Args:
-        ours: (S, N) or (N,) score of each test sample under each of S seeds; bool for right/wrong.
-        theirs: the same shape, the same seeds and samples.
+        ours: (S, N) or (N,) score of each test sample under each of S seeds; bool: right or wrong.
+        theirs: scores of the other model, same shape, seeds and samples.
         weights: (N,) weight of a sample in the mean: ``1 / (K * count of its class)`` gives
-            class-balanced accuracy; ``None`` = equal.
+            class-balanced accuracy; ``None``: equal weights.
 
     Raises:
         ValueError: shapes that differ.
@@ -79,6 +79,6 @@ def paired_interval(
 
 
 def balancing_weights(labels: Tensor) -> Tensor:
-    """(N,) float64 weights under which a mean over samples is class-balanced accuracy."""
+    """(N,) float64 sample weights whose weighted mean is class-balanced accuracy."""
     _, which, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     return (1.0 / (len(counts) * counts.double()))[which]

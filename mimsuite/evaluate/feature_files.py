@@ -1,6 +1,6 @@
-"""Frozen features as files for other tools: safetensors, NumPy or CSV.
+"""Write frozen features for other tools: safetensors, NumPy or CSV.
 
-Letters: N samples, D width, K numbers or labels of a sample.
+Letters: N samples, D width, K targets (numbers or labels) per sample.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from mimsuite.files import write_atomic
 
 
 def save_features(features: FeatureSet, path: Path) -> list[Path]:
-    """Write one feature table with labels and keys, by the ending of ``path``.
+    """Write one feature table with labels and keys, in the format that the suffix names.
 
-    * ``.safetensors``: ``features`` (N, D) float32, and where known ``labels`` (N,) int64 or (N, K)
-      float32; beside it, as ``.json``, the name of the features, sample keys and class names.
-    * ``.npy``: (N, D) float32 alone; beside it, as ``.keys.csv``, a row a sample: ``key``, and
-      where known ``label`` (the class) or the K numbers or labels.
-    * ``.csv``: those columns and ``f0``, ``f1`` ... in one table.
+    * ``.safetensors``: ``features`` (N, D) float32 and, if known, ``labels`` (N,) int64 or (N, K)
+      float32. A ``.json`` file has the name of the features, the sample keys and class names.
+    * ``.npy``: (N, D) float32. A ``.keys.csv`` file has one row per sample: ``key`` and, if known,
+      ``label`` (the class) or the K targets.
+    * ``.csv``: those columns followed by ``f0``, ``f1`` ... in one table.
 
     Returns:
-        the files.
+        the files written.
 
     Raises:
-        ValueError: more than one table, or another ending.
+        ValueError: more than one table, or an unknown suffix.
     """
     if len(features.features) != 1:
         raise ValueError(f"one feature table, not {sorted(features.features)}")
@@ -51,7 +51,7 @@ def save_features(features: FeatureSet, path: Path) -> list[Path]:
     if path.suffix != ".csv":
         raise ValueError(f"no file of features ends in '{path.suffix}'")
     header += [f"f{column}" for column in range(numbers.shape[1])]
-    # repr of a float32 is the shortest text that reads back as the same number.
+    # repr of a float32 is the shortest text that parses to the same number.
     texts = ([*row, *map(str, one)] for row, one in zip(rows, numbers, strict=True))
     _write_csv(path, header, texts)
     return [path]
@@ -71,7 +71,7 @@ def _safetensors(name: str, features: FeatureSet, path: Path) -> list[Path]:
 
 
 def _columns(features: FeatureSet) -> tuple[list[str], list[list[Any]]]:
-    """The columns that are no features: their names, and a row a sample."""
+    """The columns beside the features: their names, and one row per sample."""
     keys, labels, names = features.keys, features.labels, features.classes
     if labels is None:
         return ["key"], [[key] for key in keys]

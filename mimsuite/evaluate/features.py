@@ -1,4 +1,4 @@
-"""Frozen features of a whole data set, read once for every probe.
+"""Frozen features of a whole data set, computed once for all probes.
 
 Letters: N samples, B batch, C class tokens, D width.
 """
@@ -36,10 +36,10 @@ class FeatureSet:
 
     Attributes:
         features: ``pool@layer`` (``cls@12``, ``mean@9``) or ``pixels`` -> (N, D) float32, CPU.
-        labels: (N,) int64, -1 = unlabelled; (N, K) float32 of a source that has ``targets``;
-            ``None`` where the source has no labels.
+        labels: (N,) int64, -1 = unlabelled; (N, K) float32 if the source has ``targets``;
+            ``None`` if the source has no labels.
         keys: N sample names.
-        classes: class names, where known; or those of K labels.
+        classes: names of the classes or of the K labels, if known.
     """
 
     features: dict[str, Tensor]
@@ -51,7 +51,7 @@ class FeatureSet:
         return len(self.keys)
 
     def rows(self, rows: Tensor) -> FeatureSet:
-        """Some of the samples, by row number."""
+        """The samples with these row numbers."""
         return replace(
             self,
             features={name: table[rows] for name, table in self.features.items()},
@@ -72,21 +72,21 @@ def extract(
 ) -> FeatureSet:
     """Encode every sample once, unmasked, resized and centre-cropped.
 
-    The last block's features carry the encoder's norm; those of earlier blocks are the block's
-    plain output.
+    Features of the last block include the encoder's final norm; features of earlier blocks are the
+    block's output.
 
     Args:
-        method: on the device that shall compute; put in eval mode for the time being.
+        method: on the device to compute on; in eval mode during the call.
         resolved: the run's recipe: image size, crops and normalisation, ``eval.batch``.
-        pools: see :meth:`Features.pool`; ``None`` = by ``eval.pool``.
-        layers: block numbers from 1; ``None`` = by ``eval.layers``.
-        pixels: add the input itself as the set ``pixels``.
-        peers: the ranks that share the work, in whole batches, so that the features are those of
-            one process; the first gets all of them, the others an empty set.
+        pools: see :meth:`Features.pool`; ``None``: those of ``eval.pool``.
+        layers: block numbers from 1; ``None``: those of ``eval.layers``.
+        pixels: add the raw input as the table ``pixels``.
+        peers: ranks that share the work. They split it in whole batches, so the features equal
+            those of one process. The first rank gets all features, the others an empty set.
 
     Raises:
         UserError: a layer or pooling that the encoder does not have.
-        DataError: nothing could be read, or features are not finite.
+        DataError: no sample could be read, or features are not finite.
     """
     depth = method.layer_count() - 1
     chosen = wanted_layers(resolved.recipe.eval, depth) if layers is None else list(layers)
@@ -108,7 +108,7 @@ def extract(
             if batch.label is not None:
                 labels.append(batch.label.cpu())
             keys += batch.keys
-    # clone: what was made in inference mode may not take part in training a probe.
+    # clone: autograd cannot train a probe on inference-mode tensors.
     tables = {name: torch.cat(parts).clone() for name, parts in rows.items()}
     label = torch.cat(labels).clone() if labels else None
     names = source.classes if source.targets is None else source.targets.names
@@ -122,7 +122,7 @@ def extract(
 
 
 def _check_finite(found: FeatureSet) -> None:
-    """Refuse features that no probe and no other tool could use."""
+    """Refuse features that are not finite."""
     for name, table in found.features.items():
         odd = (~table.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
         if odd:
@@ -134,7 +134,7 @@ def _check_finite(found: FeatureSet) -> None:
 
 
 def feature(method: Method, batch: Batch, name: str) -> Tensor:
-    """(B, D) float32: one pooled layer of a normalised batch, by its name (``mean@9``)."""
+    """(B, D) float32: the pooled features ``name`` (``mean@9``) of a normalised batch."""
     pool, _, layer = name.partition("@")
     depth = method.layer_count() - 1
     wanted = [int(layer)] if int(layer) < depth else []
@@ -142,9 +142,9 @@ def feature(method: Method, batch: Batch, name: str) -> Tensor:
 
 
 def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
-    """The rows of all ranks, in their order, on the first; an empty set on the others."""
+    """On the first rank the rows of all ranks, in rank order; on the others an empty set."""
     widths = {name: table.shape[1] for name, table in found.features.items()}
-    columns = None if found.labels is None else list(found.labels.shape[1:])  # [] of class ids
+    columns = None if found.labels is None else list(found.labels.shape[1:])  # [] for class ids
     own = json.dumps([widths, columns]) if found.keys else ""
     described = [json.loads(text) for text in peers.texts(own) if text]
     widths, columns = described[0] if described else ({}, None)
@@ -164,7 +164,7 @@ def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
 
 
 def _positions(samples: int, batch: int, peers: Peers) -> range:
-    """This rank's part of a source: whole batches, one after the other."""
+    """This rank's part of a source: consecutive whole batches."""
     batches = -(-samples // batch)
     first, last = (batches * number // peers.world for number in (peers.rank, peers.rank + 1))
     return range(first * batch, min(samples, last * batch))
@@ -177,11 +177,11 @@ def normalized_batches(
     positions: Sequence[int] | None = None,
     views: Views | None = None,
 ) -> Iterator[Batch]:
-    """Every sample of a source once, as the method sees it; corrupt ones are left out and named.
+    """Every sample of a source once, in normalised batches; corrupt samples are skipped and named.
 
     Args:
-        positions: in source order, of the samples wanted; None: all.
-        views: of the samples; None: the recipe's.
+        positions: positions in the source of the samples to read; None: all.
+        views: views of the samples; None: the recipe's.
     """
     recipe = resolved.recipe
     views = views or views_of(recipe)
@@ -195,14 +195,14 @@ def normalized_batches(
 
 
 def wanted_layers(section: EvalSection, depth: int) -> list[int]:
-    """``eval.layers``, or the last block and those at three quarters and at half of the depth."""
+    """``eval.layers``, or the last block and those at 3/4 and 1/2 of the depth."""
     if section.layers is not None:
         return list(section.layers)
     return sorted({max(1, depth // 2), max(1, depth * 3 // 4), depth})
 
 
 def wanted_pools(section: EvalSection, features: Features) -> list[str]:
-    """``eval.pool``, or for ``auto`` all that suit the encoder."""
+    """``eval.pool``, or for ``auto`` all poolings that the encoder supports."""
     if section.pool != "auto":
         return [section.pool]
     return [pool for pool in features.pools if features.cls.shape[1] or "cls" not in pool]

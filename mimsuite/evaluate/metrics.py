@@ -1,4 +1,4 @@
-"""Figures of a classification: accuracy, class-balanced and top-5 accuracy, confusion.
+"""Classification metrics: accuracy, class-balanced and top-5 accuracy, confusion.
 
 Letters: N samples, K classes. All results are fractions from 0 to 1.
 """
@@ -18,21 +18,21 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """Mean over the classes that occur in ``labels`` of the fraction found, so that each class
-    counts the same however many samples it has; a constant guess scores 1 / K."""
+    """Mean recall over the classes in ``labels``: each class counts the same, however many samples
+    it has; a constant guess scores 1 / K."""
     table = confusion(predicted, labels, int(max(labels.max(), predicted.max())) + 1).double()
     present = table.sum(1) > 0
     return float((table.diagonal()[present] / table.sum(1)[present]).mean())
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(K, K) int64 counts; row = label, column = prediction."""
+    """(K, K) int64 counts; rows are labels, columns are predictions."""
     cells = torch.bincount(labels * classes + predicted, minlength=classes * classes)
     return cells.view(classes, classes)
 
 
 def scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """Both accuracies under the names that results carry."""
+    """Both accuracies, under their names in results."""
     return {
         "accuracy": accuracy(predicted, labels),
         "balanced_accuracy": balanced_accuracy(predicted, labels),
@@ -40,23 +40,24 @@ def scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def has_top5(classes: int | None) -> bool:
-    """Whether top-5 accuracy says anything of that many classes."""
+    """Whether top-5 accuracy is meaningful: there are more than five classes."""
     return classes is not None and classes > _TOP
 
 
 def ranks(table: Tensor, labels: Tensor) -> Tensor:
-    """(N,) int64: how many classes come before the true one, the best score first; of equal scores
-    the lower class. So 0 is a right answer by ``argmax``; scores that are no numbers count as the
-    best of another class and the worst of the true one.
+    """(N,) int64: how many classes rank above the true one, by falling score.
+
+    Among equal scores the lower class id ranks first, so rank 0 means that ``argmax`` is right. A
+    NaN score ranks best for another class and worst for the true one.
 
     Args:
         table: (N, K) scores.
-        labels: (N,) int64; one beyond ``range(K)`` comes behind all K.
+        labels: (N,) int64; a label outside ``range(K)`` ranks below all K.
     """
     classes = table.shape[1]
     own = table.gather(1, labels.clamp(max=classes - 1)[:, None])  # (N, 1)
     before = torch.arange(classes, device=table.device) < labels[:, None]
-    # Its own class is not above itself, unless its score is no number: then it counts, too.
+    # The true class does not rank above itself, but with a NaN score it is counted too.
     ahead = (~(table <= own) | ((table == own) & before)).sum(1)
     return ahead.where(labels < classes, classes)
 
@@ -67,10 +68,10 @@ def top5_accuracy(ranks: Tensor) -> float:
 
 
 def in_top5(ranks: Tensor) -> Tensor:
-    """(N,) bool."""
+    """(N,) bool: whether each rank is below five."""
     return ranks < _TOP
 
 
 def right_or_wrong(predicted: Tensor, labels: Tensor) -> str:
-    """One character a sample, in order, ``1`` = right: what a comparison over seeds pairs up."""
+    """One character per sample, ``1`` = right, so that results of several seeds can be paired."""
     return "".join("1" if right else "0" for right in (predicted == labels).tolist())

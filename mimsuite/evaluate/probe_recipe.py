@@ -1,4 +1,4 @@
-"""The recipe that tunes or probes a run, put together with what belongs to the run's encoder."""
+"""Compose the recipe that tunes or probes a run with the keys of the run's encoder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mimsuite.evaluate.scoring.scorer import scorer_of
 from mimsuite.evaluate.sources import open_splits
 
 DENSE = "dense-probe"
-_ATTENTIVE = "image/tiny-attentive"  # for runs whose recipe names none
-# Beside the encoder, what the weights were trained with.
+_ATTENTIVE = "image/tiny-attentive"  # default for runs whose recipe names none
+# Keys outside the encoder that the weights were trained with.
 _INHERITED = ("data.channels", "augment.mean", "augment.std")
 _FOLDS = ("data.folds", "data.fold")
 
@@ -36,17 +36,17 @@ def compose(
 
     Args:
         run: recipe of the pretrained model.
-        recipe: name or file of the recipe; "" = the one that the run's recipe names, or of a dense
-            probe that of the layout which ``data`` has.
-        task: ``finetune``, ``linear-probe``, ``attentive-probe`` or ``dense-probe``: what the
-            recipe must be for.
-        data: source with what is to be learnt; "" = the recipe's, or else the run's.
-        overrides: ``section.key=value``, laid over everything.
-        smoke: shrink it as its ``smoke:`` says; the encoder keeps the sizes of its weights.
+        recipe: name or file of the recipe; "": the one that the run's recipe names, or for a dense
+            probe the one for the layout of ``data``.
+        task: task that the recipe must have: ``finetune``, ``linear-probe``, ``attentive-probe`` or
+            ``dense-probe``.
+        data: labelled source; "": the recipe's, otherwise the run's.
+        overrides: ``section.key=value``, applied last.
+        smoke: apply the ``smoke:`` sizes; the encoder keeps the sizes of its weights.
 
     Raises:
-        UserError: no recipe named, or one for another task; no data; no encoder of images.
-        DataError: the source has no labels or one class.
+        UserError: no recipe, a recipe for another task, no data, or not an image encoder.
+        DataError: the source has no labels, or only one class.
     """
     if task == DENSE:
         require_images(run, task)
@@ -69,7 +69,7 @@ def compose(
 def load_for(
     task: str, recipe: str, overrides: Sequence[str] = (), *, smoke: bool = False
 ) -> Resolved:
-    """Load a recipe; a ``UserError`` where it is one for another task."""
+    """Load a recipe; raise a ``UserError`` if it is for another task."""
     found = config.load(recipe, overrides, smoke=smoke)
     if found.recipe.recipe.task != task:
         other = with_article(found.recipe.recipe.task)
@@ -78,10 +78,10 @@ def load_for(
 
 
 def require_images(run: Resolved, task: str) -> None:
-    """Refuse a run that has no encoder of images."""
+    """Refuse a run without an image encoder."""
     if run.recipe.recipe.modality != "image" or run.document["model"].get("encoder") is None:
         raise UserError(
-            f"{run.name or 'this model'} has no encoder of images: {task} reads image patches"
+            f"{run.name or 'this model'} has no image encoder: {task} reads image patches"
         )
 
 
@@ -96,10 +96,10 @@ def with_encoder_of(
     """``probe`` with the run's encoder and statistics.
 
     Args:
-        data: its data; "" = the recipe's ``data.source``.
-        overrides: ``section.key=value``, laid over everything.
-        own: the mark of encoder keys that the probe's recipe decides.
-        inherited: what else it takes from the run, by dotted key.
+        data: source; "": the recipe's ``data.source``.
+        overrides: ``section.key=value``, applied last.
+        own: mark of the encoder keys that the probe's recipe decides.
+        inherited: further values taken from the run, by dotted key.
 
     Raises:
         UserError: no data.
@@ -118,7 +118,7 @@ def with_encoder_of(
 
 
 def with_data(probe: Resolved, data: str, overrides: Sequence[str]) -> Resolved:
-    """``probe`` on its data, with the command line's keys; arguments and errors as above."""
+    """``probe`` with its data and overrides; arguments and errors as :func:`with_encoder_of`."""
     given = {"data.source": data} if data else {}
     composed = config.with_overrides(config.with_overrides(probe, given), list(overrides))
     if not (composed.recipe.data.source or composed.recipe.data.mixture):
@@ -127,7 +127,7 @@ def with_data(probe: Resolved, data: str, overrides: Sequence[str]) -> Resolved:
 
 
 def _default(run: Resolved, task: str, data: str) -> str:
-    """Name of the recipe where none is given."""
+    """Name of the default recipe."""
     if task == DENSE:
         if not data:
             raise UserError("dense-probe needs --data FOLDER, or a recipe with data.source")
@@ -141,13 +141,13 @@ def _default(run: Resolved, task: str, data: str) -> str:
 
 
 def _of_data(run: Resolved, tuning: Resolved, data: str) -> dict[str, Any]:
-    """What a tuning recipe takes of the run's data."""
+    """Data keys that a tuning recipe takes from the run."""
     source = data or tuning.recipe.data.source or run.recipe.data.source
     taken: dict[str, Any] = {"data.source": source}
     if source == run.recipe.data.source and run.recipe.data.folds:
-        taken |= {key: _value(run, key) for key in _FOLDS}  # what training left out stays left out
+        taken |= {key: _value(run, key) for key in _FOLDS}  # same data: keep the fold held out
     if (resize := getattr(tuning.recipe.augment, "eval_resize", None)) is not None:
-        # before the centre crop, in proportion to the run's image size
+        # keep the ratio of resize to crop when the run's image size differs
         short, other = (min(height_width(r.recipe.model.encoder.image_size)) for r in (run, tuning))
         taken["augment.eval_resize"] = round(resize * short / other)
     return taken

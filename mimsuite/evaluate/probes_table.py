@@ -1,6 +1,6 @@
-"""All probes of a run: their commands, the files with their results, how hard a test each is.
+"""Table of all probes of a run: command, result file and hardness.
 
-A new probe is a line here and the function that its command calls.
+To add a probe, add a line here and write the function that its command calls.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 
 class Probe(NamedTuple):
-    """A command that measures what a run has learnt.
+    """A command that measures what a run learnt.
 
     Attributes:
-        name: of its results and of its function; with dashes its command's.
-        title: in words.
-        module: the function's, in :mod:`mimsuite.cli`.
-        help: the command's line in the help.
-        hardness: of the probes that were measured, the hardest decides whether pretraining helped.
-        frozen: the encoder stays as it is.
+        name: name of its results and its function; the command's, with dashes.
+        title: title in reports.
+        module: module of the function in :mod:`mimsuite.cli`.
+        help: help line of the command.
+        hardness: the hardest of the measured probes decides whether pretraining helped.
+        frozen: whether the encoder is frozen.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Probe(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Of the results, in the run directory."""
+        """Name of the result file in the run directory."""
         return f"{self.name}.json"
 
 

@@ -1,4 +1,4 @@
-"""Results of probes as tables for people, on stderr."""
+"""Print probe results as tables on stderr."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _WORDS = {
     "from_scratch": "from scratch",
     "from_scratch_equal_compute": "scratch, equal compute",
 }
-_MAIN = "balanced_accuracy"  # of results that name no figures
+_MAIN = "balanced_accuracy"  # main figure of results that describe none
 _MOST_CLASSES = 20
 
 
 def show_result(title: str, result: Mapping[str, Any]) -> None:
-    """Figures of all variants, the gain over each with its interval, and how it was measured."""
+    """Print the figures of all variants, the gain over each with its interval, and the protocol."""
     figures = _figures_of(result)
     main = next(figure for figure in figures if figure["name"] == result.get("main", _MAIN))
     columns = [figure["title"] for figure in figures]
@@ -65,7 +65,7 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
 
 
 def show_report(title: str, result: Mapping[str, Any]) -> None:
-    """Figures of one trained method."""
+    """Print the figures of one trained method."""
     if "per_class" in result and "accuracy" in result:
         show_classes(title, result)
         return
@@ -76,7 +76,7 @@ def show_report(title: str, result: Mapping[str, Any]) -> None:
 
 
 def show_classes(title: str, result: Mapping[str, Any]) -> None:
-    """Accuracy of a classifier, in all and by class, the worst classes first."""
+    """Print a classifier's accuracy, in all and by class, worst classes first."""
     table = result_table(title, ["class", "samples", "accuracy"])
     by_class = sorted(result["per_class"].items(), key=lambda item: item[1]["accuracy"])
     for name, figures in by_class[:_MOST_CLASSES]:
@@ -93,7 +93,7 @@ def show_classes(title: str, result: Mapping[str, Any]) -> None:
 
 
 def result_table(title: str, columns: Sequence[str]) -> Table:
-    """An empty table that stays within 80 columns; figures to the right."""
+    """An empty table of at most 80 columns, with figures right-aligned."""
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -108,7 +108,7 @@ def result_table(title: str, columns: Sequence[str]) -> Table:
 
 
 def row_title(variant: str) -> str:
-    """What people read for the key of a variant."""
+    """The title of a variant."""
     return _WORDS.get(variant, variant)
 
 
@@ -118,7 +118,7 @@ def percent(fraction: float) -> str:
 
 
 def _figures_of(result: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
-    """Those that the result describes, or else the accuracies."""
+    """The figures that the result describes, otherwise the accuracies."""
     titles = {"accuracy": "accuracy", _MAIN: "balanced", TOP5: "top-5"}
     known = [
         {"name": name, "title": title, "unit": "%"}
@@ -133,7 +133,7 @@ def _text(value: float, figure: Mapping[str, str]) -> str:
 
 
 def _gain(intervals: Mapping[str, Any] | None, figure: Mapping[str, str]) -> str:
-    """In percentage points, or the figure's unit, with the bounds of the interval."""
+    """The gain in percentage points, or in the figure's unit, with its interval."""
     if intervals is None:
         return ""
     gain = intervals[figure["name"]]

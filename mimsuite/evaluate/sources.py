@@ -1,4 +1,4 @@
-"""The labelled data of a probe: its training split, and its test split where it has one."""
+"""Open the labelled data of a probe: the training split and, if there is one, the test split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_labelled(resolved: Resolved, *, classes: bool = True) -> tuple[Source, Source | None]:
-    """:func:`open_splits` of a source with labels; says what it holds and is not used.
+    """:func:`open_splits` of a labelled source, with a warning about unused content.
 
     Args:
         classes: whether the labels must be classes.
@@ -32,34 +32,34 @@ def open_labelled(resolved: Resolved, *, classes: bool = True) -> tuple[Source, 
 
 
 def open_said(resolved: Resolved, split: str) -> Source:
-    """A split of the source; says what it holds and is not used."""
+    """Open a split of the source, with a warning about unused content."""
     source = open_split(resolved.recipe, split)
     say_unused(resolved, source)
     return source
 
 
 def say_unused(resolved: Resolved, source: Source, look: int = 16) -> None:
-    """Warn of what a source holds and is not used, for commands that keep no run directory."""
+    """Warn about unused content of a source, for commands without a run directory."""
     unused_of(resolved, source, look).warn(f"{source.name}, split '{source.split}'")
 
 
 def unused_of(resolved: Resolved, source: Source, look: int = 16) -> Unused:
-    """What a source holds and a recipe does not use; ``look`` samples are decoded for it."""
+    """Content of a source that a recipe does not use; ``look`` samples are decoded to find it."""
     return unused_in(source, views_of(resolved.recipe), look)
 
 
 def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source | None]:
-    """(training split, test split or None where the source has none).
+    """(training split, test split or None if the source has none).
 
-    Tested is on ``data.fold`` where the set is cut into folds, else on ``eval.split``; a source
-    without that split is tested on its ``test``, else ``val``, unless the command line named it.
+    The test split is ``data.fold`` if the set is cut into folds, otherwise ``eval.split``. If the
+    source lacks ``eval.split``, ``test`` or else ``val`` is used, unless the command line set it.
 
     Args:
-        labelled: whether they must have class labels.
+        labelled: whether both must have class labels.
 
     Raises:
         DataError: the source has no labels.
-        UserError: no such source, no training split, or not the test split that was asked for.
+        UserError: the source, its training split or the requested test split does not exist.
     """
     recipe = resolved.recipe
     train = open_training_set(recipe)
@@ -90,7 +90,7 @@ def _require_split(wanted: str, existing: Sequence[str], train: Source) -> None:
 
 
 def require_labels(source: Source) -> None:
-    """Refuse a source that could not teach a probe anything."""
+    """Refuse a source without class labels."""
     if not source.labelled:
         if source.other_labels:
             raise DataError(
@@ -103,10 +103,10 @@ def require_labels(source: Source) -> None:
 
 
 def class_count(source: Source) -> int:
-    """Classes by name where they have names, else by the largest label.
+    """Number of classes: of class names, or, without names, the largest label + 1.
 
     Raises:
-        DataError: a single class.
+        DataError: there is only one class.
     """
     labels = source.labels()
     count = max(len(source.classes or ()), int(labels.max()) + 1)

@@ -1,4 +1,4 @@
-"""Holding out a part of a labelled set, class by class."""
+"""Hold out a stratified part of a labelled set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mimsuite.noise import keyed_rng
 def stratified_holdout(
     labels: Tensor, fraction: float, seed: int, purpose: str = "validation"
 ) -> tuple[Tensor, Tensor]:
-    """Split row numbers into those that stay and those held out.
+    """Split row numbers into kept and held-out rows.
 
-    Of n samples of a class ``fraction * n``, rounded, are held out: at least one and at most n - 1
-    where n > 1, none where n = 1. The draw is keyed by (seed, purpose, class).
+    For a class of n samples, ``fraction * n``, rounded, are held out: at least 1 and at most n - 1
+    if n > 1, none if n = 1. The draw is keyed by (seed, purpose, class).
 
     Args:
         labels: (N,) int64, all labelled.

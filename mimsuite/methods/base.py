@@ -1,4 +1,4 @@
-"""What a method is: prepare, mask, forward.
+"""Base of methods: prepare, mask, forward.
 
 A method returns its loss, its named terms and what pictures need. It never logs, never touches the
 optimizer and never knows its rank.
@@ -25,20 +25,20 @@ from mimsuite.weights.names import Names
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """The all-gather of a single process."""
+    """All-gather of a single process: the tensor itself."""
     return tensor
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training is, for schedules.
+    """Progress of training, for schedules.
 
     Attributes:
-        step: optimizer steps before this one; 0 is the first.
+        step: optimizer steps done before this one; 0 for the first.
         total: optimizer steps of the whole training.
-        epoch_steps: optimizer steps of an epoch.
-        skipped: 0-d float, after the step: 1 where the update was left out since loss or gradient
-            norm was not finite.
+        epoch_steps: optimizer steps per epoch.
+        skipped: 0-d float, known after the step: 1 if the update was skipped because the loss or
+            the gradient norm was not finite.
     """
 
     step: int = 0
@@ -49,13 +49,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Context:
-    """What one step computed once, without gradient, for both the mask and the loss.
+    """Values that a step computes once, without gradient, for both the mask and the loss.
 
     Attributes:
         noise: keyed noise of this micro-batch.
-        progress: of the training; outside of it that of its first step.
-        gather: all-gather over ranks, given by the trainer; identity on one process.
-        made: whatever the method's ``prepare`` computed (teacher features, token ids, groups).
+        progress: progress of the training; outside training, that of the first step.
+        gather: all-gather over ranks, set by the trainer; identity on one process.
+        made: results of the method's ``prepare`` (teacher features, token ids, groups).
     """
 
     noise: Noise
@@ -72,10 +72,10 @@ class Output:
         loss: scalar float32.
         terms: named scalars for the log, detached.
         prediction: the raw prediction, in the order of ``masks``.
-        masks: the masks it was made under.
-        weight: 0-d, where ``loss`` is a ratio of sums over the batch whose denominator differs
-            between batches (e.g. the number of valid points): that denominator, so that
-            ``loss * weight`` is the sum. ``None``: every micro-batch counts alike.
+        masks: the masks of the prediction.
+        weight: 0-d denominator of ``loss``, if the loss is a ratio of sums whose denominator
+            differs between batches (such as the number of valid points); ``loss * weight`` is the
+            sum. ``None``: all micro-batches count equally.
     """
 
     loss: Tensor
@@ -87,15 +87,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Panel:
-    """One labelled column of a picture: (B, C, H, W), or clips (B, C, T, H, W), float in the space
-    of the normalised input."""
+    """One titled column of a picture: images (B, C, H, W) or clips (B, C, T, H, W), float, in the
+    value range of the normalised input."""
 
     title: str
     images: Tensor
 
 
 class Method(nn.Module):
-    """Base of all methods. A subclass names its recipe class and sets ``self.encoder``.
+    """Base of all methods. A subclass sets ``Recipe``, its recipe class, and ``self.encoder``.
 
     Example:
         >>> masks = method.mask(batch, noise, ctx := method.prepare(batch, noise))
@@ -103,9 +103,9 @@ class Method(nn.Module):
     """
 
     Recipe: ClassVar[type[sections.Recipe]]
-    # Columns of the log that say how much the features of samples differ.
+    # Columns of the log that measure how much the features of samples differ.
     collapse_terms: ClassVar[tuple[str, ...]] = ()
-    # Parameter names of the published code, where they differ from ours in names alone.
+    # Parameter names of the published code, if only the names differ.
     names: ClassVar[Names | None] = None
     encoder: Encoder
     _kept: Sequence[nn.Module] = ()  # parts that stay in eval mode
@@ -115,8 +115,8 @@ class Method(nn.Module):
         self.recipe = recipe
 
     def freeze_first(self, blocks: int) -> None:
-        """Keep the encoder's embeddings and first ``blocks`` blocks as they are: no gradient, and
-        eval mode always, so that running statistics and drop path rest, too.
+        """Freeze the encoder's embeddings and first ``blocks`` blocks: no gradient, and always eval
+        mode, so that running statistics do not change and drop path is off.
 
         Raises:
             UserError: the encoder has fewer blocks.
@@ -131,42 +131,42 @@ class Method(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Method:
-        """Frozen blocks stay in eval mode."""
+        """Set the mode; frozen blocks stay in eval mode."""
         super().train(mode)
         for part in self._kept:
             part.eval()
         return self
 
     def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
-        """Get ready for training, before its first step and again whenever it is resumed: open
-        the weights of teachers, fit what is fitted to the data.
+        """Set up training before its first step and after each resume: open the weights of
+        teachers, fit what depends on the data.
 
         Args:
             batches: normalised batches of the training stream from its start, the same on every
-                rank, so that what is made of them is the same too; ``None`` where a checkpoint is
-                about to bring what was fitted.
+                rank, so that results are the same too; ``None`` if a checkpoint will restore what
+                was fitted.
 
         Returns:
-            lines for people.
+            lines that report what was done.
         """
         return []
 
     def check(self, batch: Batch) -> None:
-        """Look at a batch on the host, as the loader made it; raises a ``MimsuiteError`` for one
-        that cannot be trained on."""
+        """Check a batch on the host, as it comes from the loader; raises a ``MimsuiteError`` if it
+        is unfit for training."""
 
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """Work without gradient that mask and loss share: teachers, tokenizer ids, groups.
+        """Compute, without gradient, what mask and loss share: teacher features, token ids, groups.
 
-        Must not change weights: where they are sharded (FSDP) it sees copies put together for this
-        call, and a change would be lost. That is what :meth:`after_step` is for.
+        Must not change weights: under FSDP it sees copies that are gathered for this call, and a
+        change would be lost. Change them in :meth:`after_step`.
         """
         return Context(noise, gather)
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """The masks of this batch by name: one entry, or one a view."""
+        """The masks of this batch by name: one entry, or one per view."""
         raise NotImplementedError
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
@@ -176,92 +176,91 @@ class Method(nn.Module):
     def after_step(self, progress: Progress) -> None:
         """Follow an optimizer step: move a momentum teacher, centre targets ...
 
-        Called without gradient after every step, on the parameters as this rank holds them: whole,
-        or its shards (FSDP). Must do the same on every rank. What it changes has to be parameters
-        or buffers, so that checkpoints hold it.
+        Called without gradient after every step, on the parameters that this rank holds: whole
+        ones, or its shards (FSDP). Must do the same on every rank. May change only parameters and
+        buffers, so that checkpoints hold the result.
         """
 
     def scheduled(self, progress: Progress) -> dict[str, float]:
-        """Values of this method's own schedules in a step, by name, as the log shows them."""
+        """Values of the method's own schedules in a step, by name, for the log."""
         return {}
 
     def keep_frozen(self, part: nn.Module) -> None:
-        """Never train a part: no gradient, and eval mode always."""
+        """Freeze a part: no gradient, and always eval mode."""
         self._kept = [*self._kept, part.requires_grad_(False).eval()]
 
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
-        """Features of the intact sample, as every probe reads them."""
+        """Features of the unmasked sample, for probes."""
         return self.encoder.encode(batch, layers=layers)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Columns of a picture: original, masked, rebuilt ... Empty where there are none."""
+        """Columns of a picture: original, masked, reconstructed ... Empty if there are none."""
         return []
 
     def adopts(self) -> dict[str, str]:
-        """Parameters that ``--init-from`` begins as others of a pretrained model: name -> its name
-        there, for what has another name or place here."""
+        """Our parameter -> the pretrained parameter that ``--init-from`` initialises it from, if
+        their names differ."""
         return {}
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Weights of a pretrained model, under our names, as ``--init-from`` shall take them, and
-        lines for people; raises a ``UserError`` for weights that cannot be fitted."""
+        """Adapt the weights of a pretrained model, under our names, for ``--init-from``; returns
+        them and lines that report it. Raises a ``UserError`` for weights that do not fit."""
         return state, []
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def layer_count(self) -> int:
-        """The layer id of the head: 1 + number of blocks + 1 in a plain transformer."""
+        """Layer id of the head; 1 + number of blocks + 1 in a plain transformer."""
         return self.encoder.depth + 1
 
     def layer_id(self, name: str) -> int:
-        """Layer id of a parameter, for layer decay; by default that of the encoder."""
+        """Layer id of a parameter, for layer decay; by default the encoder's."""
         prefix, _, rest = name.partition(".")
         return self.encoder.rate_layer(rest) if prefix == "encoder" else self.layer_count()
 
     def parameter_groups(self) -> dict[str, GroupSection]:
-        """Named groups with rates and decays of their own: how the names of their parameters
-        begin (the longest such beginning counts) -> the recipe's keys for them."""
+        """Groups with their own rates and decays: prefix of their parameters' names (the longest
+        match counts) -> the recipe's keys for the group."""
         return {}
 
     def clip_parts(self) -> tuple[str, ...]:
-        """Parts whose gradients are clipped for themselves with ``optim.clip_scope=parts``: how
-        the names of their parameters begin. They hold all that is trained."""
+        """Prefixes of the parts whose gradients are clipped separately with
+        ``optim.clip_scope=parts``. Together they cover all trained parameters."""
         return ("",)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that do not decay although they have more than one axis."""
+        """Parameters with more than one axis that do not decay."""
         return set()
 
     def unused_parameters(self) -> set[str]:
-        """Frozen parameters that published code trains in name only: it never reads them. They
-        are kept for the export."""
+        """Frozen parameters that published code stores but never reads; kept for the export."""
         return set()
 
     # --- published checkpoints ---
 
     def export_reference(self) -> dict[str, Tensor]:
-        """The state under the published implementation's key names."""
+        """The state under the published code's key names."""
         if self.names is None:
             raise NotImplementedError(f"{type(self).__name__} has no published key layout")
         return {self.names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A published state under our key names; keys that are not understood stay as they are."""
+        """A published state under our key names; unknown keys are unchanged."""
         if cls.names is None:
             raise NotImplementedError(f"{cls.__name__} has no published key layout")
         return {cls.names.ours(name): value for name, value in state.items()}
 
 
 def _is_frozen(part: nn.Module) -> bool:
-    """Whether it has parameters and none of them is trained."""
+    """Whether a part has parameters and none of them is trained."""
     own = [parameter.requires_grad for parameter in part.parameters()]
     return bool(own) and not any(own)
 
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode, and back to what each part was in: a frozen part stays in eval mode."""
+    """Switch to eval mode, then restore the mode of each part; frozen parts stay in eval mode."""
     before = {part: part.training for module in modules for part in module.modules()}
     for module in modules:
         module.eval()

@@ -1,13 +1,13 @@
 """CAE: Context Autoencoder for Self-Supervised Representation Learning (Chen et al.,
 arXiv:2202.03026).
 
-The encoder sees the visible patches. A regressor predicts, from their latents, those of the masked
-patches, and a decoder predicts each masked patch's code from its predicted latent alone. What the
-encoder itself makes of the masked patches is what the predicted latents are drawn to (section 3.2,
-"latent representation alignment").
+The encoder sees the visible patches. From their latents, a regressor predicts the latents of the
+masked patches. A decoder predicts each masked patch's code from its predicted latent alone. A
+second loss aligns the predicted latents with the encoder's own latents of the masked patches
+(section 3.2, "latent representation alignment").
 
-The published code keeps a second copy of the encoder for that; its weights always equal the
-encoder's, so here it is the encoder itself, without gradient and with drop-path draws of its own.
+The published code computes those with a second copy of the encoder, whose weights always equal the
+encoder's. Here the encoder itself does it, without gradient and with its own drop-path draws.
 
 Letters: B batch, N patches, V visible, M masked, D width of the regressor, K codes.
 """
@@ -40,7 +40,7 @@ from mimsuite.tokens import unpatchify
 
 
 class CAESection(MethodSection):
-    """`method:` how much the two losses count."""
+    """`method:` weights of the two losses."""
 
     name: Literal["cae"]
     # Weight of the mean squared error between predicted and encoded latents.
@@ -48,13 +48,13 @@ class CAESection(MethodSection):
 
 
 class CAEModelSection(Section):
-    """`model:` encoder of the visible patches, regressor and decoder of the masked ones."""
+    """`model:` encoder of the visible patches, regressor and decoder of the masked patches."""
 
     encoder: BEiTSection
     regressor: RegressorSection
     decoder: TokenDecoderSection
-    # First weights: xavier, as in every published run; or beit: normal ones, and smaller with depth
-    # at the end of each branch, which the published code calls fix_init_weight
+    # Initial weights. xavier: as in every published run; beit: normal, with the last layer of each
+    # branch scaled down with depth (fix_init_weight in the published code)
     init: Literal["xavier", "beit"] = "xavier"
 
 
@@ -73,7 +73,7 @@ class CAERecipe(Recipe):
         encoder, second = self.model.encoder, self.augment.second_view
         if encoder.relative_positions:
             raise ValueError(
-                "model.encoder.relative_positions are of whole images: they come with fine-tuning"
+                "model.encoder.relative_positions needs whole images: set it for fine-tuning only"
             )
         tokens = encoder.grid[0] * encoder.grid[1]
         visible = self.mask.visible(tokens)
@@ -132,7 +132,7 @@ class CAE(Method):
         return {"image": self.sampler.sample(noise, self.grid)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Cross-entropy of the codes and weighted error of the latents, both of masked patches;
+        """Cross-entropy of the codes plus weighted error of the latents, both for masked patches;
         ``prediction`` is the logits (B, M, K)."""
         mask = masks["image"]
         latents = self.latents(batch, mask, ctx.noise)
@@ -155,7 +155,7 @@ class CAE(Method):
 
     @torch.no_grad()
     def aligned(self, batch: Batch, mask: TokenMask, noise: Noise) -> Tensor:
-        """What the encoder makes of the masked patches, (B, M, D)."""
+        """The encoder's latents of the masked patches, (B, M, D)."""
         hidden = self.encoder(
             self.encoder.patches(batch.image, mask.masked),
             mask.masked,
@@ -164,7 +164,7 @@ class CAE(Method):
         return self.regressor.project(hidden.tokens)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, masked, and where codes can be drawn those of the image and the predicted."""
+        """Original, masked, and, if codes can be drawn, the image's and the predicted codes."""
         mask = masks["image"]
         patches = self.encoder.patches(batch.image).float()  # (B, N, P)
         hidden = mask.dense().unsqueeze(-1)  # (B, N, 1)
@@ -188,10 +188,10 @@ class CAE(Method):
             panels.append(picture("codes rebuilt + visible", rebuilt.where(hidden, patches)))
         return panels
 
-    # --- published checkpoints (Atten4Vis/CAE; lxtGH/CAE is read too) ---
+    # --- published checkpoints (Atten4Vis/CAE; lxtGH/CAE can be imported too) ---
 
     def export_reference(self) -> dict[str, Tensor]:
-        """Atten4Vis' layout, its copy of the encoder for the alignment included."""
+        """Atten4Vis' layout, including its copy of the encoder for the alignment."""
         state = {
             to_published(name): tensor
             for name, tensor in self.state_dict().items()
@@ -214,9 +214,9 @@ class CAE(Method):
         }
 
 
-COPIES = ("alignment_encoder.", "teacher.")  # of the encoder: equal to it, or a step behind
+COPIES = ("alignment_encoder.", "teacher.")  # copies of the encoder: equal to it, or a step behind
 
-# Our start of a name, that of Atten4Vis/CAE and that of lxtGH/CAE; no start is that of another.
+# Name prefixes: ours, Atten4Vis/CAE's, lxtGH/CAE's. No prefix starts with another one.
 _NAMES = (
     ("regressor.mask_token", "mask_token", "mask_token"),
     ("regressor.pos_embed", "rd_pos_embed", "rd_pos_embed"),
@@ -231,7 +231,7 @@ _NAMES = (
 
 
 def to_published(name: str, first: bool = False) -> str:
-    """Our name -> that of Atten4Vis/CAE, or of lxtGH/CAE, which came ``first``."""
+    """Our name -> Atten4Vis/CAE's, or with ``first`` the earlier lxtGH/CAE's."""
     for ours, second_layout, first_layout in _NAMES:
         if name.startswith(ours):
             return (first_layout if first else second_layout) + name.removeprefix(ours)
@@ -239,7 +239,7 @@ def to_published(name: str, first: bool = False) -> str:
 
 
 def from_published(name: str) -> str:
-    """A name of either layout -> ours; one that is not understood stays as it is."""
+    """A name of either layout -> ours; unknown names are unchanged."""
     for ours, *layouts in _NAMES:
         for theirs in layouts:
             if name.startswith(theirs):

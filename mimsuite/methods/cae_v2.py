@@ -1,8 +1,8 @@
 """CAE v2: Context Autoencoder with CLIP Target (Zhang et al., arXiv:2211.09799).
 
-CAE's encoder and regressor, without its decoder and codes: one norm and linear map, shared by the
-class token, the visible patches and the predicted masked ones, leads to the features of a frozen
-teacher that has seen the whole image. The loss is 1 - cosine over all of them.
+CAE's encoder and regressor, without its decoder and codes. One norm and linear map, shared by the
+class token, the visible patches and the predicted masked patches, predicts the features of a frozen
+teacher that sees the whole image. The loss is 1 - cosine over all of these tokens.
 
 Letters: B batch, N patches, V visible, M masked, D width of the regressor, E of the teacher.
 """
@@ -40,7 +40,7 @@ class CAEv2Section(MethodSection):
 
 
 class CAEv2ModelSection(Section):
-    """`model:` encoder of the visible patches, regressor of the masked ones."""
+    """`model:` encoder of the visible patches, regressor of the masked patches."""
 
     encoder: BEiTSection
     regressor: RegressorSection
@@ -61,7 +61,7 @@ class CAEv2Recipe(Recipe):
         encoder = self.model.encoder
         if encoder.relative_positions:
             raise ValueError(
-                "model.encoder.relative_positions are of whole images: they come with fine-tuning"
+                "model.encoder.relative_positions needs whole images: set it for fine-tuning only"
             )
         tokens = encoder.grid[0] * encoder.grid[1]
         visible = self.mask.visible(tokens)
@@ -99,7 +99,7 @@ class CAEv2(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the teacher says of the intact images, ``teacher``."""
+        """The teacher's features of the unmasked images, ``teacher``."""
         keys = batch.keys if self.training else None
         return Context(noise, gather, {"teacher": self.teacher.features(batch.image, keys=keys)})
 
@@ -107,16 +107,16 @@ class CAEv2(Method):
         return {"image": self.sampler.sample(noise, self.grid)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """1 - cosine over all tokens; ``prediction`` is (B, 1 + V + M, E), class token first where
-        the teacher has one."""
+        """1 - cosine over all tokens; ``prediction`` is (B, 1 + V + M, E), class token first if the
+        teacher has one."""
         mask = masks["image"]
         prediction = self.predict(batch, mask, ctx)
         loss = self.target.loss(prediction, self.targets(ctx.made["teacher"], mask))
         return Output(loss, {"features": loss.detach()}, prediction, masks)
 
     def predict(self, batch: Batch, mask: TokenMask, ctx: Context) -> Tensor:
-        """Features [class, visible, masked], (B, 1 + N, E); of a teacher without class token
-        (B, N, E)."""
+        """Features [class, visible, masked], (B, 1 + N, E); (B, N, E) if the teacher has no class
+        token."""
         patches = self.encoder.patches(batch.image, mask.visible)
         seen = self.encoder(patches, mask.visible, noise=ctx.noise)
         visible = self.regressor.project(seen.tokens)
@@ -134,7 +134,7 @@ class CAEv2(Method):
         return self.target(torch.cat(parts, dim=1))
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, masked, and features as colours: the teacher's, the predicted ones."""
+        """Original, masked, and as colours the teacher's and the predicted features."""
         mask, found = masks["image"], ctx.made["teacher"]
         prediction = self.predict(batch, mask, ctx)[:, -mask.tokens :]
         pictures = feature_pictures(
@@ -147,23 +147,23 @@ class CAEv2(Method):
         )
         return [Panel(title, images) for title, images in pictures.items()]
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def unused_parameters(self) -> set[str]:
-        """The norm behind the regressor, which CAE has and CAE v2 only stores."""
+        """The norm after the regressor, which CAE uses and CAE v2 only stores."""
         return {"regressor.norm.weight", "regressor.norm.bias"}
 
     # --- published checkpoints (Atten4Vis/CAE) ---
 
     def export_reference(self) -> dict[str, Tensor]:
-        """With the published copy of the encoder, which CAE v2 stores and does not use."""
+        """Includes the copy of the encoder, which published CAE v2 stores but does not use."""
         state = {to_published(name): tensor for name, tensor in self.state_dict().items()}
         encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
         return state | {f"alignment_{name}": tensor.clone() for name, tensor in encoder.items()}
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without the copy of the encoder."""
+        """Leaves out the copy of the encoder."""
         return {
             from_published(name): tensor
             for name, tensor in state.items()

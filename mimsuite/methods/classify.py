@@ -8,8 +8,8 @@ arXiv:2111.06377, appendix A.1):
 * linear probe (table 10): the encoder is frozen; a batch norm without affine parameters
   standardises the class token before the linear head.
 
-CAE (Chen et al., arXiv:2202.03026) begins ``fc_norm`` as the encoder's last norm, ``fc_norm:
-encoder``, and probes a frozen encoder by attentive pooling too, ``pool: attentive``.
+CAE (Chen et al., arXiv:2202.03026) initialises ``fc_norm`` from the encoder's last norm (``fc_norm:
+encoder``) and also probes a frozen encoder by attentive pooling (``pool: attentive``).
 
 Letters: B batch, D width, K classes.
 """
@@ -46,14 +46,14 @@ class ClassifierSection(Section):
     """`model:` an encoder and a linear head."""
 
     encoder: EncoderSection = ViTSection()
-    # mean: of the patch tokens, then a norm; attentive: by a learnt query, then a batch norm;
-    # mean_all: of all tokens, then the encoder's last norm, an option of CRATE's classifiers
+    # Input of the head. mean: mean patch token, then a norm; attentive: pooling by a trained query,
+    # then a batch norm; mean_all: mean of all tokens, then the encoder's last norm (CRATE)
     pool: Literal["mean", "mean_all", "cls", "attentive"]
-    fc_norm: Literal["fresh", "encoder"] = "fresh"  # norm behind the mean: or the encoder's last
-    # all, or true: only the head is trained, as in a linear probe; 3: keep the embeddings and the
-    # first three blocks as they are
+    fc_norm: Literal["fresh", "encoder"] = "fresh"  # start of the norm after the mean
+    # all or true: train only the head, as in a linear probe; 3: freeze the embeddings and the first
+    # three blocks; false: train all
     freeze: Literal["all"] | bool | FirstBlocks = False
-    head: Literal["linear", "bn-linear"] = "linear"  # bn: standardises features, nothing to train
+    head: Literal["linear", "bn-linear"] = "linear"  # bn: batch norm without affine first
     head_init_std: Annotated[float, Field(gt=0.0)]
 
     @model_validator(mode="after")
@@ -89,12 +89,12 @@ class ClassifyRecipe(LabelRecipe):
 class Classifier(Method):
     """An encoder with a classification head.
 
-    ``prepare`` makes the images and soft targets of a step and leaves them in ``ctx.made`` as
-    ``image`` and ``target``; whoever fills these two by hand decides what is learnt.
+    ``prepare`` puts the images and soft targets of a step into ``ctx.made`` as ``image`` and
+    ``target``; the loss reads only these two.
     """
 
     Recipe = ClassifyRecipe
-    view: ClassVar[str] = "image"  # that the encoder takes
+    view: ClassVar[str] = "image"  # name of the view that the encoder reads
 
     def __init__(self, recipe: ClassifyRecipe) -> None:
         super().__init__(recipe)
@@ -126,7 +126,7 @@ class Classifier(Method):
             self.train()
 
     def train(self, mode: bool = True) -> Classifier:
-        """A frozen encoder stays in eval mode."""
+        """Set the mode; a frozen encoder stays in eval mode."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -142,7 +142,7 @@ class Classifier(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """Soft targets, and while training the mixed images and what a teacher says of them.
+        """Soft targets; in training also the mixed images and a teacher's scores for them.
 
         A label that :meth:`check` would refuse makes the loss NaN.
 
@@ -161,24 +161,24 @@ class Classifier(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """The loss of the labels, of classes the cross-entropy; ``prediction`` is (B, K)."""
+        """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
         outputs = self.outputs(ctx.made["image"], ctx.noise)
         loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
     def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, C, H, W) normalised images -> (B, K): logits, or with ``data.targets=regression``
-        the numbers."""
+        """(B, C, H, W) normalised images -> (B, K): logits, or predicted numbers with
+        ``data.targets=regression``."""
         return self.learnt.answer(self.outputs(images, noise))
 
     def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, K) of the head."""
+        """(B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.encoder.encode(Batch.of_views({self.view: images}), noise=noise)
         return self.head(self.pooled(features))
 
     def pooled(self, features: Features) -> Tensor:
-        """(B, D), the input of the head."""
+        """Input of the head, (B, D)."""
         if self.pool == "attentive":
             return self.pooler(features)
         pooled = features.pool(self.pool)
@@ -189,17 +189,17 @@ class Classifier(Method):
         return self.fc_norm(pooled) if self.pool == "mean" else pooled
 
     def adopts(self) -> dict[str, str]:
-        """A norm behind the mean that begins as the encoder's last."""
+        """With ``fc_norm: encoder``, the norm after the mean is initialised from the last norm."""
         if self.pool != "mean" or self.recipe.model.fc_norm != "encoder":
             return {}
         return {f"fc_norm.{name}": f"encoder.norm.{name}" for name in ("weight", "bias")}
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def no_weight_decay(self) -> set[str]:
         return {"encoder.pos_embed", "encoder.cls_token"}
 
-    # --- published checkpoints (facebookresearch/mae models_vit.py, the keys of timm too) ---
+    # --- published checkpoints (facebookresearch/mae models_vit.py, with timm's keys) ---
 
     def export_reference(self) -> dict[str, Tensor]:
         names = self.encoder.published
@@ -207,16 +207,16 @@ class Classifier(Method):
         if self.pool == "attentive" and not any(ours == "pooler." for ours, _ in names.pairs):
             raise NotImplementedError(f"no published code has an attentive probe of a {kind}")
         if self.recipe.data.targets == "regression":
-            raise NotImplementedError("published classifiers predict no numbers in their own unit")
+            raise NotImplementedError("no published layout has a regression head")
         if getattr(self.recipe.model.encoder, "embed", "") == "linear":
             raise NotImplementedError("published CRATE classifiers norm their patch embedding")
         return {names.published(name): value for name, value in self.state_dict().items()}
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Decoder keys of a pretraining checkpoint stay as they are: not understood here.
+        """Decoder keys of a pretraining checkpoint are unknown here and unchanged.
 
-        An attentive probe stores a norm that its code never uses; it is left out.
+        An attentive probe stores a norm that its code never uses, which is left out.
         """
         names = encoder_named(state).published_in(state)
         return {
@@ -240,20 +240,20 @@ class Classifier(Method):
 
 
 class PooledNorm(nn.LayerNorm):
-    """An encoder's last norm that is applied to what is pooled, not to the tokens before."""
+    """An encoder's last norm, applied to the pooled features instead of the tokens."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
     def of_pooled(self, pooled: Tensor) -> Tensor:
-        """(B, D) -> (B, D)."""
+        """(B, D) pooled features -> (B, D), normalised."""
         return super().forward(pooled)
 
 
-UNUSED = ("attentive_blocks.0.norm2_cross.",)  # tensors of published probes that nothing reads
+UNUSED = ("attentive_blocks.0.norm2_cross.",)  # tensors that published probes store but never read
 
 
 def _heads(encoder: Section) -> int:
-    """Attention heads of an encoder, of the last stage where stages differ."""
+    """Attention heads of an encoder; those of the last stage if stages differ."""
     heads = getattr(encoder, "heads", 1)
     return heads if isinstance(heads, int) else heads[-1]

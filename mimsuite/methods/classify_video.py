@@ -1,9 +1,9 @@
 """Supervised classification of clips: fine-tuning of VideoMAE's encoder (arXiv:2303.16727).
 
 The tokens are averaged and normalised by a fresh ``fc_norm``; the encoder's own last norm is
-dropped, positions stay fixed. Mixup and cutmix treat a clip as one image of all its frames'
-channels. Everything else is :mod:`mimsuite.methods.classify`, the attentive probe of a frozen
-encoder (``pool: attentive``) too.
+dropped, positions stay fixed. Mixup and cutmix treat a clip as one image whose channels are those
+of all frames. Everything else is as in :mod:`mimsuite.methods.classify`, including the attentive
+probe of a frozen encoder (``pool: attentive``).
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class VideoClassifierSection(ClassifierSection):
     """`model:` an encoder of tubelets and a linear head."""
 
     encoder: AnyClipEncoderSection = VideoViTSection()  # type: ignore[assignment]
-    # mean: of the tokens, then a fresh norm; attentive: by a learnt query, then a batch norm
+    # Input of the head. mean: mean token, then a fresh norm; attentive: pooling by a trained query,
+    # then a batch norm
     pool: Literal["mean", "attentive"] = "mean"  # type: ignore[assignment]
-    head_dropout: Fraction = 0.0  # of what the head reads, while training
-    # JSON file, a list: of each class, its number in the head of the weights that training starts
-    # from, or null for a fresh row. Null here: that head is taken if it has as many classes.
+    head_dropout: Fraction = 0.0  # dropout on the input of the head
+    # JSON file, a list: for each class its row in the head of the --init-from weights, or null for
+    # a fresh row. null: take that head if it has the same number of classes.
     head_rows: PathText | None = None
 
 
@@ -68,7 +69,7 @@ class VideoClassifier(Classifier):
         self.head_dropout = recipe.model.head_dropout
 
     def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, C, T, H, W) normalised clips -> (B, K) of the head."""
+        """(B, C, T, H, W) normalised clips -> (B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             batch = Batch.of_views({self.view: images})
             pooled = self.pooled(self.encoder.encode(batch, noise=noise))
@@ -79,7 +80,7 @@ class VideoClassifier(Classifier):
         return self.head(pooled)
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Rows of a head of other classes, by ``model.head_rows``."""
+        """Take rows from a head of other classes, as ``model.head_rows`` says."""
         path = self.recipe.model.head_rows
         if path is None:
             return state, []

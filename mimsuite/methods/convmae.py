@@ -2,15 +2,15 @@
 
 MAE with an encoder that begins with convolutions (section 3.2 of the paper, figure 2):
 
-* block-wise masking: the random mask of the last stage's grid covers whole blocks of the finer
-  grids of both convolution stages;
-* masked convolution: a depthwise convolution reads zeros in masked tokens, so that nothing leaks
-  from them into visible ones;
-* multi-scale fusion: strided convolutions bring both stages' maps to the last stage's grid, where
-  they are added to its output for the decoder. Transfers leave them out.
+* block-wise masking: the mask is drawn on the last stage's grid; each masked token covers a whole
+  block on the finer grids of the convolution stages;
+* masked convolution: a depthwise convolution reads zeros at masked tokens, so nothing leaks from
+  them into visible ones;
+* multi-scale fusion: strided convolutions map both stages to the last stage's grid and add them to
+  its output for the decoder. Transfers leave them out.
 
-The first two are in the encoder, :mod:`mimsuite.models.conv_vit`; there is no class token. Target,
-loss and decoder are MAE's.
+The encoder, :mod:`mimsuite.models.conv_vit`, implements the first two; it has no class token.
+Target, loss and decoder are MAE's.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from mimsuite.weights.names import Names
 
 
 class ConvMAESection(MethodSection):
-    """`method:` ConvMAE has no keys of its own: model, mask and target say it all."""
+    """`method:` ConvMAE has no keys of its own."""
 
     name: Literal["convmae"]
 
 
 class ConvAutoencoderSection(Section):
-    """`model:` a convolutional encoder of the visible tokens, a decoder of the masked ones."""
+    """`model:` a convolutional encoder of the visible tokens, a decoder of the masked tokens."""
 
     encoder: ConvViTSection = ConvViTSection()
     decoder: AnyDecoderSection = DecoderSection()

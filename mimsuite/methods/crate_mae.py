@@ -1,9 +1,9 @@
 """CRATE-MAE: Masked Completion via Structured Diffusion with White-Box Transformers (Pai et al.,
 arXiv:2404.02446).
 
-MAE's masking, target and loss around CRATE blocks, with one difference: mask tokens enter before
-the encoder, so that it is as long as the image. Encoder and decoder have the same width, and the
-decoder has neither an embedding nor positions of its own.
+MAE's masking, target and loss on CRATE blocks, with one difference: mask tokens enter before the
+encoder, so it processes all tokens. Encoder and decoder have the same width, and the decoder has no
+embedding and no positions of its own.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mimsuite.weights.names import Names
 
 
 class CrateMAESection(MethodSection):
-    """`method:` CRATE-MAE has no keys of its own: model, mask and target say it all."""
+    """`method:` CRATE-MAE has no keys of its own."""
 
     name: Literal["crate-mae"]
 
 
 class CrateDecoderSection(Section):
-    """Blocks that undo the encoder's; of its width."""
+    """Blocks that invert the encoder's, with the same width."""
 
     depth: Dimension = 12
     heads: Dimension = 12
@@ -65,8 +65,8 @@ class CrateMAERecipe(MAERecipe):
 class CrateMAE(MAE):
     """Masked autoencoder of CRATE blocks.
 
-    ``unused`` holds what published checkpoints hold and published code never reads: a second
-    position table and an embedding before the decoder. Both are frozen, kept for the export.
+    ``unused`` holds tensors that published checkpoints store and published code never reads: a
+    second position table and an embedding before the decoder. They are frozen, for the export.
     """
 
     Recipe = CrateMAERecipe
@@ -116,7 +116,7 @@ class CrateMAE(MAE):
 _NAMES = Names(
     [
         ("encoder.cls_token", "cls_token"),
-        ("encoder.pos_embed", "decoder_pos_embed"),  # the one that is added, before the encoder
+        ("encoder.pos_embed", "decoder_pos_embed"),  # the table added before the encoder
         ("encoder.patch_embed.", "patch_embed."),
         ("encoder.blocks.{}.norm1.", "blocks.{}.layers.0.0.norm."),
         ("encoder.blocks.{}.attn.qkv.", "blocks.{}.layers.0.0.fn.qkv."),

@@ -1,12 +1,12 @@
 """CrossMAE: Rethinking Patch Dependence for Masked Autoencoders (Fu, Lian, Wang, Shi, Wang, Li,
 Yala, Darrell, Efros and Goldberg, arXiv:2401.14391).
 
-MAE whose decoder has no attention between mask tokens (section 3.2 of the paper): they attend to
-the encoder's layers instead, and so each can be predicted for itself. A part of the masked patches
-is enough (section 3.3), ``mask.decode_ratio`` of all patches.
+MAE with a decoder in which mask tokens do not attend to each other but to the encoder's layers
+(section 3.2 of the paper), so each is predicted independently. Decoding a part of the masked
+patches is enough (section 3.3): ``mask.decode_ratio`` of all patches.
 
-The decoder is :mod:`mimsuite.models.cross_decoder`. It norms the mixtures of layers that it reads,
-so the published encoder has no last norm (``model.encoder.final_norm``).
+The decoder is :mod:`mimsuite.models.cross_decoder`. It normalises the mixtures of layers that it
+reads, so the published encoder has no last norm (``model.encoder.final_norm``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class CrossMAESection(MethodSection):
     """`method:` CrossMAE."""
 
     name: Literal["crossmae"]
-    # optim.lr_per_256 is for a loss of all masked patches; of k decoded and r masked ones in a
-    # hundred, linear: times k / r, inverse: times r / k
+    # optim.lr_per_256 holds for decoding all masked patches. If a share k of all patches is decoded
+    # and a share r masked, linear: times k / r; inverse: times r / k
     rate_scale: Literal["linear", "inverse", "none"] = "linear"
 
 
@@ -36,7 +36,7 @@ class CrossModelSection(Section):
 
     encoder: ViTSection = ViTSection(final_norm=False)
     decoder: CrossDecoderSection
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all
 
 
 class CrossMAERecipe(MAERecipe):
@@ -50,7 +50,7 @@ class CrossMAERecipe(MAERecipe):
 
     @property
     def rate_factor(self) -> float:
-        """Of the share of masked patches that is decoded, as published."""
+        """Depends on the share of masked patches that is decoded, as published."""
         share = (self.mask.decode_ratio or self.mask.ratio) / self.mask.ratio
         return {"linear": share, "inverse": 1 / share, "none": 1.0}[self.method.rate_scale]
 
@@ -62,6 +62,6 @@ class CrossMAERecipe(MAERecipe):
 
 
 class CrossMAE(MAE):
-    """Masked autoencoder with a cross-attention decoder; published names are those of MAE."""
+    """Masked autoencoder with a cross-attention decoder; published names are MAE's."""
 
     Recipe = CrossMAERecipe

@@ -1,13 +1,12 @@
 """CrossVideoMAE: Self-Supervised Image-Video Representation Learning with Masked Autoencoders
 (arXiv:2502.07811).
 
-VideoMAE on two views of a clip, and an image branch that sees one of its frames: a frozen image
-autoencoder. Embeddings of both views, and of the image, shall be nearer to each other than to those
-of other clips (NT-Xent), for the whole clip and for the tokens of that frame.
+VideoMAE on two views of a clip, with an image branch (a frozen image autoencoder) that sees one of
+its frames. A contrastive loss (NT-Xent) pulls the embeddings of both views and the image together
+and pushes other clips away, for the whole clip and for the tokens of that frame.
 
-No code was released, and of the paper only the abstract and summaries were at hand. What it leaves
-open was chosen here; each choice is a key, and the documentation (crossvideomae) has a table of
-them.
+No code was released, and only the paper's abstract and summaries were available. Details that they
+leave open were chosen here; each choice is a key, listed in the documentation (crossvideomae).
 
 Letters: B clips, T frames, V visible tubelets, U visible patches of the frame, D width, E width of
 the image branch, P width of the projections.
@@ -41,31 +40,31 @@ from mimsuite.noise import Noise
 from mimsuite.targets.contrast import nt_xent
 
 VIEWS = ("clip", "clip2")
-_FEW = 32  # clips below which a contrast has hardly any negatives
+_FEW = 32  # with fewer clips, a contrast has too few negatives
 
 Weight = Annotated[float, Field(ge=0.0)]
 
 
 class CrossVideoMAESection(MethodSection):
-    """`method:` CrossVideoMAE: what is added to the reconstruction of the first view."""
+    """`method:` losses added to the reconstruction of the first view."""
 
     name: Literal["crossvideomae"]
-    intra_weight: Weight = 1.0  # of the contrast between the two views
-    cross_weight: Weight = 1.0  # of the contrast between clip and frame
-    distill_weight: Weight = 0.0  # of the error between tokens of the frame in both branches
+    intra_weight: Weight = 1.0  # weight of the contrast between the two views
+    cross_weight: Weight = 1.0  # weight of the contrast between clip and frame
+    distill_weight: Weight = 0.0  # weight of the error between both branches' tokens of the frame
     rebuild_second: bool = False  # add the reconstruction of the second view
-    temperature: Annotated[float, Field(gt=0.0)] = 0.1  # of the contrasts
-    projection: Positive = 256  # width in which is contrasted
+    temperature: Annotated[float, Field(gt=0.0)] = 0.1  # temperature of the contrasts
+    projection: Positive = 256  # width of the contrasted embeddings
 
 
 class CrossMaskSection(ClipMaskSection):
-    """`mask:` of both views, each drawn for itself, and of the frame."""
+    """`mask:` independent masks of both views, and of the frame."""
 
-    frame_ratio: Annotated[float, Field(ge=0.0, lt=1.0)]  # of its patches are hidden
+    frame_ratio: Annotated[float, Field(ge=0.0, lt=1.0)]  # share of the frame's patches hidden
 
 
 class CrossTargetSection(ClipTargetSection):
-    """`target:` pixels of the hidden tubelets, and the frozen image branch."""
+    """`target:` the pixels of the hidden tubelets, and the frozen image branch."""
 
     teacher: RunTeacherSection
 
@@ -89,7 +88,7 @@ class CrossVideoMAERecipe(VideoMAERecipe):
                 f"mask.frame_ratio {mask.frame_ratio} leaves none of {rows * columns} visible"
             )
         if mask.decoder_ratio:
-            raise ValueError("mask.decoder_ratio is VideoMAE V2's: set 0, all hidden are decoded")
+            raise ValueError("mask.decoder_ratio is for VideoMAE V2: set 0 to decode all hidden")
         if self.method.intra_weight == self.method.cross_weight == 0:
             raise ValueError(
                 "method.intra_weight and method.cross_weight are both 0, which is VideoMAE: set "
@@ -100,7 +99,7 @@ class CrossVideoMAERecipe(VideoMAERecipe):
     @model_validator(mode="after")
     def _samples_to_contrast(self) -> CrossVideoMAERecipe:
         if self.augment.second_view is None:
-            raise ValueError("augment.second_view is null: two views of a clip are contrasted")
+            raise ValueError("augment.second_view is null: set it, two views of a clip are needed")
         if self.augment.repeats > 1:
             raise ValueError(
                 f"augment.repeats {self.augment.repeats}: views of one video would be contrasted "
@@ -108,12 +107,12 @@ class CrossVideoMAERecipe(VideoMAERecipe):
             )
         for key in ("global_batch", "micro_batch"):
             if getattr(self.train, key) == 1:
-                raise ValueError(f"train.{key} 1: a clip is contrasted with others; set 2 or more")
+                raise ValueError(f"train.{key} 1: the contrast needs other clips; set 2 or more")
         return self
 
 
 class CrossVideoMAE(VideoMAE):
-    """Masked autoencoder whose clips are contrasted with a second view and with a frame."""
+    """Masked autoencoder that contrasts a clip with its second view and with one of its frames."""
 
     Recipe = CrossVideoMAERecipe  # type: ignore[assignment]
 
@@ -143,7 +142,7 @@ class CrossVideoMAE(VideoMAE):
             each = "train.micro_batch" if train.micro_batch else "train.global_batch"
             what = " on each device" if train.micro_batch else ""
             lines.append(
-                f"{each}={many}{what}: a contrast with so few other clips teaches little; "
+                f"{each}={many}{what}: a contrast with few other clips teaches little; "
                 f"hundreds are usual"
             )
         return lines
@@ -152,14 +151,14 @@ class CrossVideoMAE(VideoMAE):
         """Raise a ``UserError`` for a micro-batch of one clip."""
         if len(batch) < 2:
             raise UserError(
-                "a clip is contrasted with others, and this device has one at a time: raise "
+                "the contrast needs other clips, but this device has one at a time: raise "
                 "train.global_batch or train.micro_batch"
             )
 
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """Which frame the image branch sees, ``frame`` (B,)."""
+        """Index of the frame that the image branch sees, ``frame`` (B,)."""
         frame = (noise.rows("frame", 1)[:, 0] * self.frames).long()
         return Context(noise, gather, {"frame": frame})
 
@@ -171,7 +170,7 @@ class CrossVideoMAE(VideoMAE):
         }
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Reconstruction, contrasts within the video branch and across branches, distillation;
+        """Sum of reconstruction, contrasts within and across branches, and distillation;
         ``prediction`` is the pixels (B, M, P) of the first view."""
         contexts = (ctx, replace(ctx, noise=ctx.noise.within("clip2")))
         latents = {
@@ -200,9 +199,9 @@ class CrossVideoMAE(VideoMAE):
         ctx: Context,
         seen: Tensor | None,
     ) -> dict[str, Tensor]:
-        """``intra``: view with view; ``cross``: the mean of both views with the frame. Each is the
-        mean over two levels: of all tokens, and of those of the frame's tubelets."""
-        # Of the whole first and second view, then of their frames, then of the image: (B, P) each.
+        """``intra``: view with view; ``cross``: the mean of both views with the frame. Each is a
+        mean over two levels: all tokens, and the tokens of the frame's tubelets."""
+        # Embeddings (B, P) of the first and second view, of the frame in each, and of the image.
         embedded = [self.embed(latents[view].tokens.mean(dim=1)) for view in VIEWS]
         for view in VIEWS:
             embedded.append(self.embed(self.at_frame(latents[view], masks[view], ctx)))
@@ -221,15 +220,15 @@ class CrossVideoMAE(VideoMAE):
         return F.normalize(self.project(pooled).float(), dim=1)
 
     def at_frame(self, latent: Features, mask: TokenMask, ctx: Context) -> Tensor:
-        """(B, D): mean of the visible tokens whose tubelet holds the frame; of all of them where
-        none does."""
+        """(B, D): mean of the visible tokens whose tubelet holds the frame; mean of all if none
+        does."""
         near = (mask.visible // self._places == self._step(ctx)).float()  # (B, V)
         near = torch.where(near.sum(dim=1, keepdim=True) > 0, near, 1.0)
         near = near / near.sum(dim=1, keepdim=True)
         return (latent.tokens * near.unsqueeze(2)).sum(dim=1)
 
     def frame_tokens(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Tensor:
-        """(B, U, E): what the image branch makes of the visible patches of a frame of ``clip``."""
+        """(B, U, E): the image branch's features of the visible patches of a frame of ``clip``."""
         clips = batch.views["clip"]
         rows = torch.arange(len(clips), device=clips.device)
         frames = clips[rows, :, ctx.made["frame"]]  # (B, C, H, W)
@@ -238,7 +237,7 @@ class CrossVideoMAE(VideoMAE):
     def distilled(
         self, latent: Features, masks: dict[str, TokenMask], ctx: Context, seen: Tensor
     ) -> Tensor:
-        """Mean squared error of tokens that both branches see; 0 where there are none."""
+        """Mean squared error over tokens that both branches see; 0 if there are none."""
         places = self._step(ctx) * self._places + masks["frame"].visible  # (B, U), in the clip
         same = masks["clip"].visible.unsqueeze(2) == places.unsqueeze(1)  # (B, V, U)
         with torch.autocast(seen.device.type, enabled=False):
@@ -254,7 +253,7 @@ class CrossVideoMAE(VideoMAE):
         return rows * columns
 
     def _step(self, ctx: Context) -> Tensor:
-        """(B, 1): along time, which tubelets hold the frame."""
+        """(B, 1): index in time of the tubelets that hold the frame."""
         frame: Tensor = ctx.made["frame"]
         return (frame // self.tubelet).unsqueeze(1)
 
@@ -283,8 +282,8 @@ class CrossVideoMAE(VideoMAE):
 
 
 def projector(width: int, out: int) -> nn.Module:
-    """Two layers; a layer norm between them, not a batch norm, whose result depends on the size of
-    the batch."""
+    """Two linear layers with a layer norm between them; a batch norm would depend on the batch
+    size."""
     layers = nn.Sequential(
         nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, out)
     )

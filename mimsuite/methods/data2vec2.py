@@ -1,14 +1,14 @@
 """data2vec 2.0: Efficient Self-supervised Learning with Contextualized Target Representations
 (Baevski et al., arXiv:2212.07525, section 3), for images.
 
-Of each image several masks hide most of the patches. The encoder sees what each of them leaves, and
-a convolutional decoder predicts what a momentum copy of the encoder makes of the hidden ones: the
-average over its last blocks of what their MLPs add, on the whole image. That teacher runs once for
-all masks of an image. The class token predicts the mean of the targets.
+Each image gets several masks that hide most patches. The encoder sees the visible patches of each
+mask, and a convolutional decoder predicts the teacher's features at the hidden patches. The teacher
+is a momentum copy of the encoder that sees the whole image, once for all masks; its features are
+the MLP outputs averaged over its last blocks. The class token predicts the mean of the targets.
 
-``encoder`` is the one that is trained: published fine-tuning takes it. ``teacher`` follows it.
+``encoder`` is the trained one, which published fine-tuning uses. ``teacher`` follows it.
 
-Letters: B batch, R masks of an image, N patches, V visible, M masked, D width.
+Letters: B batch, R masks per image, N patches, V visible, M masked, D width.
 """
 
 from __future__ import annotations
@@ -36,31 +36,30 @@ from mimsuite.weights.names import Names
 
 
 class Data2Vec2Section(MethodSection):
-    """`method:` how many masks an image has, and how the teacher follows."""
+    """`method:` number of masks per image, and momentum of the teacher."""
 
     name: Literal["data2vec2"]
-    clones: Positive = 16  # masks of an image, for one pass of the teacher
-    # Share of the teacher that is kept in a step: at the first, and from `momentum_steps` on; a
-    # straight line between.
+    clones: Positive = 16  # masks per image; the teacher runs once for all of them
+    # Momentum of the teacher: at the first step, and from `momentum_steps` on; linear in between.
     momentum: tuple[Fraction, Fraction]
-    momentum_steps: Positive  # optimizer steps
+    momentum_steps: Positive  # optimizer steps until the final momentum
 
 
 class ConvAutoencoderSection(Section):
-    """`model:` an encoder, twice, and a decoder of its latents."""
+    """`model:` an encoder, its momentum copy, and a decoder of latents."""
 
     encoder: PostNormViTSection = PostNormViTSection()
     decoder: ConvDecoderSection = ConvDecoderSection()
 
 
 class LayersTargetSection(Section):
-    """`target:` the average over the teacher's last blocks of what their MLPs add."""
+    """`target:` the MLP outputs of the teacher's last blocks, averaged over blocks."""
 
     kind: Literal["layers"] = "layers"
-    layers: Dimension  # how many of the last blocks
-    class_weight: Annotated[float, Field(ge=0.0)] = 0.01  # of the class token's error
-    # That error is a sum over this many rows, masks times images. null: over those of the
-    # micro-batch, as published, so that its weight grows with train.micro_batch.
+    layers: Dimension  # number of last blocks to average
+    class_weight: Annotated[float, Field(ge=0.0)] = 0.01  # weight of the class token's error
+    # Rows (masks times images) over which that error is summed. null: those of the micro-batch, as
+    # published, so its weight grows with train.micro_batch.
     class_rows: Positive | None = None
 
 
@@ -81,7 +80,7 @@ class Data2Vec2Recipe(Recipe):
         main = encoder.depth - encoder.prenet
         if self.target.layers > main:
             raise ValueError(
-                f"target.layers {self.target.layers}: behind model.encoder.prenet there are "
+                f"target.layers {self.target.layers}: after model.encoder.prenet there are "
                 f"{main} blocks"
             )
         if encoder.width % decoder.groups:
@@ -95,7 +94,7 @@ class Data2Vec2Recipe(Recipe):
 
 
 class Data2Vec2(Method):
-    """Predicts what layers of its own momentum copy make of hidden patches."""
+    """Predicts its momentum copy's averaged block features of hidden patches."""
 
     Recipe: ClassVar[type[Data2Vec2Recipe]] = Data2Vec2Recipe
     collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
@@ -114,7 +113,7 @@ class Data2Vec2(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the teacher makes of the intact images, ``target`` (B, N, D): once for all masks."""
+        """The teacher's features of the unmasked images, ``target`` (B, N, D), for all masks."""
         teacher = self.teacher.module
         assert isinstance(teacher, PostNormViT)
         with torch.no_grad():
@@ -127,7 +126,7 @@ class Data2Vec2(Method):
         return {name: self.sampler.sample(noise.within(name), self.grid) for name in names}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """``prediction`` is (B R, M, D), the masks of an image as neighbours."""
+        """``prediction`` is (B R, M, D), with the masks of an image side by side."""
         joined, target = TokenMask.interleaved(list(masks.values())), ctx.made["target"]
         cls, found = self.predict(batch, masks, ctx)
         ids = joined.masked.unflatten(0, (len(batch), -1)).flatten(1)  # (B, R M)
@@ -155,8 +154,8 @@ class Data2Vec2(Method):
     def losses(
         self, cls: Tensor, found: Tensor, target: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of the masked tokens, a mean over them, and of the class token, a sum over rows; of both
-        the squares are summed over the width and divided by its root."""
+        """Errors of the masked tokens (a mean) and of the class token (a sum over rows). Squares
+        are summed over the width and divided by its square root."""
         section, root = self.recipe.target, cls.shape[-1] ** 0.5
         regression = (found.float() - wanted).square().sum(-1).mean() / root
         mean = target.mean(dim=1).repeat_interleave(len(cls) // len(target), dim=0)
@@ -174,11 +173,11 @@ class Data2Vec2(Method):
         return self.recipe.model.decoder.noise * rows.unflatten(1, (-1, width))
 
     def scheduled(self, progress: Progress) -> dict[str, float]:
-        """The momentum by which the teacher came to be what it is in this step."""
+        """The momentum of the teacher's latest update."""
         return {"momentum": self._momentum(progress.step)}
 
     def after_step(self, progress: Progress) -> None:
-        """The teacher moves as the next step begins, so the last update never reaches it."""
+        """Move the teacher at the start of the next step; the last update never reaches it."""
         if progress.step + 1 < progress.total:
             self.teacher.follow(self.encoder, self._momentum(progress.step + 1), progress.skipped)
 
@@ -187,11 +186,11 @@ class Data2Vec2(Method):
         return rising(step, first, last, self.recipe.method.momentum_steps)
 
     def adopts(self) -> dict[str, str]:
-        """Of weights without a teacher, it begins as the encoder."""
+        """The teacher is initialised from the encoder if the weights have no teacher."""
         return {f"teacher.module.{name}": f"encoder.{name}" for name in self.encoder.state_dict()}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, masked by the first mask, features of the teacher and those predicted."""
+        """Original, masked by the first mask, the teacher's and the predicted features."""
         name, mask = next(iter(masks.items()))
         _, found = self.predict(batch, {name: mask}, ctx)
         augment = self.recipe.augment

@@ -1,7 +1,7 @@
-"""Frozen patch features under linear heads: what ``mimsuite dense-probe`` measures.
+"""Frozen encoder for linear heads on patch features, as ``mimsuite dense-probe`` uses it.
 
-The encoder is all there is to build; the heads are trained on its cached features, many at once, by
-:mod:`mimsuite.evaluate.dense.probe`.
+Only the encoder is built here. :mod:`mimsuite.evaluate.dense.probe` trains the heads, many at once,
+on its cached features.
 
 Letters: B batch, D width, (h, w) grid of patches.
 """
@@ -33,7 +33,7 @@ class DenseMethodSection(MethodSection):
 
 
 class DenseRecipe(Recipe):
-    """A recipe of a dense probe."""
+    """A recipe for a dense probe."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2304.07193", "experimental")
 
@@ -47,18 +47,18 @@ class DenseRecipe(Recipe):
     @model_validator(mode="after")
     def _of_images(self) -> DenseRecipe:
         if self.recipe.modality != "image":
-            raise ValueError("method.name dense is of images: set recipe.modality=image")
+            raise ValueError("method.name dense is for images: set recipe.modality=image")
         return self
 
 
 class DenseReader(FrozenReader):
-    """An encoder, frozen, whose patch tokens are read as maps."""
+    """A frozen encoder whose patch tokens are read as maps."""
 
     Recipe = DenseRecipe
     command = "mimsuite dense-probe RUN --data FOLDER"
 
     def maps(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """(B, D, h, w) of each of these blocks; see :meth:`patches`."""
+        """Feature maps (B, D, h, w) of these blocks; see :meth:`patches`."""
         height, width = self.recipe.model.encoder.grid
         return {
             layer: tokens.transpose(1, 2).unflatten(2, (height, width))

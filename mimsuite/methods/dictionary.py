@@ -1,7 +1,7 @@
-"""Sparse dictionaries of frozen patch features: what ``mimsuite dictionary`` trains.
+"""Frozen encoder for sparse dictionaries of patch features, as ``mimsuite dictionary`` uses it.
 
-The encoder, a run's or a teacher, is all there is to build here; :mod:`mimsuite.dictionaries` has
-the dictionaries and trains them on cached features.
+Only the encoder, a run's or a teacher, is built here. :mod:`mimsuite.dictionaries` trains the
+dictionaries on its cached features.
 
 Letters: B batch, N patches, D width.
 """
@@ -31,16 +31,16 @@ from mimsuite.models.teachers import build_teacher
 
 
 class DictionaryMethodSection(MethodSection):
-    """`method:` what is trained beside the first dictionary, and what is shown of it."""
+    """`method:` number of dictionaries, and contents of the concept sheet."""
 
     name: Literal["dictionary"]
-    seeds: Positive = 2  # dictionaries trained, from train.seed on; stability compares them
-    concepts: Positive = 12  # of the concept sheet: the codes of most energy
-    examples: Positive = 6  # images of each of them
+    seeds: Positive = 2  # dictionaries to train, seeds from train.seed on; compared for stability
+    concepts: Positive = 12  # codes on the concept sheet: those of highest energy
+    examples: Positive = 6  # images per concept
 
 
 class DictionaryRecipe(Recipe):
-    """A recipe of a sparse dictionary."""
+    """A recipe for a sparse dictionary."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2406.04093", "verified", ("step", "trajectory"))
 
@@ -54,9 +54,9 @@ class DictionaryRecipe(Recipe):
     @model_validator(mode="after")
     def _of_images(self) -> DictionaryRecipe:
         if self.recipe.modality != "image":
-            raise ValueError("method.name dictionary is of images: set recipe.modality=image")
+            raise ValueError("method.name dictionary is for images: set recipe.modality=image")
         if self.eval.layers is not None and len(self.eval.layers) != 1:
-            raise ValueError("eval.layers: a dictionary is of one layer: list one, or set null")
+            raise ValueError("eval.layers: a dictionary reads one layer: list one, or set null")
         if self.model.teacher is not None:
             encoder = self.model.encoder
             check_teacher(self.model.teacher, encoder.grid, encoder.in_channels, "model.teacher")
@@ -64,7 +64,7 @@ class DictionaryRecipe(Recipe):
 
 
 class DictionaryReader(FrozenReader):
-    """Patch features of the run's encoder, or of the teacher in its place."""
+    """Patch features of the run's encoder, or of a teacher instead."""
 
     Recipe = DictionaryRecipe
     command = "mimsuite dictionary RUN --data SRC"
@@ -82,7 +82,7 @@ class DictionaryReader(FrozenReader):
 
     @property
     def layer(self) -> int:
-        """The block that is read, from 1; 0: the only map of a teacher without blocks."""
+        """The block that is read, counted from 1; 0: the only map of a teacher without blocks."""
         depth = self.encoder.depth if self.teacher is None else self.teacher.depth
         layers = self.recipe.eval.layers
         layer: int = depth if layers is None else layers[0]
@@ -92,7 +92,7 @@ class DictionaryReader(FrozenReader):
 
     @torch.no_grad()
     def tokens(self, batch: Batch) -> Tensor:
-        """(B, N, D) patch features of a normalised batch; the last block's carry the norm."""
+        """(B, N, D) patch features of a normalised batch; the last block's include the norm."""
         layer = self.layer
         if self.teacher is None:
             return self.patches(batch, [layer])[layer]

@@ -1,15 +1,15 @@
-"""dVAE: a discrete variational autoencoder, whose codes are a tokenizer for CAE.
+"""dVAE: a discrete variational autoencoder, used as a tokenizer for CAE.
 
-Stage one of DALL-E (Ramesh et al., arXiv:2102.12092, section 2.1): an encoder gives every place of
-a grid a distribution over K codes; a decoder rebuilds the image from one code for each place. So
-that the choice has a gradient it is a Gumbel-softmax relaxation, whose temperature falls as
-training goes on; the distributions are drawn to equal chances, which keeps codes in use. Nothing
-is masked.
+Stage one of DALL-E (Ramesh et al., arXiv:2102.12092, section 2.1): an encoder predicts a
+distribution over K codes at every grid position, and a decoder reconstructs the image from one code
+per position. A Gumbel-softmax relaxation makes the choice differentiable; its temperature falls
+during training. A KL term pulls the distributions towards uniform, which keeps codes in use.
+Nothing is masked.
 
-Here the decoder predicts the pixels themselves under a squared, absolute or smooth-L1 error, where
-DALL-E has the parameters of a logit-Laplace distribution, and the convolutions are fewer.
+Unlike DALL-E's, this decoder predicts pixels, with a squared, absolute or smooth-L1 error, instead
+of the parameters of a logit-Laplace distribution, and there are fewer convolutions.
 
-Letters: B batch, C channels, h x w codes, N = h * w, K codes of the vocabulary.
+Letters: B batch, C channels, h x w codes, N = h * w, K size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class DVAESection(MethodSection):
-    """`method:` how soft the choice of a code is, step by step."""
+    """`method:` schedule of the Gumbel-softmax temperature."""
 
     name: Literal["dvae"]
-    temperature: tuple[Above, Above] = (1.0, 0.0625)  # of the first step and at the end
-    # By which the end is reached, along half a cosine; null: all of the training.
+    temperature: tuple[Above, Above] = (1.0, 0.0625)  # at the first step, and finally
+    # Steps until the final temperature, along half a cosine; null: the whole training.
     temperature_steps: Count | None = None
 
 
@@ -51,14 +51,14 @@ class DVAEMaskSection(Section):
 
 
 class DVAETargetSection(Section):
-    """`target:` all pixels of the image, and how evenly codes are to be used."""
+    """`target:` all pixels of the image, and the KL term of the codes."""
 
     kind: Literal["pixels"] = "pixels"
-    loss: Literal["mse", "l1", "smooth-l1"] = "mse"  # of each number of the normalised image
-    # Factor of the codes' divergence from equal chances; the sum of an image's codes is divided by
-    # the count of its numbers, as the error of its pixels is.
+    loss: Literal["mse", "l1", "smooth-l1"] = "mse"  # per value of the normalised image
+    # Weight of the codes' KL divergence from uniform: its sum over an image's codes, divided by the
+    # number of values of the image, like the pixel error.
     kl_weight: Annotated[float, Field(ge=0.0)]
-    kl_steps: Count = 0  # by which that factor is reached from 0, along half a cosine
+    kl_steps: Count = 0  # steps over which that weight rises from 0, along half a cosine
 
 
 class DVAERecipe(Recipe):
@@ -73,7 +73,7 @@ class DVAERecipe(Recipe):
 
 
 class DVAE(Method):
-    """An encoder of images to codes and a decoder back."""
+    """An encoder from images to codes, and a decoder back."""
 
     Recipe = DVAERecipe
     encoder: CodeEncoder
@@ -90,8 +90,8 @@ class DVAE(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Error of the rebuilt image and weighted divergence of the codes; ``prediction`` is the
-        image (B, C, H, W)."""
+        """Reconstruction error plus weighted divergence of the codes; ``prediction`` is the image
+        (B, C, H, W)."""
         scores = self.encoder(batch.image).permute(0, 2, 3, 1)  # (B, h, w, K)
         noise = ctx.noise.rows("gumbel", scores[0].numel()).view(scores.shape)
         step, (first, last) = ctx.noise.step, self.method.temperature
@@ -109,12 +109,12 @@ class DVAE(Method):
         return Output(pixels + weight * divergence, terms, rebuilt, masks)
 
     def codes(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) normalised images -> (B, h, w) int64, the likeliest code of each place."""
+        """(B, C, H, W) normalised images -> (B, h, w) int64, the likeliest code per position."""
         codes: Tensor = self.encoder(images).argmax(1)
         return codes
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, and what its codes alone give back."""
+        """Original, and the reconstruction from its codes."""
         rebuilt = self.decoder.draw(self.codes(batch.image))
         return [
             Panel("original", batch.image.float()),

@@ -1,11 +1,11 @@
 """Hybrid Distillation (Shi et al., ICLR 2024, arXiv:2306.15876).
 
-A student learns from two frozen teachers: from one trained by masked modelling how tokens relate to
-each other in blocks on the way, from one trained with labels, captions or contrast the final
-features. Tokens that tell little new are left out progressively, which saves compute.
+A student learns from two frozen teachers. From one trained by masked modelling it learns the
+relations of tokens in intermediate blocks; from one trained with labels, captions or contrast, the
+final features. Redundant tokens are dropped progressively, which saves compute.
 
-No code was released. What the paper leaves open was chosen here; each choice is a key, and the
-documentation (hybrid-distillation) has a table of them.
+No code was released. Details that the paper leaves open were chosen here; each choice is a key,
+listed in the documentation (hybrid-distillation).
 
 Letters: B batch, N patches, K survivors, D width, E width of the teacher's features, h heads.
 """
@@ -51,13 +51,13 @@ class StudentSection(Section):
 
 
 class RelationTargetSection(Section):
-    """Relations of the tokens in blocks of a teacher: queries with keys, values with values."""
+    """Token relations in a teacher's blocks: queries with keys, and values with values."""
 
     teacher: TeacherSection
     layers: tuple[Positive, ...]  # blocks of the student
     teacher_layers: tuple[Positive, ...] | None = None  # blocks of the teacher; null: the same
-    heads: Annotated[Positive | None, Key.SIZE] = None  # of both sides; null: the student's
-    weight: Annotated[float, Field(ge=0.0)] = 1.0  # factor of this loss
+    heads: Annotated[Positive | None, Key.SIZE] = None  # heads on both sides; null: the student's
+    weight: Annotated[float, Field(ge=0.0)] = 1.0  # weight of this loss
 
 
 class HybridTargetSection(Section):
@@ -118,7 +118,7 @@ class HybridDistillRecipe(Recipe):
 
 
 class HybridDistill(Method):
-    """A student of two frozen teachers."""
+    """A student that learns from two frozen teachers."""
 
     Recipe = HybridDistillRecipe
     encoder: ViT
@@ -153,7 +153,7 @@ class HybridDistill(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the teachers say of the intact images: ``relations`` and ``features``."""
+        """The teachers' ``relations`` and ``features`` of the unmasked images."""
         numbers = [theirs for _, theirs in self.pairs]
         keys = batch.keys if self.training else None
         relations = self.relation_teacher.features(batch.image, qkv=numbers, keys=keys)
@@ -161,11 +161,11 @@ class HybridDistill(Method):
         return Context(noise, gather, {"relations": relations.qkv, "features": features.tokens})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked beforehand: tokens go on the way through the encoder."""
+        """Nothing is masked beforehand: the encoder drops tokens between its blocks."""
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Relation loss, mean over the layers, plus feature loss of the survivors; ``prediction``
+        """Relation loss, averaged over layers, plus feature loss of the survivors; ``prediction``
         is the features (B, K, E)."""
         found, dropped = self.student(batch, ctx)
         losses = []
@@ -183,7 +183,7 @@ class HybridDistill(Method):
         return Output(relations + features, terms, prediction, {"image": survivors})
 
     def student(self, batch: Batch, ctx: Context) -> tuple[Features, RedundantTokens]:
-        """The encoder's output for the survivors, and which tokens were there in each block."""
+        """The encoder's output for the survivors, and the tokens that each block had."""
         patches = self.encoder.patches(batch.image)  # (B, N, P)
         ids = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
         dropped = RedundantTokens(self.section, ids)
@@ -192,7 +192,7 @@ class HybridDistill(Method):
         return found, dropped
 
     def survivors(self, dropped: RedundantTokens) -> TokenMask:
-        """The tokens that reached the end as the visible part of a mask."""
+        """A mask whose visible part is the tokens that reached the end."""
         ids, grid = dropped.present[self.encoder.depth], self.encoder.grid
         tokens = grid[0] * grid[1]
         gone = torch.ones(len(ids), tokens, device=ids.device).scatter(1, ids, 0.0)

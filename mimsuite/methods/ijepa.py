@@ -1,14 +1,14 @@
 """I-JEPA: Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture
 (Assran et al., arXiv:2301.08243, section 3).
 
-Of each image four rectangles are to be predicted, not their pixels but what a momentum copy of the
-encoder makes of the whole image there. The encoder that is trained sees one large rectangle without
-them, and a narrow predictor tells each of the four from its latents, in a sequence of its own.
+For each image, latents of four target rectangles are predicted. The targets come from a momentum
+copy of the encoder that sees the whole image. The trained encoder sees one large rectangle without
+the targets, and a narrow predictor predicts each target from its latents, in a separate sequence.
 
-``encoder`` is the momentum copy, the target encoder of the paper: probes, fine-tuning and exports
-take it. ``student`` is the one that is trained.
+``encoder`` is the momentum copy, the paper's target encoder; probes, fine-tuning and exports use
+it. ``student`` is the trained encoder.
 
-Letters: B batch, N patches, V visible, K targets, T patches of each, C contexts, D width.
+Letters: B batch, N patches, V visible, K targets, T patches per target, C contexts, D width.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from mimsuite.weights.names import Names
 
 
 class IJEPASection(MethodSection):
-    """`method:` how the target encoder follows."""
+    """`method:` momentum of the target encoder."""
 
     name: Literal["ijepa"]
-    # Share of the target encoder that is kept in a step: at the first step, and one step behind the
-    # last, a straight line between; `schedule.stretch` stretches it.
+    # Momentum of the target encoder: at the first step, and one step after the last; linear in
+    # between; `schedule.stretch` stretches it.
     momentum: tuple[Fraction, Fraction]
 
 
 class PredictiveModelSection(Section):
-    """`model:` an encoder, twice, and a predictor of its latents."""
+    """`model:` an encoder, its momentum copy, and a predictor of latents."""
 
     encoder: ViTSection = ViTSection()
     predictor: DecoderSection = DecoderSection()
@@ -72,7 +72,7 @@ class IJEPARecipe(Recipe):
 
 
 class IJEPA(Method):
-    """Predicts latents of hidden rectangles."""
+    """Predicts the latents of hidden rectangles."""
 
     Recipe: ClassVar[type[IJEPARecipe]] = IJEPARecipe
     collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
@@ -104,7 +104,7 @@ class IJEPA(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the target encoder makes of the intact images, ``target`` (B, N, D)."""
+        """The target encoder's latents of the unmasked images, ``target`` (B, N, D)."""
         tokens = self.encoder(self.encoder.patches(batch.image)).tokens
         return Context(noise, gather, {"target": self.target(tokens)})
 
@@ -145,11 +145,11 @@ class IJEPA(Method):
         return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
 
     def adopts(self) -> dict[str, str]:
-        """Of weights with one encoder, both begin as that."""
+        """Both encoders are initialised from the encoder of weights with only one."""
         return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, context, targets on the image, and latents of targets, true and predicted."""
+        """Original, context, targets on the image, and the targets' true and predicted latents."""
         mask = next(iter(masks.values()))
         assert mask.targets is not None
         ids = mask.targets.transpose(0, 1).flatten(1)  # (B, K T)
@@ -178,7 +178,7 @@ class IJEPA(Method):
 
 _WRAPPED = re.compile(
     r"^(\w+\.)module\."
-)  # each network of a checkpoint, by DistributedDataParallel
+)  # DistributedDataParallel wraps each network of a checkpoint
 _NAMES = Names(
     [
         ("encoder.", "target_encoder."),

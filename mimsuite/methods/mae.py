@@ -1,12 +1,12 @@
 """MAE: Masked Autoencoders Are Scalable Vision Learners (He et al., arXiv:2111.06377).
 
-A random quarter of the patches is encoded; a small decoder sees their latents, and a mask token in
-every other place, and rebuilds the pixels of the masked patches (section 3 of the paper).
+A random quarter of the patches is encoded. A small decoder gets their latents, and a mask token at
+every other position, and reconstructs the pixels of the masked patches (section 3 of the paper).
 
-Beyond the paper, ``mask.decode_ratio`` gives the decoder a part of the masked patches only, and
-``model.decoder.kind`` chooses another decoder.
+Beyond the paper, ``mask.decode_ratio`` lets the decoder reconstruct only a part of the masked
+patches, and ``model.decoder.kind`` chooses another decoder.
 
-Letters: B batch, N patches, V visible, M masked, Nd decoded, P = p*p*C pixels of a patch.
+Letters: B batch, N patches, V visible, M masked, Nd decoded, P = p*p*C pixels per patch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mimsuite.weights.names import Names
 
 
 class MAESection(MethodSection):
-    """`method:` MAE has no keys of its own: model, mask and target say it all."""
+    """`method:` MAE has no keys of its own."""
 
     name: Literal["mae"]
 
@@ -93,7 +93,7 @@ class MAE(Method):
         return {"image": self.sampler.sample(noise, self.grid)}
 
     def latent(self, batch: Batch, mask: TokenMask, ctx: Context) -> Features:
-        """What the encoder makes of the visible patches, as far as the decoder reads it."""
+        """The encoder's features of the visible patches, for the layers that the decoder reads."""
         visible = self.encoder.patches(batch.image, mask.visible)  # (B, V, P)
         features: Features = self.encoder(
             visible, mask.visible, noise=ctx.noise, layers=self.decoder.layers
@@ -109,13 +109,13 @@ class MAE(Method):
         return Output(loss, {"pixels": loss.detach()}, prediction, masks)
 
     def reconstruct(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Tensor:
-        """Predictions everywhere, visible patches too: (B, N, P) in raster order."""
+        """Predictions for all patches, including visible ones: (B, N, P) in raster order."""
         mask = masks["image"]
         latent = self.latent(batch, mask, ctx)
         return gather_tokens(self.decoder(latent, mask, everywhere=True), mask.restore())
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, masked, reconstruction, and the reconstruction pasted into the visible part."""
+        """Original, masked, reconstruction, and reconstruction with the visible patches."""
         patches = self.encoder.patches(batch.image).float()  # (B, N, P)
         hidden = masks["image"].dense().unsqueeze(-1)  # (B, N, 1)
         rebuilt = self.target.denormalize(self.reconstruct(batch, masks, ctx), patches)
@@ -132,7 +132,7 @@ class MAE(Method):
         ]
 
     def unused_parameters(self) -> set[str]:
-        """Of encoder blocks behind the deepest layer that the decoder reads."""
+        """Parameters of encoder blocks after the deepest layer that the decoder reads."""
         deepest = max(self.decoder.layers, default=self.encoder.depth)
         return {
             f"encoder.{name}"
@@ -150,7 +150,7 @@ class MAE(Method):
         return {_NAMES.ours(name): tensor for name, tensor in state.items()}
 
 
-# Parameters of decoders, ours and the published ones.
+# Decoder parameters: our name and the published name.
 DECODER_NAMES = (
     ("decoder.mask_token", "mask_token"),
     ("decoder.mix.", "wfm.linear."),

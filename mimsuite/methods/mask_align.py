@@ -1,10 +1,10 @@
 """MaskAlign: Stare at What You See (Xue et al., CVPR 2023, arXiv:2211.08887).
 
-The student encodes the visible patches only; there is no decoder and there are no mask tokens. Its
-block outputs are mixed by a trained matrix and mapped by a linear head each to the block outputs of
-a frozen teacher that has seen the whole image (section 3.2, "dynamic alignment"). The loss is over
-visible tokens and the class token. Which patches stay visible is drawn in proportion to the
-teacher's attention (section 3.1).
+The student encodes only the visible patches; it has no decoder and no mask tokens. A trained matrix
+mixes its block outputs, and one linear head per level maps them to the block outputs of a frozen
+teacher that sees the whole image (section 3.2, "dynamic alignment"). The loss covers visible tokens
+and the class token. Visible patches are drawn in proportion to the teacher's attention (section
+3.1).
 
 Letters: B batch, V visible, N patches, D width of the student, E of the teacher, T levels of the
 teacher, S blocks of the student.
@@ -43,17 +43,17 @@ class MaskAlignMethodSection(MethodSection):
 
 
 class AlignedModelSection(Section):
-    """`model:` an encoder, and how its blocks are aligned with the teacher's."""
+    """`model:` an encoder, and the alignment of its blocks with the teacher's."""
 
     encoder: ViTSection = ViTSection()
-    fusion: Literal["linear", "sum", "none"]  # mixes block outputs, before the heads
-    head: Literal["linear", "norm-linear", "mlp", "mlp2"] = "linear"  # one for each level
+    fusion: Literal["linear", "sum", "none"]  # mixing of block outputs before the heads
+    head: Literal["linear", "norm-linear", "mlp", "mlp2"] = "linear"  # one head per level
 
 
 class AlignedTargetSection(FeatureTargetSection):
     """`target:` outputs of the teacher's blocks."""
 
-    levels: Literal["top5", "mean", "last"]  # of its last five blocks, of all, of the last
+    levels: Literal["top5", "mean", "last"]  # its last five blocks, all, or the last
 
 
 class MaskAlignRecipe(Recipe):
@@ -114,7 +114,7 @@ class MaskAlign(Method):
         # A convolutional teacher has one level, its feature map.
         levels = max(1, self.teacher.depth)
         first = {"top5": levels - 4, "mean": 1, "last": levels}[target.levels]
-        self.levels = range(first, levels + 1)  # of the teacher, from 1
+        self.levels = range(first, levels + 1)  # teacher levels, counted from 1
         self.encoder = ViT(section)
         self.alignment = Alignment(
             recipe.model.fusion,
@@ -123,7 +123,7 @@ class MaskAlign(Method):
             teacher=(levels, self.teacher.width),
             levels=self.levels,
         )
-        self.encoder.norm.requires_grad_(False)  # the loss is of raw block outputs
+        self.encoder.norm.requires_grad_(False)  # the loss reads block outputs before the norm
 
     def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return self.teacher.open()
@@ -131,7 +131,7 @@ class MaskAlign(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the teacher says of the intact images, ``teacher``."""
+        """The teacher's features of the unmasked images, ``teacher``."""
         levels = self.levels if self.teacher.depth else ()
         keys = batch.keys if self.training else None
         found = self.teacher.features(
@@ -146,8 +146,8 @@ class MaskAlign(Method):
         return {"image": self.sampler.sample(noise, self.grid, guide)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Mean over the levels; ``prediction`` is the last level, (B, V, E), with the class token
-        first where the teacher has one."""
+        """Mean loss over the levels; ``prediction`` is the last level, (B, V, E), with the class
+        token first if the teacher has one."""
         predictions = self.predict(batch, masks["image"], ctx)
         targets = self.targets(ctx.made["teacher"], masks["image"])
         losses = [self.target.loss(p, t) for p, t in zip(predictions, targets, strict=True)]
@@ -156,7 +156,8 @@ class MaskAlign(Method):
         return Output(loss, terms, predictions[-1], masks)
 
     def predict(self, batch: Batch, mask: TokenMask, ctx: Context) -> list[Tensor]:
-        """The student's view of each used level, (B, 1 + V, E), without class token (B, V, E)."""
+        """The student's prediction of each used level, (B, 1 + V, E) or, without class token,
+        (B, V, E)."""
         visible = self.encoder.patches(batch.image, mask.visible)
         wanted = self.alignment.blocks()
         features = self.encoder(visible, mask.visible, noise=ctx.noise, layers=wanted)
@@ -166,7 +167,7 @@ class MaskAlign(Method):
         return self.alignment(outputs)
 
     def targets(self, found: TeacherFeatures, mask: TokenMask) -> list[Tensor]:
-        """The used levels of the teacher at the visible tokens, normalised."""
+        """The teacher's used levels at the visible tokens, normalised."""
         if _has_no_class_token(found):
             return [self.target(mask.gather(found.tokens, "visible"))]
         targets = []
@@ -178,7 +179,7 @@ class MaskAlign(Method):
         return targets
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, what the student sees, and the last level: the teacher's, the student's."""
+        """Original, visible patches, and the last level of teacher and student."""
         found, mask = ctx.made["teacher"], masks["image"]
         whole = found.hidden[self.levels[-1]] if found.hidden else found.tokens
         prediction = self.predict(batch, mask, ctx)[-1][:, -mask.visible.shape[1] :]
@@ -192,7 +193,7 @@ class MaskAlign(Method):
         )
         return [Panel(title, images) for title, images in pictures.items()]
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def no_weight_decay(self) -> set[str]:
         return {"alignment.weights"}
@@ -207,7 +208,7 @@ class MaskAlign(Method):
 
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The teacher's own weights in a checkpoint, ``clip_model.*``, are not for the student."""
+        """Leaves out the teacher's weights in a checkpoint, ``clip_model.*``."""
         return {
             _NAMES.ours(name): tensor
             for name, tensor in state.items()

@@ -1,12 +1,12 @@
 """MR-MAE: Mimic before Reconstruct (Gao et al., arXiv:2303.05475, IJCV 2023).
 
-MAE with a second task: the visible tokens, as the encoder leaves them, mimic the features that a
-frozen teacher (DINO, CLIP) has at the same places of the whole image, while the decoder rebuilds
-the pixels of the masked patches. So no token has two targets. On an encoder that begins with
-convolutions this is MR-MCMAE, also called ConvMAE-v2.
+MAE with a second task: the encoder's outputs for visible tokens mimic the features that a frozen
+teacher (DINO, CLIP) has at the same positions of the whole image, while the decoder reconstructs
+the pixels of the masked patches. So no token has two targets. On an encoder with convolution stages
+this is MR-MCMAE, also called ConvMAE-v2.
 
-No code was released. What the paper leaves open was chosen here; each choice is a key, and the
-documentation (mr-mae) has a table of them.
+No code was released. Details that the paper leaves open were chosen here; each choice is a key,
+listed in the documentation (mr-mae).
 
 Letters: B batch, V visible, M masked, N patches, D width, E width of the teacher's features.
 """
@@ -49,15 +49,15 @@ class MRMAESection(MethodSection):
 
 
 class MimicModelSection(Section):
-    """`model:` an encoder, a decoder of the masked tokens, and which blocks are fused."""
+    """`model:` an encoder, a decoder of the masked tokens, and the blocks to fuse."""
 
     encoder: EncoderSection = ViTSection()
     decoder: AnyDecoderSection = DecoderSection()
-    fuse_layers: tuple[Positive, ...] = ()  # blocks added to the output, each normed and mapped
+    fuse_layers: tuple[Positive, ...] = ()  # blocks added to the output, after a norm and linear
 
 
 class MimicTargetSection(PixelTargetSection):
-    """`target:` pixels of the masked patches, a teacher's features of the visible ones."""
+    """`target:` pixels of the masked patches, and a teacher's features of the visible patches."""
 
     kind: Literal["pixels+features"] = "pixels+features"  # type: ignore[assignment]
     teacher: TeacherSection
@@ -117,7 +117,7 @@ class MRMAE(MAE):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the teacher says of the intact images, ``teacher``."""
+        """The teacher's features of the unmasked images, ``teacher``."""
         keys = batch.keys if self.training else None
         found = self.teacher.features(
             batch.image, cls_attention=self.sampler.needs_guide, keys=keys
@@ -144,8 +144,8 @@ class MRMAE(MAE):
         return found
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Pixel loss of the decoded patches plus mimic loss of the visible ones; ``prediction`` is
-        the pixels (B, Nd, P)."""
+        """Pixel loss of the decoded patches plus mimic loss of the visible patches; ``prediction``
+        is the pixels (B, Nd, P)."""
         mask = masks["image"]
         latent = self.latent(batch, mask, ctx)
         prediction = self.decoder(latent, mask)  # (B, Nd, P)
@@ -157,7 +157,7 @@ class MRMAE(MAE):
         return Output(pixels + mimic, terms, prediction, masks)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """MAE's pictures, then the teacher's features and the student's, as colours."""
+        """MAE's pictures, then the teacher's and the student's features as colours."""
         mask = masks["image"]
         prediction = self.head(self.latent(batch, mask, ctx).tokens)
         pictures = feature_pictures(

@@ -1,11 +1,11 @@
 """NeRF-MAE: Masked AutoEncoders for Self-Supervised 3D Representation Learning for Neural Radiance
 Fields (Irshad et al., arXiv:2404.01300).
 
-A radiance field is sampled on a grid of colour and opacity. Cubes of its tokens are replaced by a
-mask token; a Swin transformer on the volume and a U-Net rebuild colour where there is matter, and
-opacity where it was masked.
+A radiance field is sampled on a grid of colour and opacity. Cubes of tokens are replaced by a mask
+token. A 3-D Swin transformer and a U-Net reconstruct the colour of occupied voxels and the opacity
+of masked voxels.
 
-Letters: B batch, R voxels a side, (X, Y, Z) tokens along the axes.
+Letters: B batch, R voxels along a side, (X, Y, Z) tokens along the axes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mimsuite.targets.radiance import RadianceTarget, valid_voxels, voxels_of
 
 
 class NeRFMAESection(MethodSection):
-    """`method:` NeRF-MAE has no keys of its own: model, mask and target say it all."""
+    """`method:` NeRF-MAE has no keys of its own."""
 
     name: Literal["nerf-mae"]
 
@@ -64,7 +64,7 @@ class NeRFMAERecipe(Recipe):
 
 
 class NeRFMAE(Method):
-    """Masked autoencoder on a volume."""
+    """Masked autoencoder of volumes."""
 
     Recipe = NeRFMAERecipe
     encoder: Swin3D
@@ -84,8 +84,8 @@ class NeRFMAE(Method):
         return {"grid": self.sampler.sample(noise, self.encoder.grid)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Colour error over occupied voxels + opacity error over masked ones; ``prediction`` is
-        (B, 4, R, R, R), opacity before the sigmoid."""
+        """Colour error of occupied voxels plus opacity error of masked voxels; ``prediction`` is
+        (B, 4, R, R, R), with opacity before the sigmoid."""
         hidden = self._hidden(masks["grid"])  # (B, X, Y, Z)
         prediction = self._predict(batch, hidden, ctx)
         grid = batch.views["grid"]
@@ -94,12 +94,12 @@ class NeRFMAE(Method):
         return Output(loss.total, terms, prediction, masks)
 
     def valid(self, batch: Batch) -> Tensor:
-        """(B, 1, R, R, R) bool: voxels of the scenes, not of padding; ``size`` is a view (B, 3)."""
+        """(B, 1, R, R, R) bool: voxels of the scenes, without padding; reads the view ``size``."""
         return valid_voxels(batch.views["size"], batch.views["grid"].shape[-1])
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Views of the volume, looked at from above and cut open: original, masked, rebuilt, and
-        the rebuilt part pasted into the visible one, whose opacity carries no loss."""
+        """Views of the volume from above, cut open: original, masked, reconstruction, and the
+        reconstruction of the masked part with the visible part."""
         hidden = self._hidden(masks["grid"])
         masked = voxels_of(hidden, self.patch)
         grid, valid = batch.views["grid"], self.valid(batch)
@@ -135,7 +135,7 @@ class NeRFMAE(Method):
         return {_from_published(name): tensor for name, tensor in state.items()}
 
 
-# Ours and the published code's, beside those of the blocks.
+# Names outside the blocks: ours and the published code's.
 _PAIRS = (
     ("encoder.patch_embed.proj.", "patch_partition.0."),
     ("encoder.patch_embed.norm.", "patch_partition.2."),
@@ -151,8 +151,8 @@ _PAIRS = (
 
 
 def _to_published(name: str) -> str:
-    """``encoder.stages.1.blocks.0.norm1.bias`` -> ``stages.1.1.norm1.bias``: the merging that a
-    later stage begins with is number 0 there."""
+    """``encoder.stages.1.blocks.0.norm1.bias`` -> ``stages.1.1.norm1.bias``: in later stages, patch
+    merging has number 0."""
     if found := re.match(r"encoder\.stages\.(\d+)\.(merge|blocks\.(\d+))\.", name):
         stage, _, block = found.groups()
         number = int(block) + (stage != "0") if block else 0

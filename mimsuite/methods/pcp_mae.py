@@ -1,12 +1,12 @@
 """PCP-MAE: Learning to Predict Centers for Point Masked Autoencoders (Zhang et al., NeurIPS 2024,
 arXiv:2408.08753).
 
-Point-MAE's decoder rebuilds much from the true places of the masked groups alone. Here it is not
-told them. The encoder runs two streams with the same weights: visible groups, as in Point-MAE, and
-masked groups, whose points are known relative to their centres but not where these are. The second
-stream predicts the sin-cos codes of the centres, and the decoder gets what was predicted.
+Point-MAE's decoder can reconstruct much from the true centres of the masked groups alone. Here it
+does not get them. The encoder runs two streams with shared weights: visible groups, as in
+Point-MAE, and masked groups, whose points are given relative to their unknown centres. The second
+stream predicts the sin-cos codes of the centres, and the decoder gets these predictions.
 
-Letters: B clouds, G groups, V visible, M masked, K points of a group, D width.
+Letters: B clouds, G groups, V visible, M masked, K points per group, D width.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ from mimsuite.weights.names import Names
 
 
 class PCPMAESection(MethodSection):
-    """`method:` PCP-MAE."""
+    """`method:` keys of PCP-MAE."""
 
     name: Literal["pcp-mae"]
-    # Whether reconstruction leaves the predicted centres as they are, as published; else it trains
-    # their head too
+    # true, as published: the reconstruction loss does not train the centre head; false: it does
     detach: bool = True
 
 
@@ -68,9 +67,9 @@ class PCPModelSection(PointAutoencoderSection):
 
 
 class PCPTargetSection(ChamferTargetSection):
-    """`target:` the points of each masked group, and the code of its centre."""
+    """`target:` the points of each masked group, and the sin-cos code of its centre."""
 
-    center_loss: Literal["l2", "l1", "smooth-l1", "cosine"] = "l2"  # of codes, mean of all entries
+    center_loss: Literal["l2", "l1", "smooth-l1", "cosine"] = "l2"  # mean over all code entries
     center_weight: Annotated[float, Field(ge=0.0)] = 0.1
 
 
@@ -86,7 +85,7 @@ class PCPMAERecipe(PointPretrainRecipe):
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What one pass makes of the masked groups.
+    """Predictions of one pass for the masked groups.
 
     Attributes:
         points: (B, M, K, 3), relative to their centres.
@@ -98,7 +97,7 @@ class Rebuilt:
 
 
 class PCPMAE(Method):
-    """Masked autoencoder of point clouds that predicts where the masked groups are."""
+    """Masked autoencoder of point clouds that also predicts the centres of masked groups."""
 
     Recipe = PCPMAERecipe
     encoder: PointTransformer
@@ -138,8 +137,8 @@ class PCPMAE(Method):
         return {"points": self.sampler.sample(noise, self.grid, ctx.made["groups"].center)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Chamfer distance over the masked groups, and the weighted error of their centres' codes;
-        ``prediction`` is (B, M, K, 3), relative."""
+        """Chamfer distance of the masked groups plus weighted error of their centres' codes;
+        ``prediction`` is (B, M, K, 3), relative to the centres."""
         mask, groups = masks["points"], ctx.made["groups"]
         rebuilt = self._rebuild(groups, mask, ctx)
         points = mask.gather(groups.points, "masked")  # (B, M, K, 3)
@@ -151,8 +150,8 @@ class PCPMAE(Method):
         return Output(distance + centers, terms, rebuilt.points, masks)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, visible groups, and those with the rebuilt ones: where they are, and where they
-        were predicted to be."""
+        """Original, visible groups, and these with the reconstructed groups at their true and at
+        their predicted centres."""
         points, mask, groups = batch.views["points"], masks["points"], ctx.made["groups"]
         rebuilt = self._rebuild(groups, mask, ctx)
         found = points_of_sincos(rebuilt.codes)  # (B, M, 3)
@@ -182,7 +181,7 @@ class PCPMAE(Method):
 
 
 def code_error(predicted: Tensor, codes: Tensor, kind: str) -> Tensor:
-    """Error of (B, M, D) codes, a mean over all entries; ``cosine``: 1 - mean cosine."""
+    """Error of (B, M, D) codes, averaged over all entries; ``cosine``: 1 - mean cosine."""
     if kind == "cosine":
         return 1 - F.cosine_similarity(predicted, codes, dim=-1).mean()
     losses = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth-l1": F.smooth_l1_loss}

@@ -1,11 +1,11 @@
 """Pixio: In Pursuit of Pixel Supervision for Visual Pre-training (Yang, Li et al.,
 arXiv:2512.15715).
 
-MAE with three changes: whole squares of patches are masked, so that a masked patch has fewer
-visible neighbours; there are several class tokens; and the decoder is deep, so that the encoder
-need not hold what is of use for pixels only. Positions of encoder and decoder are trained.
+MAE with three changes. Whole squares of patches are masked, so a masked patch has fewer visible
+neighbours. There are several class tokens. The decoder is deep, so the encoder need not store
+details that matter only for pixels. Positions of encoder and decoder are trained.
 
-Target, loss and names of parameters are MAE's.
+Target, loss and parameter names are MAE's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mimsuite.methods.mae import MAE, MAERecipe
 
 
 class PixioSection(MethodSection):
-    """`method:` Pixio has no keys of its own: model, mask and target say it all."""
+    """`method:` Pixio has no keys of its own."""
 
     name: Literal["pixio"]
 

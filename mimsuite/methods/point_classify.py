@@ -1,8 +1,8 @@
 """Classification of point clouds on a Point-MAE encoder (Pang et al., arXiv:2203.06604, section 4;
 the frozen protocols are those of Point-CMAE, arXiv:2407.05862).
 
-The head reads the class token and the maximum over the group tokens side by side. Pretraining
-leaves no class token for it, so token and position begin fresh.
+The head reads the concatenation of the class token and the maximum over group tokens. Pretraining
+has no class token, so the token and its position start fresh.
 
 Letters: B clouds, N points, D width, K classes.
 """
@@ -28,33 +28,33 @@ from mimsuite.noise import Noise
 from mimsuite.targets import labels_of
 from mimsuite.weights.names import Names
 
-_READOUT = ("cls.", "head.")  # parameters that pretraining does not know
+_READOUT = ("cls.", "head.")  # parameters that pretraining does not have
 
 
 class PointClassifySection(MethodSection):
-    """`method:` how head, class token and its position are trained (PCP-MAE: 10, and decayed)."""
+    """`method:` training of head, class token and its position (PCP-MAE: 10 and true)."""
 
     name: Literal["point-classify"]
-    head_rate: Annotated[float, Field(gt=0.0)] = 1.0  # their peak rate / that of the rest
-    decay_head: bool = False  # all of them decay, biases, norms and the class token too
+    head_rate: Annotated[float, Field(gt=0.0)] = 1.0  # their peak rate, relative to the rest
+    decay_head: bool = False  # decay all of them, including biases, norms and the class token
 
 
 class PointClassifierSection(Section):
-    """`model:` an encoder and a head on its class token and maximum."""
+    """`model:` an encoder, and a head on its class token and maximum."""
 
     encoder: PointTransformerSection = PointTransformerSection()
-    head: Literal["mlp3", "linear"] = "mlp3"  # three layers with batch norm, or one
-    dropout: Fraction = 0.5  # behind the first two layers of mlp3
-    # The published protocols train the head, class token and its position, and leave the rest in
-    # train mode: batch norms still adapt, drop path is on. strict: the head alone is trained.
-    # A number: keep the embeddings and so many first blocks as they are
+    head: Literal["mlp3", "linear"] = "mlp3"  # mlp3: three layers with batch norm
+    dropout: Fraction = 0.5  # after the first two layers of mlp3
+    # all or true: train only the head, the class token and its position. The rest stays in train
+    # mode, as published: batch norms adapt, drop path is on. With strict_freeze only the head is
+    # trained. A number: freeze the embeddings and this many first blocks.
     freeze: Literal["all"] | bool | FirstBlocks = False
     strict_freeze: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> PointClassifierSection:
         if self.strict_freeze and not (self.freeze == "all" or self.freeze is True):
-            raise ValueError("strict_freeze is a way of freezing: set freeze=all too")
+            raise ValueError("strict_freeze needs freeze=all: set it too")
         return self
 
 
@@ -104,7 +104,7 @@ class PointClassifier(Method):
             self.train()
 
     def train(self, mode: bool = True) -> PointClassifier:
-        """A strictly frozen encoder stays in eval mode."""
+        """Set the mode; a strictly frozen encoder stays in eval mode."""
         super().train(mode)
         if self.strict:
             self.encoder.eval()
@@ -125,17 +125,17 @@ class PointClassifier(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """The loss of the labels, of classes the cross-entropy; ``prediction`` is (B, K)."""
+        """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
         outputs = self.outputs(batch.views["points"], ctx.noise)
         loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
     def logits(self, points: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, N, 3) -> (B, K): logits, or with ``data.targets=regression`` the numbers."""
+        """(B, N, 3) -> (B, K): logits, or predicted numbers with ``data.targets=regression``."""
         return self.learnt.answer(self.outputs(points, noise))
 
     def outputs(self, points: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, K) of the head."""
+        """(B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.strict):
             batch = Batch.of_views({"points": points})
             features = self.encoder.encode(batch, noise=noise, cls=self.cls).pool("cls_max")
@@ -144,17 +144,17 @@ class PointClassifier(Method):
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
         return self.encoder.encode(batch, layers=layers, cls=self.cls)
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def layer_id(self, name: str) -> int:
-        """The class token is an embedding, as in image classifiers."""
+        """The class token has the embeddings' layer id, as in image classifiers."""
         return 0 if name.startswith("cls.") else super().layer_id(name)
 
     def no_weight_decay(self) -> set[str]:
         return {"cls.cls_token"}
 
     def parameter_groups(self) -> dict[str, GroupSection]:
-        """What reads the encoder: its class token and the head."""
+        """One group: the class token with its position, and the head."""
         method, peak = cast(PointClassifySection, self.recipe.method), self.recipe.lr
         own = GroupSection(lr=peak * method.head_rate, decay_all=method.decay_head)
         return {} if own == GroupSection(lr=peak) else dict.fromkeys(_READOUT, own)
@@ -163,5 +163,5 @@ class PointClassifier(Method):
 
     def export_reference(self) -> dict[str, Tensor]:
         if self.recipe.data.targets == "regression":
-            raise NotImplementedError("published classifiers predict no numbers in their own unit")
+            raise NotImplementedError("no published layout has a regression head")
         return super().export_reference()

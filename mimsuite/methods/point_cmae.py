@@ -1,12 +1,12 @@
 """Point-CMAE: Bringing Masked Autoencoders Explicit Contrastive Properties for Point Cloud
 Self-supervised Learning (Ren et al., arXiv:2407.05862).
 
-Two independent masks of the same cloud make two views. One encoder reads both, each with a class
-token of its own; each has a decoder of its own. Both reconstruct as in Point-MAE, and tokens that
-are masked in both views shall be decoded alike. Paper and released code differ in what is
-compared with what: `method.consistency`.
+Two independent masks of the same cloud make two views. One encoder reads both; each view has its
+own class token and its own decoder. Both reconstruct as in Point-MAE, and a consistency loss makes
+decoded tokens that are masked in both views similar. Paper and released code compare different
+tokens: `method.consistency`.
 
-Letters: B clouds, G groups, V visible, M masked, K points of a group, D width.
+Letters: B clouds, G groups, V visible, M masked, K points per group, D width.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _PROJECTED = 256
 
 
 class PointCMAESection(MethodSection):
-    """`method:` Point-CMAE."""
+    """`method:` keys of Point-CMAE."""
 
     name: Literal["point-cmae"]
-    # A co-masked token is compared with all tokens of the other view, as in the released code, or
-    # with itself there, as the paper says
+    # Compare a co-masked token with all tokens of the other view, as in the released code, or with
+    # the same token there, as in the paper
     consistency: Literal["all_pairs", "same_token"] = "all_pairs"
-    reconstruction_weight: Annotated[float, Field(ge=0.0)] = 1000.0  # of the Chamfer distances
+    reconstruction_weight: Annotated[float, Field(ge=0.0)] = 1000.0  # weight of Chamfer distances
     consistency_weight: Annotated[float, Field(ge=0.0)] = 1.0
 
 
@@ -92,7 +92,7 @@ class PointCMAE(Method):
         self.encoder = PointTransformer(section)
         self.views = nn.ModuleList(ClassToken(section.width) for _ in VIEWS)
         self.decoder = nn.ModuleList(PointDecoder(recipe.model.decoder, section) for _ in VIEWS)
-        self.proj_cls = nn.Sequential(  # no loss reads it, in the released code either
+        self.proj_cls = nn.Sequential(  # not used by any loss, as in the released code
             nn.Linear(section.width, _PROJECTED),
             nn.BatchNorm1d(_PROJECTED),
             nn.ReLU(),
@@ -109,7 +109,7 @@ class PointCMAE(Method):
         return {view: self.sampler.sample(noise.within(view), self.grid, center) for view in VIEWS}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Chamfer distances of both views and their consistency; ``prediction`` of view 1."""
+        """Chamfer distances of both views plus consistency; ``prediction`` is that of view 1."""
         groups = ctx.made["groups"]
         decoded, predictions, distances = [], [], []
         for view, tokens in zip(VIEWS, self._decode(masks, ctx, everywhere=True), strict=True):
@@ -131,11 +131,11 @@ class PointCMAE(Method):
         return Output(loss, terms, predictions[0], masks)
 
     def encode(self, batch: Batch, layers: Collection[int] = ()) -> Features:
-        """Features of the intact cloud, with the class token of view 1."""
+        """Features of the unmasked cloud, with the class token of view 1."""
         return self.encoder.encode(batch, layers=layers, cls=cast(ClassToken, self.views[0]))
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, and of each view the visible groups, and those with the rebuilt ones."""
+        """Original, and per view the visible groups, and these with the reconstructed groups."""
         points, groups = batch.views["points"], ctx.made["groups"]
         panels = [Panel("original", draw_clouds(points, points))]
         for number, tokens in enumerate(self._decode(masks, ctx, everywhere=False)):
@@ -153,7 +153,7 @@ class PointCMAE(Method):
     def _decode(
         self, masks: dict[str, TokenMask], ctx: Context, *, everywhere: bool
     ) -> list[Tensor]:
-        """Of each view the last block's tokens, visible before masked, or of masked groups only."""
+        """Per view the last block's tokens: visible then masked groups, or masked groups only."""
         groups = ctx.made["groups"]
         tokens = self.encoder.tokenizer(groups.points)  # (B, G, D), for both views
         decoded = []
@@ -162,7 +162,7 @@ class PointCMAE(Method):
             visible, center = (mask.gather(x, "visible") for x in (tokens, groups.center))
             latent = self.encoder(visible, center, self.views[number], noise=noise)
             if self.training:
-                with torch.no_grad():  # its buffers are part of published checkpoints
+                with torch.no_grad():  # updates buffers that published checkpoints contain
                     self.proj_cls(latent.cls.detach()[:, 0])
             decoded.append(
                 self.decoder[number](
@@ -177,9 +177,9 @@ class PointCMAE(Method):
     def _consistency(
         self, decoded: list[Tensor], masks: dict[str, TokenMask], ctx: Context
     ) -> Tensor:
-        """A ratio of sums over all clouds; 0 where no token is masked in both views.
+        """A ratio of sums over all clouds; 0 if no token is masked in both views.
 
-        With ``train.loss_scope: global`` the denominator is that of all ranks.
+        With ``train.loss_scope: global`` the denominator is summed over all ranks.
         """
         comasked = masks["view1"].dense() & masks["view2"].dense()
         apart, count = consistency(decoded[0], decoded[1], comasked, self.weights.consistency)

@@ -1,11 +1,11 @@
 """Point-MAE: Masked Autoencoders for Point Cloud Self-supervised Learning (Pang et al.,
 arXiv:2203.06604).
 
-A cloud is cut into overlapping groups of points. The encoder sees the groups that are left
-visible; a decoder of the same width, to which the places of the masked groups are told, rebuilds
-their points (section 3 of the paper).
+A cloud is divided into overlapping groups of points. The encoder sees the visible groups. A decoder
+of the same width gets the centres of the masked groups and reconstructs their points (section 3 of
+the paper).
 
-Letters: B clouds, N points, G groups, V visible, M masked, K points of a group, D width.
+Letters: B clouds, N points, G groups, V visible, M masked, K points per group, D width.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mimsuite.weights.names import Names
 
 
 class PointMAESection(MethodSection):
-    """`method:` Point-MAE."""
+    """`method:` keys of Point-MAE."""
 
     name: Literal["point-mae"]
-    # Groups that pass the tokenizer: all, as published, or the visible ones only, at half the
-    # cost; the statistics of its batch norms then leave the masked ones out
+    # Groups that the tokenizer embeds: all, as published, or only the visible ones at half the
+    # cost; its batch norm statistics then exclude masked groups
     tokenize: Literal["all", "visible"] = "all"
 
 
@@ -84,7 +84,8 @@ class PointMAE(Method):
         return {"points": self.sampler.sample(noise, self.grid, ctx.made["groups"].center)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Chamfer distance over the masked groups; ``prediction`` is (B, M, K, 3), relative."""
+        """Chamfer distance of the masked groups; ``prediction`` is (B, M, K, 3), relative to the
+        centres."""
         mask, groups = masks["points"], ctx.made["groups"]
         prediction = self._rebuild(groups, mask, ctx)
         target = mask.gather(groups.points, "masked")  # (B, M, K, 3)
@@ -92,7 +93,7 @@ class PointMAE(Method):
         return Output(loss, {"chamfer": loss.detach()}, prediction, masks)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, visible groups, and those with the rebuilt ones."""
+        """Original, visible groups, and these with the reconstructed groups."""
         points, mask, groups = batch.views["points"], masks["points"], ctx.made["groups"]
         drawn = Panel("original", draw_clouds(points, points))
         return [drawn, *cloud_panels(points, groups, mask, self._rebuild(groups, mask, ctx))]
@@ -116,10 +117,10 @@ class PointMAE(Method):
 def cloud_panels(
     points: Tensor, groups: Groups, mask: TokenMask, rebuilt: Tensor, of: str = ""
 ) -> list[Panel]:
-    """What is visible under a mask, and that with the rebuilt groups in another colour.
+    """The visible groups, and these with the reconstructed groups in another colour.
 
     Args:
-        points: (B, N, 3), drawn elsewhere; the same eye sees all of them.
+        points: (B, N, 3) whole clouds; they set the viewpoint and are not drawn here.
         rebuilt: (B, M, K, 3) relative to the centres of the masked groups.
         of: added to the titles.
     """

@@ -1,8 +1,8 @@
 """Part segmentation on a Point-MAE encoder (Pang et al., arXiv:2203.06604, section 4.2).
 
-Group tokens of three depths are brought to the points, and each point is given one of the parts of
-all object classes; which class the object is of, is known. When scored, only parts of its own class
-compete.
+Group tokens of three depths are interpolated to the points, and each point is classified into the
+parts of all object classes. The object's class is an input. Scoring considers only the parts of
+that class.
 
 Letters: B clouds, N points, G groups, D width, K parts.
 """
@@ -40,7 +40,7 @@ class PartSegmenterSection(Section):
 
     encoder: PointTransformerSection = PointTransformerSection()
     taps: tuple[Positive, ...] = (4, 8, 12)  # blocks whose tokens the head reads
-    propagation: tuple[Positive, ...] = (1536, 1024)  # widths of the MLP behind interpolation
+    propagation: tuple[Positive, ...] = (1536, 1024)  # widths of the MLP after interpolation
     dropout: Fraction = 0.5
 
     @model_validator(mode="after")
@@ -51,10 +51,10 @@ class PartSegmenterSection(Section):
 
 
 class PartTargetSection(Section):
-    """`target:` the part of each point; parts are numbered through all object classes."""
+    """`target:` the part of each point; parts are numbered across all object classes."""
 
     kind: Literal["parts"] = "parts"
-    # Of each object class how many parts it has; ShapeNetPart: 4 2 2 4 4 3 3 2 4 2 6 2 3 3 3 3
+    # Number of parts of each object class; ShapeNetPart: 4 2 2 4 4 3 3 2 4 2 6 2 3 3 3 3
     parts: tuple[Positive, ...]
 
 
@@ -100,7 +100,7 @@ class PointSegmenter(Method):
         )
 
     def check(self, batch: Batch) -> None:
-        """Raise a ``DataError`` for objects without class or points without part."""
+        """Raise a ``DataError`` for objects without a class or points without a part."""
         label, parts = self._labels(batch)
         objects = self.head.objects
         wrong = ((label < 0) | (label >= objects)).nonzero().flatten().tolist()
@@ -143,6 +143,6 @@ class PointSegmenter(Method):
         if batch.label is None or "parts" not in batch.views:
             raise DataError(
                 "part segmentation needs the class of each object and the part of each point: "
-                "clouds with a fourth (or seventh) column, in one folder a class"
+                "clouds with a fourth (or seventh) column, in one folder per class"
             )
         return batch.label, batch.views["parts"]

@@ -1,4 +1,4 @@
-"""A frozen encoder that is only read, as probes of its patch features do.
+"""A frozen encoder for probes of its patch features.
 
 Letters: B batch, N patches in a grid (h, w), C class tokens, D width.
 """
@@ -21,10 +21,10 @@ from mimsuite.noise import Noise
 
 
 class FrozenReader(Method):
-    """The encoder of ``model.encoder``, always in eval mode. Nothing is trained here.
+    """The encoder of ``model.encoder``, always in eval mode and never trained.
 
     Attributes:
-        command: what runs a recipe of it.
+        command: the command that runs its recipes.
     """
 
     command: ClassVar[str]
@@ -35,15 +35,15 @@ class FrozenReader(Method):
         self.encoder = build_encoder(section.encoder).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FrozenReader:
-        """It stays in eval mode."""
+        """Stay in eval mode."""
         super().train(False)
         return self
 
     @torch.no_grad()
     def patches(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Patch features (B, N, D) behind each of these blocks, counted from 1.
+        """Patch features (B, N, D) after each of these blocks, counted from 1.
 
-        Those of the last carry the encoder's norm, those of earlier blocks are the plain output.
+        The last block's features include the encoder's final norm; earlier ones are plain outputs.
         """
         depth = self.encoder.depth
         features = self.encode(batch, layers=[layer for layer in layers if layer != depth])
@@ -54,12 +54,12 @@ class FrozenReader(Method):
         }
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Nothing is learnt here.
+        """Not supported: the encoder is not trained.
 
         Raises:
             UserError: always.
         """
-        raise UserError(f"a recipe of this kind is run by {self.command}")
+        raise UserError(f"run this kind of recipe by {self.command}")
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
         """Nothing is masked."""

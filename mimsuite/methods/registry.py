@@ -1,4 +1,4 @@
-"""From a method's name to its class."""
+"""Look up a method's class by name, and build it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mimsuite.methods.base import Method
 
 
 def method_class(recipe: Recipe) -> type[Method]:
-    """The class that a recipe's ``method.name`` means: in that method's file, the subclass of
+    """The class for a recipe's ``method.name``: in that method's file, the subclass of
     :class:`Method` whose ``Recipe`` accepts the name.
 
     Raises:
@@ -30,13 +30,13 @@ def method_class(recipe: Recipe) -> type[Method]:
 
 
 def build(recipe: Recipe) -> Method:
-    """A freshly initialised method. Weights depend on the caller's torch seed.
+    """Build a freshly initialised method. Its weights depend on the caller's torch seed.
 
     Raises:
         UserError: ``model.freeze`` names more blocks than the encoder has.
     """
     cls = method_class(recipe)
-    if not isinstance(recipe, cls.Recipe):  # the same class, read without torch (config.methods)
+    if not isinstance(recipe, cls.Recipe):  # an instance of the torch-free twin class
         recipe = cls.Recipe.model_validate_json(recipe.model_dump_json(), strict=True)
     method = cls(recipe)
     blocks = getattr(recipe.model, "freeze", 0)

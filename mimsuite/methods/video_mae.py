@@ -1,11 +1,11 @@
 """VideoMAE (Tong et al., arXiv:2203.12602) and VideoMAE V2 (Wang et al., arXiv:2303.16727).
 
-A tenth of the tubelets of a clip, in tubes, is encoded; a small decoder sees their latents, and a
-mask token in other places, and rebuilds the pixels there. In VideoMAE these are all hidden places.
-VideoMAE V2 (``mask.decoder_ratio``) decodes a running-cell half of all places, and takes the loss
-over those of them that are hidden.
+A tenth of a clip's tubelets, in tubes, is encoded. A small decoder gets their latents, and mask
+tokens at other positions, whose pixels it reconstructs. VideoMAE decodes all hidden positions.
+VideoMAE V2 (``mask.decoder_ratio``) decodes half of all positions, chosen by running cells, with a
+loss on those that are hidden.
 
-Letters: B batch, N tubelets, V visible, M masked, Nd decoded, P = t*p*p*C pixels of a tubelet.
+Letters: B batch, N tubelets, V visible, M masked, Nd decoded, P = t*p*p*C pixels per tubelet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mimsuite.weights.names import Names
 
 
 class VideoMAESection(MethodSection):
-    """`method:` VideoMAE has no keys of its own: model, mask and target say it all."""
+    """`method:` VideoMAE has no keys of its own."""
 
     name: Literal["videomae"]
 
@@ -71,7 +71,7 @@ class VideoMAERecipe(Recipe):
 
 
 class VideoMAE(Method):
-    """Masked autoencoder on tubelets."""
+    """Masked autoencoder of tubelets."""
 
     Recipe = VideoMAERecipe
     encoder: VideoViT
@@ -97,10 +97,10 @@ class VideoMAE(Method):
         return {"clip": self.sampler.sample(noise, self.grid)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Mean squared error over tokens that are decoded and hidden; ``prediction`` is (B, Nd, P).
+        """Mean squared error over decoded hidden tokens; ``prediction`` is (B, Nd, P).
 
-        Their number differs between clips where not all hidden tokens are decoded, so the loss is a
-        ratio of sums over the batch.
+        If only a part of the hidden tokens is decoded, their number differs between clips, so the
+        loss is a ratio of sums over the batch.
         """
         mask, clips = masks["clip"], batch.views["clip"]
         latent = self._latent(clips, mask, ctx)
@@ -110,7 +110,7 @@ class VideoMAE(Method):
         return Output(loss, {"pixels": loss.detach()}, prediction, masks, weight)
 
     def reconstruct(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Tensor:
-        """Predictions of all hidden tubelets, also where training decodes a part: (B, M, P)."""
+        """Predictions of all hidden tubelets, even if training decodes only a part: (B, M, P)."""
         mask = masks["clip"]
         latent = self._latent(batch.views["clip"], mask, ctx)
         prediction: Tensor = self.decoder(latent, mask, "masked")
@@ -143,7 +143,7 @@ class VideoMAE(Method):
         section = self.encoder.section
         return from_tubelets(vectors, section.tubelet, section.patch_size, self.grid)
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def no_weight_decay(self) -> set[str]:
         scales = {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}

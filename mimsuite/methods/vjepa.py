@@ -1,17 +1,17 @@
 """V-JEPA: Revisiting Feature Prediction for Learning Visual Representations from Video (Bardes et
 al., arXiv:2404.08471) and V-JEPA 2 (Assran et al., arXiv:2506.09985, section 2).
 
-Of each clip a few sets of blocks are hidden in turn. The encoder that is trained sees what a set
-leaves over, and a narrow predictor tells from that what a momentum copy of the encoder makes of the
-whole clip in the hidden places. V-JEPA 2 turns queries and keys with time, row and column; V-JEPA
-adds a fixed table, and has a mask token for each set.
+A few sets of blocks are hidden in each clip, one set at a time. The trained encoder sees the tokens
+outside the set, and a narrow predictor predicts the latents of the hidden tokens. The targets come
+from a momentum copy of the encoder that sees the whole clip. V-JEPA 2 has rotary positions (time,
+row, column); V-JEPA adds a fixed table and has one mask token per set.
 
-With one frame a clip is an image, and everything else the same.
+With one frame, a clip is an image; everything else is the same.
 
-``encoder`` is the momentum copy, which probes, fine-tuning and exports take. ``student`` is the one
-that is trained.
+``encoder`` is the momentum copy, which probes, fine-tuning and exports use. ``student`` is the
+trained encoder.
 
-Letters: B batch, N tubelets, V visible, T to predict, D width, p*p*t*C = P pixels of a tubelet.
+Letters: B batch, N tubelets, V visible, T to predict, D width, P = p*p*t*C pixels per tubelet.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from mimsuite.weights.names import Names
 
 
 class VJEPASection(MethodSection):
-    """`method:` how the target encoder follows."""
+    """`method:` momentum of the target encoder."""
 
     name: Literal["vjepa"]
-    # Share of the target encoder that is kept in a step: at the first step, and one step behind the
-    # last, a straight line between; `schedule.stretch` stretches it.
+    # Momentum of the target encoder: at the first step, and one step after the last; linear in
+    # between; `schedule.stretch` stretches it.
     momentum: tuple[Fraction, Fraction]
 
 
@@ -85,7 +85,7 @@ class VJEPARecipe(Recipe):
 
 
 class VJEPA(Method):
-    """Predicts latents of hidden blocks of a clip."""
+    """Predicts the latents of hidden blocks of a clip."""
 
     Recipe: ClassVar[type[VJEPARecipe]] = VJEPARecipe
     collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
@@ -112,7 +112,7 @@ class VJEPA(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the target encoder makes of the intact clips, ``target`` (B, N, D)."""
+        """The target encoder's latents of the unmasked clips, ``target`` (B, N, D)."""
         tokens = self.encoder(self.encoder.tubelets(self._clips(batch))).tokens
         return Context(noise, gather, {"target": self.target(tokens)})
 
@@ -120,8 +120,7 @@ class VJEPA(Method):
         return self.sampler.sample(noise, self.grid)
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Mean over the sets of their losses; ``prediction`` is (B, T1 + T2 ..., D), set after
-        set."""
+        """Mean loss over the sets; ``prediction`` is (B, T1 + T2 ..., D), set after set."""
         found, losses = [], []
         for number, mask in enumerate(masks.values()):
             found.append(self.predict(batch, mask, ctx, number))
@@ -135,7 +134,7 @@ class VJEPA(Method):
         return Output(torch.stack(losses).mean(), terms, prediction, masks)
 
     def predict(self, batch: Batch, mask: TokenMask, ctx: Context, number: int = 0) -> Tensor:
-        """(B, T, D) latents of what the set of this number hides, from the visible tubelets."""
+        """(B, T, D) latents of the tokens that set ``number`` hides, from the visible tubelets."""
         assert mask.targets is not None
         visible = self.student.tubelets(self._clips(batch), mask.visible)
         latent = self.student(visible, mask.visible, noise=ctx.noise).tokens
@@ -143,7 +142,7 @@ class VJEPA(Method):
         return found
 
     def _token(self, number: int) -> int:
-        """Which mask token a set takes."""
+        """Index of the mask token of a set."""
         section = self.recipe.model.predictor
         return number % section.mask_tokens if section.mask_token_by == "set" else 0
 
@@ -158,7 +157,7 @@ class VJEPA(Method):
         momentum = self.scheduled(progress)["momentum"]
         follow_module(self.encoder, self.student, momentum, progress.skipped)
 
-    # --- what the optimizer asks ---
+    # --- for the optimizer ---
 
     def layer_id(self, name: str) -> int:
         prefix, _, rest = name.partition(".")
@@ -168,17 +167,17 @@ class VJEPA(Method):
         return "student.", "predictor."
 
     def unused_parameters(self) -> set[str]:
-        """Mask tokens of no set: published optimizers hold them, and never move them."""
+        """Mask tokens that no set uses: published optimizers hold them but never move them."""
         used = {self._token(number) for number in range(len(self.recipe.mask.sets))}
         count = self.recipe.model.predictor.mask_tokens
         return {f"predictor.mask_tokens.{n}" for n in range(count) if n not in used}
 
     def adopts(self) -> dict[str, str]:
-        """Of weights with one encoder, both begin as that."""
+        """Both encoders are initialised from the encoder of weights with only one."""
         return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, what the first set shows, and latents of what it hides, true and predicted."""
+        """Original, tokens visible in the first set, and true and predicted latents of the rest."""
         mask = next(iter(masks.values()))
         assert mask.targets is not None
         found = self.predict(batch, mask, ctx)
@@ -207,7 +206,7 @@ class VJEPA(Method):
         return {_NAMES.ours(_WRAPPED.sub(r"\1", k)): tensor for k, tensor in state.items()}
 
 
-# Each network of a checkpoint is wrapped twice.
+# Two wrappers enclose each network of a checkpoint.
 _WRAPPED = re.compile(r"^(\w+\.)(?:module\.)?(?:backbone\.)?")
 _NAMES = Names(
     [

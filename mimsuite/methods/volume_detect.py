@@ -1,10 +1,10 @@
-"""Detection of turned boxes in radiance grids (NeRF-MAE, Irshad et al., arXiv:2404.01300, section
-4; the detector is NeRF-RPN's without anchors, Hu et al., arXiv:2211.11646).
+"""Detection of oriented boxes in radiance grids (NeRF-MAE, Irshad et al., arXiv:2404.01300, section
+4; the detector is the anchor-free NeRF-RPN, Hu et al., arXiv:2211.11646).
 
-The pretrained encoder's four stages feed a pyramid; every point of it says whether it is near the
-middle of a box, and where that box ends.
+The four stages of the pretrained encoder feed a feature pyramid. Every pyramid point predicts
+whether it is near the centre of a box, and the extent of that box.
 
-Letters: B batch, N points of all levels, M boxes of a scene at most, P predicted boxes.
+Letters: B batch, N points of all levels, M boxes per scene at most, P predicted boxes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class VolumeDetectRecipe(GridRecipe):
 
 
 class VolumeDetector(Method):
-    """An encoder of volumes with a pyramid and a head for boxes."""
+    """An encoder of volumes with a feature pyramid and a box head."""
 
     Recipe = VolumeDetectRecipe
     encoder: Swin3D
@@ -68,7 +68,7 @@ class VolumeDetector(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Score, overlap and centre terms; ``prediction`` is the (B, N, 6 or 8) codes."""
+        """Sum of score, overlap and centre losses; ``prediction`` is box codes (B, N, 6 or 8)."""
         levels = self._predict(batch.views["grid"], ctx.noise)
         points = self._points(batch.views["grid"].device)
         boxes, size = self._boxes(batch).float(), batch.views["size"]
@@ -86,7 +86,7 @@ class VolumeDetector(Method):
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Boxes (P, 7) in voxels and scores (P,) of each scene, best first, float32.
 
-        A point's score is the root of being in a box times being near its middle.
+        A point's score is sqrt(probability of a box * centreness).
         """
         levels = self._predict(batch.views["grid"])
         points = self._points(batch.views["grid"].device)
@@ -103,7 +103,8 @@ class VolumeDetector(Method):
     def _best(
         self, level: PointPredictions, row: int, points: Tensor, size: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Best boxes of one level of one scene, of points that lie in it and boxes of some size."""
+        """Best boxes of one level and scene, from points inside the scene; empty boxes are left
+        out."""
         scores = (level.score[row].sigmoid() * level.centre[row].sigmoid()).sqrt()
         boxes = boxes_of(points, level.code[row])
         sound = (points < size).all(1) & (boxes[:, 3:6] > 0).all(1)

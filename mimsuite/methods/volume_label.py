@@ -1,9 +1,9 @@
-"""A class for every voxel of a radiance grid (NeRF-MAE, Irshad et al., arXiv:2404.01300).
+"""Semantic labels of radiance-grid voxels (NeRF-MAE, Irshad et al., arXiv:2404.01300).
 
-The pretrained encoder and the coarse part of the pretrained decoder; the last step up is new and
-also sees the input.
+The model has the pretrained encoder and the coarse part of the pretrained decoder; the last
+upsampling is new and also reads the input.
 
-Letters: B batch, R voxels a side, K classes.
+Letters: B batch, R voxels along a side, K classes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from mimsuite.models.volume_labels import VoxelUNet
 from mimsuite.noise import Noise
 from mimsuite.targets.voxels import class_weights, voxel_loss
 
-_WEIGHED = 64  # batches of which voxels are counted for the weights of classes
+_WEIGHED = 64  # batches whose voxels are counted for the class weights
 
 
 class VolumeLabelSection(MethodSection):
-    """`method:` labelling voxels has no keys of its own."""
+    """`method:` voxel labelling has no keys of its own."""
 
     name: Literal["volume-label"]
 
 
 class VolumeLabelRecipe(GridRecipe):
-    """A recipe for labels of voxels."""
+    """A recipe for voxel labels."""
 
     card: ClassVar[MethodCard] = MethodCard("arXiv:2404.01300", "experimental")
 
@@ -46,7 +46,7 @@ class VolumeLabelRecipe(GridRecipe):
 
 
 class VolumeLabeler(Method):
-    """An encoder of volumes and a U-Net down to voxels."""
+    """An encoder of volumes and a U-Net to voxels."""
 
     Recipe = VolumeLabelRecipe
     encoder: Swin3D
@@ -61,7 +61,7 @@ class VolumeLabeler(Method):
         self.register_buffer("class_weights", torch.tensor(recipe.target.weights or even))
 
     def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
-        """Weights of the classes by how rare they are, where the recipe names none."""
+        """Set class weights by class frequency, if the recipe gives none."""
         if batches is None or self.recipe.target.weights is not None:
             return []
         counts = torch.zeros(self.classes, dtype=torch.int64)
@@ -70,10 +70,10 @@ class VolumeLabeler(Method):
             counts += torch.bincount(self._labels(batch).flatten(), minlength=self.classes).cpu()
         self.class_weights.copy_(class_weights(counts))
         shown = ", ".join(f"{weight:.3g}" for weight in self.class_weights.tolist())
-        return [f"weights of the classes: {shown}"]
+        return [f"class weights: {shown}"]
 
     def check(self, batch: Batch) -> None:
-        """Raise a ``DataError`` for a batch without labels, or labels that are none."""
+        """Raise a ``DataError`` for a batch without labels, or with labels out of range."""
         for key, labels in zip(batch.keys, self._labels(batch), strict=True):
             if int(labels.max()) >= self.classes:
                 raise DataError(
@@ -86,7 +86,7 @@ class VolumeLabeler(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Cross-entropy, classes weighed; ``prediction`` is (B, K, R, R, R) logits."""
+        """Class-weighted cross-entropy; ``prediction`` is the logits (B, K, R, R, R)."""
         labels = self._labels(batch).clamp(0, self.classes - 1)
         logits = self.voxel_logits(batch.views["grid"], ctx.noise)
         loss, mass = voxel_loss(logits, labels, self.class_weights)
@@ -96,20 +96,18 @@ class VolumeLabeler(Method):
         return Output(loss, terms, logits, masks, weight=mass)
 
     def voxel_logits(self, grids: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, 4, R, R, R) -> (B, K, R, R, R)."""
+        """(B, 4, R, R, R) grids -> (B, K, R, R, R) logits."""
         logits: Tensor = self.unet(self.encoder(grids, noise=noise), grids)
         return logits
 
     def adopts(self) -> dict[str, str]:
-        """The U-Net begins as the decoder of pretraining, which has the same coarse part."""
+        """The U-Net is initialised from the pretraining decoder, whose coarse part is the same."""
         shared = ("unet.up4.", "unet.up3.", "unet.up2.")
         names = [name for name in self.state_dict() if name.startswith(shared)]
         return {name: name.replace("unet.", "decoder.", 1) for name in names}
 
     def _labels(self, batch: Batch) -> Tensor:
-        """(B, R, R, R) int64."""
+        """Labels (B, R, R, R) int64."""
         if "labels" not in batch.views:
-            raise DataError(
-                "labels of voxels need an array 'labels' (X, Y, Z) in each scene's file"
-            )
+            raise DataError("voxel labels need an array 'labels' (X, Y, Z) in each scene's file")
         return batch.views["labels"].long()

@@ -1,6 +1,6 @@
-"""A finer grid from a coarse one (NeRF-MAE, Irshad et al., arXiv:2404.01300, section 4).
+"""Super-resolution of radiance grids (NeRF-MAE, Irshad et al., arXiv:2404.01300, section 4).
 
-Letters: B batch, R voxels a side of what is seen, S of what is predicted.
+Letters: B batch, R and S voxels along a side of the input and of the prediction.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class VolumeUpsampleRecipe(GridRecipe):
 
 
 class VolumeUpsampling(Method):
-    """An encoder of volumes and convolutions to a finer grid."""
+    """An encoder of volumes, and convolutions to a finer grid."""
 
     Recipe = VolumeUpsampleRecipe
     encoder: Swin3D
@@ -69,7 +69,7 @@ class VolumeUpsampling(Method):
         return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Squared error of colour in occupied voxels; ``prediction`` is (B, 4, S, S, S)."""
+        """Squared colour error in occupied voxels; ``prediction`` is (B, 4, S, S, S)."""
         prediction = self.finer(batch.views["grid"], ctx.noise)
         error, count = colour_error(prediction, self._fine(batch), self.target.occupied)
         loss = error.sum() / count.sum().clamp_min(1)

@@ -17,7 +17,8 @@ import torch
 from mimsuite import report
 from mimsuite.batch import Batch
 from mimsuite.cluster import find_place
-from mimsuite.cluster.peers import Peers, join
+from mimsuite.cluster.meeting import join
+from mimsuite.cluster.peers import Peers
 from mimsuite.config import Resolved
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of

@@ -106,7 +106,7 @@ def test_every_modality_is_made_packed_checked_and_shown(
     assert main(["data", "verify", out]) == 0
     assert main(["data", "pack", made, out, "--shard-size", "6"]) == 2
     assert main(["data", "pack", made, out, "--shard-size", "6", "--resume"]) == 0
-    assert "were there from before" in capsys.readouterr().err
+    assert "of the shards existed already" in capsys.readouterr().err
     assert main(["data", "inspect", out, "--modality", "image", "--json"]) == 2
 
 

@@ -92,8 +92,8 @@ def test_version(capsys):
     [
         (["pretrian"], "no command 'pretrian'. Did you mean pretrain?"),
         (["qqqq"], "no command 'qqqq'. `mimsuite --help` lists the commands."),
-        (["recipes", "lst"], "'list'? `mimsuite recipes --help` tells more."),
-        (["recipes", "show"], "Missing argument 'RECIPE'. `mimsuite recipes show --help` tells"),
+        (["recipes", "lst"], "'list'? See `mimsuite recipes --help`."),
+        (["recipes", "show"], "Missing argument 'RECIPE'. See `mimsuite recipes show --help`"),
         (["recipes", "list", "--jsn"], "No such option: --jsn"),
         (["--frobnicate"], "No such option: --frobnicate"),
         (["recipes", "list", "too", "many"], "extra argument"),

@@ -20,7 +20,7 @@ def meet_late() -> None:
     """The last two ranks come late to the rendezvous."""
     import torch
 
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.cluster.place import find_place
 
     _quick()
@@ -42,7 +42,7 @@ def vote_late() -> None:
     """One rank comes late to a vote, and the first works for all."""
     import torch
 
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.cluster.place import find_place
 
     _quick()

@@ -7,7 +7,7 @@ def meet() -> int:
     """Rank 1 has another device."""
     import torch
 
-    from mimsuite.cluster.peers import join, met
+    from mimsuite.cluster.meeting import join, met
     from mimsuite.cluster.place import find_place
     from mimsuite.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mimsuite.cluster import find_place
-from mimsuite.cluster.peers import join
+from mimsuite.cluster.meeting import join
 from mimsuite.cluster.sharding import whole
 from mimsuite.train.precision import Precision
 from mimsuite.train.step import _grad_norm

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimsuite.cluster import peers
+from mimsuite.cluster import group, meeting
 from mimsuite.cluster.heartbeat import Beat, at_fault, listen
 from mimsuite.cluster.teams import open_files, team_size
 
@@ -43,7 +43,7 @@ def test_files_are_allowed_up_to_the_limit_of_the_system():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
     try:
-        peers._allow_many_files()
+        meeting._allow_many_files()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -94,4 +94,4 @@ def test_ranks_that_left_after_the_lost_one_are_not_named():
 
 @pytest.mark.parametrize(("kind", "seconds"), [("cuda", 660), ("cpu", 300)])
 def test_nccl_waits_longer_than_votes(kind, seconds):
-    assert peers._device_seconds(300.0, torch.device(kind)) == seconds
+    assert group.device_seconds(300.0, torch.device(kind)) == seconds

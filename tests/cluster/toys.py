@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.cluster import find_place
-from mimsuite.cluster.peers import join
+from mimsuite.cluster.meeting import join
 from mimsuite.cluster.sharding import whole
 from mimsuite.methods.base import Context, Method, Output, Progress
 from mimsuite.models.momentum import MomentumCopy

@@ -18,7 +18,7 @@ STEPS, STEP_SECONDS = 40, 0.25
 def _join():
     import torch
 
-    from mimsuite.cluster.peers import join
+    from mimsuite.cluster.meeting import join
     from mimsuite.cluster.place import find_place
 
     torch.set_num_threads(1)

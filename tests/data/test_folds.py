@@ -43,5 +43,5 @@ def test_training_leaves_out_the_fold_and_only_that(
 
 
 def test_a_fold_that_is_none_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"data\.fold 5 is none of 5, from 0 on"):
+    with pytest.raises(ValidationError, match=r"data\.fold 5 must be below 5 \(from 0\)"):
         DataSection(folds=5, fold=5)

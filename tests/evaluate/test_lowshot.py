@@ -98,7 +98,7 @@ def test_amounts_that_a_class_does_not_have_are_left_out_and_noted() -> None:
     x, y = blobs(12)
     result = low_shot(probe_data_of(x, y), (1, 4, 5))
     assert list(result["linear"]) == ["1", "4"]
-    assert result["notes"] == ["5 labels a class left out: a class has 4 samples"]
+    assert result["notes"] == ["5 labels per class left out: a class has 4 samples"]
     with pytest.raises(DataError, match="a class has 4 samples: too few"):
         low_shot(probe_data_of(x, y), (5, 20))
 
@@ -162,7 +162,7 @@ def test_command_writes_figures_lists_and_a_picture(run: Path, tmp_path: Path, c
     assert result == json.loads((out / "low_shot.json").read_text())
     for word in ("linear probe", "nearest neighbours", "raw input", "over random init", "C = 1"):
         assert word in " ".join(printed.err.split())
-    assert "20 labels a class left out: a class has 12 samples" in printed.err
+    assert "20 labels per class left out: a class has 12 samples" in printed.err
     variants = ["pretrained", "random_init", "raw_input"]
     assert list(result["linear"]["50%"]["balanced_accuracy"]) == variants
     assert result["linear"]["5"]["accuracy"]["raw_input"]["mean"] > 0.9

@@ -252,7 +252,7 @@ def _edited(state: dict[str, Tensor], edit: str) -> dict[str, Tensor]:
         ("half a decoder", r"lacks 1 tensor: .*decoder.*pred\.weight"),
         ("oblong", "patches of 8 x 4 pixels"),
         ("rank", r"pos_embed has shape \(17, 32\), expected 3 axes"),
-        ("grid", "15 trained positions, which is no square: give --image-size"),
+        ("grid", "15 trained positions, not a square number: give --image-size"),
         ("head and decoder", "20 tensors that no such model has: decoder_"),
     ],
 )

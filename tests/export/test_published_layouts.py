@@ -126,7 +126,7 @@ def test_convmae_without_decoder_and_fusion(tmp_path: Path) -> None:
     opened = open_model(path, HEADS)
     assert not opened.has_decoder
     assert not opened.resolved.recipe.model.encoder.fusion
-    assert {f"dropped: {name}, of no decoder" for name in left} <= set(opened.notes)
+    assert {f"dropped: {name}, without its decoder" for name in left} <= set(opened.notes)
     torch.manual_seed(5)
     target = build(resolved.recipe)
     lines = initialise(target, path)

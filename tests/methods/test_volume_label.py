@@ -101,7 +101,7 @@ def test_counts_by_hand() -> None:
 def test_every_trained_parameter_learns_and_weights_are_counted() -> None:
     method, batch = made().train(), scenes()
     (line,) = method.begin(lambda: [batch])
-    assert line.startswith("weights of the classes: 0, ")
+    assert line.startswith("class weights: 0, ")
     counts = batch.views["labels"].flatten().long().bincount(minlength=4)
     assert torch.equal(method.class_weights, class_weights(counts))
     assert method.begin(None) == []

@@ -36,6 +36,15 @@ PLAN: dict[str, Any] = {
         }
     ]
 }
+README = f"""# A page
+
+| method | learning | recipe |
+|---|---|---|
+| MAE | helps | `image/mae-*` |
+| other | - | `points/mae-*` |
+
+| x | {RECIPE} | y |
+"""
 SETUP = """
 import sys
 from pathlib import Path
@@ -55,6 +64,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(evidence_rows, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(evidence_pages, "PAGES", tmp_path)
     monkeypatch.setattr(evidence_pages, "LEARNING", tmp_path / "learning.json")
+    monkeypatch.setattr(evidence_pages, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text(README)
     return tmp_path
 
 
@@ -250,3 +261,14 @@ def test_killed_in_the_middle_it_goes_on(place: Path) -> None:
     assert len(after) == 2
     assert before.items() <= after.items()
     assert "right" in json.loads(next(iter(after.keys() - before.keys())).read_text())["result"]
+
+
+def test_the_table_of_the_readme_gets_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all recipes that a row's patterns name, and of nothing but the table."""
+
+    def verdicts(*recipes: str) -> str:
+        return "not yet" if "points/mae-tiny-furniture" in recipes else ""
+
+    monkeypatch.setattr(evidence_pages, "learning", verdicts)
+    wanted = README.replace("| helps |", "| - |").replace("| other | - |", "| other | not yet |")
+    assert evidence_pages.with_learning(README) == wanted

@@ -74,9 +74,7 @@ checkpoint: {every_steps: 4, every_minutes: null, keep: 2}
 """
 TRAIN, TEST = 32, 16
 LOOKED = 32  # events of the look at 16 samples that says what is dropped of each
-# In the loader's worker, once training has used up what was read ahead. A file opened by its name
-# is two events, and there are 8 in a batch.
-WAITED = LOOKED + 103
+TUNING_LOOKED = 16  # the same of a tuning, at 8 samples of each split
 STEPS = 3 * TRAIN // 8
 
 Start = Callable[..., tuple[int, str]]
@@ -184,7 +182,7 @@ PHASES = [
     # name is two events, and there are 8 in a batch.
     (
         "data-wait",
-        {"event": "open", "matches": "train/.*png$", "nth": LOOKED + 103, "pause": 0.4},
+        {"event": "open", "matches": "train/.*png$", "nth": LOOKED + 103, "pause": 2},
         7,
     ),
     ("prepare", {"event": "phase", "matches": "prepare 5$"}, 6),
@@ -295,9 +293,9 @@ log: {every_steps: 1}
 checkpoint: {every_steps: 4, keep: 2}
 """
 TUNING_PHASES = {
-    "reading": {"event": "open", "matches": "train/.*png$", "nth": LOOKED + 87, "pause": 0.4},
+    "reading": {"event": "open", "matches": "train/.*png$", "nth": TUNING_LOOKED + 87, "pause": 2},
     "saving": {"event": "open", "matches": r"\.tmp-step-00000004.*/optim"},
-    "scoring": {"event": "open", "matches": "test/.*png$", "nth": LOOKED + 9},
+    "scoring": {"event": "open", "matches": "test/.*png$", "nth": TUNING_LOOKED + 9},
 }
 
 

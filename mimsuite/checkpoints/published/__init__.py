@@ -1,6 +1,6 @@
-"""Which published checkpoint a state dict is, and what it is in our terms.
+"""Recognise published checkpoints and translate them to our names and recipe keys.
 
-One file a family of layouts, each with ``understand(file, hints)``, which returns ``None`` for
+Each family of layouts has one file with ``understand(file, hints)``, which returns ``None`` for
 checkpoints of other families.
 """
 
@@ -36,7 +36,7 @@ from mimsuite.weights.files import WeightsFile, listed
 
 __all__ = ["Published", "understand"]
 
-# Families with names that no other has come first; timm's are the plainest and come last.
+# Families with unique names come first; timm's names are the least specific and come last.
 _FAMILIES = (
     *(
         vjepa,
@@ -54,10 +54,10 @@ _FAMILIES = (
     ),
     mae,
 )
-# Libraries that have names of their own for the same models.
+# Libraries with their own names for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 
-# Checkpoints that are often at hand and are not read, by a part of a name that only they have.
+# Common checkpoints that are not supported, by a part of a name that only they have.
 _OTHERS = (
     ("encoder.layer.0.attention.", "Hugging Face ViT"),
     ("layers.0.attention.q_proj", "Hugging Face ViT"),
@@ -68,14 +68,13 @@ _OTHERS = (
 
 
 def understand(file: WeightsFile, hints: Hints) -> tuple[WeightsFile, Published]:
-    """Recognise a checkpoint by its names and read its architecture off its shapes.
+    """Recognise a checkpoint by its names and infer its architecture from its shapes.
 
     Returns:
-        the file as it was understood, without wrappers and under published names, with all facts;
-        what it is.
+        the file without wrappers, under published names and with all facts; and its description.
 
     Raises:
-        UserError: none of the layouts that are read; the message says what it looks like.
+        UserError: not a supported layout; the message says what it looks like.
     """
     try:
         facts, notes = input_facts(file.beside)
@@ -106,7 +105,7 @@ def _unknown(file: WeightsFile) -> str:
     if kind is not None:
         return f"{lead}its config.json says model_type {clean(str(kind))[:40]}, which is not read"
     if likely is not None:
-        return f"{lead}it looks like a {likely} checkpoint, which is not read"
+        return f"{lead}it looks like a {likely} checkpoint, which is not supported"
     missing = [mark for mark in mae.MARKS if mark not in file.tensors]
     return f"{lead}found {len(names)} tensors ({listed(names, 3)}) but no {listed(missing, 1)}"
 

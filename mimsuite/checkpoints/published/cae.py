@@ -1,8 +1,8 @@
-"""The checkpoints of Atten4Vis/CAE and of lxtGH/CAE, which came first.
+"""The checkpoints of Atten4Vis/CAE and of its predecessor lxtGH/CAE.
 
-* pretraining: encoder, regressor (``regresser.`` or ``pretext_neck.``) and decoder. The second copy
-  of the encoder that both store is dropped.
-* CAE v2: the same without decoder blocks, with a head for the teacher's features
+* pretraining: encoder, regressor (``regresser.`` or ``pretext_neck.``) and decoder. Both store a
+  second copy of the encoder, which is dropped.
+* CAE v2: the same without decoder blocks, and with a head for the teacher's features
 * classifiers: fine-tuned (relative position biases) and probes (linear, attentive)
 """
 
@@ -40,13 +40,13 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     names = file.tensors.keys()
     if f"encoder.{_BIAS}" in names and "mask_token" in names:
         return _pretrained(file, hints)
     kernel = file.tensors.get("patch_embed.proj.weight")
-    if _BIAS in names and kernel is not None and kernel.ndim == 4:  # clips' kernels have five
+    if _BIAS in names and kernel is not None and kernel.ndim == 4:  # video kernels have five axes
         return _classifier(file, hints)
     return None
 
@@ -64,7 +64,7 @@ def _pretrained(file: WeightsFile, hints: Hints) -> Published:
     if "regressor.pos_embed" not in state:
         table = sincos_2d(keys["model.regressor.width"], (grid[0], grid[1]), row_first=True)
         state["regressor.pos_embed"] = F.pad(table, (0, 0, 1, 0))[None]
-        notes.append("regressor.pos_embed: made anew, this layout does not store it")
+        notes.append("regressor.pos_embed: computed, since this layout does not store it")
     outputs = len(of_rank(state, "decoder.head.weight", 2))
     depth = count_blocks(state, "decoder.blocks.")
     if depth:
@@ -87,7 +87,7 @@ def _pretrained(file: WeightsFile, hints: Hints) -> Published:
 
 def _classifier(file: WeightsFile, hints: Hints) -> Published:
     if any(name.startswith("rel_pos_bias.") for name in file.tensors):
-        raise UserError("its blocks share their relative position biases, which is not read")
+        raise UserError("its blocks share relative position biases, which is not supported")
     encoder = _encoder(file.tensors, hints)
     keys = {**model_keys(encoder), "model.encoder.relative_positions": _biased(file.tensors)}
     attentive = "query_token" in file.tensors
@@ -110,14 +110,14 @@ def _classifier(file: WeightsFile, hints: Hints) -> Published:
 
 
 def _encoder(tensors: Mapping[str, Tensor], hints: Hints) -> Architecture:
-    """``encoder.*`` keys of a state with the names of BEiT's encoder."""
+    """``encoder.*`` keys from a state with the names of BEiT's encoder."""
     plain = infer_encoder(tensors, hints)
     scales = {} if "blocks.0.gamma_1" in tensors else {"encoder.layer_scale": 0.0}
     return Architecture({**plain.keys, "encoder.kind": "beit", **scales}, plain.assumed)
 
 
 def _regressor(state: Mapping[str, Tensor], hints: Hints) -> Architecture:
-    """``regressor.*`` keys of a state with our names."""
+    """``regressor.*`` keys from a state with our names."""
     width = of_rank(state, "regressor.mask_token", 3).shape[2]
     hidden = of_rank(state, "regressor.blocks.0.mlp_cross.fc1.weight", 2).shape[0]
     heads, assumed = heads_of("decoder", width, hints, _HEADS)
@@ -141,5 +141,5 @@ def _biased(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _size(keys: Mapping[str, Any]) -> str:
-    """The released size that is nearest: further training takes its settings from there."""
+    """The nearest released size; further training takes its settings."""
     return "large" if keys["model.encoder.width"] == 1024 else "base"

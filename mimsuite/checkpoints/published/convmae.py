@@ -1,6 +1,6 @@
 """The checkpoints of Alpha-VL/ConvMAE.
 
-* encoder only: ``convmae.pth``, which lacks the decoder and the convolutions of the fusion
+* encoder only: ``convmae.pth``, without the decoder and the fusion convolutions
 * encoder and decoder: the checkpoints that pretraining writes
 * classifier: fine-tuned and linear-probe checkpoints of ``models_convvit``
 """
@@ -28,14 +28,14 @@ from mimsuite.methods.convmae import ConvMAE
 from mimsuite.weights.files import WeightsFile
 
 _MARKS = ("pos_embed", "patch_embed1.proj.weight", "blocks3.0.attn.qkv.weight")
-_LEFT = ("mask_token", "decoder_pos_embed")  # of a decoder that was taken out
+_LEFT = ("mask_token", "decoder_pos_embed")  # leftovers of a removed decoder
 
 
 def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     names = file.tensors.keys()
     if not all(mark in names for mark in _MARKS):
@@ -50,7 +50,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     recipe = "image/mcmae-b-in1k"
     if "decoder_embed.weight" not in names:
         kept = {name: tensor for name, tensor in file.tensors.items() if name not in _LEFT}
-        notes += [f"dropped: {name}, of no decoder" for name in _LEFT if name in names]
+        notes += [f"dropped: {name}, without its decoder" for name in _LEFT if name in names]
         layout = "ConvViT encoder without decoder"
         return published(
             replace(file, tensors=kept), ConvMAE, layout, recipe, model_keys(encoder), notes

@@ -24,7 +24,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     names = file.tensors.keys()
     if "to_patch_embedding.2.weight" in names:
@@ -55,7 +55,7 @@ def _autoencoder(file: WeightsFile, hints: Hints) -> Published:
     if isinstance(normalize, bool):
         keys["target.normalize"] = normalize
     else:
-        notes.append("target.normalize=true assumed; the file does not tell")
+        notes.append("target.normalize=true assumed; the file does not state it")
     notes.append("model.encoder.sparsity=0.5 assumed, as in the published code")
     recipe = f"image/crate-mae-{_size(width)}-in1k"
     return published(file, CrateMAE, "CRATE-MAE encoder and decoder", recipe, keys, notes)
@@ -98,14 +98,14 @@ def _keys(
 
 
 def _channels(numbers: int) -> tuple[int, int]:
-    """Channels and patch size of patches of so many numbers: colour where that is possible."""
+    """Channels and patch size for patches of ``numbers`` values; three channels if possible."""
     for channels in (3, 1):
         patch = math.isqrt(numbers // channels)
         if patch * patch * channels == numbers:
             return channels, patch
-    raise UserError(f"patches of {numbers} numbers are no squares of 3 channels or of 1")
+    raise UserError(f"patches of {numbers} numbers are not squares of 3 channels or of 1")
 
 
 def _size(width: int) -> str:
-    """The released size: further training takes its settings from there."""
+    """The released size; further training takes its settings."""
     return _SIZES.get(width, "base")

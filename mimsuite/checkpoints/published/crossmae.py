@@ -1,7 +1,7 @@
 """The pretraining checkpoints of TonyLianLong/CrossMAE.
 
-An encoder without a last norm, and a decoder that attends to its layers. Fine-tuned checkpoints
-have the layout of MAE's classifiers.
+They hold an encoder without a last norm and a decoder that attends to the encoder's layers.
+Fine-tuned checkpoints have the layout of MAE's classifiers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MARK = "wfm.linear.weight"
 _HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}  # encoder width -> heads of the released models
 _DECODER_HEADS = {256: 8, 512: 16}
 _RECIPES = {384: "vits16", 1024: "vitl16", 1280: "vith14"}  # encoder width -> recipe
-# Of the training settings that a checkpoint may hold: name -> our key and type.
+# Training settings that a checkpoint may hold: name -> our key and type.
 FACTS: dict[str, tuple[str, type]] = {
     "mask_ratio": ("mask.ratio", float),
     "kept_mask_ratio": ("mask.decode_ratio", float),
@@ -39,7 +39,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told, or layers that the decoder may have read.
+        UserError: a size, or the layers that the decoder reads, cannot be inferred.
     """
     tensors = file.tensors
     if _MARK not in tensors:
@@ -65,7 +65,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
 
 
 def _decoder(file: WeightsFile, hints: Hints, depth: int) -> Architecture:
-    """``decoder.*`` keys; ``depth`` blocks has the encoder."""
+    """``decoder.*`` keys; ``depth`` is the encoder's number of blocks."""
     tensors = file.tensors
     width = of_rank(tensors, "mask_token", 3).shape[2]
     hidden = of_rank(tensors, "decoder_blocks.0.mlp.fc1.weight", 2).shape[0]
@@ -84,8 +84,8 @@ def _decoder(file: WeightsFile, hints: Hints, depth: int) -> Architecture:
 
 
 def _layers(facts: Mapping[str, Any], count: int, depth: int) -> tuple[list[int] | None, list[str]]:
-    """Which encoder layers are mixed, by the settings, ours or the published ones, or else by how
-    many there are."""
+    """The encoder layers that are mixed, from our or the published settings, otherwise from their
+    number."""
     own = facts.get("decoder_layers")
     if isinstance(own, list) and len(own) == count:
         return own, []

@@ -1,7 +1,7 @@
 """The vision checkpoints of facebookresearch/fairseq examples/data2vec, version 2.
 
-A released file holds the encoder that was trained and its decoder; the teacher lies in an entry
-``_ema`` among the tensors. A fine-tuned one holds a classifier.
+A released file holds the trained encoder and its decoder; the teacher is in an entry ``_ema`` among
+the tensors. A fine-tuned file holds a classifier.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from mimsuite.weights.files import WeightsFile, listed
 
 _MARK = "modality_encoders.IMAGE.extra_tokens"
 _DECODER = "modality_encoders.IMAGE.decoder."
-_CLASSIFIER = "model."  # what its encoder is below
+_CLASSIFIER = "model."  # prefix of a classifier's encoder
 _HEADS = ("head.", "fc_norm.")
-_LAYERS = {24: 18, 32: 24}  # blocks behind the stem -> how many are averaged; else all
+_LAYERS = {24: 18, 32: 24}  # blocks after the stem -> how many are averaged; default: all
 _LICENCE = "the released data2vec 2.0 vision weights are CC-BY-NC: not for commercial use"
 
 
@@ -37,7 +37,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     if _CLASSIFIER + _MARK in file.tensors and "head.weight" in file.tensors:
         return _classifier(file, hints)
@@ -55,7 +55,7 @@ def _pretrained(file: WeightsFile, hints: Hints) -> Published:
     keys["target.layers"] = _LAYERS.get(main, main)
     recipe = _recipe(keys, "in1k")
     if not any(name.startswith("_ema.") for name in file.tensors):
-        notes.append("no teacher in it: one begins as its encoder")
+        notes.append("no teacher in the file: it is initialised from the encoder")
         own = {k: t for k, t in kept.tensors.items() if not k.startswith(_DECODER)}
         teacher = {f"_ema.{name}": tensor for name, tensor in own.items()}
         kept = replace(kept, tensors={**kept.tensors, **teacher})
@@ -78,12 +78,12 @@ def _classifier(file: WeightsFile, hints: Hints) -> Published:
 
 
 def _known(ours: Mapping[str, Tensor], parts: tuple[str, ...]) -> list[bool]:
-    """Of each tensor, in order, whether the product has a name for it."""
+    """Whether each tensor, in order, has a name in this suite."""
     return [name.startswith(parts) for name in ours]
 
 
 def _kept(file: WeightsFile, known: list[bool]) -> tuple[WeightsFile, list[str]]:
-    """The file without tensors that have no place here, and a line that names these."""
+    """The file without unknown tensors, and a line that names them."""
     pairs = list(zip(file.tensors.items(), known, strict=True))
     left = [name for (name, _), kept in pairs if not kept]
     notes = [f"dropped: {listed(left, 20)}"] if left else []
@@ -91,7 +91,7 @@ def _kept(file: WeightsFile, known: list[bool]) -> tuple[WeightsFile, list[str]]
 
 
 def _encoder(tensors: Mapping[str, Tensor], hints: Hints, lead: str) -> Architecture:
-    """``encoder.*`` keys of published names below ``lead``."""
+    """``encoder.*`` keys from published names below ``lead``."""
     prenet, depth = stem_and_depth(tensors, lead)
     names = classifier_names(prenet, depth)
     below = {
@@ -102,8 +102,8 @@ def _encoder(tensors: Mapping[str, Tensor], hints: Hints, lead: str) -> Architec
         )
     }
     if prenet == depth:
-        raise UserError("it has no blocks behind its stem")
-    # Sizes are read off a transformer without class token, whose table has no row for one either.
+        raise UserError("it has no blocks after its stem")
+    # Infer sizes as for a transformer without class token: its table has no row for one either.
     plain = infer_encoder({k: t for k, t in below.items() if k != "cls_token"}, hints)
     own = {"encoder.kind": "post-norm-vit", "encoder.prenet": prenet}
     keys = {k: v for k, v in plain.keys.items() if k != "encoder.class_tokens"}
@@ -111,7 +111,7 @@ def _encoder(tensors: Mapping[str, Tensor], hints: Hints, lead: str) -> Architec
 
 
 def _decoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Keys of the decoder; its groups show in the channels that a kernel reads."""
+    """Keys of the decoder; its groups follow from the input channels of a kernel."""
     name = "{}blocks.{}.0.weight".format
     first = of_rank(tensors, name(_DECODER, 0), 4)  # (E, D / groups, k, k)
     width = of_rank(tensors, f"{_DECODER}proj.weight", 2).shape[0]
@@ -128,7 +128,7 @@ def _decoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _recipe(keys: Mapping[str, Any], task: str) -> str:
-    """The released size that is nearest."""
+    """The recipe of the nearest released size."""
     width = keys["model.encoder.width"]
     if width >= 1280:
         fine = keys["model.encoder.patch_size"] < 16 or task != "in1k"

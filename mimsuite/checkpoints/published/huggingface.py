@@ -1,9 +1,9 @@
-"""The models of Hugging Face transformers under the names of the published codes.
+"""Translate models of Hugging Face transformers to the names of the published code.
 
 ``ViTMAEForPreTraining``, ``ViTMAEModel``, ``ViTModel`` and ``ViTForImageClassification`` become
-checkpoints as MAE's, ``VideoMAEForPreTraining``, ``VideoMAEModel`` and
-``VideoMAEForVideoClassification`` as VideoMAE's. Sizes are read off the tensors; ``config.json``
-says the rest and must agree with them.
+checkpoints like MAE's, ``VideoMAEForPreTraining``, ``VideoMAEModel`` and
+``VideoMAEForVideoClassification`` like VideoMAE's. Sizes are inferred from the tensors;
+``config.json`` gives the rest and must agree with them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mimsuite.errors import UserError
 from mimsuite.models.teachers.names import Rule, renamed, without_rule
 from mimsuite.weights.files import WeightsFile, listed
 
-# A block, as the hub's checkpoints and as version 5 of the library name its parts.
+# Names of a block's parts, in the hub's checkpoints and in version 5 of the library.
 _PARTS: tuple[Rule, ...] = (
     (r"layernorm_before\.(\w+)", r"norm1.\2"),
     (r"layernorm_after\.(\w+)", r"norm2.\2"),
@@ -66,10 +66,10 @@ _KERNEL = re.compile(r"(?:\w+\.)?embeddings\.patch_embeddings\.projection\.weigh
 
 @dataclass(frozen=True)
 class _Model:
-    """A ``model_type``: how its tensors are named and what its configuration is by default."""
+    """A ``model_type``: the names of its tensors and its default configuration."""
 
     rules: tuple[Rule, ...]
-    decoder: str  # its blocks, under the published names
+    decoder: str  # published name of the decoder's blocks
     defaults: dict[str, Any]
 
 
@@ -103,7 +103,7 @@ _MODELS = {
         },
     ),
 }
-# Keys that change what a model computes -> the values for which it is the model read here.
+# Keys that change what a model computes -> the supported values.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu",),
     "position_embedding_type": ("absolute",),
@@ -118,7 +118,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
         (None, False, 0, 0.0, [], {}),
     ),
 }
-# Their key -> the name of the training setting that published checkpoints have.
+# Configuration key -> name of the training setting in published checkpoints.
 _FACTS = {
     "num_attention_heads": "num_heads",
     "decoder_num_attention_heads": "decoder_num_heads",
@@ -127,7 +127,7 @@ _FACTS = {
     "mask_ratio": "mask_ratio",
     "norm_pix_loss": "norm_pix_loss",
     "num_frames": "num_frames",
-    "sampling_rate": "sampling_rate",  # of the suite's own exports
+    "sampling_rate": "sampling_rate",  # in exports of this suite
 }
 _DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 _READ = {
@@ -136,7 +136,7 @@ _READ = {
     *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_intermediate_size"),
     *("tubelet_size", "id2label", "label2id", "head_dim", *_DROPOUT),
 }
-# Of no effect on what is computed here: how the model was made, loaded, trained or answers.
+# Keys without effect here: they concern initialisation, loading, training or the output format.
 _IDLE = re.compile(
     r"_.*|(torch_)?dtype|transformers_version|initializer_range|encoder_stride|pooler_\w+|"
     r"output_\w+|return_dict|use_return_dict|problem_type|chunk_size_feed_forward|use_cache|"
@@ -146,10 +146,10 @@ _IDLE = re.compile(
 
 
 def translate(file: WeightsFile) -> WeightsFile | None:
-    """The file under the names of the published code; ``None`` if it is none of transformers.
+    """The file under the names of the published code; ``None`` if it is not from transformers.
 
     Raises:
-        UserError: a model, or a key of its configuration, that is not read.
+        UserError: the model, or a key of its configuration, is not supported.
     """
     kernel = next((t for name, t in file.tensors.items() if _KERNEL.fullmatch(name)), None)
     if kernel is None:
@@ -157,7 +157,9 @@ def translate(file: WeightsFile) -> WeightsFile | None:
     config = file.beside.config
     kind = str(config.get("model_type", "videomae" if kernel.ndim == 5 else "vit"))
     if kind not in _MODELS:
-        raise UserError(f"config.json: model_type {kind} is not read, only {', '.join(_MODELS)}")
+        raise UserError(
+            f"config.json: model_type {kind} is not supported, only {', '.join(_MODELS)}"
+        )
     model = _MODELS[kind]
     state = _with_biases(renamed(file.tensors, model.rules), kind)
     facts, notes = _facts(config, model, state, kind)
@@ -172,15 +174,15 @@ def translate(file: WeightsFile) -> WeightsFile | None:
 
 
 def _below_encoder(name: str) -> str:
-    """VideoMAE's pretraining checkpoints have their encoder below ``encoder.``."""
+    """Add the prefix ``encoder.``, as in VideoMAE's pretraining checkpoints."""
     own = ("patch_embed.", "blocks.", "norm.")
     return f"encoder.{name}" if name.startswith(own) else name
 
 
 def _with_biases(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Zeros where the model was made without biases of queries, keys and values: the same thing."""
+    """Add zero biases to a model without biases of queries, keys and values: it is equivalent."""
     names = ("attn.q_bias", "attn.v_bias") if kind == "videomae" else ("attn.qkv.bias",)
-    if kind == "videomae":  # version 5 of the library has them as biases of layers
+    if kind == "videomae":  # version 5 of the library stores them as biases of layers
         state = {re.sub(r"attn\.([qv])\.bias$", r"attn.\1_bias", n): t for n, t in state.items()}
     for name in [name for name in state if name.endswith("attn.qkv.weight")]:
         lead, size = name.removesuffix("attn.qkv.weight"), state[name].shape[1]
@@ -193,19 +195,19 @@ def _with_biases(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 def _facts(
     config: Mapping[str, Any], model: _Model, state: Mapping[str, Tensor], kind: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the configuration says beside the tensors, and what of it has no effect."""
+    """Facts from the configuration that the tensors do not show, and notes on ignored keys."""
     if not config:
         return {"norm_eps": _COMMON["layer_norm_eps"]}, []
     known = {**model.defaults, **config}
     for key, values in _ONLY.items():
         if key in known and known[key] not in values:
-            raise UserError(f"config.json: {key}={known[key]!r} is not read")
+            raise UserError(f"config.json: {key}={known[key]!r} is not supported")
     _check_sizes(known, model, state)
     pooled = known.get("use_mean_pooling", True)
     if kind == "videomae" and "head.weight" in state and not pooled:
         raise UserError(
-            "config.json: use_mean_pooling=False is not read in a classifier, whose head reads "
-            "the mean of the tokens here"
+            "config.json: use_mean_pooling=False is not supported for a classifier, whose head "
+            "reads the mean of the tokens here"
         )
     facts = {name: known[key] for key, name in _FACTS.items() if key in known}
     facts["norm_eps"] = float(facts["norm_eps"])
@@ -227,7 +229,7 @@ def _facts(
 
 
 def _check_sizes(config: Mapping[str, Any], model: _Model, state: Mapping[str, Tensor]) -> None:
-    """The tensors are those of the configuration, as the library demands it too."""
+    """Check that the tensors fit the configuration, as the library does."""
     kernel = state["patch_embed.proj.weight"]
     width = kernel.shape[0]
     found = {

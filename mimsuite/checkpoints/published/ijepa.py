@@ -1,7 +1,7 @@
-"""The checkpoints of facebookresearch/ijepa, and plain vision transformers without class token.
+"""The checkpoints of facebookresearch/ijepa, and plain vision transformers without a class token.
 
-A released file holds the encoder that was trained, the predictor and the target encoder. One of the
-encoders alone, as timm has it too, is taken for the target encoder, which probes read.
+A released file holds the trained encoder, the predictor and the target encoder. A file with one
+encoder alone, as in timm, is read as the target encoder, which probes use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     names = file.tensors.keys()
     if all(mark in names for mark in _MARKS) and "cls_token" not in names:
@@ -62,12 +62,12 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
 
 
 def _encoder_alone(file: WeightsFile, hints: Hints) -> Published | None:
-    """``None`` for a classifier, which is not read."""
+    """``None`` for a classifier, which is not supported."""
     if any(name.startswith(("head.", "fc_norm.")) for name in file.tensors):
         return None
     encoder = infer_encoder(file.tensors, hints)
     notes = [*encoder.assumed, f"of facebookresearch/ijepa? {_LICENCE}"]
-    # Two networks begin as it, so that training may go on from it.
+    # Both encoders are initialised from it, so training can continue.
     below = {lead + name: t for lead in _ENCODERS for name, t in file.tensors.items()}
     layout = "ViT encoder without class token"
     file = replace(file, tensors=below)
@@ -79,7 +79,7 @@ def _encoder_alone(file: WeightsFile, hints: Hints) -> Published | None:
 def _predictor(
     tensors: Mapping[str, Tensor], hints: Hints, encoder_heads: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Keys of the predictor; published ones have the heads of the encoder."""
+    """Keys of the predictor; published ones have as many heads as the encoder."""
     width = of_rank(tensors, f"{_PREDICTOR}predictor_embed.weight", 2).shape[0]
     block = f"{_PREDICTOR}predictor_blocks."
     hidden = of_rank(tensors, f"{block}0.mlp.fc1.weight", 2).shape[0]
@@ -95,7 +95,7 @@ def _predictor(
 
 
 def _mask_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Of published masks, which the file does not tell, what must change on a small grid."""
+    """Changes to the published mask keys, which the file does not hold, for a small grid."""
     rows, columns = (
         side // keys["encoder.patch_size"] for side in height_width(keys["encoder.image_size"])
     )
@@ -104,7 +104,7 @@ def _mask_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(keys: Mapping[str, Any]) -> str:
-    """The released size that is nearest."""
+    """The recipe of the nearest released size."""
     if keys["encoder.width"] >= 1408:
         return "image/ijepa-vitg16-in22k"
     return f"image/ijepa-vith{'14' if keys['encoder.patch_size'] < 16 else '16-448'}-in1k"

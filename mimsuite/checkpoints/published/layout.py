@@ -1,4 +1,4 @@
-"""A published checkpoint in our terms."""
+"""The description of a published checkpoint, under our names and recipe keys."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mimsuite.weights.files import WeightsFile
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint, understood.
+    """A recognised published checkpoint.
 
     Attributes:
-        layout: what it is, in words.
-        recipe: catalog recipe whose keys stand for what the file does not tell.
-        keys: dotted recipe keys that it does tell.
+        layout: description in words.
+        recipe: catalog recipe that gives the keys which the file does not determine.
+        keys: dotted recipe keys that the file determines.
         state: tensors under our names.
         published_names: our name -> the file's.
-        has_decoder: it can reconstruct.
-        notes: what was assumed or dropped, in words.
+        has_decoder: whether it can reconstruct.
+        notes: lines that report what was assumed or dropped.
     """
 
     layout: str
@@ -44,7 +44,7 @@ def published(
     keys: dict[str, Any],
     notes: list[str],
 ) -> Published:
-    """The tensors of ``file`` under the names that ``method`` imports them to."""
+    """Describe ``file``, with tensors under the names of ``method``."""
     state = method.import_reference(file.tensors)
     names = dict(zip(state, file.tensors, strict=True))
     has_decoder = any(name.startswith("decoder.") for name in state)
@@ -52,12 +52,12 @@ def published(
 
 
 def model_keys(architecture: Architecture) -> dict[str, Any]:
-    """Its keys as they are in a recipe."""
+    """The architecture's keys as dotted recipe keys."""
     return {f"model.{key}": value for key, value in architecture.keys.items()}
 
 
 def classifier_keys(file: WeightsFile) -> dict[str, Any]:
-    """Keys of a classifier in the layout of MAE's: its pooling, head and classes.
+    """Keys of a classifier in the layout of MAE's: pooling, head and classes.
 
     Raises:
         UserError: the head is not one linear layer.

@@ -23,7 +23,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     names = file.tensors.keys()
     if not all(mark in names for mark in MARKS):
@@ -40,7 +40,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
 
 
 def _without_projector(file: WeightsFile) -> tuple[WeightsFile, list[str]]:
-    """The file without the MLP that contrastive methods have in the place of a classifier."""
+    """The file without the MLP that contrastive methods have instead of a classifier."""
     head = [name for name in file.tensors if name.startswith("head.")]
     if not head or {"head.weight", "head.0.running_mean"} & set(head):
         return file, []
@@ -57,7 +57,7 @@ def _autoencoder(file: WeightsFile, encoder: Architecture, decoder: Architecture
     if isinstance(normalize, bool):
         keys["target.normalize"] = normalize
     elif "visualize" in file.path.name:
-        # The releases meant for pictures were trained on plain pixels; nothing inside says so.
+        # The releases for visualisation predict plain pixels; only their names show it.
         keys["target.normalize"] = False
         notes.append("target.normalize=false, by the file's name: it predicts plain pixels")
     else:
@@ -74,7 +74,7 @@ def _encoder_only(file: WeightsFile, encoder: Architecture) -> Published:
 
 
 def _classifier(file: WeightsFile, encoder: Architecture) -> Published:
-    """A head after a norm of the mean patch token, or on the normed class token."""
+    """A head on the normed mean patch token, or on the normed class token."""
     keys = {**model_keys(encoder), **classifier_keys(file)}
     layout = f"ViT classifier of {keys['target.classes']} classes"
     task = "linprobe" if keys["model.head"] == "bn-linear" else "finetune"
@@ -83,5 +83,5 @@ def _classifier(file: WeightsFile, encoder: Architecture) -> Published:
 
 
 def _size(encoder: Architecture) -> str:
-    """The released size that is nearest: further training takes its settings from there."""
+    """The nearest released size; further training takes its settings."""
     return {1024: "vitl16", 1280: "vith14"}.get(encoder.keys["encoder.width"], "vitb16")

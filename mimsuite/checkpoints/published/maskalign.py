@@ -1,7 +1,7 @@
 """The pretraining checkpoints of OpenDriveLab/maskalign.
 
-They hold the frozen teacher too (``clip_model.*``), which is no part of the student: it is dropped,
-and said. Fine-tuned checkpoints have the layout of MAE's classifiers.
+They also hold the frozen teacher (``clip_model.*``), which is dropped with a note. Fine-tuned
+checkpoints have the layout of MAE's classifiers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mimsuite.weights.files import WeightsFile
 
 _TEACHER = "clip_model."
 _HEADS = "distill_heads."
-_HEAD_WIDTH = 64  # of the attention of every published teacher
-# Of the training settings that a checkpoint may hold: name -> our key, and their words for ours.
+_HEAD_WIDTH = 64  # width of an attention head in every published teacher
+# Training settings that a checkpoint may hold: name -> our key, and their values -> ours.
 FACTS: dict[str, tuple[str, dict[str, str]]] = {
     "mask_type": ("mask.kind", {"attention": "attentive", "random": "random"}),
     "loss_weights": ("target.levels", {"top5": "top5", "mean": "mean", "last": "last"}),
@@ -37,7 +37,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     if not any(name.startswith(_HEADS) for name in file.tensors):
         return None
@@ -57,11 +57,11 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     size = "l" if encoder.keys["encoder.width"] == 1024 else "b"
     layout, recipe = "MaskAlign encoder and heads", f"image/maskalign-{size}-in1k"
     found = published(replace(file, tensors=kept), MaskAlign, layout, recipe, keys, notes)
-    return replace(found, has_decoder=True)  # its heads are what rebuilds
+    return replace(found, has_decoder=True)  # the alignment heads count as a decoder
 
 
 def _alignment(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """How blocks are mixed, the kind of the heads, and what they tell of the teacher."""
+    """Keys for the mixing of blocks and the heads, and what these show about the teacher."""
     count = len({name.split(".")[1] for name in tensors if name.startswith(_HEADS)})
     mixture = tensors.get("distill_weights")
     fusion = "none"
@@ -71,7 +71,7 @@ def _alignment(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if f"{_HEADS}0.{last}" not in tensors:
         first = tensors.get(f"{_HEADS}0.0.weight")
         if first is None:
-            raise UserError(f"the kind of its {_HEADS}* cannot be told")
+            raise UserError(f"the kind of its {_HEADS}* cannot be inferred")
         head, last = ("norm-linear", "1.weight") if first.ndim == 1 else ("mlp", "2.weight")
         if head == "mlp" and f"{_HEADS}0.1.weight" in tensors:
             head = "mlp2"
@@ -86,7 +86,7 @@ def _alignment(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _teacher(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The patch size of the teacher, where the checkpoint holds it."""
+    """The teacher's patch size, if the checkpoint holds the teacher."""
     for name, tensor in tensors.items():
         if name.startswith(_TEACHER) and "patch_embed" in name and tensor.ndim == 4:
             return {"target.teacher.patch_size": tensor.shape[2]}

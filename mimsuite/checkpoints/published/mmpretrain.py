@@ -1,4 +1,4 @@
-"""The vision transformers and MAE of OpenMMLab's mmpretrain under the names of MAE's code."""
+"""Translate OpenMMLab mmpretrain's vision transformers and MAE to the names of MAE's code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MARK = "layers.0.ffn.layers.0.0.weight"
 
 
 def translate(file: WeightsFile) -> WeightsFile | None:
-    """The file under the names of MAE's code; ``None`` if it is none of mmpretrain."""
+    """The file under the names of MAE's code; ``None`` if it is not from mmpretrain."""
     if not _is_plain_vit(file.tensors):
         return None
     left = without_rule(file.tensors, _RULES)
@@ -42,6 +42,6 @@ def translate(file: WeightsFile) -> WeightsFile | None:
 
 
 def _is_plain_vit(tensors: Mapping[str, Tensor]) -> bool:
-    """Its names, and none of the parts that make another function of them."""
+    """Whether it has the names of a plain ViT, and no parts that change its function."""
     found = any(f"{lead}{_MARK}" in tensors for lead in ("", "backbone."))
     return found and not any(".gamma" in name or "pre_norm" in name for name in tensors)

@@ -21,7 +21,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     token, kernel = file.tensors.get("cls_token"), file.tensors.get("patch_embed.proj.weight")
     if token is None or kernel is None or token.ndim != 3 or token.shape[1] < 2:

@@ -1,14 +1,14 @@
 """The checkpoints of Pang-Yatian/Point-MAE, Amazingren/Point-CMAE and aHapBean/PCP-MAE.
 
-* pretraining: ``MAE_encoder.*`` and one decoder, or two; PCP-MAE's with ``pred_pos_proj.*``
+* pretraining: ``MAE_encoder.*`` and one or two decoders; PCP-MAE's also ``pred_pos_proj.*``
 * classifier: fine-tuned and linear checkpoints, with ``cls_head_finetune.*``
 * part segmentation, with ``propagation_0.*``
 
-Of the last two, PCP-MAE's have the layout of the others; the width of what their position MLP reads
-tells them apart.
+For the last two, PCP-MAE's layout equals the others'; it differs in the input width of the position
+MLP.
 
-No tensor tells how many points and groups a model was trained with: those of the file's settings
-(``npoints``, ``num_group``, ``group_size``) are taken, else those of the catalog's recipe; weights
+The tensors do not show the number of points and groups in training. They come from the file's
+settings (``npoints``, ``num_group``, ``group_size``), otherwise from the catalog's recipe; weights
 do not depend on them.
 """
 
@@ -30,14 +30,14 @@ from mimsuite.weights.files import WeightsFile
 
 _MARK = "encoder.first_conv.0.weight"
 _HEADS = {384: 6}  # width -> heads of the released models
-_PARTS = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)  # of the classes of ShapeNetPart
+_PARTS = (4, 2, 2, 4, 4, 3, 3, 2, 4, 2, 6, 2, 3, 3, 3, 3)  # parts per class in ShapeNetPart
 
 
 def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     tensors = file.tensors
     if f"MAE_encoder.{_MARK}" in tensors:
@@ -56,7 +56,7 @@ def _pretrained(file: WeightsFile, hints: Hints) -> Published:
     tensors = file.tensors
     keys, notes = _encoder(tensors, "MAE_encoder.", hints)
     width = keys["model.encoder.width"]
-    # Of the encoder's width, it has the encoder's heads in every released model.
+    # In every released model the decoder has the encoder's width and heads.
     heads, assumed = heads_of("decoder", width, hints, {width: keys["model.encoder.heads"]})
     ratio = _ratio(tensors, "MAE_decoder.", width)
     keys |= {
@@ -110,7 +110,7 @@ def _segmenter(file: WeightsFile, keys: dict[str, Any], notes: list[str]) -> Pub
 
 
 class _Family(NamedTuple):
-    """Whose encoder a downstream model has, and how the names of its recipes begin."""
+    """The method of a downstream model's encoder, and the prefix of its recipes."""
 
     name: str
     recipes: str
@@ -130,7 +130,7 @@ def _ratio(tensors: Mapping[str, Tensor], prefix: str, width: int) -> float:
 def _encoder(
     tensors: Mapping[str, Tensor], prefix: str, hints: Hints
 ) -> tuple[dict[str, Any], list[str]]:
-    """`model.encoder` keys, and what had to be assumed for them."""
+    """`model.encoder` keys, and notes on what was assumed for them."""
     first, lifted, mixed = (
         of_rank(tensors, f"{prefix}encoder.{name}.weight", 3).shape[0]
         for name in ("first_conv.0", "first_conv.3", "second_conv.0")

@@ -1,4 +1,4 @@
-"""How a model's input was made: ``preprocessor_config.json``, and the ``config.json`` of timm."""
+"""A model's input preprocessing, from ``preprocessor_config.json`` or timm's ``config.json``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow
 
 
 def input_facts(beside: Beside) -> tuple[dict[str, Any], list[str]]:
-    """``mean``, ``std``, ``interpolation`` and ``resize`` (short side) where told; and notes.
+    """``mean``, ``std``, ``interpolation`` and ``resize`` (short side), if given; and notes.
 
     Raises:
-        UserError: pixels that are scaled otherwise than to [0, 1].
+        UserError: pixels are not scaled to [0, 1].
     """
     given = beside.preprocessor
     if not given:
@@ -25,7 +25,7 @@ def input_facts(beside: Beside) -> tuple[dict[str, Any], list[str]]:
     if given.get("do_rescale", True) is False or abs(factor * 255 - 1) > 1e-6:
         raise UserError(
             f"preprocessor_config.json: pixels that are not divided by 255 (rescale_factor "
-            f"{factor}, do_rescale {given.get('do_rescale', True)}) are not read"
+            f"{factor}, do_rescale {given.get('do_rescale', True)}) are not supported"
         )
     mean, std = given.get("image_mean"), given.get("image_std")
     if given.get("do_normalize", True) is False:
@@ -39,7 +39,7 @@ def input_facts(beside: Beside) -> tuple[dict[str, Any], list[str]]:
 
 
 def _resize(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The short side before the centre crop; ``None`` = the crop's own."""
+    """The short side before the centre crop; ``None``: that of the crop."""
     size = given.get("size")
     short = size.get("shortest_edge") if isinstance(size, dict) else None
     crop = given.get("crop_size")
@@ -52,7 +52,7 @@ def _notes(given: Mapping[str, Any]) -> list[str]:
     whole = isinstance(size, int) or (isinstance(size, dict) and "height" in size)
     if whole and given.get("do_resize", True) and not given.get("do_center_crop", False):
         return [
-            "preprocessor_config.json stretches pictures that are no squares; here their centre "
+            "preprocessor_config.json stretches pictures that are not square; here their centre "
             "is cropped"
         ]
     return []

@@ -1,11 +1,11 @@
 """The checkpoints of MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2.
 
 * pretraining: ``encoder.``, ``decoder.``, ``encoder_to_decoder`` and ``mask_token``
-* encoder only: bare names, or all of them below ``encoder.`` or ``backbone.``
+* encoder only: bare names, or names below ``encoder.`` or ``backbone.``
 * classifier: bare names, ``fc_norm`` and ``head``
 
-Positions are not stored, so nothing in a file tells frames and image size: they are those of its
-settings, or 16 and 224.
+Positions are not stored, so the tensors do not show frames and image size. They come from the
+file's settings, otherwise 16 and 224.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PREFIXES = ("encoder.", "backbone.")
 # Width -> heads, and the letter of the released size.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 _DECODER_HEADS = {192: 3, 384: 6, 512: 8}
-# Of the training settings that a file may hold: name -> our key, and their words for ours.
+# Training settings that a file may hold: name -> our key, and their values -> ours.
 FACTS = {"mask_type": ("mask.kind", {"tube": "tube", "random": "spacetime"})}
 _LETTERS = {384: "s16", 1024: "l16", 1280: "h16", 1408: "g14"}
 
@@ -44,7 +44,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     prefix = next(
         (p for p in ("", *_PREFIXES) if _is_video(file.tensors.get(p + _KERNEL))),
@@ -63,7 +63,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     if "head.weight" in bare.tensors:
         keys.pop("model.encoder.final_norm", None)  # a classifier norms the mean instead
         if "fc_norm.weight" not in bare.tensors:
-            raise UserError("its head does not read a norm of the mean token, which is not read")
+            raise UserError("its head does not read the normed mean token, so it is not supported")
         keys["target.classes"] = classifier_keys(bare)["target.classes"]
         layout = f"VideoMAE classifier of {keys['target.classes']} classes"
         recipe = f"video/videomae2-vit{size}-finetune-k400"
@@ -82,7 +82,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _without(file: WeightsFile, prefix: str) -> WeightsFile:
-    """The file with ``prefix`` taken off the names that bear it."""
+    """The file with ``prefix`` removed from names."""
     return replace(file, tensors={n.removeprefix(prefix): t for n, t in file.tensors.items()})
 
 
@@ -90,7 +90,7 @@ def _encoder(tensors: Mapping[str, Tensor], hints: Hints) -> tuple[dict[str, Any
     kernel = of_rank(tensors, _KERNEL, 5)  # (D, C, t, p, p)
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns:
-        raise UserError(f"patches of {patch} x {columns} pixels: only square ones are read")
+        raise UserError(f"patches of {patch} x {columns} pixels: only square ones are supported")
     heads, notes = heads_of("encoder", width, hints, _HEADS)
     hidden = of_rank(tensors, "blocks.0.mlp.fc1.weight", 2).shape[0]
     frames, size = _size(hints, notes)
@@ -104,7 +104,7 @@ def _encoder(tensors: Mapping[str, Tensor], hints: Hints) -> tuple[dict[str, Any
         "depth": count_blocks(tensors, "blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
-        "layer_scale": 0.1 if "blocks.0.gamma_1" in tensors else 0.0,  # any: it is loaded
+        "layer_scale": 0.1 if "blocks.0.gamma_1" in tensors else 0.0,  # any value: it is loaded
         "cosine_attention": "blocks.0.attn.scale" in tensors,
         **norm_eps(hints),
         **({} if "norm.weight" in tensors else {"final_norm": False}),
@@ -113,11 +113,11 @@ def _encoder(tensors: Mapping[str, Tensor], hints: Hints) -> tuple[dict[str, Any
 
 
 def _size(hints: Hints, notes: list[str]) -> tuple[int, int | list[int]]:
-    """(frames, image size), from the user, the file's settings, or as released."""
+    """(frames, image size): from the user, the file's settings or the released models."""
     frames = hints.facts.get("num_frames")
     known: Any = hints.image_size or hints.facts.get("input_size")
     if known is None or not isinstance(frames, int):
-        notes.append("frames 16 and image_size 224 assumed where the file does not tell them")
+        notes.append("frames 16 and image_size 224 assumed where the file does not state them")
     size = 224 if known is None else known
     if not isinstance(size, int):
         size = int(size[0]) if size[0] == size[1] else [int(side) for side in size]
@@ -125,11 +125,11 @@ def _size(hints: Hints, notes: list[str]) -> tuple[int, int | list[int]]:
 
 
 def _clips(hints: Hints, notes: list[str]) -> dict[str, Any]:
-    """How far the frames of a clip are apart."""
+    """The key for the distance of a clip's frames."""
     stride = hints.facts.get("sampling_rate")
     if isinstance(stride, int) and not isinstance(stride, bool) and stride > 0:
         return {"augment.stride": stride}
-    notes.append("augment.stride=4 assumed: the file does not tell how far frames are apart")
+    notes.append("augment.stride=4 assumed: the file does not state the distance of frames")
     return {"augment.stride": 4}
 
 

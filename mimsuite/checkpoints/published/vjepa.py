@@ -1,7 +1,7 @@
 """The checkpoints of facebookresearch/vjepa2 and facebookresearch/jepa.
 
-A released file holds the encoder that was trained, the predictor and the target encoder, which
-probes read. Files of V-JEPA 2 still hold the tables of fixed positions that it does without.
+A released file holds the trained encoder, the predictor and the target encoder, which probes read.
+V-JEPA 2 does not use fixed positions, but its files still hold their tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NETWORKS = ("encoder.", _PREDICTOR, _TARGET)
 _WRAPPED = re.compile(r"^(encoder|predictor|target_encoder)\.(?:module\.)?(?:backbone\.)?")
 _TABLES = re.compile(r"\.(predictor_)?pos_embed$")
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 22}
-_FIRST = 2  # mask tokens of V-JEPA at most; V-JEPA 2 has ten
+_FIRST = 2  # V-JEPA has at most this many mask tokens; V-JEPA 2 has ten
 _LICENCE = "the released V-JEPA weights are CC-BY-NC-4.0: not for commercial use"
 
 
@@ -33,7 +33,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     names = {name: _WRAPPED.sub(r"\1.", name) for name in file.tensors}
     plain = {short: file.tensors[name] for name, short in names.items()}
@@ -68,7 +68,7 @@ def _encoder(
 ) -> tuple[dict[str, Any], list[str]]:
     kernel = tensors[f"{_TARGET}patch_embed.proj.weight"]
     if kernel.ndim not in (4, 5) or kernel.shape[-1] != kernel.shape[-2]:
-        raise UserError(f"patches of shape {tuple(kernel.shape)} are not read, only square ones")
+        raise UserError(f"patches of shape {tuple(kernel.shape)}: only square ones are supported")
     still = kernel.ndim == 4
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[-1]
     tubelet = 1 if still else kernel.shape[2]
@@ -81,7 +81,7 @@ def _encoder(
         size = math.isqrt(table.shape[1] * tubelet // frames) * patch
     if size is None:
         size = 256
-        notes.append(f"frames {frames} and image_size {size} assumed: the file tells neither")
+        notes.append(f"frames {frames} and image_size {size} assumed: the file states neither")
     elif not isinstance(size, int):
         size = size[0] if size[0] == size[1] else list(size)
     keys = {
@@ -125,7 +125,7 @@ def _predictor(
 
 
 def _recipe(keys: Mapping[str, Any], first: bool) -> str:
-    """The released size that is nearest."""
+    """The recipe of the nearest released size."""
     if keys["model.encoder.frames"] == 1:
         return "image/vjepa2-tiny-clipart"
     width = keys["model.encoder.width"]

@@ -1,7 +1,7 @@
-"""The checkpoints of zubair-irshad/NeRF-MAE: its encoder of windows in a volume, and its decoder.
+"""The checkpoints of zubair-irshad/NeRF-MAE: its 3-D window transformer and its decoder.
 
-Their trainer writes ``{"epoch", "state_dict", "train_args"}``; ``train_args`` holds the options of
-its command line, of which the size of the backbone is none.
+The trainer writes ``{"epoch", "state_dict", "train_args"}``; ``train_args`` holds its command-line
+options, which do not include the size of the backbone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     """The checkpoint in our terms; ``None`` if it is of another family.
 
     Raises:
-        UserError: a size that cannot be told.
+        UserError: a size that cannot be inferred.
     """
     tensors = file.tensors
     if _KERNEL not in tensors or f"stages.0.0.{_TABLE}" not in tensors:
@@ -45,7 +45,7 @@ def _encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     table = of_rank(tensors, "pos_embed", 5)  # (1, S, S, S, D)
     side = table.shape[1]
     if channels != 4 or table.shape[1:4] != (side, side, side):
-        raise UserError("its volumes are no cubes of colour and opacity: they are not read")
+        raise UserError("its volumes are not cubes of colour and opacity: not supported")
     stages = [_stage(tensors, number) for number in range(4)]
     rows = of_rank(tensors, f"stages.0.0.{_TABLE}", 2).shape[0]  # (2 w - 1)^3
     hidden = of_rank(tensors, "stages.0.0.mlp.0.weight", 2).shape[0]
@@ -61,9 +61,9 @@ def _encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _stage(tensors: Mapping[str, Tensor], number: int) -> tuple[int, int]:
-    """Blocks and heads of a stage; the merging that later ones begin with is no block."""
+    """Blocks and heads of a stage; patch merging in later stages is not a block."""
     lead = f"stages.{number}."
     names = [name for name in tensors if name.startswith(lead) and name.endswith(_TABLE)]
     if not names:
-        raise UserError(f"its stage {number} holds no blocks: only encoders of 4 stages are read")
+        raise UserError(f"its stage {number} holds no blocks: only 4-stage encoders are supported")
     return len(names), of_rank(tensors, names[0], 2).shape[1]

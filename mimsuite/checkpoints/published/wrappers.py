@@ -1,4 +1,4 @@
-"""Networks inside other modules: ``model.``, ``teacher.backbone.``, ``base_encoder.`` and such."""
+"""Find networks inside wrapper modules: ``model.``, ``teacher.backbone.``, ``base_encoder.`` ..."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 from mimsuite.errors import UserError
 from mimsuite.weights.files import WeightsFile, listed
 
-# Components of names that only say who holds a network. Of several networks in one file the one
-# whose holder comes first is taken: the slow copy that is evaluated, before the one that learns.
+# Name components that wrap a network ("holders"). If a file has several networks, the one whose
+# holder comes first here is read: the momentum copy, which is evaluated, before the trained one.
 _HOLDERS = (
     *("teacher", "target_encoder", "base_encoder", "encoder_q", "online_encoder"),
     *("backbone", "encoder", "model", "module", "net", "network", "vit", "visual", "trunk"),
     *("student", "momentum_encoder", "encoder_k"),
 )
-# By which the patch embedding of one of the layouts is known.
+# Names that identify the patch embedding of a layout.
 _KERNELS = (
     "patch_embed.proj.weight",
     "patch_embed.projection.weight",
@@ -24,13 +24,13 @@ _KERNELS = (
 
 
 def unwrapped(file: WeightsFile) -> Iterator[WeightsFile]:
-    """The file as it is, then with one holder after the other taken off its names.
+    """Yield the file as it is, then with each holder removed from its names.
 
-    Where it has several networks, and it is not said which is meant (``file.wanted``), the last is
-    the one that is usually evaluated.
+    If it has several networks and ``file.wanted`` does not choose one, the last is the one that is
+    usually evaluated.
 
     Raises:
-        UserError: nothing is below the holder that is meant.
+        UserError: there is no network below ``file.wanted``.
     """
     while True:
         if file.wanted is None:
@@ -66,7 +66,7 @@ def unwrapped(file: WeightsFile) -> Iterator[WeightsFile]:
 
 
 def _shared(file: WeightsFile) -> str | None:
-    """The holder that all names begin with."""
+    """The holder that all names start with."""
     first = {name.partition(".")[0] for name in file.tensors}
     holder = first.pop() if len(first) == 1 else None
     return holder if holder in _HOLDERS else None
@@ -79,7 +79,7 @@ def _below(file: WeightsFile, lead: str) -> WeightsFile:
 
 
 def _rank(lead: str) -> tuple[int, int]:
-    """By the first holder that says which copy it is; then the shortest."""
+    """Sort key: the first holder that identifies the copy, then the shortest."""
     parts = lead[:-1].split(".")
     slow = [_HOLDERS.index(part) for part in parts]
     late = max(slow) if max(slow) >= _HOLDERS.index("student") else min(slow)
@@ -87,7 +87,7 @@ def _rank(lead: str) -> tuple[int, int]:
 
 
 def _groups(names: list[str]) -> list[str]:
-    """``predictor (4 tensors)`` of names that share their first components."""
+    """Names grouped by their first components: ``predictor (4 tensors)``."""
     counts: dict[str, int] = {}
     for name in names:
         group = ".".join(name.split(".")[:2])

@@ -1,1 +1,1 @@
-"""The keys of recipes: sections of what any method may have, torch-free."""
+"""Recipe sections and their keys, torch-free; a method's own keys are in its file."""

@@ -1,4 +1,4 @@
-"""The parts of CAE beside its encoder (Chen et al., arXiv:2202.03026). Nothing imports torch."""
+"""CAE's regressor and decoder (Chen et al., arXiv:2202.03026). Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mimsuite.config.keys.section import Dimension, DropPath, Key, Section
 
 
 class RegressorSection(Section):
-    """Cross-attention that predicts the latents of the masked patches from the visible ones."""
+    """Cross-attention that predicts the latents of masked patches from those of visible ones."""
 
-    width: Dimension = 768  # of its tokens; other than the encoder's: a linear map leads to it
+    width: Dimension = 768  # token width; if it differs from the encoder's, a linear map is added
     depth: Dimension = 4
     heads: Dimension = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # first value of the scales; 0: fixed at 1
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    layer_scale: Annotated[float, Field(ge=0.0)] = 0.1  # initial branch scale; 0: fixed at 1
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
 
     @model_validator(mode="after")
     def _fits(self) -> RegressorSection:
@@ -29,10 +29,10 @@ class RegressorSection(Section):
 
 
 class TokenDecoderSection(Section):
-    """Self-attention over the predicted latents, then one score for each code.
+    """Self-attention over the predicted latents, then one score per code.
 
     Width, heads, MLP and layer scale are the regressor's.
     """
 
     depth: Annotated[int, Field(ge=0), Key.SIZE] = 4
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first

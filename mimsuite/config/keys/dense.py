@@ -1,4 +1,4 @@
-"""`data:`, `model:`, `target:` and `optim:` of dense probes: linear heads on frozen patch features.
+"""`data:`, `model:`, `target:` and `optim:` of dense probes (heads on frozen patch features).
 Nothing here imports torch."""
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Metres = Annotated[float, Field(gt=0.0)]
 
 
 class DenseDataSection(DataSection):
-    """`data:` a folder of images with truth for each pixel."""
+    """`data:` a folder of images with per-pixel ground truth."""
 
-    # As published; scenes: as `mimsuite data synth scenes` writes them
+    # Folder layout: a published data set's, or scenes: that of `mimsuite data synth scenes`
     layout: Literal["scenes", "ade20k", "voc", "nyuv2"]
 
     @model_validator(mode="after")
@@ -29,23 +29,24 @@ class DenseDataSection(DataSection):
 
 
 class DenseModelSection(Section):
-    """`model:` the frozen encoder; nothing else has weights before the probe is trained."""
+    """`model:` the frozen encoder."""
 
     encoder: EncoderSection = ViTSection()
 
 
 class SegmentsSection(Section):
-    """The class of each pixel: a linear head, and nearest neighbours."""
+    """Semantic segmentation: a linear head, and nearest neighbours."""
 
-    bank: Positive = 16384  # training patches among which neighbours are looked for
+    bank: Positive = 16384  # training patches that neighbours are searched in
 
 
 class DepthSection(Section):
-    """The distance of each pixel: a linear head, of its logarithm."""
+    """Depth of each pixel: a linear head that predicts its logarithm."""
 
-    nearest: Metres  # metres; truth below counts for nothing, predictions are not below it
-    farthest: Metres  # likewise above
-    # Rows and columns of the stored truth that are scored, [top, bottom, left, right); null: all
+    nearest: Metres  # metres; nearer truth is ignored, nearer predictions are clipped to it
+    farthest: Metres  # metres; farther truth is ignored, farther predictions are clipped to it
+    # Scored part of the stored truth in pixels, [top, bottom, left, right), ends excluded; null:
+    # all of it
     crop: tuple[int, Positive, int, Positive] | None = None
 
     @model_validator(mode="after")
@@ -60,14 +61,14 @@ class DepthSection(Section):
 
 
 class DenseTargetSection(Section):
-    """`target:` what is told of each pixel."""
+    """`target:` the per-pixel tasks: segmentation, depth or both."""
 
     kind: Literal["dense"] = "dense"
-    # Label resolution: truth is scaled to it, nearest, for training
+    # Training resolution in pixels; truth is resized to it by nearest neighbour
     resolution: Annotated[Size, Key.SIZE]
-    # Test figures at `resolution`, or with predictions scaled up to each mask as it is stored
+    # Test at `resolution`, or with predictions resized to the truth as it is stored
     scored: Literal["resolution", "stored"] = "resolution"
-    pixels: Positive = 256  # of each image that a training step looks at, drawn anew
+    pixels: Positive = 256  # random pixels per image in a training step
     segments: SegmentsSection | None = None
     depth: DepthSection | None = None
 
@@ -76,12 +77,13 @@ class DenseTargetSection(Section):
         if self.segments is None and self.depth is None:
             raise ValueError("neither segments nor depth: set at least one of them")
         if self.depth is not None and self.depth.crop and self.scored != "stored":
-            raise ValueError("depth.crop is of stored pixels: set scored to stored")
+            raise ValueError("depth.crop counts stored pixels: set scored to stored")
         return self
 
 
 class DenseOptimSection(OptimSection):
-    """`optim:` of the heads; several learning rates are trained side by side."""
+    """`optim:` of the heads. Heads for several learning rates are trained side by side."""
 
     name: Literal["adamw"] = "adamw"
-    factors: tuple[Annotated[float, Field(gt=0.0)], ...] = (1.0,)  # of the rate; validation chooses
+    # Factors of the learning rate to try; validation chooses one
+    factors: tuple[Annotated[float, Field(gt=0.0)], ...] = (1.0,)

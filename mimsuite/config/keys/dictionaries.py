@@ -1,4 +1,4 @@
-"""`model:`, `target:`, `optim:` and `schedule:` of sparse dictionaries of frozen features.
+"""`model:`, `target:`, `optim:` and `schedule:` of sparse dictionaries on frozen features.
 Nothing here imports torch."""
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 class DictionaryModelSection(Section):
-    """`model:` the frozen encoder: that of the run, or a teacher in its place."""
+    """`model:` the frozen encoder: the run's, or a teacher instead."""
 
     encoder: EncoderSection = ViTSection()
     teacher: TeacherSection | None = None
 
 
 class FreeAtomsSection(Section):
-    """Atoms that go anywhere, under a projection."""
+    """Unconstrained atoms, projected after each step."""
 
     kind: Literal["free"] = "free"
-    # l2, l1: each atom to norm 1; max_l2, max_l1: all by the largest norm; identity: not at all
+    # l2, l1: scale each atom to norm 1; max_l2, max_l1: divide all by the largest norm;
+    # identity: no projection
     projection: Projection = "l2"
     multiplier: bool = False  # train a common scale of all atoms
 
 
 class ArchetypalAtomsSection(Section):
-    """Atoms that are mixtures of points of the data (arXiv:2502.12892)."""
+    """Atoms that are mixtures of data points (arXiv:2502.12892)."""
 
     kind: Literal["archetypal"]
     points: Positive = 4096  # k-means centroids of training features
-    delta: NotNegative = 1.0  # largest norm of what an atom has beside its mixture
+    delta: NotNegative = 1.0  # largest norm of an atom's offset from its mixture
     multiplier: bool = True  # train a common scale of all atoms
 
 
@@ -57,7 +58,7 @@ AtomsSection = Annotated[FreeAtomsSection | ArchetypalAtomsSection, Field(discri
 
 
 class PenaltySection(Section):
-    """What is added to the mean squared error; formulas: mimsuite/dictionaries/losses.py."""
+    """Penalty added to the mean squared error; formulas: mimsuite/dictionaries/losses.py."""
 
     kind: Literal[
         "none",
@@ -73,23 +74,24 @@ class PenaltySection(Section):
         "revive",
     ] = "none"
     weight: NotNegative = 0.0
-    dead_after: Positive = 50_000  # rows without it make a code a dead one; of kind dead
-    dead_codes: Positive = 32  # of them that explain a row; more overshoot at first; of kind dead
+    dead_after: Positive = 50_000  # kind dead: rows after which an unused code is dead
+    # Kind dead: dead codes that explain a row's residual; larger values overshoot at first
+    dead_codes: Positive = 32
 
 
 class DictionarySection(Section):
-    """`target:` of all kinds."""
+    """`target:` keys that all kinds of dictionary share."""
 
-    codes: Dimension  # atoms of the dictionary
+    codes: Dimension  # number of atoms, and of codes
     atoms: AtomsSection = FreeAtomsSection()
     penalty: PenaltySection = PenaltySection()
 
 
 class SelectingSection(DictionarySection):
-    """Of the kinds that have an encoder."""
+    """Keys of the kinds that have an encoder."""
 
     encoder: CoderName = "linear"
-    encoder_start: Literal["tied", "random"] = "tied"  # the atoms transposed, or any weights
+    encoder_start: Literal["tied", "random"] = "tied"  # initial weights: transposed atoms or random
 
     @model_validator(mode="after")
     def _penalty_applies(self) -> SelectingSection:
@@ -103,16 +105,16 @@ class SelectingSection(DictionarySection):
 
 
 class ReLUSection(SelectingSection):
-    """Every positive pre-code is a code."""
+    """Keep every positive pre-code."""
 
     kind: Literal["relu"]
 
 
 class TopKSection(SelectingSection):
-    """The largest codes of each row."""
+    """Keep the largest codes of each row."""
 
     kind: Literal["topk"]
-    active: Positive  # codes a row
+    active: Positive  # codes kept per row
 
     @model_validator(mode="after")
     def _few(self) -> TopKSection:
@@ -121,11 +123,11 @@ class TopKSection(SelectingSection):
 
 
 class BatchTopKSection(SelectingSection):
-    """The largest codes of a batch."""
+    """Keep the largest codes of a batch."""
 
     kind: Literal["batchtopk"]
-    active: Above0  # codes a row on average
-    momentum: Fraction = 0.9  # of the threshold that later rows are cut at
+    active: Above0  # codes kept per row, on average
+    momentum: Fraction = 0.9  # momentum of the threshold that is used at evaluation
 
     @model_validator(mode="after")
     def _few(self) -> BatchTopKSection:
@@ -134,19 +136,19 @@ class BatchTopKSection(SelectingSection):
 
 
 class JumpReLUSection(SelectingSection):
-    """Codes above a trained threshold."""
+    """Keep codes above a trained threshold."""
 
     kind: Literal["jumprelu"]
-    kernel: Kernel = "silverman"  # by which thresholds get a gradient
-    bandwidth: Above0 = 1e-3  # of the kernel
+    kernel: Kernel = "silverman"  # kernel that gives thresholds their gradient
+    bandwidth: Above0 = 1e-3  # bandwidth of the kernel
 
 
 class PursuitSection(DictionarySection):
     """Matching pursuit."""
 
     kind: Literal["pursuit"]
-    active: Positive  # steps, and so codes a row at most
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # of atoms, while training
+    active: Positive  # pursuit steps: the largest number of codes per row
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # share of atoms dropped in training
 
     @model_validator(mode="after")
     def _few(self) -> PursuitSection:
@@ -160,7 +162,7 @@ class OrthogonalSection(PursuitSection):
     """Orthogonal matching pursuit."""
 
     kind: Literal["orthogonal"]  # type: ignore[assignment]
-    fit_steps: Positive = 10  # of gradient descent, each time codes are fitted
+    fit_steps: Positive = 10  # gradient steps of each fit of the codes
 
 
 TargetSection = Annotated[
@@ -182,9 +184,9 @@ class DictionaryOptimSection(OptimSection):
 
 
 class DictionaryScheduleSection(ScheduleSection):
-    """`schedule:` a linear warm-up, then half a cosine, step by step."""
+    """`schedule:` a linear warm-up, then half a cosine, updated at every step."""
 
-    # overcomplete: the first step runs at the full rate, whatever the warm-up, as in that library
+    # overcomplete: as in that library, the first step runs at the full rate even with a warm-up
     kind: Literal["cosine", "overcomplete"] = "cosine"  # type: ignore[assignment]
 
 

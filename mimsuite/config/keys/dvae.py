@@ -8,19 +8,19 @@ from pydantic import model_validator
 
 from mimsuite.config.keys.section import Dimension, Key, Positive, Section, Size, height_width
 
-Stride = Literal[2, 4, 8, 16, 32]  # pixels of a code, per side: each layer halves them
+Stride = Literal[2, 4, 8, 16, 32]  # pixels per code along a side; each layer halves the image
 
 
 class CodeEncoderSection(Section):
-    """Convolutions from an image to the scores of every code at every place."""
+    """Convolutions from an image to scores of all codes at every position."""
 
     kind: Literal["dvae"]
     image_size: Annotated[Size, Key.SIZE | Key.FREE]  # pixels, one number or [height, width]
-    patch_size: Annotated[Stride, Key.SIZE] = 8  # pixels of a code
+    patch_size: Annotated[Stride, Key.SIZE] = 8  # pixels per code along a side
     in_channels: Positive = 3
     width: Dimension = 256  # channels
-    depth: Dimension = 2  # residual blocks, at the resolution of the codes
-    codes: Positive = 8192  # of the vocabulary
+    depth: Dimension = 2  # residual blocks at the resolution of the codes
+    codes: Positive = 8192  # size of the vocabulary
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -36,20 +36,20 @@ class CodeEncoderSection(Section):
                 f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
             )
         if self.codes < 2:
-            raise ValueError("codes 1: every place would have the same; set at least 2")
+            raise ValueError("codes 1: every position would have the same code; set at least 2")
         return self
 
 
 class CodeDecoderSection(Section):
-    """The encoder's mirror image: vectors of codes to an image."""
+    """Convolutions from code vectors to an image, mirroring the encoder."""
 
     width: Dimension = 256  # channels
-    depth: Dimension = 2  # residual blocks, at the resolution of the codes
-    code_width: Positive = 512  # numbers of a code's vector
+    depth: Dimension = 2  # residual blocks at the resolution of the codes
+    code_width: Positive = 512  # width of a code vector
 
 
 class CodeModelSection(Section):
-    """`model:` an encoder to codes and a decoder of them."""
+    """`model:` an encoder to codes and a decoder from codes."""
 
     encoder: CodeEncoderSection
     decoder: CodeDecoderSection = CodeDecoderSection()

@@ -1,4 +1,4 @@
-"""`model:` the encoders and decoders from which methods choose. Nothing here imports torch."""
+"""`model:` the encoders and decoders that methods choose from. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from mimsuite.config.keys.section import (
     height_width,
 )
 
-# How --init-from takes weights of another number of channels: their mean for every channel, or
-# theirs in turn. Either way an image whose channels are all equal gives what it gave before.
-# null: such weights are refused.
+# How --init-from adapts weights trained with another number of channels. mean: every channel gets
+# their mean; repeat: channels get theirs in turn; null: such weights are refused. Either way the
+# output for an image with equal channels is unchanged.
 AdaptChannels = Annotated[Literal["mean", "repeat"] | None, Key.FREE]
 
 
-TrainedPositions = Annotated[bool, Key.TUNABLE]  # positions stay as they begin, or are trained
+TrainedPositions = Annotated[bool, Key.TUNABLE]  # whether position embeddings are trained
 
-# Where positions begin: the sin-cos table, or a random draw, which has to be trained.
+# Initial position embeddings: the sin-cos table, or random values, which must be trained.
 PositionStart = Literal["sin-cos", "random"]
 
 
 class PatchEncoderSection(Section):
-    """What all encoders of image patches have."""
+    """Keys that all encoders of image patches share."""
 
     kind: str
     image_size: Annotated[Size, Key.SIZE | Key.FREE] = 224  # pixels, one number or [height, width]
     patch_size: Dimension = 16  # pixels
     in_channels: Positive = 3
-    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
+    adapt_channels: AdaptChannels = None  # --init-from, other channels: mean, repeat; null: refuse
     width: Dimension = 768
     depth: Dimension = 12
     heads: Dimension = 12
@@ -68,12 +68,12 @@ class ViTSection(PatchEncoderSection):
 
     kind: Literal["vit"] = "vit"
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    final_norm: Annotated[bool, Key.FREE] = True  # a layer norm over the output of the last block
-    class_tokens: Annotated[int, Field(ge=0)] = 1  # in front of the patches; 0: patches alone
+    final_norm: Annotated[bool, Key.FREE] = True  # layer norm on the output of the last block
+    class_tokens: Annotated[int, Field(ge=0)] = 1  # class tokens before the patches; 0: none
     trained_positions: TrainedPositions = False
-    position_start: PositionStart = "sin-cos"  # random: of class tokens too
+    position_start: PositionStart = "sin-cos"  # random: class tokens get positions too
 
     @model_validator(mode="after")
     def _random_positions_train(self) -> ViTSection:
@@ -82,15 +82,15 @@ class ViTSection(PatchEncoderSection):
 
 
 class PostNormViTSection(ViTSection):
-    """A transformer that norms behind each residual sum, as data2vec has it (arXiv:2212.07525).
+    """A post-norm transformer: a norm after each residual sum, as in data2vec (arXiv:2212.07525).
 
-    One class token without a position, and a norm in front of the first block.
+    It has one class token without a position, and a norm before the first block.
     """
 
     kind: Literal["post-norm-vit"] = "post-norm-vit"  # type: ignore[assignment]
     class_tokens: Literal[1] = 1  # type: ignore[assignment]
-    final_norm: Literal[False] = False  # type: ignore[assignment]  # each block ends with one
-    # First blocks that belong to the stem: never a target
+    final_norm: Literal[False] = False  # type: ignore[assignment]  # each block ends with a norm
+    # Number of first blocks that form the stem and are never targets
     prenet: Annotated[int, Field(ge=0), Key.FREE] = 0
 
     @model_validator(mode="after")
@@ -103,35 +103,35 @@ class PostNormViTSection(ViTSection):
 class BEiTSection(ViTSection):
     """BEiT's transformer, as CAE has it (arXiv:2106.08254, arXiv:2202.03026).
 
-    Beside a plain ViT: no bias of the keys, a trained scale of each residual branch, fixed
+    Unlike a plain ViT it has no bias on the keys, a trained scale on each residual branch, fixed
     positions that encode the row first and, for fine-tuning, relative position biases.
     """
 
     kind: Literal["beit"]  # type: ignore[assignment]
     class_tokens: Literal[1] = 1  # type: ignore[assignment]
-    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.1  # their first value; 0: none
-    # Biases of the attention in each block; whole images only
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.1  # initial branch scale; 0: none
+    # Relative position biases in each block's attention; needs all patches of the image
     relative_positions: Annotated[bool, Key.TUNABLE] = False
 
 
 class ConvViTSection(ViTSection):
     """Two convolution stages before a transformer (ConvMAE, Gao et al., arXiv:2205.03892).
 
-    Keys that begin with `conv_` are of these stages, first stage first; the others are as in a
-    plain transformer, which the last stage is.
+    Keys that begin with `conv_` configure these two stages, in order; the other keys configure the
+    last stage, a plain transformer.
     """
 
     kind: Literal["convvit"] = "convvit"  # type: ignore[assignment]
-    class_tokens: Literal[0] = 0  # type: ignore[assignment]  # it has none
+    class_tokens: Literal[0] = 0  # type: ignore[assignment]
     position_start: Literal["sin-cos"] = "sin-cos"
     depth: Dimension = 11
-    conv_strides: tuple[Positive, Positive] = (4, 2)  # of their patch embeddings
+    conv_strides: tuple[Positive, Positive] = (4, 2)  # strides of the patch embeddings
     conv_width: Annotated[tuple[Positive, Positive], Key.SIZE] = (256, 384)
     conv_depth: Annotated[tuple[Positive, Positive], Key.SIZE] = (2, 2)
-    conv_kernel: Positive = 5  # of the depthwise convolutions, pixels of the stage
+    conv_kernel: Positive = 5  # side of the depthwise convolutions, in positions of the stage
     conv_mlp_ratio: Range = (4.0, 4.0)
-    conv_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5  # and of the norms of patch embeddings
-    # In pretraining, add both stages to the output; transfers never do
+    conv_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5  # also for norms of patch embeddings
+    # In pretraining, add the outputs of both stages to the encoder's output; transfers do not
     fusion: Annotated[bool, Key.TRAINING] = False
 
     @model_validator(mode="after")
@@ -150,12 +150,12 @@ class CrateSection(PatchEncoderSection):
     """CRATE, a transformer of compression and sparsification (Yu et al., arXiv:2306.01129)."""
 
     kind: Literal["crate"] = "crate"
-    embed: Literal["linear", "normed"] = "linear"  # of CRATE-MAE, or of the CRATE classifier
+    embed: Literal["linear", "normed"] = "linear"  # patch embedding: CRATE-MAE's or CRATE's
     step_size: Annotated[float, Field(gt=0.0)] = 0.1  # eta of the ISTA step
     sparsity: Annotated[float, Field(ge=0.0)] = 0.1  # lambda of the ISTA step
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
-    final_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6  # of the norm over the output
-    # With embed linear: fixed sin-cos, or started there and trained
+    final_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6  # epsilon of the final norm
+    # With embed linear, positions start as sin-cos and are fixed or trained
     trained_positions: TrainedPositions = False
 
     @model_validator(mode="after")
@@ -172,7 +172,7 @@ def _require_training(start: PositionStart, trained: bool) -> None:
         raise ValueError("position_start random needs trained_positions true")
 
 
-# Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
+# Any image encoder, selected by `kind`; for methods that train any pretrained encoder.
 EncoderSection = Annotated[
     Annotated[ViTSection, Tag("vit")]
     | Annotated[PostNormViTSection, Tag("post-norm-vit")]
@@ -192,7 +192,7 @@ class DecoderSection(Section):
     heads: Dimension = 16
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     trained_positions: TrainedPositions = False
-    position_start: PositionStart = "sin-cos"  # random: of class tokens too
+    position_start: PositionStart = "sin-cos"  # random: class tokens get positions too
 
     @model_validator(mode="after")
     def _fits(self) -> DecoderSection:
@@ -205,20 +205,20 @@ class DecoderSection(Section):
 
 
 class CrossDecoderSection(DecoderSection):
-    """A light transformer in which mask tokens attend to the encoder's layers (CrossMAE).
+    """A light transformer in which mask tokens attend to the encoder's block outputs (CrossMAE).
 
-    Each block reads its own trained mixture of them.
+    Each decoder block reads its own trained mixture of those outputs.
     """
 
     kind: Literal["cross"]  # type: ignore[assignment]
     depth: Dimension = 12
-    # Numbers, from 1, of the encoder's blocks whose outputs are mixed; 0: its input; null: all of
-    # them. Blocks behind the last one that is read do not train.
+    # Encoder blocks whose outputs are mixed, counted from 1; 0: the encoder's input; null: all.
+    # Blocks after the last one listed do not train.
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     self_attention: bool = False  # mask tokens attend to each other first
 
     def reads(self, depth: int) -> tuple[int, ...]:
-        """The layers that are mixed, of an encoder of ``depth`` blocks, in rising order."""
+        """The layers that are mixed, ascending, for an encoder of ``depth`` blocks."""
         return tuple(range(depth + 1)) if self.layers is None else tuple(sorted(self.layers))
 
     @model_validator(mode="after")
@@ -233,13 +233,13 @@ class CrossDecoderSection(DecoderSection):
 
 
 class ConvDecoderSection(Section):
-    """Convolutions over the grid of tokens, noise in place of the hidden ones (data2vec 2.0)."""
+    """Convolutions over the grid of tokens, with noise as hidden tokens (data2vec 2.0)."""
 
     width: Dimension = 768  # channels
-    depth: Dimension = 6  # convolutions
-    kernel: Positive = 3  # tokens of a side
-    groups: Positive = 16  # of channels; divides both widths
-    noise: Annotated[float, Field(ge=0.0)] = 0.01  # deviation of the noise, drawn anew each time
+    depth: Dimension = 6  # number of convolutions
+    kernel: Positive = 3  # side of a kernel in tokens
+    groups: Positive = 16  # channel groups; must divide both widths
+    noise: Annotated[float, Field(ge=0.0)] = 0.01  # deviation of the noise, redrawn each step
 
     @model_validator(mode="after")
     def _fits(self) -> ConvDecoderSection:
@@ -248,7 +248,7 @@ class ConvDecoderSection(Section):
         return self
 
 
-# Decoders of image patches, told apart by `kind`.
+# Decoders of image patches, selected by `kind`.
 AnyDecoderSection = Annotated[
     Annotated[DecoderSection, Tag("self")] | Annotated[CrossDecoderSection, Tag("cross")],
     by_kind("self"),
@@ -256,8 +256,8 @@ AnyDecoderSection = Annotated[
 
 
 class AutoencoderSection(Section):
-    """`model:` an encoder of the visible tokens and a decoder of the masked ones."""
+    """`model:` an encoder of the visible tokens and a decoder of the masked tokens."""
 
     encoder: ViTSection = ViTSection()
     decoder: AnyDecoderSection = DecoderSection()
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all

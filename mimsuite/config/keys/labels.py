@@ -1,4 +1,4 @@
-"""`target:` of classifiers: what a head learns from labels. Nothing here imports torch."""
+"""`target:` of heads that learn from labels. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ def _is_no_kind(value: Any) -> Any:
 
 
 class LabelTargetSection(Section):
-    """`target:` the labels of the data source, as `data.targets` reads them."""
+    """`target:` the labels of the data source, parsed as `data.targets` says."""
 
     kind: Annotated[Literal["classes"], BeforeValidator(_is_no_kind)] = "classes"
-    classes: Positive | None = None  # None: as many as the data source has
+    classes: Positive | None = None  # number of classes; None: that of the data source
     label_smoothing: Fraction = 0.0
-    # Of data.targets=regression, on targets of mean 0 and deviation 1: squared error, or Huber's
-    # with delta 1, which outliers move less
+    # Regression loss, on targets standardised to mean 0 and deviation 1: squared error, or Huber's
+    # with delta 1, which is less sensitive to outliers
     loss: Literal["mse", "huber"] = "mse"
-    mean: tuple[float, ...] | None = None  # of each number; None: that of the training split
-    std: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None  # likewise
-    names: tuple[str, ...] | None = (
-        None  # of the labels of data.targets=multilabel; None: the data's
-    )
+    mean: tuple[float, ...] | None = None  # regression: per target; None: of the training split
+    # Regression: standard deviation per target; None: of the training split
+    std: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
+    names: tuple[str, ...] | None = None  # names of the multilabel classes; None: the data's
 
 
 class ClassTargetSection(LabelTargetSection):
-    """`target:` labels, mixed while training."""
+    """`target:` class labels, mixed by mixup and cutmix during training."""
 
-    mixup: Annotated[float, Field(ge=0.0)] = 0.0  # parameter of its Beta distribution; 0: off
-    cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # likewise
-    mixup_prob: Fraction = 1.0  # that a pair of samples is mixed at all
-    mixup_switch: Fraction = 0.5  # probability of cutmix where both are on
-    teacher: LogitTeacherSection | None = None  # learn from a classifier's scores too, or alone
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0  # mixup's Beta parameter; 0: off
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # cutmix's Beta parameter; 0: off
+    mixup_prob: Fraction = 1.0  # probability that a pair of samples is mixed
+    mixup_switch: Fraction = 0.5  # probability of cutmix if both are on
+    teacher: LogitTeacherSection | None = None  # classifier to distil, beside or without labels
 
 
 class LabelRecipe(Recipe):
-    """A recipe whose head learns labels, of any `data.targets`."""
+    """A recipe whose head learns labels of any kind of `data.targets`."""
 
     @model_validator(mode="after")
     def _target_fits_the_labels(self) -> LabelRecipe:
@@ -58,7 +57,7 @@ class LabelRecipe(Recipe):
             zero = " ".join(f"target.{key}=0" for key in wrong)
             raise ValueError(f"{names}: not with data.targets={kind}; set {zero}")
         if target.loss != "mse" and kind != "regression":
-            raise ValueError(f"target.loss={target.loss} is of data.targets=regression only")
+            raise ValueError(f"target.loss={target.loss} needs data.targets=regression")
         if len(target.mean or ()) != len(target.std or ()):
-            raise ValueError("target.mean and target.std have as many numbers, or are both null")
+            raise ValueError("target.mean and target.std must have the same length or both be null")
         return self

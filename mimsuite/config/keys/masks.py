@@ -1,4 +1,4 @@
-"""`mask:` the samplers from which methods choose. Nothing here imports torch."""
+"""`mask:` the mask samplers that methods choose from. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import Field, Tag, model_validator
 from mimsuite.config.keys.section import Positive, Range, Section, by_kind
 
 _PARTS: tuple[Literal["context"], Literal["target"]] = ("context", "target")
-_SIZES = 1000  # numbers at which the sizes of rectangles are looked at
-_LARGEST = 128  # side of a grid that is proposed
+_SIZES = 1000  # random numbers at which rectangle sizes are checked
+_LARGEST = 128  # largest grid side to suggest
 
 
 class RandomMaskSection(Section):
@@ -25,7 +25,7 @@ class RandomMaskSection(Section):
         return int(tokens * (1 - self.ratio))
 
     def dropped(self, tokens: int) -> int | None:
-        """How many masked tokens nobody decodes; ``None``: the decoder is given all of them."""
+        """How many masked tokens are not decoded; ``None``: the decoder gets all of them."""
         return None
 
     def require_grid(self, grid: tuple[int, int]) -> None:
@@ -33,10 +33,10 @@ class RandomMaskSection(Section):
 
 
 class PartlyDecodedSection(RandomMaskSection):
-    """`mask:` as random masking, and the decoder may be given a part of the masked tokens."""
+    """`mask:` random masking in which the decoder may get only a part of the masked tokens."""
 
-    # Share of all tokens that is decoded, at most `ratio`, drawn with the mask; null: all that are
-    # masked. Fewer tokens make a step cheaper.
+    # Share of all tokens that is decoded, at most `ratio`, drawn with the mask; null: all masked
+    # tokens. Fewer tokens make a step cheaper.
     decode_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
 
     def dropped(self, tokens: int) -> int | None:
@@ -59,7 +59,7 @@ class SquareMaskSection(RandomMaskSection):
     """`mask:` whole squares of patches, each with equal probability (Pixio)."""
 
     kind: Literal["squares"] = "squares"  # type: ignore[assignment]
-    side: Positive  # patches along a side of a square
+    side: Positive  # side of a square in patches
 
     def visible(self, tokens: int) -> int:
         """Tokens of ``int(squares * (1 - ratio))`` squares, in float64, as published."""
@@ -73,7 +73,7 @@ class SquareMaskSection(RandomMaskSection):
             )
 
 
-# Masks of methods that rebuild what is masked, told apart by `kind`.
+# Masks of methods that reconstruct masked patches, selected by `kind`.
 RebuiltMaskSection = Annotated[
     Annotated[PartlyDecodedSection, Tag("random")] | Annotated[SquareMaskSection, Tag("squares")],
     by_kind("random"),
@@ -87,16 +87,16 @@ class AttentiveMaskSection(RandomMaskSection):
 
 
 class RedundantMaskSection(RandomMaskSection):
-    """`mask:` tokens that resemble the others are left out on the way through the encoder.
+    """`mask:` tokens that resemble the others are dropped between the encoder's blocks.
 
-    `ratio` of them are gone behind the last of the blocks `after`, the same number behind each.
+    Each of the blocks `after` drops the same number; after the last one, `ratio` are gone.
     """
 
     kind: Literal["redundant"] = "redundant"  # type: ignore[assignment]
-    after: tuple[Positive, ...]  # numbers of the blocks behind which tokens are left out
+    after: tuple[Positive, ...]  # block numbers, from 1, after which tokens are dropped
 
     def kept(self, tokens: int) -> dict[int, int]:
-        """Block number -> how many tokens are left behind it."""
+        """Block number -> how many tokens remain after it."""
         stages = len(self.after)
         return {
             number: int(tokens * (1 - self.ratio * stage / stages))
@@ -113,20 +113,20 @@ class RedundantMaskSection(RandomMaskSection):
 
 
 class BlockMaskSection(Section):
-    """`mask:` rectangles of patches are masked until exactly the wanted number is (BEiT, CAE).
+    """`mask:` mask rectangles of patches until an exact number is masked (BEiT, CAE).
 
     Exactly one of `ratio` and `count` is set.
     """
 
     kind: Literal["block"]
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    count: Positive | None = None  # masked patches of a sample
-    min_block: Positive = 16  # patches of the smallest block, while that many are still to mask
-    max_block: Positive | None = None  # patches of the largest; None: all that are still to mask
-    aspect: Range = (0.3, 1 / 0.3)  # height / width of a block; its logarithm is drawn uniformly
+    count: Positive | None = None  # masked patches per sample
+    min_block: Positive = 16  # smallest block, in patches (smaller only for the last one)
+    max_block: Positive | None = None  # largest block, in patches; None: all that remain to mask
+    aspect: Range = (0.3, 1 / 0.3)  # height / width of a block, drawn uniformly in the logarithm
 
     def visible(self, tokens: int) -> int:
-        """How many tokens stay visible; with `ratio` as in random masking."""
+        """How many tokens stay visible; `ratio` is rounded as in random masking."""
         if self.count is not None:
             return tokens - self.count
         assert self.ratio is not None
@@ -142,26 +142,26 @@ class BlockMaskSection(Section):
 
 
 class SquareBlockMaskSection(Section):
-    """`mask:` squares around random patches, of which patches are taken away or to which single
-    ones are added until the count is exact (data2vec 2.0)."""
+    """`mask:` squares around random patches; single patches are then removed or added until the
+    count is exact (data2vec 2.0)."""
 
     kind: Literal["square-blocks"] = "square-blocks"
-    ratio: Annotated[float, Field(gt=0.0, lt=1.0)]  # hidden from the encoder
-    squares: Literal["visible", "masked"] = "visible"  # what they cover
-    side: Positive = 3  # patches of a square
-    adjust: Annotated[float, Field(ge=0.0)] = 0.0  # more squares: of this share of the patches
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)]  # share of patches hidden from the encoder
+    squares: Literal["visible", "masked"] = "visible"  # the part that squares cover
+    side: Positive = 3  # side of a square in patches
+    adjust: Annotated[float, Field(ge=0.0)] = 0.0  # extra squares, as a share of the patches
 
     @property
     def share(self) -> float:
-        """Of the patches, covered by squares; in float64, as published."""
+        """Share of patches covered by squares; in float64, as published."""
         return 1 - self.ratio if self.squares == "visible" else self.ratio
 
     def covered(self, tokens: int) -> int:
-        """Patches that squares cover in the end."""
+        """Number of patches that squares finally cover."""
         return int(tokens * self.share)
 
     def centres(self, tokens: int) -> int:
-        """Squares that are drawn; they may overlap."""
+        """Number of squares drawn; they may overlap."""
         return int(tokens * ((self.share + self.adjust) / self.side**2))
 
     def visible(self, tokens: int) -> int:
@@ -170,7 +170,7 @@ class SquareBlockMaskSection(Section):
         return covered if self.squares == "visible" else tokens - covered
 
     def require_grid(self, grid: tuple[int, int]) -> None:
-        """Refuse, with ``ValueError``, a grid that leaves nothing to see or nothing to predict."""
+        """Refuse, with ``ValueError``, a grid without visible or without masked patches."""
         tokens = grid[0] * grid[1]
         visible = self.visible(tokens)
         if 0 < visible < tokens:
@@ -183,30 +183,30 @@ class SquareBlockMaskSection(Section):
 
 
 class MultiBlockMaskSection(Section):
-    """`mask:` rectangles to predict, and a large one to see, less what is predicted (I-JEPA).
+    """`mask:` target rectangles to predict from a large context rectangle without them (I-JEPA).
 
-    A rectangle covers `scale` of the patches at `aspect` = height / width; one random number a step
-    draws both, for all samples of the step. So large targets are tall and small ones wide.
+    A rectangle covers `scale` of the patches at `aspect` = height / width. One random number per
+    step sets both for all samples of the step, so large targets are tall and small ones wide.
     """
 
     kind: Literal["multi-block"] = "multi-block"
-    contexts: Positive = 1  # rectangles to see
+    contexts: Positive = 1  # context rectangles per sample
     context_scale: Range = (0.85, 1.0)
-    targets: Positive = 4  # rectangles to predict
+    targets: Positive = 4  # target rectangles per sample
     target_scale: Range = (0.15, 0.2)
-    aspect: Range = (0.75, 1.5)  # of targets; contexts are as near to square as the grid
-    min_keep: Annotated[int, Field(ge=0)] = 10  # a context and a target have more patches
-    overlap: bool = False  # contexts may hold what is predicted
-    # All contexts of a batch have one length. batch: of the shortest in the micro-batch, as
-    # published, so that results depend on its size; fixed: `context_tokens`, shorter ones are drawn
-    # again. Either way the last ones in raster order are left out.
+    aspect: Range = (0.75, 1.5)  # height / width of targets; contexts: about that of the grid
+    min_keep: Annotated[int, Field(ge=0)] = 10  # each context and target has more patches than this
+    overlap: bool = False  # contexts may contain target patches
+    # All contexts of a batch are cut to one length; the last patches in raster order are dropped.
+    # batch: to the shortest of the micro-batch, as published, so results depend on its size;
+    # fixed: to `context_tokens`; shorter contexts are drawn again.
     context_cut: Literal["batch", "fixed"] = "batch"
     context_tokens: Positive | None = None
 
     def size(
         self, grid: tuple[int, int], number: float, part: Literal["context", "target"]
     ) -> tuple[int, int]:
-        """(height, width) of a rectangle by a number in [0, 1); one row and column stay free."""
+        """(height, width) for a number in [0, 1); at least one row and column stay free."""
         rows, columns = grid
         target = part == "target"
         low, high = self.target_scale if target else self.context_scale
@@ -218,18 +218,18 @@ class MultiBlockMaskSection(Section):
 
     @property
     def least(self) -> int:
-        """Patches that a context has at least."""
+        """Fewest patches of a context."""
         return max(self.min_keep + 1, self.context_tokens or 0)
 
     def fits(self, grid: tuple[int, int]) -> bool:
-        """Whether every rectangle that may be drawn has enough patches."""
+        """Whether every possible rectangle has enough patches."""
         numbers = [step / _SIZES for step in range(_SIZES)]
         sizes = {part: {self.size(grid, n, part) for n in numbers} for part in _PARTS}
         least = {part: min(height * width for height, width in sizes[part]) for part in _PARTS}
         return least["target"] > self.min_keep and least["context"] >= self.least
 
     def check_grid(self, grid: tuple[int, int]) -> None:
-        """Refuse, with ``ValueError``, a grid on which no rectangle might be valid."""
+        """Refuse, with ``ValueError``, a grid on which a rectangle may have too few patches."""
         if self.fits(grid):
             return
         side = next((n for n in range(2, _LARGEST) if self.fits((n, n))), None)
@@ -255,30 +255,30 @@ class MultiBlockMaskSection(Section):
 
 
 class ClipBlocksSection(Section):
-    """One set of blocks of a clip: what they cover is predicted, from what none of them does.
+    """One set of blocks of a clip: covered tokens are predicted from the uncovered ones.
 
-    Their size is drawn once a step, for all samples: `scale` of the places of a frame at `aspect` =
+    One block size is drawn per step for all samples: `scale` of a frame's tokens at `aspect` =
     height / width, and `time` of the token frames.
     """
 
     blocks: Positive
     scale: Range
     time: Range = (1.0, 1.0)
-    aspect: Range = (0.75, 1.5)  # drawn uniformly
-    # The context is of this first share of the token frames; the others are predicted too
+    aspect: Range = (0.75, 1.5)  # height / width, drawn uniformly
+    # Share of token frames, from the first, that the context may use; the rest is predicted too
     context_time: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    max_context: Positive | None = None  # tokens of the context at most
-    # All samples have as many tokens, so that some may be in neither part. target: predict them
-    # too; context: see them too
+    max_context: Positive | None = None  # largest number of context tokens; null: no limit
+    # All samples keep the same number of tokens, so some tokens may be in neither part. target:
+    # predict them too; context: encode them too; none: leave them out
     complement: Literal["none", "target", "context"] = "none"
-    inverse: bool = False  # see the blocks, and predict the rest
-    context_tokens: Positive | None = None  # of `mask.cut=fixed`, before any complement
-    target_tokens: Positive | None = None  # likewise
+    inverse: bool = False  # encode the blocks and predict the rest
+    context_tokens: Positive | None = None  # `mask.cut=fixed`: context length before complement
+    target_tokens: Positive | None = None  # `mask.cut=fixed`: target length before complement
 
     def size(
         self, grid: tuple[int, int, int], time: float, scale: float, aspect: float
     ) -> tuple[int, int, int]:
-        """(frames, height, width) of the blocks in tokens, by three numbers in [0, 1)."""
+        """(frames, height, width) of the blocks in tokens, from three numbers in [0, 1)."""
         frames, rows, columns = grid
         long = int(frames * _part(self.time, time))
         places = int(rows * columns * _part(self.scale, scale))
@@ -287,7 +287,7 @@ class ClipBlocksSection(Section):
         return max(1, long), min(rows, height), min(columns, width)
 
     def fits(self, grid: tuple[int, int, int]) -> bool:
-        """Whether every block that may be drawn covers a token, and none covers all of them."""
+        """Whether every possible block covers a token, and none covers all of them."""
         last = 1 - 1 / _SIZES
         numbers = [step / _SIZES for step in range(_SIZES)]
         for scale in (0.0, last):
@@ -304,23 +304,22 @@ class ClipBlocksSection(Section):
             if low > high:
                 raise ValueError(f"{name} {low:g} to {high:g} is an empty range")
             if name != "aspect" and high > 1:
-                raise ValueError(f"{name} {high:g} is more than all there is")
+                raise ValueError(f"{name} {high:g} is above 1, the whole")
         return self
 
 
 class ClipBlocksMaskSection(Section):
-    """`mask:` of each clip several sets of blocks, each predicted for itself (V-JEPA)."""
+    """`mask:` several sets of blocks per clip, each predicted separately (V-JEPA)."""
 
     kind: Literal["clip-blocks"] = "clip-blocks"
     sets: Annotated[tuple[ClipBlocksSection, ...], Field(min_length=1)]
-    # All contexts of a set have one length, and so have its targets. batch: of the shortest in the
-    # micro-batch, as published, so that results depend on its size; fixed: `context_tokens` and
-    # `target_tokens`, shorter ones are drawn again. The last ones in raster order are left out.
+    # All contexts of a set are cut to one length, and so are its targets; the last tokens in raster
+    # order are dropped. batch: to the shortest of the micro-batch, as published, so results depend
+    # on its size; fixed: to `context_tokens` and `target_tokens`; shorter ones are drawn again.
     cut: Literal["batch", "fixed"] = "batch"
 
     def check_grid(self, grid: tuple[int, int, int]) -> None:
-        """Refuse, with ``ValueError``, a grid on which some blocks leave nothing to see or to
-        predict."""
+        """Refuse, with ``ValueError``, a grid on which some blocks leave an empty part."""
         for number, one in enumerate(self.sets):
             if not one.fits(grid):
                 frames, rows, columns = grid
@@ -353,12 +352,12 @@ class ClipBlocksMaskSection(Section):
 
 
 def _part(span: tuple[float, float], number: float) -> float:
-    """What lies at ``number`` in [0, 1) between two ends."""
+    """Interpolate linearly between two ends, at ``number`` in [0, 1)."""
     return span[0] + number * (span[1] - span[0])
 
 
 class RandomGroupMaskSection(RandomMaskSection):
-    """`mask:` of groups of points, which published code counts the other way round."""
+    """`mask:` random groups of points; published code rounds the masked, not the visible, count."""
 
     def visible(self, tokens: int) -> int:
         """How many groups stay visible: all but ``int(G * ratio)``."""
@@ -371,37 +370,38 @@ class BallMaskSection(RandomGroupMaskSection):
     kind: Literal["ball"]  # type: ignore[assignment]
 
 
-# Masks of a grid of image patches, told apart by `kind`.
+# Masks of a grid of image patches, selected by `kind`.
 ImageMaskSection = Annotated[RandomMaskSection | BlockMaskSection, Field(discriminator="kind")]
 
-# Masks that need no more than a teacher, told apart by `kind`.
+# Masks that need nothing but a teacher, selected by `kind`.
 GuidedMaskSection = Annotated[RandomMaskSection | AttentiveMaskSection, Field(discriminator="kind")]
 
 
 class PartlyDecodedAttentiveSection(PartlyDecodedSection, AttentiveMaskSection):
-    """`mask:` as attentive masking, with `decode_ratio`."""
+    """`mask:` attentive masking, with `decode_ratio`."""
 
     kind: Literal["attentive"]  # type: ignore[assignment]
 
 
-# The same for methods that have a decoder.
+# Masks that need nothing but a teacher, for methods with a decoder.
 GuidedDecodedMaskSection = Annotated[
     PartlyDecodedSection | PartlyDecodedAttentiveSection, Field(discriminator="kind")
 ]
 
-# Masks of groups of points, told apart by `kind`.
+# Masks of groups of points, selected by `kind`.
 PointMaskSection = Annotated[RandomGroupMaskSection | BallMaskSection, Field(discriminator="kind")]
 
 
 class ClipMaskSection(Section):
-    """`mask:` tubes of a clip or single tokens of it, and what the decoder leaves out."""
+    """`mask:` tubes or single tokens of a clip, and the hidden tokens that are not decoded."""
 
-    kind: Literal["tube", "spacetime"] = "tube"  # a place of all frames, or each token for itself
-    ratio: Annotated[float, Field(ge=0.0, lt=1.0)]  # hidden from the encoder
-    # Not decoded, of every 2 x 2 cell of tokens (VideoMAE V2); 0: all hidden tokens are (VideoMAE).
+    kind: Literal["tube", "spacetime"] = "tube"  # hide a place in all frames, or single tokens
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)]  # share of tokens hidden from the encoder
+    # Share of each 2 x 2 cell of tokens that is not decoded (VideoMAE V2); 0: decode all hidden
+    # tokens (VideoMAE).
     decoder_ratio: Annotated[float, Field(ge=0.0, le=0.75)] = 0.0
-    # Decode the tokens that the encoder sees too, which carry no loss. Published code does;
-    # leaving them out is cheaper and changes the context of the others.
+    # Also decode visible tokens, which carry no loss, as published code does. Leaving them out is
+    # cheaper and changes the context of the other tokens.
     decode_visible: bool = True
 
     def hidden(self, places: int) -> int:

@@ -1,6 +1,6 @@
 """Sections of point-cloud methods. Nothing here imports torch.
 
-Values are those of the published models where every one of them agrees.
+A default is the value that all published models share.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ Distance = Annotated[float, Field(ge=0.0)]
 
 
 class PointTransformerSection(Section):
-    """`model.encoder:` groups of points through a small PointNet, then a transformer."""
+    """`model.encoder:` a small PointNet embeds groups of points, then a transformer."""
 
     kind: Literal["point-transformer"] = "point-transformer"
-    # Centres of groups are found by farthest-point sampling, and take the points nearest to them
-    points: Annotated[Positive, Key.SIZE | Key.TUNABLE] = 1024  # of a cloud, as the model sees it
-    groups: Annotated[Positive, Key.SIZE | Key.TUNABLE] = 64  # tokens of a cloud
-    group_size: Annotated[Positive, Key.TUNABLE] = 32  # nearest points
-    # pointnet2: as the CUDA kernel of published models, which never picks points near the origin
+    # Farthest-point sampling picks the group centres; a group is the points nearest to its centre
+    points: Annotated[Positive, Key.SIZE | Key.TUNABLE] = 1024  # points per cloud, model input
+    groups: Annotated[Positive, Key.SIZE | Key.TUNABLE] = 64  # groups, hence tokens, per cloud
+    group_size: Annotated[Positive, Key.TUNABLE] = 32  # points per group
+    # pointnet2: like the CUDA kernel of published models, which never picks points near the origin
     sampling: Annotated[Literal["pointnet2", "plain"], Key.FREE] = "pointnet2"
     tokenizer: tuple[Positive, Positive, Positive] = (128, 256, 512)  # widths inside the PointNet
     width: Dimension = 384
     depth: Dimension = 12
     heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    # What the position MLP reads: the coordinates of a centre, or their sin-cos code (PCP-MAE)
+    # Input of the position MLP: the coordinates of a centre, or their sin-cos code (PCP-MAE)
     positions: Literal["coordinates", "sincos"] = "coordinates"
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
     @model_validator(mode="after")
@@ -58,29 +58,29 @@ class PointTransformerSection(Section):
 
 
 class PointDecoderSection(Section):
-    """`model.decoder:` blocks of the encoder's width that rebuild the masked groups."""
+    """`model.decoder:` blocks of the encoder's width that reconstruct the masked groups."""
 
     depth: Dimension = 4
     heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
 
 
 class CenterHeadSection(Section):
-    """Blocks of the encoder's width, then an MLP, that predict the centres of masked groups."""
+    """Blocks of the encoder's width, then an MLP, to predict the centres of masked groups."""
 
     depth: Annotated[int, Field(ge=0), Key.SIZE] = 0
     heads: Dimension = 6
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
 
 
 class PointAutoencoderSection(Section):
-    """`model:` an encoder of the visible groups, and what rebuilds the others."""
+    """`model:` an encoder of the visible groups and a decoder of the masked groups."""
 
     encoder: PointTransformerSection = PointTransformerSection()
     decoder: PointDecoderSection = PointDecoderSection()
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all
 
     @model_validator(mode="after")
     def _fits(self) -> PointAutoencoderSection:
@@ -96,34 +96,34 @@ class ChamferTargetSection(Section):
     """`target:` the points of each masked group, relative to its centre."""
 
     kind: Literal["chamfer"] = "chamfer"
-    norm: Literal["l1", "l2"] = "l2"  # of a distance: Euclidean, or squared
+    norm: Literal["l1", "l2"] = "l2"  # distance of two points: l1 Euclidean, l2 squared
 
 
 class PointAugmentSection(Section):
-    """`augment:` which points of a cloud are seen, and where; draws are keyed by sample."""
+    """`augment:` subset and transformation of a cloud's points; draws are keyed by sample."""
 
-    # Of a larger cloud: any points, or any of the `pool` farthest (null: of those seen)
+    # Subset of a larger cloud: random points, or random ones of `pool` farthest-sampled points
     subset: Literal["random", "farthest"] = "random"
-    pool: Positive | None = None
-    normalize: Literal["after", "before", "none"] = "after"  # the subset is taken
-    scale: Range = (2 / 3, 3 / 2)  # of each axis; lengths grow by a factor drawn uniformly
-    scale_axes: Literal["each", "together"] = "each"
+    pool: Positive | None = None  # null: the number of points the model sees
+    normalize: Literal["after", "before", "none"] = "after"  # before or after taking the subset
+    scale: Range = (2 / 3, 3 / 2)  # scale factor, drawn uniformly
+    scale_axes: Literal["each", "together"] = "each"  # one factor per axis, or one for all
     translate: Distance = 0.2  # largest shift along each axis
-    rotate_y: bool = False  # by any angle about the upright axis
-    rotate_last: bool = False  # behind scale and shift, as PCP-MAE does, not before them
-    perturb: Distance = 0.0  # deviation of three small rotations, radians; cut at three of it
-    jitter: Distance = 0.0  # deviation of each coordinate; cut at five of it
-    dropout: Fraction = 0.0  # largest share of points that is replaced by the first one
-    votes: Positive = 1  # views that a classifier is tested on, as in training; 1: evaluation's own
+    rotate_y: bool = False  # rotate by a random angle about the upright axis
+    rotate_last: bool = False  # rotate after scale and shift, as PCP-MAE does, not before
+    perturb: Distance = 0.0  # deviation of three small rotations, radians; clipped at 3 deviations
+    jitter: Distance = 0.0  # deviation of noise on each coordinate; clipped at 5 deviations
+    dropout: Fraction = 0.0  # largest share of points that are replaced by the first one
+    votes: Positive = 1  # training views averaged per test sample; 1: one evaluation view
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of pictures of clouds: they are drawn in [0, 1]."""
+        """Mean 0: pictures of clouds are drawn in [0, 1]."""
         return (0.0,)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Likewise."""
+        """Deviation 1: pictures of clouds are drawn in [0, 1]."""
         return (1.0,)
 
 
@@ -142,7 +142,7 @@ class PointRecipe(Recipe):
 
 
 class PointPretrainRecipe(PointRecipe):
-    """Base of the recipes that mask groups of points and rebuild them."""
+    """Base of recipes that mask groups of points and reconstruct them."""
 
     model: PointAutoencoderSection
     mask: PointMaskSection

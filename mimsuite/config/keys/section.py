@@ -1,4 +1,4 @@
-"""The base of all sections, and the types that their keys share. Nothing here imports torch."""
+"""Base class of all recipe sections, and the types that keys share. Nothing imports torch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mimsuite.paths import expand_path
 
 
 class Key(Flag):
-    """What a key means beside its value, in its type: ``Annotated[Positive, Key.SIZE]``.
+    """Marks of a key, written in its type: ``Annotated[Positive, Key.SIZE]``.
 
-    Of an encoder each of the last three says what the one before it says, and more.
+    For encoder keys, TUNABLE includes FREE, and TRAINING includes TUNABLE.
     """
 
     SIZE = 1  # `smoke:` may shrink it
-    FREE = 2  # weights do not depend on it: they load where it differs
-    TUNABLE = 4 | FREE  # the recipe that tunes decides on it, not the pretrained run
-    TRAINING = 8 | TUNABLE  # frozen features do not depend on it
+    FREE = 2  # weights of one value load into a model with another
+    TUNABLE = 4 | FREE  # fine-tuning takes the value of its own recipe, not of the run
+    TRAINING = 8 | TUNABLE  # has no effect on frozen features
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
-Dimension = Annotated[Positive, Key.SIZE]  # of a model
-DropPath = Annotated[Fraction, Key.TRAINING]  # probability of leaving a residual branch out
-FirstBlocks = Annotated[int, Field(ge=0)]  # so many blocks from the first one on
+Dimension = Annotated[Positive, Key.SIZE]  # a model size, such as width or depth
+DropPath = Annotated[Fraction, Key.TRAINING]  # probability of skipping a residual branch
+FirstBlocks = Annotated[int, Field(ge=0)]  # number of blocks, counted from the first
 Size = Positive | tuple[Positive, Positive]
 
 
@@ -38,12 +38,12 @@ def _expand(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-PathText = Annotated[str, AfterValidator(_expand)]  # a path, or what is written in place of one
+PathText = Annotated[str, AfterValidator(_expand)]  # a path, or a word such as `random`
 Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of a size key that is one number for a square or two for a rectangle."""
+    """(H, W) from a size key: one number for a square, two for a rectangle."""
     return (size, size) if isinstance(size, int) else size
 
 
@@ -54,7 +54,7 @@ class Section(BaseModel):
 
 
 def marked(section: type[BaseModel], mark: Key) -> set[str]:
-    """The keys of a section that have a mark."""
+    """Names of a section's keys that have the mark."""
     return {
         name
         for name, field in section.model_fields.items()
@@ -67,7 +67,7 @@ class Nothing(Section):
 
 
 def by_kind(default: str) -> Discriminator:
-    """Tells the tagged sections of a union apart by ``kind``; ``default`` where none is given."""
+    """Choose a section of a union by its ``kind`` key; ``default`` if the key is missing."""
 
     def kind(given: Any) -> str:
         if isinstance(given, dict):

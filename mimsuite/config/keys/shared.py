@@ -1,10 +1,10 @@
 """The sections that all recipes share, and their keys.
 
-What methods choose from, models, masks and targets, is in :mod:`mimsuite.config.keys.encoders`,
+The models, masks and targets that methods choose from are in :mod:`mimsuite.config.keys.encoders`,
 :mod:`~mimsuite.config.keys.masks` and :mod:`~mimsuite.config.keys.targets`.
 
-Values that come from a paper live in the recipe files; a default here is only what is right for
-every recipe. Units are part of a key's name. Nothing here imports torch.
+Values from a paper are set in the recipe files; a default here is right for every recipe. Units
+are part of a key's name. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mimsuite.config.suggest import did_you_mean
 
 
 class MethodCard(NamedTuple):
-    """What is proven of a method; shown by `recipes list`.
+    """Status of a method and the tests that prove it; shown by `recipes list`.
 
     Attributes:
-        version: goes up when the same recipe would train to other weights, so that evidence of
-            learning is made anew.
+        version: raised when the same recipe would train to different weights; evidence of
+            learning is then measured again.
     """
 
     paper: str
@@ -48,7 +48,7 @@ ModalityName = Annotated[str, AfterValidator(_known_modality)]
 
 
 class About(Section):
-    """`recipe:` what this file is; shown by `recipes list`."""
+    """`recipe:` title, task and source of the recipe; shown by `recipes list`."""
 
     title: str = ""
     task: Literal[
@@ -56,15 +56,15 @@ class About(Section):
     ] = "pretrain"
     modality: ModalityName = "image"
     paper: str = ""
-    published: str = ""  # the figure the paper or its code reports, with its conditions
+    published: str = ""  # result that the paper or its code reports, with its conditions
     gpu_hours: str = ""
-    finetune: str = ""  # recipe by which `mimsuite finetune` tunes a run of this one
-    linear_probe: str = ""  # likewise of the published linear-probe protocol
-    attentive_probe: str = ""  # likewise of `mimsuite attentive-probe`
+    finetune: str = ""  # recipe that `mimsuite finetune` applies to runs of this one
+    linear_probe: str = ""  # recipe of the published linear-probe protocol
+    attentive_probe: str = ""  # recipe that `mimsuite attentive-probe` applies
 
 
 class MethodSection(Section):
-    """`method:` the method's name, and in a subclass the keys that only this method has."""
+    """`method:` the method's name; a subclass adds the keys that only this method has."""
 
     name: str
 
@@ -82,37 +82,37 @@ class MixedSection(Section):
 
 
 class DataSection(Section):
-    """`data:` where samples come from and how they are streamed."""
+    """`data:` where samples come from and how they are read."""
 
     source: PathText = (
         ""  # folder, list, tar shards (local, s3:, https:), embedded:NAME; set by --data
     )
-    root: PathText | None = None  # folder that the paths in a list are relative to; null: found
+    root: PathText | None = None  # folder that paths in a list are relative to; null: detected
     mixture: tuple[MixedSection, ...] | None = None  # several sets at once, in place of source
     split: str = "train"
-    folds: Annotated[int, Field(ge=2)] | None = None  # cut the split into so many, class by class
-    fold: Annotated[int, Field(ge=0)] = 0  # the one left out of training, to be tested on instead
-    # So many labelled samples of each class, drawn by train.seed; 0.1: a tenth of each class
+    folds: Annotated[int, Field(ge=2)] | None = None  # number of stratified folds of the split
+    fold: Annotated[int, Field(ge=0)] = 0  # fold that is left out of training, for testing
+    # Labelled samples to use per class, drawn by train.seed; 0.1: a tenth of each class
     per_class: Positive | Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    # What labels are: one class a sample; a number, or several as 1.5;2; several classes as
-    # cat;dog, where ; alone says that it has none of them
+    # Kind of labels. classes: one class per sample; regression: one number, or several as 1.5;2;
+    # multilabel: several classes as cat;dog, where a lone ; means none of them.
     targets: Literal["classes", "regression", "multilabel"] = "classes"
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
-    limit: Annotated[Positive | None, Key.SIZE] = None  # samples, spread over the set
+    limit: Annotated[Positive | None, Key.SIZE] = None  # use only this many, spread over the set
     workers: Annotated[int, Field(ge=0), Key.SIZE] = 2
-    lanes: Annotated[Positive | None, Key.SIZE] = None  # readers in a global batch; None: chosen
+    lanes: Annotated[Positive | None, Key.SIZE] = None  # readers per global batch; None: automatic
     block: Annotated[Positive, Key.SIZE] = 1024  # samples of a lane that are shuffled together
-    tail: Literal["drop", "repeat"] = "drop"  # of an epoch: what fills no whole batch
-    verify: Literal["crc", "size"] = "crc"  # crc: a flipped bit counts as a corrupt sample
-    max_pixels: Positive = 64_000_000  # refuse larger images before decoding them
-    max_bytes: Positive = 1 << 28  # refuse larger files; videos on disk are read in place, any size
-    cache: PathText | None = None  # folder to which remote shards are downloaded; null: parts only
-    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; the oldest shards make room
+    tail: Literal["drop", "repeat"] = "drop"  # handling of an epoch's last, incomplete batch
+    verify: Literal["crc", "size"] = "crc"  # crc: detect flipped bits too, not only truncation
+    max_pixels: Positive = 64_000_000  # refuse larger images before decoding
+    max_bytes: Positive = 1 << 28  # refuse larger files; no limit for videos on local disk
+    cache: PathText | None = None  # folder for whole remote shards; null: read parts only
+    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # cache size, GiB; oldest shards go first
 
     @model_validator(mode="after")
     def _fold_is_one(self) -> DataSection:
         if self.fold >= (self.folds or 1):
-            raise ValueError(f"data.fold {self.fold} is none of {self.folds or 1}, from 0 on")
+            raise ValueError(f"data.fold {self.fold} must be below {self.folds or 1} (from 0)")
         return self
 
     @model_validator(mode="after")
@@ -120,7 +120,7 @@ class DataSection(Section):
         if self.per_class is not None and self.targets != "classes":
             raise ValueError(
                 f"data.per_class draws by class, and data.targets={self.targets} has none: set "
-                "data.per_class=null (data.limit takes so many samples)"
+                "data.per_class=null (data.limit limits the number of samples)"
             )
         return self
 
@@ -134,28 +134,28 @@ class DataSection(Section):
 
 
 class SecondViewSection(Section):
-    """The same part of the image, mirrored alike, at another size: for a tokenizer."""
+    """The same crop and flip of the image at another size, for a tokenizer."""
 
-    name: Literal["tokenizer"] = "tokenizer"  # of the view
+    name: Literal["tokenizer"] = "tokenizer"  # name of the view
     image_size: Annotated[Size, Key.SIZE]  # pixels, one number or [height, width]
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
 
 
 class AugmentSection(Section):
-    """`augment:` geometry and colour of the training views; random draws are keyed by sample."""
+    """`augment:` crop, flip and colour of training views; random draws are keyed by sample."""
 
     crop: Literal["random-resized", "single-try", "resize", "none"] = "random-resized"
     crop_scale: Range = (0.2, 1.0)  # fraction of the image's area
     crop_ratio: Range = (3 / 4, 4 / 3)  # width / height
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     hflip: Fraction = 0.5
-    jitter: Fraction = 0.0  # of brightness, contrast and saturation: factors 1 +- this
+    jitter: Fraction = 0.0  # brightness, contrast and saturation factors: 1 +- this
     randaugment: str | None = None  # a timm policy, e.g. rand-m9-mstd0.5-inc1
     erase: Fraction = 0.0  # probability of random erasing
-    second_view: SecondViewSection | None = None  # of every sample, beside `image`
-    # Short side before the centre crop; None: image_size
+    second_view: SecondViewSection | None = None  # a second view of each sample, beside `image`
+    # Evaluation: short side in pixels before the centre crop; None: image_size
     eval_resize: Annotated[Positive | None, Key.SIZE] = None
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of pixels in [0, 1], per channel
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per channel, pixels in [0, 1]
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
@@ -168,18 +168,19 @@ class OptimSection(Section):
     name: Literal["adamw", "lars", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0.0)] | None = None
     lr_per_256: Annotated[float, Field(gt=0.0)] | None = None  # lr = this * global_batch / 256
-    scratch_lr: Annotated[float, Field(gt=0.0)] | None = None  # of finetune's baseline; None: lr
+    # Learning rate of the from-scratch baseline of fine-tuning; None: lr
+    scratch_lr: Annotated[float, Field(gt=0.0)] | None = None
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
-    # Where the decay ends, half a cosine from weight_decay; null: it stays. See schedule.stretch.
+    # Final weight decay, reached on a half cosine; null: constant. See schedule.stretch.
     weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None
-    decay_all: bool = False  # biases, norms and tokens decay too
+    decay_all: bool = False  # decay biases, norms and tokens too
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
-    clip_from_epoch: Annotated[int, Field(ge=0)] = 0  # clip only from this epoch on; 0 is the first
-    # Of all gradients, or of each part that the method names, for itself
+    clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest L2 norm; None: no clipping
+    clip_from_epoch: Annotated[int, Field(ge=0)] = 0  # first epoch with clipping, counted from 0
+    # Clip the norm of all gradients together, or of each part that the method names separately
     clip_scope: Literal["all", "parts"] = "all"
 
     @model_validator(mode="after")
@@ -190,24 +191,24 @@ class OptimSection(Section):
 
 
 class GroupSection(Section):
-    """Keys of a named parameter group that a method declares; null: as in `optim`, `schedule`."""
+    """Keys of a parameter group that a method declares; null: as in `optim` and `schedule`."""
 
-    lr: Annotated[float, Field(gt=0.0)] | None = None  # peak
+    lr: Annotated[float, Field(gt=0.0)] | None = None  # peak learning rate
     min_lr: Annotated[float, Field(ge=0.0)] | None = None
     warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
-    weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None  # null: it stays
-    decay_all: bool = False  # biases and other vectors too
+    weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None  # null: constant
+    decay_all: bool = False  # decay biases and other vectors too
 
 
 class ScheduleSection(Section):
-    """`schedule:` learning rate over fractional epochs, read at every optimizer step."""
+    """`schedule:` learning rate over fractional epochs, updated at every optimizer step."""
 
-    # half-cosine: MAE's; cosine-per-step: CAE's, whose warm-up ends on the peak, used twice;
-    # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
-    # one-cycle: up and down by half a cosine each, with the first beta moving the other way
-    # cosine-ahead: I-JEPA's, which counts the step that is about to be done
-    # linear-ahead: likewise, a straight line down without warm-up (V-JEPA 2's cool-down)
+    # half-cosine: MAE's. cosine-per-step: CAE's; the last warm-up step and the next one both run
+    # at the peak. epoch-lagged: Point-MAE's; constant within an epoch and one epoch late.
+    # one-cycle: half a cosine up and half a cosine down; the first beta moves the other way.
+    # cosine-ahead: I-JEPA's; the step number counts the coming step. linear-ahead: the same step
+    # number, linear decay without warm-up (V-JEPA 2's cool-down).
     kind: Literal[
         "half-cosine",
         "cosine-per-step",
@@ -219,10 +220,10 @@ class ScheduleSection(Section):
     epochs: Annotated[float, Field(gt=0.0), Key.SIZE]
     warmup_epochs: Annotated[float, Field(ge=0.0), Key.SIZE] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # Where warm-up begins; of half-cosine, epoch-lagged and cosine-ahead only
+    # Learning rate at the start of the warm-up; half-cosine, epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # The rate of cosine-ahead and linear-ahead, a decay that changes and a momentum end after this
-    # many times the epochs: above 1, training stops before.
+    # In multiples of `epochs`: when the rate of cosine-ahead and linear-ahead, weight_decay_end and
+    # the teacher momentum reach their final values. Above 1, training stops before that.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
@@ -238,74 +239,75 @@ class TrainSection(Section):
     """`train:` batch, precision and device."""
 
     global_batch: Annotated[Positive, Key.SIZE]
-    # Samples per device at once; None: global / devices
+    # Samples per device and forward pass; None: global_batch / devices
     micro_batch: Annotated[Positive | None, Key.SIZE] = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
-    threads: Positive | None = None  # of the CPU in a step; None: all cores
+    threads: Positive | None = None  # CPU threads of a step; None: all cores
     seed: Annotated[int, Field(ge=0)] = 0
-    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several devices: whole copies, or sharded state
-    checkpoint_activations: bool = False  # compute each block again in backward: less memory
-    compile: bool = False  # of each block; takes minutes at the start of a run
-    sync_batchnorm: bool = False  # statistics of the micro-batches of all devices together
-    # A loss that is a ratio of sums (`Output.weight`): of the global batch, or a mean of each
-    # micro-batch's own ratio, as published code has it.
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # decay per step; None: no average
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # several devices: replicate or shard the state
+    checkpoint_activations: bool = False  # recompute each block in backward: less memory
+    compile: bool = False  # compile each block; takes minutes at the start of a run
+    sync_batchnorm: bool = False  # batch norm statistics over all devices
+    # A loss that is a ratio of sums (`Output.weight`). global: one ratio over the global batch;
+    # rank: mean of the ratios of the micro-batches, as in published code.
     loss_scope: Literal["global", "rank"] = "global"
-    timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits for the others
-    max_bad_steps: Positive = 20  # consecutive steps without a finite loss before giving up
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits this long for others
+    max_bad_steps: Positive = 20  # stop after this many non-finite losses in a row
 
 
 class EvalSection(Section):
     """`eval:` probes of frozen features."""
 
     split: str = "test"
-    # Of the tokens of a sample; cls: the class token, of several their mean; cls_mean: class token
-    # and mean side by side, cls_max and mean_max likewise; auto: by validation
+    # Pooling of a sample's tokens. cls: the class token, or the mean of several; cls_mean, cls_max
+    # and mean_max: two poolings concatenated; auto: chosen by validation.
     pool: Literal["auto", "cls", "mean", "max", "cls_mean", "cls_max", "mean_max"] = "auto"
-    layers: tuple[Positive, ...] | None = None  # blocks to probe; None: half, 3/4 and the last
+    layers: tuple[Positive, ...] | None = None  # blocks to probe; None: 1/2, 3/4 and the last
     neighbours: Positive = 5
-    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the training split, by class
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # share of train, stratified
     batch: Annotated[Positive, Key.SIZE] = 256
-    # Classes that are each other's reverse: of those, how often the right one of the two scores
-    # higher is a figure of its own (a trained classifier's `direction_accuracy`).
+    # Pairs of classes that are each other's reverse. `direction_accuracy` of a trained classifier:
+    # the share of their samples in which the right class of the pair scores higher.
     opposites: tuple[tuple[str, str], ...] = ()
 
 
 class LogSection(Section):
-    """`log:` what is written while training."""
+    """`log:` metrics, pictures and probes during training."""
 
     every_steps: Annotated[Positive, Key.SIZE] = 20
     pictures_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
-    # RankMe and LiDAR of the encoder; None: not measured. Each time 9 views a sample are encoded.
+    # RankMe and LiDAR of the encoder; None: off. Each measurement encodes 9 views of each sample.
     signals_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
-    # Features collapse when they become the same for every sample: a term of the log that says how
-    # much they differ falls below `collapse_share` of its maximum in the first tenth of training.
+    # Features collapse when they become the same for every sample. Collapse is reported when their
+    # logged spread falls below `collapse_share` of its maximum in the first tenth of training.
     collapse: Literal["warn", "stop", "off"] = "warn"
     collapse_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    signals_samples: Annotated[int, Field(ge=2)] = 256  # of the training set, the same each time
-    # kNN and a linear head on frozen features of a small labelled set; None: not measured
+    signals_samples: Annotated[int, Field(ge=2)] = 256  # training samples, the same each time
+    # kNN and a linear head on frozen features of a small labelled set; None: off
     probe_every_epochs: Annotated[float, Field(gt=0.0)] | None = None
-    probe_source: str = ""  # the labelled set; "": the data trained on
-    probe_samples: Annotated[int, Field(ge=2)] = 1000  # to learn from at most, and to score on
-    # Experiment trackers that get what metrics.jsonl gets, and the pictures
+    probe_source: str = ""  # the labelled set; "": the training data
+    probe_samples: Annotated[int, Field(ge=2)] = 1000  # at most, for training and for scoring each
+    # Experiment trackers that receive the metrics of metrics.jsonl, and the pictures
     writers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
-    project: str = "mimsuite"  # there
+    project: str = "mimsuite"  # project name in the trackers
 
 
 class CheckpointSection(Section):
-    """`checkpoint:` when state is saved and how much of it is kept."""
+    """`checkpoint:` when checkpoints are saved and which are kept."""
 
     every_steps: Annotated[Positive | None, Key.SIZE] = None
     every_minutes: Annotated[float, Field(gt=0.0)] | None = 15.0
-    keep: Positive = 3  # the newest ones
-    keep_best: bool = False  # also that with the lowest mean training loss since the save before
-    keep_every_steps: Positive | None = None  # also those at multiples of so many steps
-    gather_gib: Annotated[float, Field(gt=0.0)] = 16.0  # larger fsdp state: one file per device
+    keep: Positive = 3  # number of newest checkpoints kept
+    # Also keep the one with the lowest mean training loss since the previous save
+    keep_best: bool = False
+    keep_every_steps: Positive | None = None  # also keep those at multiples of this step
+    gather_gib: Annotated[float, Field(gt=0.0)] = 16.0  # fsdp state above this: one file per device
 
 
 class Recipe(Section):
-    """A whole, validated recipe. A method subclasses it to type the four sections it owns."""
+    """A whole, validated recipe. A method's subclass types the method, model, mask and target."""
 
     card: ClassVar[MethodCard] = MethodCard(paper="", status="experimental")
 
@@ -328,7 +330,7 @@ class Recipe(Section):
 
     @property
     def rate_factor(self) -> float:
-        """What `optim.lr_per_256` is multiplied by, beside the batch."""
+        """Factor of `optim.lr_per_256` besides the batch size."""
         return 1.0
 
     @property

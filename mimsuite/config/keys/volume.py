@@ -1,6 +1,6 @@
 """`model:`, `mask:`, `target:` and `augment:` of methods on radiance grids. Torch-free.
 
-What is learnt of labelled grids is in :mod:`mimsuite.config.keys.volume_tasks`.
+Sections of methods that learn from labelled grids: :mod:`mimsuite.config.keys.volume_tasks`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Stages = tuple[Positive, Positive, Positive, Positive]
 
 
 class Swin3DSection(Section):
-    """A hierarchical transformer on windows of a volume (Liu et al., arXiv:2103.14030, in 3-D)."""
+    """A hierarchical transformer with window attention in 3-D (Liu et al., arXiv:2103.14030)."""
 
     kind: Literal["swin3d"] = "swin3d"
     resolution: Dimension = 160  # voxels a side; smaller scenes are padded at the far end
     patch_size: Dimension = 4  # voxels
-    in_channels: Positive = 4  # colour and opacity
-    width: Dimension = 96  # of the first stage; each further one has twice as much
-    depths: Annotated[Stages, Key.SIZE] = (2, 2, 18, 2)  # blocks of each stage
-    heads: Annotated[Stages, Key.SIZE] = (3, 6, 12, 24)  # likewise
-    window: Positive = 4  # tokens a side
+    in_channels: Positive = 4  # red, green, blue and opacity
+    width: Dimension = 96  # width of the first stage; it doubles with each stage
+    depths: Annotated[Stages, Key.SIZE] = (2, 2, 18, 2)  # blocks in each stage
+    heads: Annotated[Stages, Key.SIZE] = (3, 6, 12, 24)  # attention heads in each stage
+    window: Positive = 4  # side of an attention window in tokens
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: DropPath = 0.1  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.1  # rate in the last block; rises linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
 
     @property
     def side(self) -> int:
-        """Tokens a side in the first stage."""
+        """Tokens along a side in the first stage."""
         return self.resolution // self.patch_size
 
     @property
@@ -68,60 +68,60 @@ class Swin3DSection(Section):
 
 
 class VolumeDecoderSection(Section):
-    """From the stages of the encoder to every voxel.
+    """Decoder from the encoder's stages to every voxel.
 
-    `unet` is the published one: transposed and residual convolutions up to full resolution, where
-    nearly all of a step's work is. `light` ends at the first stage's tokens and predicts the voxels
-    of each by one linear layer: another, much cheaper model.
+    `unet` is the published one: transposed and residual convolutions up to full resolution, which
+    take most of a step's time. `light` stops at the tokens of the first stage and predicts their
+    voxels by one linear layer: a different, much cheaper model.
     """
 
     kind: Literal["unet", "light"] = "unet"
 
 
 class VolumeModelSection(Section):
-    """`model:` an encoder of all tokens, masked ones replaced, and a decoder."""
+    """`model:` an encoder of all tokens, with masked tokens replaced, and a decoder."""
 
     encoder: Swin3DSection = Swin3DSection()
     decoder: VolumeDecoderSection = VolumeDecoderSection()
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all
 
 
 class VolumeMaskSection(Section):
-    """`mask:` cubes of tokens, one attention window each."""
+    """`mask:` cubes of tokens, each one attention window."""
 
     kind: Literal["cubes"] = "cubes"
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)]
-    cube: Positive = 4  # tokens a side; what is left over at the far ends is never masked
-    # exact: so many cubes of each sample. bernoulli: each cube by a throw of its own, the same
-    # for the whole batch, so that the share varies from step to step, as in published code.
+    cube: Positive = 4  # side in tokens; incomplete cubes at the far ends are never masked
+    # exact: the same number of cubes in each sample. bernoulli: an independent draw per cube,
+    # shared by the whole batch, so the masked share varies between steps, as in published code.
     draw: Literal["exact", "bernoulli"] = "exact"
 
 
 class RadianceTargetSection(Section):
-    """`target:` colour of occupied voxels and opacity of masked ones."""
+    """`target:` colour of occupied voxels and opacity of masked voxels."""
 
     kind: Literal["radiance"] = "radiance"
-    occupied: Fraction = 0.01  # opacity from which a voxel has a colour to be learnt
-    rgb_region: Literal["occupied", "occupied-masked"] = "occupied"  # where colour carries loss
+    occupied: Fraction = 0.01  # lowest opacity of a voxel whose colour is learnt
+    rgb_region: Literal["occupied", "occupied-masked"] = "occupied"  # voxels with a colour loss
 
 
 class GridAugmentSection(Section):
-    """`augment:` quarter turns about the upright axis and mirror images, each by a throw."""
+    """`augment:` random quarter turns about the upright axis and random mirroring."""
 
     rotate: Fraction = 0.5  # probability of a quarter turn
-    flip: Fraction = 0.5  # probability of a mirrored axis, x and y each
-    density_kind: Literal["log", "linear", "alpha"] | None = None  # of files that do not say
-    delta: Annotated[float, Field(gt=0.0)] = 0.01  # length that absorbs light, where not said
-    turn_scale: Fraction = 0.0  # probability of a small turn about the upright axis, with a scale
-    turn_degrees: Annotated[float, Field(ge=0.0, le=45.0)] = 10.0  # largest such turn
-    scale: Range = (0.9, 1.1)  # what a side may be divided by
+    flip: Fraction = 0.5  # probability of mirroring, for x and y each
+    density_kind: Literal["log", "linear", "alpha"] | None = None  # for files that do not state it
+    delta: Annotated[float, Field(gt=0.0)] = 0.01  # absorption length, if the file has none
+    turn_scale: Fraction = 0.0  # probability of a small turn (upright axis) with rescaling
+    turn_degrees: Annotated[float, Field(ge=0.0, le=45.0)] = 10.0  # largest small turn, degrees
+    scale: Range = (0.9, 1.1)  # divisor of the side length
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Colours are not standardised."""
+        """Mean 0: colours are not standardised."""
         return (0.0,)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Likewise."""
+        """Deviation 1: colours are not standardised."""
         return (1.0,)

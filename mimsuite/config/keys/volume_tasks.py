@@ -1,4 +1,4 @@
-"""`model:` and `target:` of what is learnt of labelled radiance grids (NeRF-MAE, Irshad et al.,
+"""`model:` and `target:` of tasks on labelled radiance grids (NeRF-MAE, Irshad et al.,
 arXiv:2404.01300, section 4). Torch-free."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mimsuite.config.keys.volume import GridAugmentSection, Swin3DSection
 
 
 class GridRecipe(Recipe):
-    """Base of recipes that learn from labelled grids; nothing is masked."""
+    """Base of recipes that learn from labelled grids, without masking."""
 
     mask: Nothing = Nothing()
     augment: GridAugmentSection = GridAugmentSection()  # type: ignore[assignment]
@@ -31,12 +31,12 @@ class GridRecipe(Recipe):
 
 
 class BoxHeadSection(Section):
-    """The feature pyramid and the towers that all its levels share."""
+    """The feature pyramid, and the two towers that its levels share."""
 
     width: Dimension = 256  # channels of the pyramid and of the towers
     depth: Dimension = 4  # convolutions of each of the two towers
-    groups: Dimension = 32  # of their group norms
-    prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01  # score of every point to begin with
+    groups: Dimension = 32  # groups of the towers' group norms
+    prior: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01  # initial score of every point
 
     @model_validator(mode="after")
     def _divides(self) -> BoxHeadSection:
@@ -46,15 +46,15 @@ class BoxHeadSection(Section):
 
 
 class ProposalSection(Section):
-    """Which predicted boxes are kept."""
+    """Selection of predicted boxes."""
 
-    per_level: Positive = 2500  # best of each level of the pyramid, before overlaps are looked at
-    overlap: Fraction = 0.3  # a box that shares more with a better one is left out
-    most: Positive = 2500  # boxes of a scene
+    per_level: Positive = 2500  # best boxes kept per pyramid level, before overlaps are removed
+    overlap: Fraction = 0.3  # drop a box whose IoU with a better one is above this
+    most: Positive = 2500  # largest number of boxes per scene
 
 
 class DetectorSection(Section):
-    """`model:` an encoder, a feature pyramid and a head without anchors."""
+    """`model:` an encoder, a feature pyramid and an anchor-free head."""
 
     encoder: Swin3DSection = Swin3DSection()
     head: BoxHeadSection = BoxHeadSection()
@@ -62,17 +62,17 @@ class DetectorSection(Section):
 
 
 class BoxTargetSection(Section):
-    """`target:` boxes, each to be told by the points near its centre."""
+    """`target:` boxes, each predicted by the pyramid points near its centre."""
 
     kind: Literal["boxes"] = "boxes"
-    oriented: bool = True  # false: the upright boxes around them, of yaw 0
-    most: Positive = 64  # boxes of a scene; one with more is refused
-    # Voxels: a point of a level tells boxes whose farthest face is up to so far away; the last
-    # level all larger ones
+    oriented: bool = True  # false: predict their bounding boxes of yaw 0
+    most: Positive = 64  # largest number of boxes per scene; scenes with more are refused
+    # Largest distance, in voxels, from a point to the farthest face of its box, per pyramid level;
+    # the last level takes all larger boxes
     reach: tuple[Positive, Positive, Positive] = (16, 32, 64)
-    radius: Annotated[float, Field(gt=0.0, le=1.5)] = 1.5  # strides around a centre that count
-    focal_alpha: Fraction = 0.25  # weight of points in boxes
-    focal_gamma: Annotated[float, Field(ge=0.0)] = 2.0  # how much less easy points count
+    radius: Annotated[float, Field(gt=0.0, le=1.5)] = 1.5  # positive points: strides from a centre
+    focal_alpha: Fraction = 0.25  # focal loss: weight of positive points
+    focal_gamma: Annotated[float, Field(ge=0.0)] = 2.0  # focal loss: down-weights easy points
 
     @model_validator(mode="after")
     def _grows(self) -> BoxTargetSection:
@@ -85,17 +85,18 @@ class BoxTargetSection(Section):
 
 
 class VoxelModelSection(Section):
-    """`model:` an encoder and a U-Net that begins as the pretrained decoder where it has one."""
+    """`model:` an encoder and a U-Net, initialised from the pretrained decoder if there is one."""
 
     encoder: Swin3DSection = Swin3DSection()
 
 
 class VoxelTargetSection(Section):
-    """`target:` the class of each voxel; 0 is nothing, and is neither learnt nor scored."""
+    """`target:` the class of each voxel; class 0 is empty and is neither learnt nor scored."""
 
     kind: Literal["voxel-labels"] = "voxel-labels"
-    labels: Annotated[int, Field(ge=2, le=256)]  # with 0: 19 in Front3D, 21 in HM3D
-    # One for each label, 0 for label 0; null: 1 / ln(1.02 + share), of what training begins with
+    labels: Annotated[int, Field(ge=2, le=256)]  # classes, 0 included: Front3D 19, HM3D 21
+    # Loss weight of each class, 0 for class 0; null: 1 / ln(1.02 + share), with shares counted on
+    # the first training samples
     weights: tuple[Annotated[float, Field(ge=0.0)], ...] | None = None
 
     @model_validator(mode="after")
@@ -111,25 +112,25 @@ Widths = tuple[Positive, Positive, Positive, Positive]
 
 
 class UpsamplerSection(Section):
-    """`model:` an encoder and convolutions from its last stage to a finer grid."""
+    """`model:` an encoder and convolutions that upsample its last stage to a finer grid."""
 
     encoder: Swin3DSection = Swin3DSection()
-    widths: Annotated[Widths, Key.SIZE] = (512, 256, 128, 64)  # behind each convolution
+    widths: Annotated[Widths, Key.SIZE] = (512, 256, 128, 64)  # channels after each convolution
 
     @model_validator(mode="after")
     def _room_for_norms(self) -> UpsamplerSection:
         if self.encoder.side < 16:
             raise ValueError(
                 f"encoder.resolution {self.encoder.resolution} leaves one token in the last stage, "
-                f"of which an instance norm makes nothing: 16 tokens a side or more are needed"
+                f"too few for an instance norm: 16 tokens along a side or more are needed"
             )
         return self
 
 
 class FinerTargetSection(Section):
-    """`target:` colour of occupied voxels of the scene as it is stored, of which the model sees
-    `model.encoder.resolution` voxels a side."""
+    """`target:` colour of the occupied voxels at `resolution`; the model sees the scene at
+    `model.encoder.resolution`."""
 
     kind: Literal["super-resolution"] = "super-resolution"
-    resolution: Dimension  # voxels a side: 256 and 384 as published
-    occupied: Fraction = 0.01  # opacity from which a voxel counts
+    resolution: Dimension  # voxels along a side; published: 256 and 384
+    occupied: Fraction = 0.01  # lowest opacity of an occupied voxel

@@ -1,6 +1,6 @@
-"""Where published checkpoints are, under which licence, and which recipe takes them.
+"""Published checkpoints: their location, licence and matching recipe.
 
-The suite downloads none of them.
+The suite does not download them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class Weights(NamedTuple):
     """A published checkpoint.
 
     Attributes:
-        file: its name.
-        url: where its authors keep it.
-        holds: what is in it.
+        file: file name.
+        url: the authors' page or file.
+        holds: contents.
         licence: SPDX identifier.
-        recipe: the recipe whose model it fits.
-        md5: start of the file's MD5 as its authors print it; empty where they do not.
+        recipe: the recipe whose model it matches.
+        md5: start of the file's MD5 as the authors publish it; empty if they do not.
     """
 
     file: str
@@ -36,7 +36,7 @@ def _mae(folder: str, file: str, holds: str, recipe: str, md5: str = "") -> Weig
 
 
 _SIZES = (
-    # name, recipe, MD5 of the pretrained and of the fine-tuned file (facebookresearch/mae README)
+    # name, recipe, MD5 of the pretrained and the fine-tuned file (facebookresearch/mae README)
     ("base", "vitb16", "8cad7c", "1b25e9"),
     ("large", "vitl16", "b8b06e", "51f550"),
     ("huge", "vith14", "9bdbb0", "2541f2"),
@@ -44,7 +44,7 @@ _SIZES = (
 
 
 def published_weights() -> list[Weights]:
-    """All checkpoints that recipes of the catalog take."""
+    """All checkpoints that fit a recipe of the catalog."""
     found = []
     for name, size, pretrained, finetuned in _SIZES:
         recipe = f"image/mae-{size}"
@@ -165,7 +165,7 @@ def _hugging_face() -> list[Weights]:
 
 
 def _teachers() -> list[Weights]:
-    """Frozen networks that methods learn from; they go to ``target.teacher.weights``."""
+    """Frozen teachers, for ``target.teacher.weights``."""
     hugging_face = "https://huggingface.co/openai"
     dino, deit = "dino_vitbase16_pretrain", "deit_base_patch16_224-b5f2ef4d"
     meta = "https://dl.fbaipublicfiles.com"
@@ -174,7 +174,7 @@ def _teachers() -> list[Weights]:
             Weights(
                 f"clip-vit-{name}",
                 f"{hugging_face}/clip-vit-{name}",
-                "teacher: CLIP, of which pytorch_model.bin or model.safetensors is wanted",
+                "teacher: CLIP; download pytorch_model.bin or model.safetensors",
                 "MIT",
                 recipe,
             )
@@ -194,7 +194,7 @@ def _teachers() -> list[Weights]:
             Weights(
                 f"{deit}.pth",
                 f"{meta}/deit/{deit}.pth",
-                "teacher: DeiT-B/16, of the features",
+                "teacher: DeiT-B/16, for features",
                 "Apache-2.0",
                 "image/hybrid-vitb16-in1k",
             ),
@@ -203,7 +203,7 @@ def _teachers() -> list[Weights]:
             Weights(
                 model,
                 f"https://huggingface.co/timm/{model}",
-                f"teacher: {name}, of which model.safetensors is wanted",
+                f"teacher: {name}; download model.safetensors",
                 licence,
                 f"image/mr-mae-vitb16-in1k target.teacher.kind=timm target.teacher.model={model} "
                 f"target.teacher.patch_size={patch}",

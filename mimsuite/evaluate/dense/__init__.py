@@ -1,1 +1,1 @@
-"""Dense probes: what frozen patch features say of each pixel."""
+"""Dense probes: per-pixel predictions from frozen patch features."""

@@ -1,4 +1,4 @@
-"""Patch features of a whole set with the truth of its pixels, read once and kept on disk.
+"""Patch features and per-pixel truth of a whole split, computed once and kept on disk.
 
 Letters: N samples, B batch, D width, (h, w) grid of patches, (H, W) label resolution.
 """
@@ -25,19 +25,19 @@ from mimsuite.tokens import patchify
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
-_LARGEST = 6e4  # that float16 holds
+_LARGEST = 6e4  # largest value that float16 can store
 
 Encode = Callable[[Batch], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class DenseTables:
-    """What was read of a split; arrays are files that are mapped into memory.
+    """Features and truth of a split; the arrays are memory-mapped files.
 
     Attributes:
-        maps: name -> (N, D, h, w) float16, or rows of the shape that the encoder gave.
-        truth: ``segments`` (N, H, W) uint8 and ``depth`` (N, H, W) float32, those there are.
-        positions: (N,) of the samples in source order; corrupt ones are missing.
+        maps: name -> (N, D, h, w) float16, or rows of another shape that the encoder returned.
+        truth: ``segments`` (N, H, W) uint8 and ``depth`` (N, H, W) float32, if present.
+        positions: (N,) positions of the samples in the source; corrupt samples are missing.
         keys: N sample names.
     """
 
@@ -58,16 +58,16 @@ def extract_dense(
     folder: Path,
     views: Views | None = None,
 ) -> DenseTables:
-    """Read every sample once.
+    """Encode every sample once.
 
     Args:
-        encode: a normalised batch -> name -> (B, D, h, w), or rows of any other shape.
-        device: where it computes.
-        folder: new; takes the tables.
-        views: of the samples; ``None``: images with their truth.
+        encode: normalised batch -> name -> (B, D, h, w), or rows of any other shape.
+        device: device of ``encode``.
+        folder: new folder for the tables.
+        views: views of the samples; ``None``: images with their truth.
 
     Raises:
-        DataError: nothing could be read.
+        DataError: no sample could be read.
     """
     folder.mkdir(parents=True)
     tables: dict[str, np.ndarray] = {}
@@ -100,7 +100,7 @@ def extract_dense(
 
 
 def patch_pixels(batch: Batch, patch: int) -> dict[str, Tensor]:
-    """``pixels`` (B, p * p * C, h, w): the numbers of each patch as they are."""
+    """``pixels`` (B, p * p * C, h, w): the raw pixels of each patch."""
     images = batch.image
     grid = (images.shape[2] // patch, images.shape[3] // patch)
     return {"pixels": patchify(images, patch).transpose(1, 2).unflatten(2, grid)}

@@ -1,10 +1,10 @@
 """Linear heads on patch features, one for each learning rate, trained side by side.
 
-What a head says of a patch is interpolated bilinearly to the label resolution. Since both steps are
-linear, a training step interpolates the features at the pixels that it looks at instead: the same
-outputs, for a few hundred pixels of an image and not for all of them.
+The outputs for patches are interpolated bilinearly to the label resolution. Both steps are linear,
+so a training step may interpolate features instead: it gets the same outputs, but only for a few
+hundred sampled pixels per image.
 
-Letters: N samples, b images of a step, P pixels of each, M = b P, D width, H heads, C outputs,
+Letters: N samples, b images per step, P pixels per image, M = b P, D width, H heads, C outputs,
 (h, w) grid of patches.
 """
 
@@ -27,7 +27,7 @@ from mimsuite.train.schedule import rate_at
 
 @dataclass(frozen=True)
 class DenseHead:
-    """A trained head and the standardisation of features that belongs to it.
+    """A trained head with its feature standardisation.
 
     Attributes:
         weight: (C, D); ``bias`` (C,).
@@ -56,10 +56,10 @@ def train_heads(
     recipe: Any,
     device: torch.device,
 ) -> list[DenseHead]:
-    """One head for each of ``rates``, by AdamW on the samples ``rows``.
+    """Train one head per learning rate in ``rates``, by AdamW on the samples ``rows``.
 
-    All see the same pixels, drawn by ``train.seed``; each has the schedule of the recipe with its
-    own peak.
+    All heads see the same pixels, drawn by ``train.seed``. Each follows the recipe's schedule with
+    its own peak rate.
 
     Args:
         table: (N, D, h, w); truth (N, H, W).
@@ -85,7 +85,7 @@ def train_heads(
     with torch.enable_grad():
         for step, chosen in enumerate(_batches(rows, batch, steps, seed)):
             drawn = _draw(table, truth, chosen, pixels, keyed_rng(seed, "dense pixels", step))
-            known = task.known(drawn[1])  # on the host, so that nothing waits for the device
+            known = task.known(drawn[1])  # on the host: avoids a device synchronisation
             x, y = (part[known].to(device) for part in drawn)
             if not len(y):
                 continue
@@ -103,7 +103,7 @@ def train_heads(
 
 
 def _batches(rows: np.ndarray, batch: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """Sample numbers of each step; an epoch has every sample once, and is cut evenly."""
+    """Sample numbers of each step; an epoch has every sample once, in equal batches."""
     cuts = math.ceil(len(rows) / batch)
     for step in range(steps):
         epoch, cut = divmod(step, cuts)
@@ -122,13 +122,13 @@ def _draw(
     centres = np.stack([(at % width + 0.5) / width, (at // width + 0.5) / height], axis=-1)
     grid = torch.from_numpy(centres * 2 - 1).float()[:, :, None]  # (b, P, 1, 2) in [-1, 1]
     features = torch.from_numpy(table[rows]).float()  # (b, D, h, w)
-    # What F.interpolate does with align_corners=False: patches have their values at their centres.
+    # As F.interpolate with align_corners=False: a patch's value is at its centre.
     found = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
     return found[..., 0].transpose(1, 2).flatten(0, 1), y.flatten()  # (b, D, P, 1) -> (M, D)
 
 
 def _statistics(table: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / deviation of each feature over all patches of these samples."""
+    """Mean and 1 / deviation of each feature over all patches of the samples ``rows``."""
     total = np.zeros(table.shape[1])
     squares = np.zeros_like(total)
     for chunk in np.array_split(rows, max(1, len(rows) // 64)):

@@ -1,4 +1,5 @@
-"""Paired bootstrap of figures that are made of the counts of images; see :mod:`.bootstrap`.
+"""Paired bootstrap of figures computed from per-image counts, as in
+:mod:`mimsuite.evaluate.bootstrap`.
 
 Letters: S seeds, N images.
 """
@@ -20,9 +21,9 @@ _CONFIDENCE = 0.95
 def gains(
     task: Task, ours: np.ndarray, theirs: np.ndarray, *, draws: int = _DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """Percentile interval of the difference of every figure, mean over seeds.
+    """Percentile interval of the difference in every figure, averaged over seeds.
 
-    Images and, where there are several, seeds are drawn with replacement, the same for both.
+    Images, and seeds if there are several, are resampled with replacement, the same for both.
 
     Args:
         ours, theirs: (S, N, ...) counts of the same images under the same seeds.

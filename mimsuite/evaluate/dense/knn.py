@@ -1,9 +1,9 @@
-"""Segments by nearest patches: each patch takes the classes of the training patches most like it.
+"""Nearest-neighbour segmentation: a patch takes the classes of its most similar training patches.
 
-Nothing is trained. What a patch takes is a share for each class, interpolated bilinearly to the
+Nothing is trained. A patch gets one share per class; shares are interpolated bilinearly to the
 label resolution.
 
-Letters: N samples, D width, K classes, k neighbours, R patches of the bank, Q of an image.
+Letters: N samples, D width, K classes, k neighbours, R patches in the bank, Q patches per image.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 from mimsuite.data.dense import IGNORE
 from mimsuite.noise import keyed_rng
 
-_CHUNK = 64  # images at once
-_KNOWN = 0.5  # share of its pixels that must have a class for a patch to be a neighbour
+_CHUNK = 64  # images per chunk
+_KNOWN = 0.5  # smallest share of labelled pixels in a training patch
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class PatchBank:
     """Training patches.
 
     Attributes:
-        features: (R, D) of length 1.
-        shares: (R, K) of each class in the pixels of a patch.
-        neighbours: k.
+        features: (R, D), normalised to length 1.
+        shares: (R, K) share of each class among the pixels of a patch.
+        neighbours: k, number of neighbours.
     """
 
     features: Tensor
@@ -58,8 +58,8 @@ def patch_bank(
     recipe: Any,
     device: torch.device,
 ) -> PatchBank:
-    """``target.segments.bank`` patches of the samples ``rows``, drawn by ``train.seed``; all, where
-    there are fewer.
+    """``target.segments.bank`` random patches (by ``train.seed``) of the samples ``rows``; all
+    patches if there are fewer.
 
     Args:
         table: (N, D, h, w); truth (N, H, W) uint8.
@@ -85,7 +85,7 @@ def patch_bank(
 
 
 def _shares(truth: np.ndarray, classes: int, grid: tuple[int, int]) -> Tensor:
-    """(n, H, W) masks -> (n * h * w, K) shares of each patch's pixels, in raster order."""
+    """(n, H, W) masks -> (n * h * w, K) class shares of each patch, in raster order."""
     labels = torch.from_numpy(truth).long()
     labels = labels.where(labels != IGNORE, classes)
     hot = F.one_hot(labels, classes + 1)[..., :classes].permute(0, 3, 1, 2).float()

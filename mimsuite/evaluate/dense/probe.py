@@ -1,9 +1,9 @@
-"""Dense probes: what the patch features of a frozen encoder tell of each pixel.
+"""Dense probes: predict segments and depth from the patch features of a frozen encoder.
 
-Features are read once. Layer and learning rate are chosen on held-out images of the training split;
-then the chosen head is trained on all of it and the test split is scored once. The baselines (the
-same encoder with fresh weights, the pixels of each patch, one answer for all pixels) go through the
-very same choice.
+Features are computed once. Layer and learning rate are chosen on held-out images of the training
+split. The chosen head is then trained on the whole split, and the test split is scored once. The
+baselines (the same encoder with fresh weights, raw patch pixels, a constant answer) follow the same
+protocol.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ KNN = "knn"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one variant did at one task.
+    """Result of one variant on one task.
 
     Attributes:
-        counts: (N, ...) of the test images; see :mod:`.dense_tasks`.
-        chosen: what validation preferred.
+        counts: (N, ...) counts of the test images; see :mod:`.tasks`.
+        chosen: layer and learning rate chosen by validation.
     """
 
     counts: np.ndarray
@@ -61,7 +61,7 @@ class Outcome:
 
 
 class Splits(NamedTuple):
-    """Where the probe reads, and the rows of the training split to fit and to validate on."""
+    """Sources of the probe, and the rows of the training split for fitting and for validation."""
 
     train: Source
     test: DenseSource
@@ -75,7 +75,7 @@ def dense_probe(path: str | Path, recipe: Resolved, *, baselines: bool = False) 
     Args:
         path: run, checkpoint or weights file.
         recipe: from :func:`mimsuite.evaluate.probe_recipe.compose`.
-        baselines: measure what the figures must beat, too.
+        baselines: measure the baselines too.
 
     Returns:
         see :func:`mimsuite.evaluate.dense.result.dense_result`.
@@ -162,7 +162,7 @@ def _splits(recipe: Resolved) -> Splits:
 
 
 def _tasks(recipe: Resolved, source: DenseSource) -> dict[str, Task]:
-    """By the name of what is measured: ``segments``, ``knn`` and ``depth``."""
+    """Tasks by name: ``segments``, ``knn`` and ``depth``."""
     target, tasks = recipe.recipe.target, dict[str, Task]()
     if target.segments is not None:
         classes = len(source.listing.classes)
@@ -183,7 +183,7 @@ def _probe(
 ) -> Outcome:
     """Choose on validation, train on all, score the test split once."""
     section, truth = recipe.recipe, train.truth[task.name]
-    # By their place in the source: corrupt samples are missing, and moved the others up.
+    # Match by position in the source: row numbers shift where corrupt samples are missing.
     fit, held = (np.flatnonzero(np.isin(train.positions, rows)) for rows in splits[2:])
     if not len(fit) or not len(held):
         raise DataError(f"{splits.train.name}: too few images could be read to train and validate")
@@ -199,7 +199,7 @@ def _probe(
         for rate, outputs in zip(rates, fitted(layer, fit, rates), strict=True):
             counts = count_images(outputs, task, table[held], scaled_truths(truth[held]), device)
             tried[layer, rate] = task.figures_of(counts)[task.main]
-    layer, rate = max(tried, key=lambda choice: tried[choice])  # ties: the deepest, the first rate
+    layer, rate = max(tried, key=lambda choice: tried[choice])  # ties: deepest layer, first rate
     (outputs,) = fitted(layer, np.arange(len(train)), [rate])
     truths = truths_of_test(test, splits.test, task, recipe)
     counts = count_images(outputs, task, test.maps[layer], truths, device)

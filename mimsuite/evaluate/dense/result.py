@@ -1,4 +1,4 @@
-"""Figures of a dense probe: what is written, and what people see."""
+"""Results of a dense probe, as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from mimsuite.data.dense import DenseSource
     from mimsuite.evaluate.dense.probe import Outcome
 
-# Beginnings of the figures' names in results, by what is measured.
+# Task -> prefix of its figures' names in results.
 PREFIXES = {"segments": "", "knn": "knn_", "depth": ""}
 _TITLES = {"segments": "linear segmentation", "knn": "kNN segmentation", "depth": "linear depth"}
 _INTERVALS = ("random_init", "raw_input", "majority")
 
 
 def resolution_of(recipe: Resolved) -> str:
-    """The label resolution of test figures, in words: ``96 x 96`` or ``as stored``."""
+    """The resolution at which test figures are computed: ``96 x 96`` or ``as stored``."""
     if recipe.recipe.target.scored == "stored":
         return "as stored"
     height, width = height_width(recipe.recipe.target.resolution)
@@ -45,14 +45,14 @@ def dense_result(
     """JSON-able results.
 
     Args:
-        found: variant -> ``segments``, ``knn``, ``depth`` -> how it did.
+        found: variant -> ``segments``, ``knn``, ``depth`` -> outcome.
         keys: names of the test images.
 
     Returns:
-        ``miou``, ``pixel_accuracy``, ``knn_miou``, ``knn_pixel_accuracy``, ``delta1`` and ``rmse``
-        (metres) of each variant (null where it was not asked for), those that were measured;
+        the measured ones of ``miou``, ``pixel_accuracy``, ``knn_miou``, ``knn_pixel_accuracy``,
+        ``delta1`` and ``rmse`` (metres), per variant (null for variants not requested);
         ``resolution`` of labels; ``synthetic``; ``iou`` and ``knn_iou`` per variant and class (null
-        where a class neither occurs nor is told); ``chosen`` and ``intervals`` per variant;
+        if a class neither occurs nor is predicted); ``chosen`` and ``intervals`` per variant;
         ``per_image`` (see :func:`counts_of`); ``keys``; ``classes``; ``n_train``,
         ``n_validation``, ``n_test``, ``seed``, ``recipe``, ``protocol``, ``notes``.
     """
@@ -98,8 +98,9 @@ def dense_result(
 def counts_of(result: Mapping[str, Any], variant: str, name: str) -> np.ndarray:
     """(N, ...) float64 counts of the test images, from ``per_image`` of a result.
 
-    Of segments and kNN (N, K, 3); a file has rows ``[class, right, told, true]`` for each image,
-    without those that are all zero. Of depth (N, 3): pixels known, close, sum of squared errors.
+    For segments and kNN (N, K, 3); a result stores rows ``[class, right, predicted, true]`` of each
+    image and omits rows of zeros. For depth (N, 3): known pixels, close pixels and the sum of
+    squared errors.
     """
     rows = result["per_image"][variant][name]
     if name == "depth":
@@ -112,13 +113,13 @@ def counts_of(result: Mapping[str, Any], variant: str, name: str) -> np.ndarray:
 
 
 def gains_over_seeds(results: Sequence[Mapping[str, Any]], variant: str) -> dict[str, Interval]:
-    """Interval of every figure's gain of ``pretrained`` over ``variant``, over seeds and images.
+    """Interval, over seeds and images, of the gain of ``pretrained`` over ``variant``, per figure.
 
     Args:
-        results: of several seeds on the same test images.
+        results: one result per seed, on the same test images.
 
     Raises:
-        UserError: other test images, another label resolution, or no such baseline.
+        UserError: different test images or label resolutions, or the baseline is missing.
     """
     first = results[0]
     for one in results:
@@ -133,7 +134,7 @@ def gains_over_seeds(results: Sequence[Mapping[str, Any]], variant: str) -> dict
             np.stack([counts_of(one, which, name) for one in results])
             for which in ("pretrained", variant)
         )
-        # Figures are made of counts alone: the range that truth had to be in is behind them.
+        # Figures need only the counts; the range of valid truth is already applied to them.
         task = Depth(1e-3, 1e3) if name == Depth.name else Segments(len(first["classes"]))
         for figure, interval in gains(task, ours, theirs).items():
             found[PREFIXES[name] + figure] = interval
@@ -157,7 +158,7 @@ def _by_class(outcome: Outcome, classes: Sequence[str]) -> dict[str, float | Non
 def _intervals(
     tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, Outcome]]
 ) -> dict[str, Any]:
-    """Gain of the pretrained encoder over each other variant, in every figure."""
+    """Gain of the pretrained encoder over each other variant, per figure."""
     intervals: dict[str, Any] = {}
     for variant in _INTERVALS:
         if variant not in found:
@@ -195,7 +196,7 @@ def _notes(test: DenseSource) -> list[str]:
 
 
 def show_dense(title: str, result: Mapping[str, Any]) -> None:
-    """A table for each thing that was measured."""
+    """Print a table for each measured task."""
     from mimsuite.evaluate.show import show_result
 
     kind = "synthetic scenes, " if result["synthetic"] else ""

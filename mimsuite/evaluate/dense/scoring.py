@@ -1,6 +1,6 @@
-"""Counting what was told of the pixels of each image against the truth.
+"""Compare the predictions for each image's pixels with the truth, as counts per image.
 
-Letters: N images, D width, C outputs, (h, w) grid of patches, (H, W) pixels of a truth.
+Letters: N images, D width, C outputs, (h, w) grid of patches, (H, W) size of a truth in pixels.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ if TYPE_CHECKING:
     from mimsuite.data.dense import DenseSource
     from mimsuite.evaluate.dense.features import DenseTables
 
-_MOST_VALUES = 1 << 25  # of the outputs of a batch
-_MOST_IMAGES = 128  # of a batch
+_MOST_VALUES = 1 << 25  # largest number of output values per batch
+_MOST_IMAGES = 128  # largest number of images per batch
 
 # (B, D, h, w) features on the device, (H, W) -> (B, C, H, W)
 Outputs = Callable[[Tensor, tuple[int, int]], Tensor]
-# Truth of the test images, one after the other.
+# Truth of the test images, in order.
 Truths = Iterator[Tensor]
 
 
 def count_images(
     outputs: Outputs, task: Task, table: np.ndarray, truths: Truths, device: torch.device
 ) -> np.ndarray:
-    """(N, ...) counts; outputs are scaled up to each truth.
+    """(N, ...) counts; outputs are resized to each truth.
 
     Args:
-        table: (N, D, h, w) features; truths N tensors (H, W), of one size or of several.
+        table: (N, D, h, w) features.
+        truths: N tensors (H, W), of equal or different sizes.
     """
     counts: list[np.ndarray] = []
     for first, group in _of_one_size(truths, task.channels):
@@ -46,7 +47,7 @@ def count_images(
 
 
 def _of_one_size(truths: Truths, channels: int) -> Iterator[tuple[int, list[Tensor]]]:
-    """(number of the first, truths that follow each other and have one size)."""
+    """(number of the first, consecutive truths of equal size)."""
     first, group = 0, list[Tensor]()
     for truth in truths:
         most = min(_MOST_IMAGES, max(1, _MOST_VALUES // (channels * truth.numel())))
@@ -59,10 +60,10 @@ def _of_one_size(truths: Truths, channels: int) -> Iterator[tuple[int, list[Tens
 
 
 def count_constant(task: Task, train: np.ndarray, truths: Truths) -> tuple[np.ndarray, float]:
-    """(N, ...) counts of the best answer that is the same for all pixels, and that answer.
+    """(N, ...) counts of the best constant prediction, and that prediction.
 
     Args:
-        train: (n, H, W) truth of the training images, by which it is chosen.
+        train: (n, H, W) truth of the training images; it decides the constant.
     """
     answer = task.constant(train)
     counts = [task.count(torch.full_like(truth, answer), truth) for truth in truths]
@@ -72,7 +73,7 @@ def count_constant(task: Task, train: np.ndarray, truths: Truths) -> tuple[np.nd
 def truths_of_test(
     tables: DenseTables, source: DenseSource, task: Task, recipe: Resolved
 ) -> Truths:
-    """The truth that test figures are of: at the label resolution, or as stored."""
+    """The truth for test figures: at the label resolution, or as stored."""
     target = recipe.recipe.target
     if target.scored == "resolution":
         return scaled_truths(tables.truth[task.name])
@@ -81,7 +82,7 @@ def truths_of_test(
 
 
 def scaled_truths(truth: np.ndarray) -> Truths:
-    """The rows of (N, H, W)."""
+    """The rows of ``truth`` (N, H, W)."""
     return (torch.from_numpy(np.array(image)) for image in truth)
 
 
@@ -91,7 +92,7 @@ def _stored(
     name: str,
     crop: tuple[int, int, int, int] | None,
 ) -> Truths:
-    """Truth as stored; outside the crop there is none."""
+    """Truth as stored; pixels outside the crop are unknown."""
     column = ("segments", "depth").index(name)
     for position in positions:
         truth = source.truth(position)[column]

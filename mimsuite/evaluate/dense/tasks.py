@@ -1,7 +1,7 @@
-"""What is told of each pixel, how it is learnt, and the figures that are made of it.
+"""Per-pixel tasks (segmentation, depth): their loss, prediction and metrics.
 
-A task counts in each image by itself; its figures are made of the counts of many. So the same
-counts, images drawn anew with replacement, give the interval of a gain.
+A task counts within each image, and its figures are computed from the counts of many images.
+Resampling the images' counts with replacement gives the interval of a gain.
 
 Letters: M pixels, H heads, C outputs of a head, K classes, N images.
 """
@@ -20,17 +20,17 @@ from torch import Tensor
 from mimsuite.data.dense import IGNORE
 from mimsuite.evaluate.scoring.scorer import Figure
 
-_CLOSE = 1.25  # ratio up to which a distance counts as told, in delta1
+_CLOSE = 1.25  # largest ratio of prediction and truth that counts as right, in delta1
 
 
 class Task(ABC):
     """Base of tasks.
 
     Attributes:
-        name: of the truth that it learns.
-        figures: what it makes.
-        main: the figure by which heads are chosen; more is better.
-        channels: C.
+        name: name of its truth.
+        figures: the figures it computes.
+        main: the figure by which heads are chosen; higher is better.
+        channels: C, outputs of a head.
     """
 
     name: ClassVar[str]
@@ -40,39 +40,39 @@ class Task(ABC):
 
     @abstractmethod
     def known(self, truth: Tensor) -> Tensor:
-        """Which pixels have a truth; bool, of any shape."""
+        """Whether each pixel has a truth; bool, same shape as ``truth``."""
 
     @abstractmethod
     def losses(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """(H,) mean loss of each head, of (M, H, C) outputs for (M,) known pixels."""
+        """(H,) mean loss of each head, from (M, H, C) outputs and (M,) truth of known pixels."""
 
     @abstractmethod
     def told(self, outputs: Tensor) -> Tensor:
-        """What (B, C, ...) outputs say of each pixel."""
+        """Predictions, class ids or metres, from head outputs (B, C, ...)."""
 
     @abstractmethod
     def constant(self, truth: np.ndarray) -> float:
-        """What is best said of every pixel, without looking, by the training truth."""
+        """The best constant prediction, from the training truth."""
 
     @abstractmethod
     def count(self, told: Tensor, truth: Tensor) -> np.ndarray:
-        """Float64 numbers of one image, of what was told of its pixels and the truth."""
+        """Float64 counts of one image, from its predictions and its truth."""
 
     @abstractmethod
     def measure(self, counts: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-        """Figures of (N, ...) counts, each image counting ``weights`` (N,) times."""
+        """Figures from (N, ...) counts; image i counts ``weights[i]`` times."""
 
     def figures_of(self, counts: np.ndarray) -> dict[str, float]:
-        """Figures, each image counting once."""
+        """Figures from (N, ...) counts; each image counts once."""
         return self.measure(counts, np.ones(len(counts)))
 
     def start(self, truth: np.ndarray) -> float:
-        """The bias that heads begin with."""
+        """Initial bias of the heads."""
         return 0.0
 
 
 class Segments(Task):
-    """The class of each pixel; counts are (K, 3): pixels right, told, and true of each class."""
+    """The class of each pixel; counts are (K, 3): right, predicted and true pixels per class."""
 
     name = "segments"
     figures = (Figure("miou", "mIoU"), Figure("pixel_accuracy", "pixels right"))
@@ -118,16 +118,16 @@ class Segments(Task):
 
     @staticmethod
     def iou(total: np.ndarray) -> np.ndarray:
-        """(K,) intersection over union of (K, 3) counts; NaN of a class that neither occurs nor
-        is told, which means leave out."""
+        """(K,) intersection over union from (K, 3) counts; NaN, to be left out, for a class that
+        neither occurs nor is predicted."""
         right, said, true = total.T
         union = said + true - right
         return np.divide(right, union, out=np.full(len(total), np.nan), where=union > 0)
 
 
 class Depth(Task):
-    """The distance of each pixel, by its logarithm; counts are (3,): pixels known, pixels whose
-    distance is told up to a factor of 1.25, and the sum of squared errors in square metres.
+    """Depth of each pixel, predicted as a logarithm. Counts are (3,): known pixels, pixels whose
+    prediction is within a factor of 1.25, and the sum of squared errors in square metres.
 
     Figures are means over images, as in Eigen et al. (arXiv:1406.2283) and since.
     """
@@ -152,11 +152,11 @@ class Depth(Task):
         return outputs[:, 0].clamp(low, high).exp()
 
     def constant(self, truth: np.ndarray) -> float:
-        """The mean distance."""
+        """The mean depth."""
         return self._mean(truth, log=False)
 
     def start(self, truth: np.ndarray) -> float:
-        """The mean logarithm."""
+        """The mean logarithm of depth."""
         return self._mean(truth, log=True)
 
     def count(self, told: Tensor, truth: Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""How hard each sample is for a pretrained model: to fill in when masked, and to find a like for.
+"""Per-sample difficulty: masked loss and nearest-neighbour distance.
 
-Letters: N samples, K masks of each, D width.
+Letters: N samples, K masks per sample, D width.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from mimsuite.train.step import run_method
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
-_CHUNK = 1024  # queries at once
+_CHUNK = 1024  # queries per chunk
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Scores of the same samples; the higher, the stranger.
+    """Difficulty scores of samples; higher means more unusual.
 
     Attributes:
         keys: N sample names.
-        masked_error: (N,) float32, the method's loss, mean over the masks.
+        masked_error: (N,) float32, the method's loss averaged over masks.
         neighbour_distance: (N,) float32, see :func:`neighbour_distances`.
-        labels: (N,) int64, -1 = unlabelled; ``None`` where the source has no labels.
+        labels: (N,) int64, -1 = unlabelled; ``None`` if the source has no labels.
     """
 
     keys: list[str]
@@ -48,15 +48,15 @@ class Difficulty:
 def masked_errors(
     method: Method, source: Source, resolved: Resolved, masks: int = 8, seed: int = 0
 ) -> dict[str, float]:
-    """Loss of every sample by its key, mean over masks that are keyed by its place in the source.
+    """Sample key -> its loss, averaged over masks that are keyed by its position in the source.
 
-    A batch is one sample under all its masks, so any method that trains can score: its loss is a
-    mean over the batch, whatever it is of.
+    A batch is one sample under all its masks. Any method's loss is a mean over the batch, so any
+    method can score samples this way.
 
     Args:
-        method: with all weights that its loss needs; on the device that shall compute.
-        masks: of each sample.
-        seed: of the masks.
+        method: with all weights that its loss needs, on the device to compute on.
+        masks: masks per sample.
+        seed: seed of the masks.
 
     Raises:
         DataError: no sample could be read.
@@ -77,7 +77,7 @@ def masked_errors(
 
 
 def _under_masks(one: Batch, masks: int) -> Batch:
-    """Copies of one sample, each with a key of its own."""
+    """Copies of one sample, each with its own key."""
 
     def numbered(index: Tensor) -> Tensor:
         return index * masks + torch.arange(masks, device=index.device)
@@ -98,9 +98,9 @@ def neighbour_distances(
     """(Q,) float32 cosine distance, in [0, 2], to the nearest samples: mean over ``neighbours``.
 
     Args:
-        features: (N, D), those that are normal.
-        queries: (Q, D).
-        same: the queries are the features themselves, and no sample is its own neighbour.
+        features: (N, D) features of the normal samples.
+        queries: (Q, D) features of the samples to score.
+        same: the queries are the features themselves; no sample is its own neighbour.
 
     Raises:
         UserError: fewer samples than neighbours.
@@ -121,7 +121,7 @@ def neighbour_distances(
 
 
 def difficulty(errors: dict[str, float], found: FeatureSet, distances: Tensor) -> Difficulty:
-    """Scores side by side, of the samples in ``found`` (whose features have one table)."""
+    """Both scores of the samples in ``found``, which has one feature table."""
     masked = torch.tensor([errors[key] for key in found.keys])
     return Difficulty(found.keys, masked, distances, found.labels)
 
@@ -131,7 +131,7 @@ def auroc(scores: Tensor, anomalous: Tensor) -> float:
 
     Args:
         scores: (N,).
-        anomalous: (N,) bool, of both kinds.
+        anomalous: (N,) bool, with samples of both kinds.
     """
     normal = scores[~anomalous].sort().values
     asked = scores[anomalous]
@@ -141,10 +141,10 @@ def auroc(scores: Tensor, anomalous: Tensor) -> float:
 
 
 def save_difficulty(found: Difficulty, path: Path) -> None:
-    """Write ``key,masked_error,neighbour_distance[,label]``, the strangest first.
+    """Write ``key,masked_error,neighbour_distance[,label]``, the most unusual sample first.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     names = ["key", "masked_error", "neighbour_distance"]
     names += [] if found.labels is None else ["label"]

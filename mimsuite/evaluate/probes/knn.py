@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity: a probe without anything to tune or train.
+"""Nearest neighbours by cosine similarity: a probe without training or tuning.
 
 Letters: N training samples, Q queries, D width, K classes, k neighbours.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CHUNK = 1024  # queries at once
+_CHUNK = 1024  # queries per chunk
 
 
 def knn_predict(
@@ -27,11 +27,11 @@ def knn_scores(
 ) -> Tensor:
     """(Q, K) votes of the ``neighbours`` most similar samples for each class.
 
-    Among classes with equally many votes the one with the most similar neighbour has more. With
-    fewer than ``neighbours`` training samples all of them vote.
+    Ties go to the class with the most similar neighbour. With fewer training samples than
+    ``neighbours``, all of them vote.
 
     Args:
-        features: (N, D); only directions count.
+        features: (N, D); only their directions matter.
         labels: (N,) int64 in ``range(classes)``.
         queries: (Q, D).
     """
@@ -42,14 +42,14 @@ def knn_scores(
         similarity, nearest = (chunk @ reference.T).topk(count, dim=1)  # (q, k)
         votes = F.one_hot(labels[nearest], classes)  # (q, k, K)
         best = torch.where(votes.bool(), similarity.unsqueeze(2), -2.0).amax(dim=1)  # (q, K)
-        # A similarity is at most 1, so divided by 4 it never outweighs a vote.
+        # Similarities are at most 1: divided by 4 they break ties but never outweigh a vote.
         found.append(votes.sum(1) + best / 4)
     return torch.cat(found)
 
 
 def nearest_mean(features: Tensor, targets: Tensor, queries: Tensor, neighbours: int) -> Tensor:
-    """(Q, T) mean of the targets (N, T) of the ``neighbours`` most similar samples; those that are
-    NaN do not count, and where all are, the mean of all samples stands in.
+    """(Q, T) mean of the targets (N, T) of the ``neighbours`` most similar samples. NaN targets are
+    ignored; if all are NaN, the mean of all samples is used.
 
     Arguments as of :func:`knn_scores`.
     """

@@ -1,9 +1,9 @@
-"""A linear probe over cached features: every learning rate and weight decay of a grid at once.
+"""A linear probe on cached features, for a whole grid of learning rates and weight decays at once.
 
-All heads of a feature set see the same minibatches, so their matrices sit side by side and one
-step of all of them is two matrix products; the gradient of softmax regression is written out.
-Held-out training samples tell which features (layer, pooling) know the classes best; test samples
-have no part in it. The figure on those features is that of :mod:`.logistic`.
+All heads of a feature set see the same minibatches, so their weights form one matrix and a step of
+all heads is two matrix products; the gradient of softmax regression is written out. Held-out
+training samples choose the features (layer, pooling); test samples are not used. The reported
+figure on those features comes from :mod:`.logistic`.
 
 Letters: N samples, D width, K classes, H heads (learning rate x weight decay), b minibatch.
 """
@@ -27,10 +27,10 @@ _EPS = 1e-8
 
 @dataclass(frozen=True)
 class LinearGrid:
-    """What the fast linear probe tries, and for how long.
+    """Hyperparameter grid and training length of the fast linear probe.
 
-    AdamW with a cosine to zero over ``epochs`` of the training part, and over ``min_steps`` steps
-    at least, since few samples make short epochs.
+    AdamW with a cosine to zero over ``epochs`` of the training part, but at least ``min_steps``
+    steps, since few samples make short epochs.
     """
 
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -45,7 +45,7 @@ class LinearGrid:
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation preferred, and its figure there."""
+    """The choice of validation, and its validation accuracy."""
 
     features: str
     learning_rate: float
@@ -55,7 +55,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Heads:
-    """Trained heads with the standardisation that belongs to them.
+    """Trained heads with their feature standardisation.
 
     Attributes:
         weight: (D, H, K); ``bias`` (H, K).
@@ -84,9 +84,9 @@ def fit_heads(
     """Train one head for each (learning rate, weight decay) of ``settings``.
 
     Args:
-        features: (N, D) float; standardised here by their own mean and deviation.
+        features: (N, D) float; standardised here by their mean and deviation.
         labels: (N,) int64 in ``range(classes)``.
-        seed: key of the minibatch order.
+        seed: seed of the minibatch order.
     """
     mean = features.mean(0)
     deviation = features.std(0, correction=0)
@@ -96,7 +96,7 @@ def fit_heads(
     bias = features.new_zeros(heads, classes)
     slopes = torch.zeros_like(weight), torch.zeros_like(bias)
     optimizer = _optimizer(weight, bias, slopes, settings)
-    # What a step writes to is allocated once: fresh memory costs more than the products.
+    # Buffers are allocated once: allocating them in each step costs more than the products.
     logits = features.new_empty(min(grid.batch, len(features)), heads * classes)
     total = grid.steps(len(features))
     for step, rows in enumerate(_minibatches(len(features), grid.batch, total, seed)):
@@ -140,7 +140,7 @@ def search(
 
     Args:
         sets: name -> (N, D) features of the same N samples.
-        parts: row numbers to train on, and to validate on.
+        parts: row numbers for training and for validation.
     """
     fit, held = (rows.to(labels.device) for rows in parts)
     settings = list(product(grid.learning_rates, grid.weight_decays))
@@ -157,7 +157,7 @@ def search(
 
 
 def _softmax_(logits: Tensor) -> Tensor:
-    """In place, over the last axis; torch's own is seven times slower where that is as short as
+    """Softmax in place over the last axis; torch's is seven times slower for an axis as short as
     10."""
     logits.sub_(logits.amax(-1, keepdim=True)).exp_()
     return logits.div_(logits.sum(-1, keepdim=True))
@@ -176,7 +176,7 @@ def _measure(heads: Heads, features: Tensor, labels: Tensor) -> tuple[list[float
 
 
 def _minibatches(samples: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
-    """Row numbers of ``steps`` minibatches; each epoch is shuffled anew and cut evenly."""
+    """Row numbers of ``steps`` minibatches; each epoch is reshuffled and split evenly."""
     cuts = math.ceil(samples / batch)
     for step in range(steps):
         epoch, cut = divmod(step, cuts)

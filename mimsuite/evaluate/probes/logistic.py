@@ -1,8 +1,8 @@
-"""Softmax regression with an L2 penalty, at its minimum: what any other tool finds, too.
+"""Softmax regression with an L2 penalty, solved to its minimum, as other tools find it too.
 
 The objective is that of scikit-learn's ``LogisticRegression``, on standardised features:
 ``C * sum of cross-entropies + |W|**2 / 2``, without a penalty on the bias. It is convex, so the
-result depends on ``C`` alone, and neither on a rate nor on an order of samples.
+result depends on ``C`` only, not on a learning rate or the order of samples.
 
 Letters: N samples, D width, K classes.
 """
@@ -18,16 +18,16 @@ from torch import Tensor
 
 from mimsuite.evaluate.metrics import accuracy
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C; strong penalties first
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # values of C, strongest penalty first
 _STEPS = 200
 Loss = Callable[[Tensor, Tensor], Tensor]
 _HISTORY = 10
-_TOLERANCE = 1e-5  # of the largest slope of the mean loss
+_TOLERANCE = 1e-5  # largest gradient entry of the mean loss at convergence
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """A fitted classifier with the standardisation that belongs to it.
+    """A fitted classifier with its feature standardisation.
 
     Attributes:
         weight: (D, K); ``bias`` (K,).
@@ -45,14 +45,14 @@ class Logistic:
 
 
 def fit(features: Tensor, labels: Tensor, classes: int, strength: float = 1.0) -> Logistic:
-    """The minimum for one ``C``, which is ``strength``; arguments as of :func:`fit_path`."""
+    """The minimum for one ``C`` = ``strength``; arguments as in :func:`fit_path`."""
     return fit_path(features, labels, classes, (strength,))[0]
 
 
 def fit_labels(features: Tensor, labels: Tensor, strengths: Sequence[float]) -> list[Logistic]:
-    """The minima of a regression for each of K labels, (N, K) of 0 and 1.
+    """One logistic regression for each of K labels, which are (N, K) of 0 and 1.
 
-    Other arguments as of :func:`fit_path`.
+    Other arguments as in :func:`fit_path`.
     """
     return fit_path(features, labels, labels.shape[1], strengths, _each_label)
 
@@ -69,13 +69,13 @@ def fit_path(
     strengths: Sequence[float],
     loss: Loss = F.cross_entropy,
 ) -> list[Logistic]:
-    """The minima for several ``C``, each found from the one before (L-BFGS).
+    """The minima for several ``C``, each started from the previous one (L-BFGS).
 
     Args:
-        features: (N, D); standardised here by their own mean and deviation.
+        features: (N, D); standardised here by their mean and deviation.
         labels: (N,) int64 in ``range(classes)``.
-        strengths: ``C``, rising: then each start is a good one.
-        loss: mean over samples, of logits (N, K) and labels.
+        strengths: values of ``C``, ascending, so that each start is good.
+        loss: mean loss over samples, from logits (N, K) and labels.
     """
     mean, scale = standardisation(features)
     rows = (features.float() - mean) * scale
@@ -97,7 +97,7 @@ def choose_strength(
     stronger penalty.
 
     Args:
-        parts: row numbers to fit on, and to validate on.
+        parts: row numbers for fitting and for validation.
     """
     kept, held = parts
     fitted = fit_path(features[kept], labels[kept], classes, STRENGTHS)
@@ -110,7 +110,7 @@ def choose_strength(
 
 
 def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    """(D,) mean and (D,) 1 / deviation, 0 for constant features, of (N, D)."""
+    """(D,) mean and (D,) 1 / deviation (0 for constant features) of features (N, D)."""
     mean, deviation = features.float().mean(0), features.float().std(0, correction=0)
     return mean, torch.where(deviation > 1e-6 * mean.abs() + 1e-12, 1 / deviation, 0.0)
 

@@ -1,10 +1,10 @@
-"""Few labels per class: how much a frozen encoder saves in labelling.
+"""Probes with few labels per class: how much labelling a frozen encoder saves.
 
-With one label per class nothing is left to choose hyperparameters on, so both probes are fixed for
-all numbers of labels: nearest neighbours by cosine similarity, and softmax regression on
-standardised features with scikit-learn's default penalty, ``C = 1`` (:mod:`.logistic`). Layer and
-pooling are fixed, too. Which samples are labelled is a rule of :mod:`mimsuite.data.sources.few`, so
-fine-tuning with ``data.per_class`` sees the same.
+With one label per class no samples are left to choose hyperparameters on, so both probes are fixed
+for all amounts: nearest neighbours by cosine similarity, and softmax regression on standardised
+features with scikit-learn's default penalty, ``C = 1`` (:mod:`.logistic`). Layer and pooling are
+fixed too. :mod:`mimsuite.data.sources.few` draws the labelled samples, so fine-tuning with
+``data.per_class`` sees the same ones.
 
 Letters: N test samples, R draws.
 """
@@ -33,12 +33,12 @@ AMOUNTS: tuple[Amount, ...] = (1, 5, 20, 0.01, 0.1)
 DRAWS = 5
 _STRENGTH = 1.0
 
-Right = dict[str, Tensor]  # variant -> (R, N) bool: which test samples each draw has right
+Right = dict[str, Tensor]  # variant -> (R, N) bool: whether a draw's probe is right on a sample
 
 
 def one_table(resolved: Resolved, depth: int) -> Resolved:
-    """The recipe with one layer and one pooling to probe, where it leaves them open: the last
-    layer, the mean of the tokens. With so few labels none can be held out to choose on."""
+    """The recipe with one layer and one pooling: the last layer and the mean of the tokens, unless
+    it names others. Labels are too few to hold some out for the choice."""
     section = resolved.recipe.eval
     changes: dict[str, Any] = {}
     if section.layers is None or len(section.layers) > 1:
@@ -60,18 +60,18 @@ def low_shot(
 
     Args:
         data: one feature table for each variant; see :func:`one_table`.
-        amounts: labels of each class, or shares of each class. Those that a class is too small
-            for are left out, and noted.
-        seed: 0: the lists that come with the suite; see :func:`draw_numbers`.
-        neighbours: that vote; with fewer labels all of them, the nearest first.
+        amounts: labels per class, or shares of each class. Amounts that exceed the smallest class
+            are left out with a note.
+        seed: 0: the lists that ship with the suite; see :func:`draw_numbers`.
+        neighbours: number of voting neighbours; with fewer labels, all vote.
 
     Returns:
-        ``linear`` and ``knn`` -> amount -> what :func:`summary` says; ``amounts`` -> amount ->
+        ``linear`` and ``knn`` -> amount -> :func:`summary`; ``amounts`` -> amount ->
         ``samples``, ``per_class`` (fewest and most); ``draws``, ``features``, ``n_train``,
         ``n_test``, ``classes``, ``seed``, ``protocol``, ``notes``.
 
     Raises:
-        DataError: no amount is left.
+        DataError: every amount exceeds the smallest class.
         ValueError: several tables for a variant.
     """
     tables = {
@@ -110,7 +110,7 @@ def low_shot(
         "seed": seed,
         "protocol": {
             "linear": "softmax regression on standardised features, L2 penalty with C = 1, at its "
-            "minimum; nothing was chosen on labels",
+            "minimum; no hyperparameter was chosen on labels",
             "knn": f"majority of the {neighbours} nearest labelled samples by cosine similarity, "
             f"ties to the class of the most similar one",
         },
@@ -119,15 +119,15 @@ def low_shot(
 
 
 def draw_numbers(seed: int, draws: int) -> range:
-    """The draws of a seed: 0 to 4 for 0, which come with the suite, 5 to 9 for 1 and so on."""
+    """Draw numbers of a seed: 0 to 4 for seed 0 (shipped with the suite), 5 to 9 for seed 1 ..."""
     return range(seed * draws, (seed + 1) * draws)
 
 
 def possible(labels: Tensor, amounts: Sequence[Amount], notes: list[str]) -> list[Amount]:
-    """The amounts that every class has; of the others a note.
+    """The amounts that every class is large enough for; the others are added to ``notes``.
 
     Raises:
-        DataError: none is left.
+        DataError: no amount is possible.
     """
     counts = torch.bincount(labels)
     fewest = int(counts[counts > 0].min())
@@ -136,14 +136,14 @@ def possible(labels: Tensor, amounts: Sequence[Amount], notes: list[str]) -> lis
         if wanted(amount, fewest) <= fewest:
             kept.append(amount)
         else:
-            notes.append(f"{amount} labels a class left out: a class has {fewest} samples")
+            notes.append(f"{amount} labels per class left out: a class has {fewest} samples")
     if not kept:
-        raise DataError(f"a class has {fewest} samples: too few for any of the wanted lists")
+        raise DataError(f"a class has {fewest} samples: too few for any requested amount")
     return kept
 
 
 def sizes(labels: Tensor, amounts: Sequence[Amount]) -> dict[str, dict[str, Any]]:
-    """How many samples each amount labels, in all, and of the smallest and the largest class."""
+    """Labelled samples per amount: in all, and in the smallest and the largest class."""
     counts = torch.bincount(labels)
     found = {}
     for amount in amounts:
@@ -154,8 +154,8 @@ def sizes(labels: Tensor, amounts: Sequence[Amount]) -> dict[str, dict[str, Any]
 
 def summary(right: Right, labels: Tensor) -> dict[str, Any]:
     """``accuracy`` and ``balanced_accuracy`` -> variant -> ``mean``, ``min``, ``max``, ``values``
-    over the draws; ``intervals`` -> other variant -> the same figures: the gain of ``pretrained``
-    with its 95 % interval over draws and test samples."""
+    over the draws; ``intervals`` -> other variant -> figure -> the gain of ``pretrained`` with its
+    95 % interval over draws and test samples."""
     weights = {"accuracy": None, "balanced_accuracy": balancing_weights(labels)}
     ours = right["pretrained"]
     result: dict[str, Any] = {
@@ -174,7 +174,7 @@ def summary(right: Right, labels: Tensor) -> dict[str, Any]:
 
 
 def _means(right: Tensor, weight: Tensor | None) -> list[float]:
-    """Of each draw, (R, N)."""
+    """Weighted mean of each row of ``right`` (R, N)."""
     found: list[float]
     found = (right.double().mean(1) if weight is None else right.double() @ weight).tolist()
     return found
@@ -190,7 +190,7 @@ def _spread(values: list[float]) -> dict[str, Any]:
 
 
 def only(sets: dict[str, Tensor]) -> Tensor:
-    """The one table of a variant."""
+    """The only feature table of a variant."""
     if len(sets) != 1:
         raise ValueError(f"one feature table, not {sorted(sets)}")
     return next(iter(sets.values()))

@@ -1,4 +1,4 @@
-"""Low-shot results for people: tables on stderr, and the learning curve as a picture."""
+"""Show low-shot results: tables on stderr, and the learning curve as a picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mimsuite.report.curves import LIGHT, figure_style
 
 KINDS = {"linear": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuning"}
 _FIGURE = "balanced_accuracy"
-_GAIN_OVER = ("random_init", "from_scratch")  # the gain over raw input is in the file only
+_GAIN_OVER = ("random_init", "from_scratch")  # the gain over raw input is only in the file
 _COLOURS = {
     "pretrained": "#2563eb",
     "random_init": "#d97706",
@@ -22,7 +22,7 @@ _COLOURS = {
 
 
 def show_low_shot(title: str, result: Mapping[str, Any]) -> None:
-    """A table for each kind of probe: amounts of labels by variants, mean and range."""
+    """Print a table per probe: mean and range for each amount of labels and each variant."""
     for kind, words in KINDS.items():
         if kind not in result:
             continue
@@ -59,7 +59,7 @@ def draw_low_shot(result: Mapping[str, Any]) -> bytes:
         for kind, axes in zip(kinds, panels, strict=True):
             by_amount = result[kind]
             samples = {amount: result["amounts"][amount]["samples"] for amount in by_amount}
-            counts = sorted(set(samples.values()))  # equal counts are equal draws
+            counts = sorted(set(samples.values()))  # amounts of equal count have equal draws
             order = [next(a for a in samples if samples[a] == count) for count in counts]
             for name in by_amount[order[0]][_FIGURE]:
                 found = [by_amount[amount][_FIGURE][name] for amount in order]

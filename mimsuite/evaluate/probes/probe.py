@@ -1,8 +1,8 @@
 """Probes of frozen features with their baselines, under one protocol.
 
-Pooling, layer and hyperparameters are chosen on a stratified part of the training split; the test
-split is scored once, by what was chosen. The baselines (the same encoder with fresh weights, raw
-input, majority class) go through the very same choice.
+Pooling, layer and hyperparameters are chosen on a stratified part of the training split. The test
+split is scored once, with that choice. The baselines (the same encoder with fresh weights, raw
+input, majority class) follow the same protocol.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
 Sets = dict[str, Tensor]
-Predict = Callable[[Sets, Sets], tuple[Tensor, dict[str, Any]]]  # (N, K) scores, what was chosen
+Predict = Callable[[Sets, Sets], tuple[Tensor, dict[str, Any]]]  # ((N, K) scores, choice)
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class ProbeData:
 
     Attributes:
         train, test: variant (``pretrained``, ``random_init``, ``raw_input``) -> features by name.
-        train_labels, test_labels: (N,) int64; of ``data.targets`` (N, K) float32.
-        classes: K; 1 of other labels.
-        parts: rows of the training samples to fit on, and to validate on.
-        seed: key of splits and minibatches.
-        notes: what a reader of the figures must know about the data.
+        train_labels, test_labels: (N,) int64; for ``data.targets`` (N, K) float32.
+        classes: K; 1 for labels that are not classes.
+        parts: rows of the training samples for fitting and for validation.
+        seed: seed of splits and minibatches.
+        notes: remarks on the data that belong to the figures.
         train_keys: N names of the training samples.
-        scorer: of numbers or several labels a sample; None: of classes.
+        scorer: scorer of regression or multilabel targets; None for classes.
     """
 
     train: dict[str, Sets]
@@ -85,13 +85,13 @@ def probe_data(
     """Extract all features that :func:`linear_probe` and :func:`knn` need, once.
 
     Args:
-        method: the pretrained method, on the device that shall compute.
-        resolved: its recipe; the ``eval`` section says what is probed.
-        test: where the figures are measured; ``None`` = a stratified part of ``train``.
-        peers: the ranks that share the extraction; what follows is the first one's work.
+        method: the pretrained method, on the device to compute on.
+        resolved: its recipe; the ``eval`` section configures the probe.
+        test: test split; ``None``: a stratified part of ``train``.
+        peers: ranks that share the extraction; the first rank does the rest alone.
 
     Returns:
-        what to probe, on the first rank; ``None`` on the others.
+        the features on the first rank; ``None`` on the others.
 
     Raises:
         DataError: no labels, one class, or fewer samples than classes.
@@ -136,20 +136,20 @@ def probe_data(
 
 
 def _target_scorer(resolved: Resolved, train: Source, test: Source | None) -> TargetScorer | None:
-    """Of labels that are no classes; it also gives the test split the columns of the training."""
+    """Scorer of labels that are not classes; also aligns the test split's columns to training."""
     if train.targets is None:
         return None
     scorer = scorer_of(resolved)
     assert isinstance(scorer, TargetScorer)
     scorer.names = train.targets.names
-    scorer.told_by(train)  # refuses what leaves nothing to tell apart
+    scorer.told_by(train)  # refuses labels that do not vary
     if test is not None:
         fit_to(test, scorer.names, train.targets.values.shape[1])
     return scorer
 
 
 def _strata(labels: Tensor) -> Tensor:
-    """(N,) what is held out in proportion: classes; other labels have no order of strata."""
+    """(N,) strata of the hold-out: classes; all zero for other labels."""
     return labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
 
 
@@ -169,7 +169,7 @@ def read_encoders(
     pixels: bool,
     peers: Peers = ALONE,
 ) -> dict[str, FeatureSet]:
-    """What each encoder makes of a source; the first one's has ``pixels``, too, if wanted."""
+    """Features of a source from each encoder; with ``pixels``, the first set has raw input too."""
     first = next(iter(models))
     return {
         name: extract(model, source, resolved, pixels=pixels and name == first, peers=peers)
@@ -193,15 +193,15 @@ def labelled_tables(
 
 
 def linear_probe(data: ProbeData, grid: LinearGrid | None = None) -> dict[str, Any]:
-    """Softmax regression on frozen features, of the layer and pooling that suit it best; of labels
-    that are no classes see :func:`~mimsuite.evaluate.probes.targets.linear_targets`.
+    """Softmax regression on frozen features, with layer and pooling chosen by validation. For
+    labels that are not classes see :func:`~mimsuite.evaluate.probes.targets.linear_targets`.
 
     Returns:
-        ``accuracy`` and ``balanced_accuracy`` of each variant (null where it was not asked for),
+        ``accuracy`` and ``balanced_accuracy`` of each variant (null for variants not requested),
         with more than five classes ``top5_accuracy``,
-        ``chosen`` per variant (``features``, the penalty ``C`` as scikit-learn has it,
+        ``chosen`` per variant (``features``, the penalty ``C`` as in scikit-learn,
         ``validation_accuracy``), ``intervals`` of the gain over each baseline, ``right`` (per
-        variant one character a test sample), ``n_train``, ``n_validation``, ``n_test``,
+        variant one character per test sample), ``n_train``, ``n_validation``, ``n_test``,
         ``classes``, ``seed``, ``protocol``, ``notes``.
     """
     if data.scorer is not None:
@@ -225,15 +225,16 @@ def fit_linear(
     grid: LinearGrid,
     seed: int,
 ) -> tuple[logistic.Logistic, dict[str, Any]]:
-    """The linear probe of one variant, and what was chosen for it on validation samples.
+    """The linear probe of one variant, and the choice made on validation samples.
 
-    The grid chooses the features. On them, softmax regression with an L2 penalty, whose strength
-    is chosen, too, is solved to its minimum on all training samples: so the figure depends on no
-    optimizer, and other tools find the same.
+    The grid chooses the features. Softmax regression with an L2 penalty, whose strength is chosen
+    too, is then solved to its minimum on all training samples. The figure therefore depends on no
+    optimizer, and other tools find the same one.
 
     Args:
-        train: features of the training samples by name; ``labels`` (N,) of the same.
-        parts: row numbers to fit on, and to validate on.
+        train: features of the training samples, by name.
+        labels: (N,) their labels.
+        parts: row numbers for fitting and for validation.
     """
     name = next(iter(train))
     if len(train) > 1:
@@ -244,7 +245,7 @@ def fit_linear(
 
 
 def linear_protocol(grid: LinearGrid, samples: int, parts: tuple[Tensor, Tensor]) -> str:
-    """How :func:`fit_linear` works, in words."""
+    """The protocol of :func:`fit_linear` in words."""
     return (
         f"linear: softmax regression on standardised features with an L2 penalty, at its minimum; "
         f"layer and pooling (by {len(grid.learning_rates) * len(grid.weight_decays)} AdamW heads "
@@ -254,7 +255,7 @@ def linear_protocol(grid: LinearGrid, samples: int, parts: tuple[Tensor, Tensor]
 
 
 def knn(data: ProbeData, neighbours: int = 5) -> dict[str, Any]:
-    """Cosine nearest neighbours; layer and pooling chosen on validation. Returns as above."""
+    """Cosine nearest neighbours; validation chooses layer and pooling. Returns as linear_probe."""
     if data.scorer is not None:
         return knn_targets(data, neighbours)
 
@@ -267,7 +268,7 @@ def knn(data: ProbeData, neighbours: int = 5) -> dict[str, Any]:
             return accuracy(guess, labels[held])
 
         figures = {name: right(name) for name in train}
-        best = max(figures, key=figures.__getitem__)  # ties: the first, so the deepest layer
+        best = max(figures, key=figures.__getitem__)  # ties: the first, which is the deepest layer
         votes = knn_scores(train[best], labels, test[best], neighbours, data.classes)
         return votes, {"features": best, "validation_accuracy": figures[best]}
 
@@ -330,7 +331,7 @@ def _intervals(guesses: dict[str, Tensor], labels: Tensor, seed: int) -> dict[st
 
 
 def _labelled(found: FeatureSet, source: Source, notes: list[str]) -> FeatureSet:
-    """Only the samples that have a label."""
+    """The samples that have a label."""
     labels = torch.zeros(0) if found.labels is None else found.labels
     there = labels >= 0 if labels.ndim == 1 else ~labels.isnan().all(dim=1)
     if not bool(there.any()):

@@ -1,9 +1,9 @@
-"""Ridge regression at its minimum: what any other tool finds, too.
+"""Ridge regression, solved to its minimum, as other tools find it too.
 
 The objective is that of scikit-learn's ``Ridge``, on standardised features: ``sum of squared errors
-+ alpha * |w|**2`` for each number on its own, without a penalty on the intercept.
++ alpha * |w|**2`` for each target separately, without a penalty on the intercept.
 
-Letters: N samples, D width, K numbers.
+Letters: N samples, D width, K targets.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from mimsuite.evaluate.probes.logistic import standardisation
 
-PENALTIES = tuple(10.0**power for power in range(5, -4, -1))  # alpha; strong ones first
+PENALTIES = tuple(10.0**power for power in range(5, -4, -1))  # alpha, strongest first
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Fitted (D, K) weights and (K,) intercepts, with the standardisation that belongs to them."""
+    """Fitted (D, K) weights and (K,) intercepts, with their feature standardisation."""
 
     weight: Tensor
     bias: Tensor
@@ -34,10 +34,10 @@ class Ridge:
 
 
 def fit_path(features: Tensor, targets: Tensor, penalties: Sequence[float]) -> list[Ridge]:
-    """The minimum for each alpha; of each number over the samples of which it is known.
+    """The minimum for each alpha; each target is fitted on the samples where it is known.
 
     Args:
-        features: (N, D); standardised here by their own mean and deviation.
+        features: (N, D); standardised here by their mean and deviation.
         targets: (N, K); NaN = not known.
     """
     mean, scale = (value.double() for value in standardisation(features))
@@ -55,7 +55,7 @@ def fit_path(features: Tensor, targets: Tensor, penalties: Sequence[float]) -> l
 
 
 def _minima(rows: Tensor, wanted: Tensor, penalties: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """((A, D, k), (A, k)) of A penalties, by one decomposition for all of them."""
+    """((A, D, k), (A, k)) for A penalties, from one eigendecomposition."""
     centre, level = rows.mean(0), wanted.mean(0)
     values, vectors = torch.linalg.eigh((rows - centre).T @ (rows - centre))  # (D,), (D, D)
     turned = vectors.T @ ((rows - centre).T @ (wanted - level))  # (D, k)

@@ -1,7 +1,7 @@
-"""A linear probe that was trained on clean samples, tested on corrupted ones.
+"""A linear probe trained on clean samples and tested on corrupted ones.
 
-The probe is that of :func:`mimsuite.evaluate.linear_probe`; nothing is chosen on corrupted samples.
-Test samples are read once: each batch is spoilt in every way and shown to every encoder.
+The probe is that of :func:`mimsuite.evaluate.linear_probe`; no choice is made on corrupted samples.
+Test samples are read once: every corruption is applied to each batch, for every encoder.
 
 Letters: N test samples, L levels (corruption x severity), D width.
 """
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 SEVERITIES = (1, 2, 3)
 Level = tuple[Corruption, int] | None  # None: clean
-Right = dict[str, Tensor]  # variant -> (N,) float64, 1 = right; over levels their mean
+Right = dict[str, Tensor]  # variant -> (N,) float64, 1 = right; a mean if over several levels
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A trained probe of one variant: the features it reads, and its classifier."""
+    """Trained probe of one variant: the name of its features, and its classifier."""
 
     features: str
     classifier: Logistic
@@ -66,20 +66,21 @@ def robustness(
     """Accuracy on clean samples, and by corruption and severity.
 
     Args:
-        method: the pretrained method, on the device that shall compute.
+        method: the pretrained method, on the device to compute on.
         resolved: its recipe.
-        shifted: another source with the same classes, in another style; matched by class name.
-        seed: key of the validation split, and of all corruptions.
+        shifted: a source with the same classes in another style; matched by class name.
+        seed: seed of the validation split and of all corruptions.
 
     Returns:
-        ``clean``, ``corrupted`` (all levels together) and, with ``shifted``, ``shifted``: figures,
-        which are ``accuracy`` and ``balanced_accuracy`` of each variant and the ``intervals`` of
-        the gain of ``pretrained``; ``corruptions`` -> name -> ``unit`` and ``severities``, three
-        figures with their ``strength``; ``chosen``, ``n_train``, ``n_test``, ``classes``, ``seed``,
+        ``clean``, ``corrupted`` (all levels together) and, if given, ``shifted``: figures, which
+        are ``accuracy`` and ``balanced_accuracy`` of each variant and the ``intervals`` of the gain
+        of ``pretrained``; ``corruptions`` -> name -> ``unit`` and ``severities``, three figures
+        with their ``strength``; ``chosen``, ``n_train``, ``n_test``, ``classes``, ``seed``,
         ``protocol``, ``notes``.
 
     Raises:
-        DataError: no labels; UserError: no corruptions of this modality are known.
+        DataError: no labels.
+        UserError: the modality has no corruptions.
     """
     known = corruptions_of(resolved.recipe.recipe.modality)
     notes: list[str] = []
@@ -129,13 +130,13 @@ def judge(
     seed: int,
     ids: Callable[[Tensor], Tensor] = lambda labels: labels,
 ) -> tuple[list[Right], Tensor]:
-    """Which labelled samples each probe has right at each level; reads every sample once.
+    """Whether each probe is right on each labelled sample, per level; reads every sample once.
 
     Args:
-        ids: makes the source's labels the probes' class ids, -1 = not known to them.
+        ids: maps the source's labels to the probes' class ids; -1 = unknown class.
 
     Returns:
-        for each level variant -> (N,) float64; and the (N,) labels.
+        for each level, variant -> (N,) float64; and the (N,) labels.
     """
     views = views_of(resolved.recipe)
     device = next(models["pretrained"].parameters()).device
@@ -200,7 +201,7 @@ def _features(
 def _by_corruption(
     known: Sequence[Corruption], right: Sequence[Right], labels: Tensor
 ) -> dict[str, Any]:
-    """``right`` has the severities of the first corruption, then those of the second ..."""
+    """Figures by corruption; ``right`` is ordered by corruption, then by severity."""
     found: dict[str, Any] = {}
     for number, one in enumerate(known):
         levels = right[number * len(SEVERITIES) : (number + 1) * len(SEVERITIES)]
@@ -219,7 +220,7 @@ def _mean(levels: Sequence[Right]) -> Right:
 
 
 def _matching(train: Source, other: Source, notes: list[str]) -> Callable[[Tensor], Tensor]:
-    """What makes labels of ``other`` those of ``train``: by class name where both have names."""
+    """Map labels of ``other`` to those of ``train``, by class name if both have names."""
     if not train.classes or not other.classes:
         return lambda labels: labels
     names = {name: number for number, name in enumerate(train.classes)}
@@ -229,4 +230,4 @@ def _matching(train: Source, other: Source, notes: list[str]) -> Callable[[Tenso
         raise DataError(f"{other.name} has none of the classes of {train.name}")
     if unknown:
         notes.append(f"{other.name}: left out {len(unknown)} classes that were not trained")
-    return lambda labels: table[labels]  # -1, unlabelled, is the last entry
+    return lambda labels: table[labels]  # label -1 (unlabelled) indexes the last entry

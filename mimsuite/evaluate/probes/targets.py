@@ -1,7 +1,7 @@
-"""Probes of frozen features for labels that are no classes: numbers, or several labels a sample.
+"""Probes of frozen features for regression and multilabel targets.
 
-The protocol is that of :mod:`mimsuite.evaluate.probes.probe`: features and penalty are chosen on
-validation samples of the training split, the test split is scored once.
+As in :mod:`mimsuite.evaluate.probes.probe`, features and penalty are chosen on validation samples
+of the training split, and the test split is scored once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _Predict = Callable[[Tensor], Tensor]  # (N, D) features -> (N, K)
 
 
 class _Models(NamedTuple):
-    """Models that differ in one number.
+    """Models that differ in one hyperparameter.
 
     Attributes:
-        key: its name in results.
-        tried: its values; of equally good ones the first is taken.
-        fit: (rows, targets, values) -> what predicts by each of them.
+        key: name of the hyperparameter in results.
+        tried: values to try; ties go to the first.
+        fit: (features, targets, values) -> a predictor for each value.
     """
 
     key: str
@@ -39,15 +39,15 @@ def linear_targets(data: ProbeData) -> dict[str, Any]:
     """Ridge regression, or a logistic regression for each label.
 
     Returns:
-        every figure of the scorer (``figures``) of each variant and of what predicts the same for
-        every sample (``mean``, ``prior``); ``chosen``: ``features``, ``alpha`` or ``C``, and
-        ``validation``, the main figure there; ``intervals`` of the gain over each; ``each``: the
-        figures of each number or label; and of the data what
-        :func:`~mimsuite.evaluate.probes.probe.linear_probe` says.
+        every figure of the scorer (``figures``) for each variant and for the constant prediction
+        (``mean``, ``prior``); ``chosen``: ``features``, ``alpha`` or ``C``, and ``validation``, the
+        main figure on validation samples; ``intervals`` of the gain over each; ``each``: the
+        figures per target; and the facts about the data as in
+        :func:`~mimsuite.evaluate.probes.probe.linear_probe`.
     """
     assert data.scorer is not None
     if data.scorer.names is None:
-        words = "ridge regression of each number"
+        words = "ridge regression of each target"
         models = _Models("alpha", ridge.PENALTIES, _ridges)
     else:
         words = "a logistic regression of each label with an L2 penalty"
@@ -61,7 +61,7 @@ def linear_targets(data: ProbeData) -> dict[str, Any]:
 
 
 def knn_targets(data: ProbeData, neighbours: int) -> dict[str, Any]:
-    """Mean of the targets of the nearest training samples; returns as :func:`linear_targets`."""
+    """Mean of the nearest training samples' targets. Returns as :func:`linear_targets`."""
 
     def fit(rows: Tensor, targets: Tensor, counts: Sequence[float]) -> list[_Predict]:
         return [lambda queries: nearest_mean(rows, targets, queries, neighbours)]
@@ -85,7 +85,7 @@ def _logistics(rows: Tensor, targets: Tensor, strengths: Sequence[float]) -> lis
 def _predict(
     data: ProbeData, train: Sets, test: Sets, models: _Models
 ) -> tuple[Tensor, dict[str, Any]]:
-    """(predictions of the test samples, what was chosen)."""
+    """(predictions for the test samples, choice)."""
     kept, held = data.parts
     labels = data.train_labels
     best: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-"""Judging predictions, sample by sample: classes, parts, boxes, voxels, pixels."""
+"""Scorers of trained methods: classes, targets, parts, boxes, voxels, super-resolution."""

@@ -1,8 +1,8 @@
-"""How well predicted boxes fit: average precision and recall.
+"""Average precision and recall of predicted boxes.
 
 Class-agnostic, as NeRF-RPN and NeRF-MAE report them.
 
-Letters: P proposals, G true boxes of a scene.
+Letters: P proposals and G true boxes per scene.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mimsuite.targets.boxes import iou_matrix
 
 @dataclass(frozen=True)
 class Scene:
-    """Predictions and truth of one scene: (P, 7), (P,) and (G, 7)."""
+    """Predictions and truth of one scene: boxes (P, 7), scores (P,) and truth (G, 7)."""
 
     boxes: Tensor
     scores: Tensor
@@ -27,7 +27,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Hits:
-    """Of the proposals of one scene, (P,) each: the score, and whether it is right."""
+    """Proposals of one scene: their scores (P,), and whether each is right (P,)."""
 
     scores: Tensor
     right: Tensor
@@ -35,8 +35,8 @@ class Hits:
 
 
 def hits_of(scene: Scene, threshold: float) -> Hits:
-    """A proposal is right if the true box that it overlaps most does so by more than ``threshold``
-    and was not found by a better proposal."""
+    """Judge proposals: one is right if it overlaps its best true box by more than ``threshold`` and
+    no higher-scoring proposal has taken that box."""
     overlaps, which = _best(scene)
     found: set[int] = set()
     right = torch.zeros(len(scene.scores), dtype=torch.bool)
@@ -49,12 +49,12 @@ def hits_of(scene: Scene, threshold: float) -> Hits:
 
 
 def average_precision(scenes: Sequence[Scene], threshold: float) -> float:
-    """Area under the precision envelope, over the proposals of all scenes by falling score."""
+    """Area under the precision envelope, over the proposals of all scenes sorted by score."""
     return precision_of([hits_of(scene, threshold) for scene in scenes])
 
 
 def precision_of(found: Sequence[Hits]) -> float:
-    """Average precision of scenes whose proposals are judged."""
+    """Average precision of scenes with judged proposals."""
     truths = sum(hits.truths for hits in found)
     scores = torch.cat([hits.scores for hits in found])
     if truths == 0 or len(scores) == 0:
@@ -69,28 +69,28 @@ def precision_of(found: Sequence[Hits]) -> float:
 
 
 def recall(scenes: Sequence[Scene], threshold: float) -> float:
-    """Share of true boxes that are matched by at least ``threshold``, each proposal used once.
+    """Share of true boxes matched with an overlap of ``threshold`` or more, one proposal each.
 
-    Scenes without proposals are left out, as in the published code: report their number.
+    Scenes without proposals are left out, as in the published code, so report their number.
     """
     return recall_of([matched(scene) for scene in scenes if len(scene.boxes)], threshold)
 
 
 def recall_of(overlaps: Sequence[Tensor], threshold: float) -> float:
-    """The same of each scene's :func:`matched` overlaps."""
+    """:func:`recall` from each scene's :func:`matched` overlaps."""
     total = sum(map(len, overlaps))
     return sum(int((own >= threshold).sum()) for own in overlaps) / total if total else 0.0
 
 
 def _best(scene: Scene) -> tuple[Tensor, Tensor]:
-    """(P,) largest overlap of each proposal, and with which true box."""
+    """(P,) largest overlap of each proposal, and (P,) index of that true box."""
     if len(scene.truth) == 0:
         return torch.full((len(scene.boxes),), -1.0), torch.zeros(len(scene.boxes)).long()
     return iou_matrix(scene.boxes, scene.truth).max(dim=1)
 
 
 def matched(scene: Scene) -> Tensor:
-    """(G,) overlap of each true box with its proposal: the best pair first, each used once."""
+    """(G,) overlap of each true box with its proposal, matched greedily from the best pair on."""
     overlaps = iou_matrix(scene.boxes, scene.truth)  # (P, G)
     matched = torch.zeros(len(scene.truth), dtype=overlaps.dtype)
     for _ in range(min(overlaps.shape)):

@@ -1,4 +1,4 @@
-"""Scoring a trained classifier on a split, each sample once, without any choice left."""
+"""Score a trained classifier on a split: accuracies and confusion, in all and per class."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from mimsuite.methods import Method
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
-_DIRECTION = "direction_accuracy"  # its name in results
+_DIRECTION = "direction_accuracy"  # name in results
 
 
 class Judged(NamedTuple):
-    """How a sample was classified.
+    """Classification of a sample.
 
     Attributes:
-        predicted, label: the class it was taken for, and its own.
-        rank: how many classes came before its own; see :func:`~mimsuite.evaluate.metrics.ranks`.
-        ahead: 1 if its own class scored above the opposite one, else 0; -1: it has no opposite.
+        predicted, label: predicted and true class.
+        rank: classes ranked above the true one; see :func:`~mimsuite.evaluate.metrics.ranks`.
+        ahead: 1 if the true class scored above its opposite, else 0; -1: it has no opposite.
     """
 
     predicted: int
@@ -52,7 +52,7 @@ class Judged(NamedTuple):
 def judged_by(
     table: Tensor, labels: Tensor, opposite: Mapping[int, int] = MappingProxyType({})
 ) -> list[Judged]:
-    """Of (N, K) scores and (N,) true classes."""
+    """Judge samples by their (N, K) scores and (N,) true classes."""
     columns = torch.stack([table.argmax(1), labels, ranks(table, labels)], dim=1)
     judged = [Judged(*row) for row in columns.tolist()]
     if not opposite:
@@ -66,7 +66,7 @@ def judged_by(
 
 
 def opposite_classes(source: Source, named: Sequence[tuple[str, str]]) -> dict[int, int]:
-    """Number of each class -> number of its opposite, from pairs of names."""
+    """Class id -> id of its opposite class, from pairs of names."""
     found: dict[int, int] = {}
     classes = source.classes or []
     for pair in named:
@@ -79,15 +79,15 @@ def opposite_classes(source: Source, named: Sequence[tuple[str, str]]) -> dict[i
 
 
 def merged(logits: Tensor, rows: int) -> Tensor:
-    """Scores (B, K) of samples of which ``logits`` (rows * B, K) has several views, all first ones
-    before all second: the mean of their softmax; the logits as they are where each has one."""
+    """Scores (B, K) from ``logits`` (rows * B, K) of ``rows`` views per sample, view by view: the
+    mean softmax over views, or the logits themselves for a single view."""
     if rows == 1:
         return logits
     return logits.float().softmax(1).unflatten(0, (rows, -1)).mean(0)
 
 
 def report(predicted: Tensor, labels: Tensor, names: list[str] | None) -> dict[str, Any]:
-    """Accuracies, and per class the samples and the fraction found; JSON-able."""
+    """Accuracies, and per class the number of samples and the recall; JSON-able."""
     table = confusion(predicted, labels, int(torch.stack([predicted, labels]).max()) + 1)
     classes = {
         (names[i] if names and i < len(names) else str(i)): {
@@ -106,7 +106,7 @@ def report(predicted: Tensor, labels: Tensor, names: list[str] | None) -> dict[s
 
 
 class ClassScorer(Scorer):
-    """One class a sample. With more than five classes there is a top-5 accuracy, too."""
+    """One class per sample; with more than five classes, top-5 accuracy too."""
 
     ability = "logits"
     labelled = True
@@ -128,11 +128,11 @@ class ClassScorer(Scorer):
             self.figures = (*self.figures, Figure(_DIRECTION, "direction"))
 
     def begin(self, source: Source) -> None:
-        """Find the numbers of opposite classes (``eval.opposites``)."""
+        """Find the ids of opposite classes (``eval.opposites``)."""
         self.opposite = opposite_classes(source, self.recipe.eval.opposites)
 
     def check(self, method: Method, batch: Batch) -> None:
-        """Samples without a label are no fault here."""
+        """Accept samples without a label."""
 
     def judge(self, method: Any, batch: Batch) -> list[Judged]:
         if batch.label is None:
@@ -179,8 +179,8 @@ class ClassScorer(Scorer):
         return found
 
     def details(self, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
-        """Which test samples each method had right, ``labels`` of the same, ``classes``; of those
-        with an opposite class, in the same order, where the right one of the two was ahead."""
+        """Per method, whether each test sample is right; ``labels``; ``classes``; and for samples
+        with an opposite class, in the same order, whether the right class scored higher."""
         pairs = {name: columns(one) for name, one in judged.items()}
         labels = next(iter(pairs.values()))[1]
         found = {
@@ -208,5 +208,5 @@ def _ranks(judged: Sequence[Judged]) -> Tensor:
 
 
 def _ahead(judged: Sequence[Judged]) -> Tensor:
-    """(M,) of the samples whose class has an opposite: 1 where it scored higher."""
+    """(M,) for samples whose class has an opposite: 1 if the true class scored higher."""
     return torch.tensor([one.ahead for one in judged if one.ahead >= 0])

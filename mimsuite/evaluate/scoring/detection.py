@@ -1,4 +1,4 @@
-"""Scoring box detectors: average precision and recall at overlaps of 25 and 50 %."""
+"""Score box detectors: average precision and recall at overlaps of 25 and 50 %."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OVERLAPS = {"25": 0.25, "50": 0.5}
 
 @dataclass(frozen=True)
 class JudgedScene:
-    """Proposals of one scene, judged at each overlap, and what its true boxes found at best.
+    """Proposals of one scene, judged at each overlap, and the best match of each true box.
 
     Attributes:
-        overlaps: (G,) of each true box with its own proposal; None without any proposal.
+        overlaps: (G,) overlap of each true box with its proposal; None if there are no proposals.
     """
 
     hits: dict[str, Hits]
@@ -28,7 +28,7 @@ class JudgedScene:
 
 
 class BoxScorer(Scorer):
-    """Boxes of any class."""
+    """Class-agnostic boxes."""
 
     ability = "detect"
     main = "ap_25"
@@ -55,7 +55,7 @@ class BoxScorer(Scorer):
         return precision | recalled
 
     def report(self, judged: Sequence[JudgedScene], source: Any) -> dict[str, Any]:
-        """With the number of scenes without proposals, which recall leaves out as published."""
+        """Figures, and the number of scenes without proposals, which recall leaves out."""
         empty = sum(scene.overlaps is None for scene in judged)
         return super().report(judged, source) | {"scenes_without_proposals": empty}
 

@@ -1,7 +1,7 @@
 """Part segmentation: mean intersection over union, as for ShapeNetPart.
 
-Only parts of an object's own class compete. A part that neither the object nor the prediction has
-counts as found.
+Only the parts of an object's class compete. A part that neither the object nor the prediction has
+counts as IoU 1.
 
 Letters: S objects, N points, K parts of all classes.
 """
@@ -32,15 +32,15 @@ def segment(method: Method, source: Source, resolved: Resolved) -> dict[str, Any
         ``per_class``, ``point_accuracy``, ``n_test``; fractions from 0 to 1.
 
     Raises:
-        UserError: a method that does not segment.
-        DataError: objects without class or parts.
+        UserError: the method does not segment.
+        DataError: objects without a class or parts.
     """
     scorer = PartScorer(resolved)
     return scorer.report(scorer.collect(method, source), source)
 
 
 class JudgedObject(NamedTuple):
-    """One object: its mean IoU, its class, and how many of its points were right."""
+    """One object: mean IoU, class, and number of right points."""
 
     iou: float
     label: int
@@ -49,7 +49,7 @@ class JudgedObject(NamedTuple):
 
 
 class PartScorer(Scorer):
-    """Parts of objects whose class is known."""
+    """Parts of objects with a known class."""
 
     ability = "log_probabilities"
     labelled = True
@@ -84,22 +84,22 @@ class PartScorer(Scorer):
 
 
 def own_parts(scores: Tensor, label: Tensor, counts: Sequence[int]) -> Tensor:
-    """(S, N) the best part of each point among those of its object's class.
+    """(S, N) best part of each point among the parts of its object's class.
 
     Args:
         scores: (S, N, K).
         label: (S,) classes.
-        counts: parts of each class.
+        counts: number of parts of each class.
     """
     owner = torch.arange(len(counts), device=label.device).repeat_interleave(
         torch.tensor(counts, device=label.device)
-    )  # (K,) the class that a part belongs to
+    )  # (K,) class of each part
     foreign = owner != label[:, None]  # (S, K)
     return scores.masked_fill(foreign[:, None], -torch.inf).argmax(-1)
 
 
 def shape_ious(found: Tensor, parts: Tensor, label: Tensor, counts: Sequence[int]) -> Tensor:
-    """(S,) mean over the parts of each object's class; ``found`` and ``parts`` are (S, N)."""
+    """(S,) mean IoU over the parts of each object's class; ``found`` and ``parts`` are (S, N)."""
     ends = list(accumulate(counts))
     ious = []
     for mine, true, kind in zip(found, parts, label.tolist(), strict=True):
@@ -111,7 +111,7 @@ def shape_ious(found: Tensor, parts: Tensor, label: Tensor, counts: Sequence[int
 
 
 def miou(ious: Tensor, labels: Tensor, names: list[str] | None) -> dict[str, Any]:
-    """Both means of (S,) values of objects of (S,) classes."""
+    """Instance and class mean IoU, from (S,) values of objects of (S,) classes."""
     kinds = labels.unique().tolist()
     of_class = {
         (names[kind] if names and kind < len(names) else str(kind)): float(

@@ -1,8 +1,8 @@
-"""How a trained method is scored, by what its recipe has it learn (``target.kind``).
+"""Score a trained method; the recipe's targets (``target.kind``) decide the scorer.
 
-A scorer judges each test sample by itself and makes figures of the judgements of many. So the same
-judgements, drawn anew with replacement, give the interval of a gain (Efron & Tibshirani, "An
-Introduction to the Bootstrap", 1993, chapter 13), whatever the figure is.
+A scorer judges each test sample and computes figures from the judgements of many. Resampling the
+judgements with replacement gives the interval of a gain, for any figure (Efron & Tibshirani, "An
+Introduction to the Bootstrap", 1993, chapter 13).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CONFIDENCE = 0.95
 
 
 class Figure(NamedTuple):
-    """A figure of results: its key, what people read, and its unit; ``%`` is of a fraction."""
+    """A figure of results: key, title and unit; a figure in ``%`` is stored as a fraction."""
 
     name: str
     title: str
@@ -52,11 +52,11 @@ class Scorer(ABC):
     """Base of all scorers.
 
     Attributes:
-        figures: what it makes; of the main one more is better.
-        main: name of the one that learning rates are chosen by.
+        figures: the figures it computes.
+        main: name of the figure that learning rates are chosen by; higher is better.
         ability: name of the method's function that it calls.
         labelled: whether samples need class labels.
-        counted: what there must be, in words: samples, or labels where a sample may have none.
+        counted: word for what a split must have: samples, or labels if samples may lack them.
     """
 
     figures: tuple[Figure, ...]
@@ -70,41 +70,41 @@ class Scorer(ABC):
 
     @cached_property
     def views(self) -> Views:
-        """Those of test samples, maybe several of each."""
+        """Views of test samples, possibly several per sample."""
         return views_of(self.recipe).test()
 
     def begin(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
-        """Look at a source before its first sample is read; raises a ``MimsuiteError`` for one
-        that does not fit the recipe."""
+        """Check a source before its first sample is read; raises a ``MimsuiteError`` if it does not
+        fit the recipe."""
 
     @abstractmethod
     def judge(self, method: Any, batch: Batch) -> list[Any]:
-        """What is to be kept of each sample of a normalised batch, all its :attr:`views` together;
-        small, on the host."""
+        """One small judgement per sample of a normalised batch, on the host; all :attr:`views` of a
+        sample are judged together."""
 
     @abstractmethod
     def measure(self, judged: Sequence[Any]) -> dict[str, float]:
-        """Figures of samples that were judged, by name."""
+        """Figures by name, from the judgements of samples."""
 
     @property
     def main_figure(self) -> Figure:
         return next(figure for figure in self.figures if figure.name == self.main)
 
     def told_by(self, train: Source) -> dict[str, Any]:
-        """Recipe keys that the training split tells."""
+        """Recipe keys inferred from the training split, such as the statistics of targets."""
         return {}
 
     def collect(self, method: Method, source: Source, stop: StopFlag | None = None) -> list[Any]:
         """Judge every sample of a source once.
 
         Args:
-            method: on the device that shall compute; put in eval mode for the time being.
-            stop: set by a signal handler; looked at with every batch.
+            method: on the device to compute on; in eval mode during the call.
+            stop: set by a signal handler; checked at every batch.
 
         Raises:
-            Preempted: a stop signal came; whoever trained the method has saved it.
-            UserError: the method is of another kind.
-            DataError: there is no sample, or none with a label.
+            Preempted: a stop signal came; the trained method is already saved.
+            UserError: the method lacks :attr:`ability`.
+            DataError: no sample, or none with a label.
         """
         self.require_ability(method)
         self.begin(source)
@@ -125,12 +125,12 @@ class Scorer(ABC):
         method.check(batch)
 
     def without_looking(self, train: Source, judged: Sequence[Any]) -> tuple[str, list[Any]] | None:
-        """Name and judgements of a guess that knows the labels of the training split only; None
-        where there is none."""
+        """Name and judgements of a constant guess based on the training labels; None: no such
+        guess."""
         return None
 
     def require_ability(self, method: Method) -> None:
-        """Raise a ``UserError`` for a method that cannot do what is scored."""
+        """Raise a ``UserError`` for a method that lacks :attr:`ability`."""
         if not hasattr(method, self.ability):
             raise UserError(
                 f"{self.recipe.method.name} has no head to score ('{self.ability}'): fine-tune it "
@@ -138,14 +138,14 @@ class Scorer(ABC):
             )
 
     def gains(self, ours: Sequence[Any], theirs: Sequence[Any]) -> dict[str, Any]:
-        """Interval of each figure's difference, over the samples; both judged the same ones."""
+        """Interval of each figure's difference; both judged the same samples."""
         return {
             name: interval.as_dict()
             for name, interval in paired_figures(self.measure, ours, theirs).items()
         }
 
     def details(self, judged: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """What else results carry, of each trained method's judgements."""
+        """Further entries of the results, from each trained method's judgements."""
         return {}
 
     def report(self, judged: Sequence[Any], source: Source) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Scorer(ABC):
         return self.measure(judged) | {"n_test": len(judged)} | self.described()
 
     def described(self) -> dict[str, Any]:
-        """The figures and which is the main one, for those who read results."""
+        """Description of the figures and the main figure, stored with the results."""
         return {"figures": [figure._asdict() for figure in self.figures], "main": self.main}
 
 
@@ -165,10 +165,10 @@ def paired_figures(
     draws: int = _DRAWS,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Percentile interval of every figure's difference, samples drawn with replacement.
+    """Percentile interval of every figure's difference; samples are resampled with replacement.
 
     Raises:
-        ValueError: not the same number of samples.
+        ValueError: different numbers of samples.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"not paired: {len(ours)} and {len(theirs)} samples")
@@ -197,7 +197,7 @@ def _differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict
     return {name: value - theirs[name] for name, value in ours.items()}
 
 
-# Scorers by what is learnt; all else is a class.
+# Scorers by kind of target; all other kinds are classes.
 _SCORERS = {
     "boxes": "mimsuite.evaluate.scoring.detection:BoxScorer",
     "voxel-labels": "mimsuite.evaluate.scoring.voxels:VoxelScorer",
@@ -212,7 +212,7 @@ _CLASSES = "mimsuite.evaluate.scoring.classes:ClassScorer"
 
 
 def scorer_of(resolved: Resolved) -> Scorer:
-    """By the recipe's ``data.targets`` and ``target.kind``."""
+    """The scorer for the recipe's ``data.targets`` and ``target.kind``."""
     kind = getattr(resolved.recipe.target, "kind", "")
     path = _TARGETS.get(resolved.recipe.data.targets) or _SCORERS.get(kind, _CLASSES)
     module, _, name = path.partition(":")

@@ -1,4 +1,4 @@
-"""Scoring super-resolution: peak signal-to-noise ratio of colour in occupied voxels."""
+"""Score super-resolution: peak signal-to-noise ratio of colour in occupied voxels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mimsuite.batch import Batch
 from mimsuite.evaluate.scoring.scorer import Figure, Scorer
 from mimsuite.targets.radiance import colour_error
 
-_BEST = 100.0  # dB, of a scene without any error
+_BEST = 100.0  # dB, for a scene without error
 
 
 class JudgedGrid(NamedTuple):
-    """Mean squared error of one scene, by the method and by trilinear interpolation."""
+    """Mean squared error of one scene: of the method, and of trilinear interpolation."""
 
     error: float
     trilinear: float
 
 
 class FinerScorer(Scorer):
-    """Means over scenes that have an occupied voxel."""
+    """Means over scenes with occupied voxels."""
 
     ability = "finer"
     main = "psnr"
@@ -48,7 +48,7 @@ class FinerScorer(Scorer):
 
 
 def _trilinear(batch: Batch) -> Tensor:
-    """(B, 4, S, S, S): each scene stretched to its own finer size, as it was sampled."""
+    """(B, 4, S, S, S): each scene upsampled trilinearly to its finer size."""
     stretched = torch.zeros_like(batch.views["fine"])
     scenes = (batch.views[name].tolist() for name in ("size", "fine_size"))
     for row, ((x, y, z), (fx, fy, fz)) in enumerate(zip(*scenes, strict=True)):
@@ -60,7 +60,7 @@ def _trilinear(batch: Batch) -> Tensor:
 
 
 def psnr(error: float) -> float:
-    """dB of a mean squared error of values in [0, 1]; at most 100."""
+    """PSNR in dB from a mean squared error of values in [0, 1]; at most 100."""
     return min(_BEST, -10 * math.log10(error)) if error > 0 else _BEST
 
 

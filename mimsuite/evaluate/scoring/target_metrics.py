@@ -1,23 +1,23 @@
-"""Figures of predicted numbers and of several labels a sample, as scikit-learn has them.
+"""Regression and multilabel metrics, as defined by scikit-learn.
 
-Letters: N samples, K numbers or labels of each. Truth that is NaN is not known and does not count.
+Letters: N samples, K targets per sample. NaN truth is unknown and ignored.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_PRESENT = 0.5  # a label is predicted from this probability on
+_PRESENT = 0.5  # lowest probability at which a label is predicted
 
 
 def regression_figures(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """``mae``, ``rmse``, ``r2`` and ``spearman``, each the mean over the K numbers."""
+    """``mae``, ``rmse``, ``r2`` and ``spearman``, each averaged over the K targets."""
     table = regression_columns(predicted, truth)
     return {name: float(np.mean(values)) for name, values in table.items()}
 
 
 def regression_columns(predicted: np.ndarray, truth: np.ndarray) -> dict[str, list[float]]:
-    """The same of each number; those of which nothing is known are left out.
+    """The same figures per target; targets without known truth are left out.
 
     Args:
         predicted, truth: (N, K).
@@ -35,7 +35,7 @@ def _of_column(guess: np.ndarray, true: np.ndarray) -> dict[str, float]:
     error = guess - true
     squared = float(np.mean(error**2))
     spread = float(np.mean((true - true.mean()) ** 2))
-    constant = 1.0 if squared == 0 else 0.0  # of truth without spread, as scikit-learn has it
+    constant = 1.0 if squared == 0 else 0.0  # R2 for constant truth, as in scikit-learn
     return {
         "mae": float(np.mean(np.abs(error))),
         "rmse": squared**0.5,
@@ -45,7 +45,7 @@ def _of_column(guess: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Rank correlation of (N,) numbers, equal ones at their mean rank; 0 where either is constant,
+    """Rank correlation of (N,) numbers; equal numbers get their mean rank. 0 if either is constant,
     so that it can be averaged and compared."""
     first, second = (_ranks(values) for values in (one, other))
     first, second = first - first.mean(), second - second.mean()
@@ -61,8 +61,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def multilabel_figures(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """``map``, the mean of the average precisions of the labels that some sample has; ``f1_micro``
-    and ``f1_macro`` of the labels predicted at 0.5, of all K labels.
+    """``map``, the mean average precision over labels that occur; ``f1_micro`` and ``f1_macro``
+    over all K labels, predicted at probability 0.5.
 
     Args:
         scores: (N, K) probabilities.
@@ -79,13 +79,13 @@ def multilabel_figures(scores: np.ndarray, truth: np.ndarray) -> dict[str, float
 
 
 def average_precisions(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(K,) sum over thresholds of precision times the gain of recall, equal scores at one
-    threshold; NaN of labels that no sample has."""
+    """(K,) average precision: sum over thresholds of precision times the gain in recall; equal
+    scores share a threshold. NaN for labels that no sample has."""
     order = np.argsort(-scores, axis=0, kind="stable")
     sorted_scores = np.take_along_axis(scores, order, 0)
     true = np.take_along_axis(truth, order, 0).astype(float)
     found, seen = true.cumsum(0), np.arange(1, len(true) + 1)[:, None]
-    # Precision at the last of equal scores stands for all of them.
+    # Equal scores all take the precision at the last of them.
     last = np.ones(true.shape, dtype=bool)
     last[:-1] = sorted_scores[:-1] != sorted_scores[1:]
     rows = np.where(last, np.arange(len(true))[:, None], len(true) - 1)
@@ -96,8 +96,7 @@ def average_precisions(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def f1_scores(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float]:
-    """((K,) F1 of each label, F1 of all together); 0 where a label is neither there nor
-    predicted."""
+    """((K,) F1 of each label, micro F1); 0 for a label that neither occurs nor is predicted."""
     guess, true = scores >= _PRESENT, truth > 0
     right = (guess & true).sum(0).astype(float)
     both = guess.sum(0) + true.sum(0)

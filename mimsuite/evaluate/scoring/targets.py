@@ -1,4 +1,4 @@
-"""Scoring of what is labelled with numbers, or with several labels (``data.targets``)."""
+"""Score regression and multilabel methods (``data.targets``)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class TargetScorer(Scorer):
-    """Base of both. A sample is judged as (2, K) float32: what was predicted, and the truth.
+    """Base of both. The judgement of a sample is (2, K) float32: prediction and truth.
 
     Attributes:
-        baseline: name in results of what predicts the same for every sample.
-        names: of the K labels; None for numbers.
+        baseline: name of the constant prediction in results.
+        names: names of the K labels; None for regression.
     """
 
     ability = "logits"
@@ -44,22 +44,22 @@ class TargetScorer(Scorer):
         self.names: Sequence[str] | None = getattr(self.recipe.target, "names", None)
 
     def begin(self, source: Source) -> None:
-        """Raise a ``DataError`` for other labels than those that were trained on."""
+        """Raise a ``DataError`` if the labels differ from those of training."""
         fit_to(source, self.names, len(self.recipe.target.mean or ()))
 
     def check(self, method: Method, batch: Batch) -> None:
-        """Samples without a target are no fault here."""
+        """Accept samples without a target."""
 
     def judge(self, method: Any, batch: Batch) -> list[Any]:
         assert batch.label is not None
         answers = self.probability(method.logits(batch.views[self.views.main]).float())
-        answers = answers.unflatten(0, (self.views.rows, -1)).mean(0)  # of all views of a sample
+        answers = answers.unflatten(0, (self.views.rows, -1)).mean(0)  # over the views of a sample
         truth = batch.label[: len(answers)]
         judged = torch.stack([answers, truth], dim=1).cpu().numpy()
         return [one for one in judged if not np.isnan(one[1]).all()]
 
     def probability(self, answers: Tensor) -> Tensor:
-        """What is scored of a method's answers."""
+        """The values to score, from a method's outputs."""
         return answers
 
     def measure(self, judged: Sequence[Any] | np.ndarray) -> dict[str, float]:
@@ -67,7 +67,7 @@ class TargetScorer(Scorer):
         return self.figures_of(table[:, 0], table[:, 1])
 
     def figures_of(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """Of (N, K) predictions and truth."""
+        """Figures from (N, K) predictions and truth."""
         raise NotImplementedError
 
     def each(self, predicted: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ class TargetScorer(Scorer):
         raise NotImplementedError
 
     def constant(self, train: np.ndarray, samples: int) -> np.ndarray:
-        """(samples, K): the mean of (N, K) training targets, whatever is shown."""
+        """(samples, K): the mean of the (N, K) training targets, in every row."""
         return np.broadcast_to(np.nanmean(train, axis=0), (samples, train.shape[1]))
 
     def without_looking(self, train: Source, judged: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -91,7 +91,7 @@ class TargetScorer(Scorer):
         return {name: interval.as_dict() for name, interval in found.items()}
 
     def details(self, judged: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """``each``: the figures of each number or label, of every method."""
+        """``each``: the figures per target, for every method."""
         tables = {name: np.asarray(one) for name, one in judged.items()}
         return {
             "targets": self.recipe.data.targets,
@@ -105,7 +105,7 @@ class TargetScorer(Scorer):
 
 
 class RegressionScorer(TargetScorer):
-    """Numbers. R2 is the main figure: of it more is better."""
+    """Regression. The main figure is R2, because higher is better."""
 
     figures = (
         Figure("mae", "MAE", ""),
@@ -117,15 +117,15 @@ class RegressionScorer(TargetScorer):
     baseline = "mean"
 
     def told_by(self, train: Source) -> dict[str, Any]:
-        """Mean and deviation of the training split."""
+        """Mean and deviation of the training split's targets."""
         assert train.targets is not None
         values = train.targets.values.astype(np.float64)
         if not np.isfinite(values).any(axis=0).all():
-            raise DataError(f"{train.name}: one of the numbers is not known of any sample")
+            raise DataError(f"{train.name}: one of the targets is not known for any sample")
         std = np.nanstd(values, axis=0)
         if not std.any():
             raise DataError(f"{train.name}: all labels are the same number: nothing to tell apart")
-        # A number without spread is learnt in its own unit.
+        # A constant target is not scaled.
         std = np.where(std > 0, std, 1.0)
         return {"target.mean": np.nanmean(values, axis=0).tolist(), "target.std": std.tolist()}
 
@@ -143,13 +143,13 @@ class RegressionScorer(TargetScorer):
         ]
 
     def details(self, judged: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """With the statistics that the head was trained on."""
+        """As the base, with the target statistics that the head was trained with."""
         target = self.recipe.target
         return super().details(judged) | {"mean": target.mean, "std": target.std}
 
 
 class MultilabelScorer(TargetScorer):
-    """Several labels a sample. mAP is the main figure."""
+    """Several labels per sample. The main figure is mAP."""
 
     figures = (Figure("map", "mAP"), Figure("f1_micro", "micro F1"), Figure("f1_macro", "macro F1"))
     main = "map"
@@ -182,14 +182,14 @@ class MultilabelScorer(TargetScorer):
 
 
 def fit_to(source: Source, names: Sequence[str] | None, width: int) -> None:
-    """Give a source's targets the columns that were trained on; labels that training does not know
-    are left out and named.
+    """Reorder a source's target columns to those of training; labels unknown to training are left
+    out and named.
 
     Raises:
-        DataError: no targets, or another count of numbers.
+        DataError: no targets, or a different number of them.
     """
     if source.targets is None:
-        raise DataError(f"{source.name} has no targets: its parts have other labels or numbers")
+        raise DataError(f"{source.name} has no targets: its parts differ in labels or numbers")
     source.targets, strange = source.targets.under(names, width, source.name)
     if strange:
         warn(f"{source.name} '{source.split}': {strange} labels that training does not know")

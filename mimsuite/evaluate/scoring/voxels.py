@@ -1,8 +1,8 @@
-"""Scoring labels of voxels: mean intersection over union and accuracies.
+"""Score voxel labels: mean intersection over union and accuracies.
 
-Only voxels that have a class count, and only classes from 1 on compete there.
+Only labelled voxels count, and only classes from 1 on compete for them.
 
-Letters: B scenes, K classes with 0.
+Letters: B scenes, K classes including 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mimsuite.targets.voxels import voxel_counts
 
 
 class VoxelScorer(Scorer):
-    """Judged is, of each scene, (3, K) voxels found rightly, found, and true."""
+    """The judgement of a scene is (3, K): right, predicted and true voxels per class."""
 
     ability = "voxel_logits"
     main = "miou"
@@ -38,7 +38,7 @@ class VoxelScorer(Scorer):
         return label_figures(torch.stack(list(judged)).sum(0))
 
     def report(self, judged: Sequence[Tensor], source: Any) -> dict[str, Any]:
-        """With the intersection over union of each label."""
+        """Figures, and the intersection over union of each label."""
         right, found, true = torch.stack(list(judged)).sum(0)[:, 1:].double()
         ious = right / (found + true - right).clamp_min(1)
         of_label = {str(label): value for label, value in enumerate(ious.tolist(), start=1)}
@@ -46,9 +46,9 @@ class VoxelScorer(Scorer):
 
 
 def label_figures(counts: Tensor) -> dict[str, float]:
-    """Means over classes 1 to K - 1 of (3, K) counts: found rightly, found, true.
+    """Means over classes 1 to K - 1, from (3, K) counts: right, predicted, true.
 
-    As published, a class that occurs nowhere counts as one that was not found.
+    As published, a class that does not occur counts as 0.
     """
     right, found, true = counts[:, 1:].double()
     union = found + true - right

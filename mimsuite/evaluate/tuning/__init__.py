@@ -1,1 +1,1 @@
-"""Training on labels from a run, with its baselines and learning-rate search."""
+"""Train on labels from a pretrained run, with baselines and a learning-rate search."""

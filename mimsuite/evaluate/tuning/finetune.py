@@ -1,9 +1,9 @@
-"""Training on labels from a run: fine-tuning, and the published linear-probe protocol.
+"""Train on labels from a pretrained run: fine-tuning, and published probe protocols.
 
-What is tuned, a classifier or another, is a method like any other and is trained by
-:func:`mimsuite.train.run.train`; its :mod:`~mimsuite.evaluate.scoring.scorer` makes the figures.
-There is nothing to choose afterwards, so no validation part is needed: the
-test split is scored once, by the weights of the last step.
+A classifier, or another supervised model, is a method like any other, trained by
+:func:`mimsuite.train.run.train`; its :mod:`~mimsuite.evaluate.scoring.scorer` computes the figures.
+Nothing is chosen afterwards, so no validation part is needed: the weights of the last step are
+scored once on the test split.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOK = 8  # samples of each split that are looked at for what is not used
 
 @dataclass(frozen=True)
 class Tuned:
-    """A trained method and how it did on each sample of the test split."""
+    """A trained method and its judgements on the test split."""
 
     run_dir: Path
     steps: int
@@ -46,29 +46,29 @@ def finetune(
     rates: Sequence[float] | Mapping[str, float] = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """Fine-tune pretrained weights, and the same recipe from scratch, see :mod:`.scratch`.
+    """Fine-tune pretrained weights, with baselines from scratch (:mod:`.scratch_baselines`).
 
     Args:
         path: run, checkpoint or weights file.
         recipe: from :func:`~mimsuite.evaluate.probe_recipe.compose`.
-        out: folder for the run directories, called as the results are.
-        baselines: train from scratch for as many steps.
-        compute: train from scratch at equal total compute.
-        rates: factors of each one's learning rate to choose from on a held-out fifth of the
-            training split, each for itself; or the rates themselves, by the name of the result.
+        out: folder for the run directories, which are named like the results.
+        baselines: also train from scratch for the same number of steps.
+        compute: also train from scratch at equal total compute.
+        rates: factors of the learning rate; each variant chooses one on a held-out fifth of the
+            training split. Or a learning rate for each variant, by name.
         options: ``resume`` (``never`` or ``auto``), ``stop`` and ``quiet`` of
-            :func:`mimsuite.train.run.train`, for all.
+            :func:`mimsuite.train.run.train`, for all variants.
 
     Returns:
-        every figure of the scorer (``figures``; of a classifier ``accuracy`` and
+        every figure of the scorer (``figures``; for a classifier ``accuracy`` and
         ``balanced_accuracy``) of ``pretrained``, ``from_scratch`` and
-        ``from_scratch_equal_compute`` (null where not asked for), ``intervals`` of the gain,
-        ``chosen`` (rates tried and taken), of a classifier ``right`` (one character a test
+        ``from_scratch_equal_compute`` (null if not requested), ``intervals`` of the gain,
+        ``chosen`` (rates tried and chosen), for a classifier ``right`` (one character per test
         sample) and ``labels`` of the same samples, ``steps``,
         ``n_train``, ``n_test``, ``recipe``, ``runs``, ``protocol``.
 
     Raises:
-        UserError: no test split, or weights that do not fit; and all that training raises.
+        UserError: no test split, or weights that do not fit; also the errors of training.
     """
     scorer = scorer_of(recipe)
     train, test = _splits(recipe, scorer)
@@ -95,7 +95,7 @@ def finetune(
 
 
 def _protocol(trained: dict[str, Resolved], chosen: bool) -> str:
-    """How the figures were made, in words."""
+    """The protocol of the figures in words."""
     words = [f"fine-tuning of all weights at rate {trained['pretrained'].recipe.lr:g}"]
     for name, one in trained.items():
         if name != "pretrained":
@@ -119,10 +119,10 @@ def _trial(weights: str | Path | None, scorer: Scorer, options: dict[str, Any]) 
 def trained_probe(
     path: str | Path, recipe: Resolved, out: Path, *, baselines: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """A published probe, linear or attentive: a head trained by a recipe on the frozen encoder.
+    """A published probe, linear or attentive: train a head on the frozen encoder by a recipe.
 
-    Arguments and errors as in :func:`finetune`; the figures have the names of
-    :func:`mimsuite.evaluate.linear_probe` (``raw_input`` has no such protocol and stays null).
+    Arguments and errors as in :func:`finetune`. Figures are named as in
+    :func:`mimsuite.evaluate.linear_probe`; ``raw_input`` is null, since no protocol covers it.
     """
     kind = recipe.recipe.recipe.task.removesuffix("-probe")
     scorer = scorer_of(recipe)
@@ -170,7 +170,7 @@ def train_and_score(
     test: Source,
     options: dict[str, Any],
 ) -> Tuned:
-    """Train in the folder ``out``, from ``weights`` or fresh, and judge each sample of ``test``."""
+    """Train in the folder ``out``, from ``weights`` or from scratch, and judge ``test``."""
     from mimsuite.checkpoints import initialise
     from mimsuite.train.run import train
 

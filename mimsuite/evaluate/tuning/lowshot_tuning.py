@@ -1,4 +1,4 @@
-"""Fine-tuning with few labels per class, on the draws of the low-shot probes."""
+"""Fine-tune with few labels per class, on the draws of the low-shot probes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mimsuite.evaluate.tuning.finetune import finetune
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
-_FEWEST_STEPS = 100  # one label a class makes epochs of one step
+_FEWEST_STEPS = 100  # with one label per class an epoch is a single step
 
 
 def low_shot_finetune(
@@ -32,21 +32,21 @@ def low_shot_finetune(
     baselines: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Fine-tune once for each amount and draw; with ``baselines`` from scratch, too.
+    """Fine-tune once for each amount and draw; with ``baselines`` also from scratch.
 
     Args:
         path: run, checkpoint or weights file.
         recipe: from :func:`~mimsuite.evaluate.compose`; its ``data.per_class`` is replaced.
-        amounts: as of :func:`~mimsuite.evaluate.low_shot`, whose draws these are.
+        amounts: as in :func:`~mimsuite.evaluate.low_shot`, with the same draws.
         out: folder for the runs, ``AMOUNT/draw-NUMBER/...``.
-        options: as of :func:`~mimsuite.evaluate.tuning.finetune`.
+        options: as in :func:`~mimsuite.evaluate.tuning.finetune`.
 
     Returns:
-        amount -> what :func:`~mimsuite.evaluate.probes.lowshot.summary` says of ``pretrained`` and
-        ``from_scratch``; and ``protocol``, in words.
+        amount -> :func:`~mimsuite.evaluate.probes.lowshot.summary` of ``pretrained`` and
+        ``from_scratch``; and ``protocol`` in words.
 
     Raises:
-        UserError: a recipe that learns no classes; and what fine-tuning raises.
+        UserError: the recipe does not learn classes; also the errors of fine-tuning.
     """
     found: dict[str, Any] = {}
     for amount in amounts:
@@ -70,8 +70,8 @@ def low_shot_finetune(
 
 
 def few_labels(recipe: Resolved, amount: Amount, number: int) -> Resolved:
-    """The tuning recipe on one draw: smaller batches and more epochs where there are few samples;
-    the share of warm-up stays."""
+    """The tuning recipe for one draw: smaller batches and more epochs if samples are few; the share
+    of warm-up is unchanged."""
     few = config.with_overrides(
         recipe, {"data.per_class": amount, "train.seed": number}, "low-shot"
     )

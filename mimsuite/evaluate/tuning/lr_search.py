@@ -1,4 +1,4 @@
-"""Choosing a learning rate on samples that are neither trained nor tested on."""
+"""Choose a learning rate on samples that are used neither for training nor for testing."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 _FOLDS = 5  # a fifth of the training split is held out
 
-# Trains by a recipe in a folder and scores on a source.
+# Train by a recipe in a folder and score on a source.
 Trial = Callable[["Resolved", Path, "Source"], float]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried and taken.
+    """The learning rates tried and the one chosen.
 
     Attributes:
-        lr: the rate with the best figure on the held-out fold, the lower on a tie.
-        tried: rate -> that figure.
+        lr: the rate with the best figure on the held-out fold; ties go to the lower rate.
+        tried: rate -> its figure.
     """
 
     lr: float
     tried: dict[float, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """As results carry it."""
+        """The form stored in results."""
         tried = {f"{lr:g}": value for lr, value in self.tried.items()}
         return {"learning_rate": self.lr, "tried": tried}
 
@@ -43,12 +43,12 @@ class Choice:
 def choose_rate(
     recipe: Resolved, factors: Sequence[float], out: Path, trial: Trial, figure: Figure
 ) -> Choice:
-    """Train once for each rate without a fifth of the training split, and score on that fifth.
+    """Hold out a fifth of the training split; train once per rate on the rest and score on it.
 
     Args:
-        factors: of the recipe's rate.
+        factors: factors of the recipe's rate.
         out: folder for the trials' runs.
-        figure: what trials give.
+        figure: the figure that trials return.
     """
     trials = config.with_overrides(recipe, {"data.folds": _FOLDS, "data.fold": 0}, "rate grid")
     held = open_fold(trials.recipe)
@@ -63,5 +63,5 @@ def choose_rate(
 
 
 def with_rate(recipe: Resolved, lr: float) -> Resolved:
-    """The recipe at another peak rate."""
+    """The recipe with another peak rate."""
     return config.with_overrides(recipe, {"optim.lr": lr, "optim.lr_per_256": None}, "rate grid")

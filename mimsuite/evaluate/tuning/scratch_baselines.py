@@ -1,7 +1,7 @@
-"""Training from scratch: what fine-tuning pretrained weights must beat, in two forms.
+"""Baselines trained from scratch, which fine-tuning pretrained weights must beat.
 
-At equal steps it tells what pretraining saves in labels and tuning time; only at equal total
-compute, pretraining counted, does it tell whether pretraining was worth its cost.
+The baseline at equal steps shows what pretraining saves in labels and tuning time. The baseline at
+equal total compute, pretraining included, shows whether pretraining was worth its cost.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def equal_steps(recipe: Resolved) -> Resolved:
-    """The tuning recipe for fresh weights, with the same steps.
+    """The tuning recipe for fresh weights, with the same number of steps.
 
-    It takes a rate of its own where ``optim.scratch_lr`` gives one, and neither layer decay nor
-    frozen first blocks: those are for pretrained layers and would only hold fresh ones back.
+    It uses ``optim.scratch_lr`` if that is set. Layer decay and frozen first blocks are switched
+    off: they suit pretrained layers and would hold fresh ones back.
     """
     changes: dict[str, Any] = {"optim.layer_decay": None}
     if getattr(recipe.recipe.model, "freeze", False):
@@ -34,19 +34,19 @@ def equal_steps(recipe: Resolved) -> Resolved:
 
 
 def equal_compute(recipe: Resolved, path: str | Path) -> Resolved:
-    """As :func:`equal_steps`, with so many more steps that they cost what pretraining and
-    fine-tuning cost together, in FLOPs; the share of warm-up stays.
+    """As :func:`equal_steps`, with more steps: as many as cost the FLOPs of pretraining and
+    fine-tuning together. The share of warm-up is unchanged.
 
     Args:
-        path: of the pretrained weights, which know their recipe and step.
+        path: the pretrained weights, stored with their recipe and step.
 
     Raises:
-        UserError: weights from elsewhere, whose cost is not known.
+        UserError: weights whose training cost is not known.
     """
     pretrained = open_model(path)
     if pretrained.step is None:
         raise UserError(
-            f"{path}: weights without a step do not tell what pretraining cost: the baseline at "
+            f"{path}: weights without a step do not show what pretraining cost: the baseline at "
             f"equal compute needs a run directory or a checkpoint"
         )
     run, tuning = pretrained.resolved.recipe, recipe.recipe

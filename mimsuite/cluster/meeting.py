@@ -1,0 +1,165 @@
+"""How ranks find each other: once for each process, for all that it will train."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from mimsuite.cluster.alike import compare, facts_of
+from mimsuite.cluster.group import START_SECONDS, STORE_SECONDS, Group
+from mimsuite.cluster.peers import ALONE, PeerError, Peers, rank_names
+from mimsuite.cluster.place import Place
+from mimsuite.waiting import waiting
+
+_FILES = 65_536  # limit of open files, where the system allows it
+_LOOK_SECONDS = 0.1  # interval of the checks for arrived ranks
+
+_joined: Group | None = None
+
+
+def join(
+    place: Place,
+    device: torch.device,
+    seconds: float,
+    stopped: Callable[[], None] = lambda: None,
+    facts: Mapping[str, str] | None = None,
+) -> Peers:
+    """The peers of a run; processes stay connected between runs.
+
+    Args:
+        seconds: how long a rank waits for the others in a step.
+        stopped: called while waiting; raises if the process shall end.
+        facts: further facts that must agree between ranks, by readable names.
+
+    Raises:
+        PeerError: not all ranks connected.
+        UserError: the ranks do not match.
+    """
+    if place.world == 1:
+        return ALONE
+    global _joined
+    if _joined is None or not dist.is_initialized():
+        _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
+        _joined = Group(place, device)
+    _joined.wait_for(seconds)
+    return _joined
+
+
+def met() -> bool:
+    """Whether this process is connected to others."""
+    return dist.is_initialized()
+
+
+def _meet(
+    place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
+) -> None:
+    """Connect the processes; done once per process, for all runs."""
+    _allow_many_files()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store = _await_all(place, stopped, facts)
+        with waiting("the other ranks, to connect with them"):
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("group", store),
+                rank=place.rank,
+                world_size=place.world,
+                timeout=timedelta(seconds=START_SECONDS),
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise PeerError(
+            f"rank {place.rank} of {place.world} found no peers at {place.address}:{place.port} "
+            f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
+        ) from None
+    atexit.register(_part)
+
+
+def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
+    """Wait until all ranks are connected and match; returns their store.
+
+    Waits in Python, because torch's wait would ignore signals and could not name missing ranks.
+    """
+    until = time.monotonic() + START_SECONDS
+    # torchrun's agent already hosts a store at this address.
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = place.rank == 0 and not agent
+    if not serves:
+        _await_server(place, until, stopped)
+    store: dist.Store = dist.TCPStore(
+        place.address,
+        place.port,
+        place.world,
+        is_master=serves,
+        timeout=timedelta(seconds=START_SECONDS),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    if agent:  # that store survives a restart of the ranks
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    store.set(f"here/{place.rank}", json.dumps(facts))
+    store.add("here", 1)
+
+    def missing() -> list[int]:
+        return [rank for rank in range(place.world) if not store.check([f"here/{rank}"])]
+
+    with waiting(lambda: "" if place.rank else f"{rank_names(missing())} of {place.world}"):
+        while store.add("here", 0) < place.world:
+            stopped()
+            if time.monotonic() > until:
+                raise RuntimeError(f"{rank_names(missing())} did not come in {START_SECONDS} s")
+            time.sleep(_LOOK_SECONDS)
+    compare(store, place.world, serves)
+    return store
+
+
+def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> None:
+    """Wait until rank 0's address accepts connections.
+
+    Raises:
+        OSError: it does not in time.
+    """
+    fault = ""
+    with waiting(lambda: f"rank 0 at {place.address}:{place.port}{fault}"):
+        while True:
+            stopped()
+            try:
+                socket.create_connection((place.address, place.port), timeout=2).close()
+                return
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise
+                fault = f" ({error.strerror or error})"
+            time.sleep(_LOOK_SECONDS)
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files, often 1024: connections count as files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _part() -> None:
+    """Disconnect at process exit. Connections to a lost rank are dropped, not closed: closing would
+    wait for that rank."""
+    if _joined is None or not _joined.lost:
+        dist.destroy_process_group()
+        return
+    if _joined.device.type == "cuda":  # otherwise its kernels keep the device busy
+        aborts = threading.Thread(target=dist.distributed_c10d._abort_process_group, daemon=True)
+        aborts.start()
+        aborts.join(STORE_SECONDS)
