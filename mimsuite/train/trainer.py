@@ -157,7 +157,7 @@ class Trainer:
                 self.save()
                 raise DivergedError(
                     f"stopped after saving step {self.step}, {self.collapse.note or 'collapse'}: "
-                    f"raise the teacher's momentum or lower optim.lr; log.collapse=warn goes on"
+                    f"raise the teacher's momentum or lower optim.lr; log.collapse=warn continues"
                 )
             if late or self._due(self.recipe.checkpoint.every_steps):
                 self.save()
