@@ -114,6 +114,9 @@ def run(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for info, text in blocks(PAGES[name]):
         if info == ["python"]:
             exec(text, names)
+    if name == "python.md":
+        assert names["features"].tokens.shape[0] == 2  # type: ignore[attr-defined]
+        assert names["pictures"].shape == (2, 1, 28, 28)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -177,7 +180,9 @@ def test_recipes_that_pages_name_exist() -> None:
     wrong = []
     for page in [*PAGES.values(), ROOT / "README.md"]:
         text = page.read_text().replace("image/mae-tiny-fashoin", "")  # wrong on purpose
-        for found in re.findall(r"(?<!/)\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text):
+        for found in re.findall(
+            r"(?<!/)\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text
+        ):
             stem = found.removesuffix("*").rstrip("`")
             if not any(name.startswith(stem) for name in names):
                 wrong.append(f"{page.name}: {found}")
