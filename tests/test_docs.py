@@ -114,6 +114,9 @@ def run(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for info, text in blocks(PAGES[name]):
         if info == ["python"]:
             exec(text, names)
+    if name == "python.md":
+        assert names["features"].tokens.shape[0] == 2  # type: ignore[attr-defined]
+        assert names["pictures"].shape == (2, 1, 28, 28)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
