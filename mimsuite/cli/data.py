@@ -33,7 +33,7 @@ ChannelsOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 ModalityOption = Annotated[
     str | None,
-    typer.Option(help="image, video, points or grids; default: what is there."),
+    typer.Option(help="image, video, points, grids or scans; default: what is there."),
 ]
 SecondsOption = Annotated[
     float,
@@ -119,6 +119,14 @@ def pack(
         str | None,
         typer.Option(help="Points: normals or colors, too; default: none."),
     ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="MM", help="Scans: resample to 1.5, or to 1.5,1.5,2; keep: as is."),
+    ] = None,
+    voxels: Annotated[
+        str | None,
+        typer.Option(help="Scans: int16, float16 or float32; default: by their values."),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
     only: Annotated[
         Path | None,
@@ -137,14 +145,17 @@ def pack(
 ) -> None:
     """Write a source as WebDataset tar shards, with their indexes and checksums.
 
-    Takes images, video, point clouds and meshes, and radiance grids; classes and splits come from
-    sub-folders. Samples that cannot be decoded are left out and named.
+    Takes images, video, point clouds and meshes, radiance grids, and scans (NIfTI files, folders of
+    DICOM files); classes and splits come from sub-folders. Samples that cannot be decoded are left
+    out and named.
 
     Example: mimsuite data pack ./photos ./shards --resize 256
 
     Example: mimsuite data pack ./clips ./shards --short-side 256 --gop 12 --workers 4
 
     Example: mimsuite data pack ./meshes ./shards --points 8192
+
+    Example: mimsuite data pack ./scans ./shards --spacing 1.5,1.5,2
     """
     from mimsuite.data.packing.pack import PackOptions, listed
     from mimsuite.data.packing.pack import pack as write
@@ -157,6 +168,8 @@ def pack(
         gop=gop,
         points=points,
         features=_features(features),
+        spacing=_spacing(spacing),
+        voxels=voxels,
         split=split,
         only=None if only is None else listed(only),
         seed=None if in_order else seed,
@@ -287,7 +300,7 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
 @app.command()
 def synth(
     modality: Annotated[
-        str, typer.Argument(metavar="MODALITY", help="image, video, points, grids or scenes.")
+        str, typer.Argument(metavar="MODALITY", help="image, video, points, grids, scans or scenes.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, new.")],
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 600,
@@ -296,7 +309,7 @@ def synth(
         typer.Option(
             min=8,
             help="Pixels a side (64; scenes 96), points (1024), or voxels along the longest side "
-            "(40).",
+            "(grids 40, scans 48).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
@@ -311,8 +324,8 @@ def synth(
 ) -> None:
     """Make labelled samples to try things out with.
 
-    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms; scenes:
-    rendered rooms with the class and the distance of every pixel, for dense-probe.
+    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms, phantoms
+    of ellipsoids as scans; scenes: rendered rooms with the class and the distance of every pixel, for dense-probe.
 
     Example: mimsuite data synth image ./shapes --count 600
 
@@ -320,7 +333,7 @@ def synth(
     """
     from mimsuite.data.made.synth import synthesise
 
-    name = {"images": "image", "videos": "video", "grid": "grids"}.get(modality, modality)
+    name = {"images": "image", "videos": "video", "grid": "grids", "scan": "scans"}.get(modality, modality)
     with progress_of("making") as progress:
         written = synthesise(
             name,
@@ -341,7 +354,8 @@ def synth(
         output.say(f"      mimsuite pretrain image/mae-scenes --data {out / 'images'}")
         output.say(f"      mimsuite dense-probe RUN --data {out}")
         return
-    output.say(f"next: mimsuite data pack {out} SHARDS")
+    spacing = " --spacing 4" if name == "scans" else ""
+    output.say(f"next: mimsuite data pack {out} SHARDS{spacing}")
 
 
 def _channels(name: str) -> Any:
@@ -362,6 +376,20 @@ def _features(name: str | None) -> str | None:
     if name is not None and name not in known:
         raise UserError(f"--features {name}: it is one of {', '.join(known)}")
     return name
+
+
+def _spacing(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    if text == "keep":
+        return 0.0, 0.0, 0.0
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 3) or not all(0 < mm <= 100 for mm in found):
+        raise UserError(f"--spacing {text}: one number of mm, three as 1.5,1.5,2, or keep")
+    return found[0], found[-1] if len(found) == 1 else found[1], found[-1]
 
 
 _CORRUPT_SHOWN = 20  # lines; `data verify` names all

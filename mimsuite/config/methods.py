@@ -27,7 +27,7 @@ from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
-_MODALITIES = ("image", "video", "points", "grids")  # of `mimsuite.data.modalities`
+_MODALITIES = ("image", "video", "points", "grids", "scans")  # of `mimsuite.data.modalities`
 _NOT_METHODS = {"__init__", "base", "reader", "registry"}
 _GROUP = "mimsuite.methods"
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.decoder import Decoder
-from mimsuite.data.local_file import LocalFile
+from mimsuite.data.local_file import LocalFile, Stretch
 from mimsuite.data.sources.label_targets import Kind, Targets, parse
 from mimsuite.data.unused import Unused
 from mimsuite.errors import UserError
 
 MAX_SAMPLE_BYTES = 1 << 28  # of one stored file; a larger one is an attack or a mistake
-Payload = bytes | np.ndarray | LocalFile
+Payload = bytes | np.ndarray | LocalFile | Stretch
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Sample:
         label: class id, or (K,) float32 targets where the source has ``targets``; None =
             unlabelled.
         payload: an encoded file, or an array (H, W) or (H, W, C); of a decoder that reads
-            ``in_place``, where the file is.
+            ``in_place``, where the file is, and of one that reads ``in_parts``, where it lies in
+            its shard.
     """
 
     key: str

@@ -14,6 +14,7 @@ from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
 from mimsuite.models.cross_decoder import CrossDecoder
+from mimsuite.models.cube_vit import CubeViT
 from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
@@ -35,6 +36,7 @@ __all__ = [
     "Crate",
     "CrateDecoder",
     "CrossDecoder",
+    "CubeViT",
     "Encoder",
     "FeatureHead",
     "Features",
@@ -60,6 +62,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "convvit": ConvViT,
     "crate": Crate,
     "video-vit": VideoViT,
+    "cube-vit": CubeViT,
 }
 
 

@@ -7,12 +7,12 @@ Parameter names below the encoder are those of the published code.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.keys.video import VideoViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import drop_path_factors, init_linear
 from mimsuite.models.encoder import Encoder
@@ -41,18 +41,23 @@ class TubeletEmbed(nn.Module):
 
 
 class VideoViT(Encoder):
-    """Encoder of visible tubelets, without class token; positions are fixed and not stored."""
+    """Encoder of visible tubelets, without class token; positions are fixed and not stored.
+
+    Attributes:
+        view: that :meth:`encode` reads.
+    """
 
     pos_embed: Tensor
+    view: ClassVar[str] = "clip"
 
-    def __init__(self, section: VideoViTSection) -> None:
+    def __init__(self, section: Any) -> None:
         super().__init__(section)
         self.grid, self.width, self.depth = section.grid, section.width, section.depth
         self.patch_embed = TubeletEmbed(
             section.in_channels, section.tubelet, section.patch_size, section.width
         )
         trained = section.grid_of(section.trained_size or section.size)
-        self.register_buffer("pos_embed", positions(section.width, trained, self.grid), False)
+        self.register_buffer("pos_embed", self.positions(section.width, trained, self.grid), False)
         self.blocks = nn.ModuleList(
             VideoBlock(
                 section.width,
@@ -67,6 +72,13 @@ class VideoViT(Encoder):
         norm = nn.LayerNorm(section.width, eps=section.norm_eps)
         self.norm = norm if section.final_norm else nn.Identity()
         self.apply(init_linear)  # the convolution keeps torch's start, as published
+
+    @staticmethod
+    def positions(
+        width: int, trained: tuple[int, int, int], grid: tuple[int, int, int] | None = None
+    ) -> Tensor:
+        """(1, N, width) fixed positions; see :func:`positions`."""
+        return positions(width, trained, grid)
 
     def tubelets(self, clips: Tensor, ids: Tensor | None = None) -> Tensor:
         """Tubelet vectors of (B, C, T, H, W) clips, all (B, N, P) or those of ``ids``."""
@@ -107,15 +119,15 @@ class VideoViT(Encoder):
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
     ) -> Features:
-        """The unmasked call of every probe: all tubelets of the view ``clip``, of any size."""
-        clips = batch.views["clip"]
+        """The unmasked call of every probe: all tubelets of its ``view``, of any size."""
+        clips = batch.views[self.view]
         _, _, frames, height, width = clips.shape
         grid = self.section.grid_of((frames, height, width))
         features: Features = self(self.tubelets(clips), noise=noise, layers=layers, grid=grid)
         return features
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
-        return "clip", (self.section.in_channels, *self.section.size)
+        return self.view, (self.section.in_channels, *self.section.size)
 
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""

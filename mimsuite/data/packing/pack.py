@@ -42,6 +42,9 @@ class PackOptions:
             as it is, unless ``resize`` is given.
         points: of a cloud: drawn from larger ones and from surfaces; None: clouds keep theirs.
         features: ``none``, ``normals`` or ``colors`` beside the coordinates of a cloud.
+        spacing: of scans, in mm along x, y and z; (0, 0, 0): each keeps its own.
+        voxels: the type of packed scans, int16, float16 or float32; None: int16 where scans hold
+            integers that fit, else float32.
         split: the one split to pack; None: all that the source has.
         only: names of the samples to pack; None: all.
         seed: of the order of samples, and of the points drawn; None: source order.
@@ -56,6 +59,8 @@ class PackOptions:
     gop: int | None = None
     points: int | None = None
     features: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    voxels: str | None = None
     split: str | None = None
     only: frozenset[str] | None = None
     seed: int | None = 0
@@ -276,7 +281,7 @@ def _jobs(source: Source, modality: str, place: Workplace, options: PackOptions)
 
 def _member_key(key: str, number: int, used: set[str]) -> str:
     """A key as tar and WebDataset take it: no dot in the base name, short, used once."""
-    folder, slash, base = key.rpartition("/")
+    folder, slash, base = key.removesuffix(".gz").rpartition("/")
     stem, dot, extension = base.rpartition(".")
     name = folder + slash + (stem if dot else extension).replace(".", "_")
     encoded = name.encode("utf-8", "surrogateescape")
