@@ -300,7 +300,8 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
 @app.command()
 def synth(
     modality: Annotated[
-        str, typer.Argument(metavar="MODALITY", help="image, video, points, grids, scans or scenes.")
+        str,
+        typer.Argument(metavar="MODALITY", help="image, video, points, grids, scans or scenes."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, new.")],
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 600,
@@ -324,8 +325,9 @@ def synth(
 ) -> None:
     """Make labelled samples to try things out with.
 
-    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms, phantoms
-    of ellipsoids as scans; scenes: rendered rooms with the class and the distance of every pixel, for dense-probe.
+    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms,
+    phantoms of ellipsoids as scans; scenes: rendered rooms with the class and the distance of every
+    pixel, for dense-probe.
 
     Example: mimsuite data synth image ./shapes --count 600
 
@@ -333,7 +335,9 @@ def synth(
     """
     from mimsuite.data.made.synth import synthesise
 
-    name = {"images": "image", "videos": "video", "grid": "grids", "scan": "scans"}.get(modality, modality)
+    name = {"images": "image", "videos": "video", "grid": "grids", "scan": "scans"}.get(
+        modality, modality
+    )
     with progress_of("making") as progress:
         written = synthesise(
             name,

@@ -26,6 +26,18 @@ Millimetres = Annotated[float, Field(gt=0.0, le=100.0)]
 Sides = Positive | tuple[Positive, Positive, Positive]
 
 
+def _check_width(width: int, heads: int) -> None:
+    if width % 6:
+        raise ValueError(f"width {width} must be a multiple of 6 for 3-D positions")
+    if width % heads:
+        raise ValueError(f"heads {heads} does not divide width {width}")
+
+
+def _check_rise(low: float, high: float) -> None:
+    if low >= high:
+        raise ValueError(f"low {low:g} must be below high {high:g}")
+
+
 class CubeViTSection(Section):
     """A transformer of cubes of a volume, without class token; sin-cos positions along x, y, z."""
 
@@ -169,15 +181,3 @@ class ScanAugmentSection(Section):
         """Spacing along x, y and z."""
         one = self.spacing
         return (one, one, one) if isinstance(one, float | int) else one
-
-
-def _check_width(width: int, heads: int) -> None:
-    if width % 6:
-        raise ValueError(f"width {width} must be a multiple of 6 for 3-D positions")
-    if width % heads:
-        raise ValueError(f"heads {heads} does not divide width {width}")
-
-
-def _check_rise(low: float, high: float) -> None:
-    if low >= high:
-        raise ValueError(f"low {low:g} must be below high {high:g}")

@@ -31,7 +31,9 @@ def phantom(
     """
     step = _LENGTH / size
     spacing = (step, step, step * float(rng.uniform(1.0, 2.0)))
-    shape = [max(4, round(_LENGTH * part / mm)) for part, mm in zip((1, 0.8, 1), spacing, strict=True)]
+    shape = [
+        max(4, round(_LENGTH * part / mm)) for part, mm in zip((1, 0.8, 1), spacing, strict=True)
+    ]
     axes = [(np.arange(n) + 0.5) * mm for n, mm in zip(shape, spacing, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (X, Y, Z, 3) mm
     middle = np.array([n * mm / 2 for n, mm in zip(shape, spacing, strict=True)])

@@ -42,9 +42,7 @@ class WholeScan:
 
     def crop(self, low: Sequence[int], size: Sequence[int]) -> np.ndarray:
         """``size`` voxels from ``low`` on, which lie inside."""
-        return self.volume.values[
-            tuple(slice(a, a + n) for a, n in zip(low, size, strict=True))
-        ]
+        return self.volume.values[tuple(slice(a, a + n) for a, n in zip(low, size, strict=True))]
 
 
 @dataclass(frozen=True)

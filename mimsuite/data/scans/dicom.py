@@ -105,7 +105,7 @@ def _check_alike(heads: list[Any], paths: list[Path]) -> None:
             ):
                 raise CorruptSample(
                     "decode",
-                    f"{path.name}: another {name} than {paths[0].name}: slices of one scan share it",
+                    f"{path.name}: another {name} than {paths[0].name}: no slice of one scan",
                 )
 
 

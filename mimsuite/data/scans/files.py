@@ -114,9 +114,7 @@ def _planes(
     ]
 
 
-def _fit(
-    plane: np.ndarray, steps: tuple[float, float], low: float, high: float
-) -> np.ndarray:
+def _fit(plane: np.ndarray, steps: tuple[float, float], low: float, high: float) -> np.ndarray:
     """(84, 84) uint8 as large as the tile allows, in true proportions, the head upwards."""
     from PIL import Image
 

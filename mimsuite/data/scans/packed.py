@@ -93,9 +93,7 @@ class Packed:
         """``size`` voxels from ``low`` on, which lie inside; raises CorruptSample."""
         found = np.empty(tuple(size), self.dtype)
         first = [begin // self.cube for begin in low]
-        last = [
-            (begin + length - 1) // self.cube for begin, length in zip(low, size, strict=True)
-        ]
+        last = [(begin + length - 1) // self.cube for begin, length in zip(low, size, strict=True)]
         for place in product(*(range(a, b + 1) for a, b in zip(first, last, strict=True))):
             corner = [index * self.cube for index in place]
             cube = self._cube(place, corner)
@@ -166,7 +164,5 @@ def open_packed(read: Read, most_voxels: int = MOST_VOXELS) -> Packed:
 
 def _spots(shape: Sequence[int], cube: int) -> Iterator[tuple[slice, ...]]:
     """The voxels of each cube, in the order of the file."""
-    axes = [
-        [slice(at, min(at + cube, side)) for at in range(0, side, cube)] for side in shape
-    ]
+    axes = [[slice(at, min(at + cube, side)) for at in range(0, side, cube)] for side in shape]
     return product(*axes)

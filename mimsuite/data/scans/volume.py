@@ -1,6 +1,6 @@
 """A scan in memory: voxels along right, anterior and superior, and millimetres between them.
 
-Letters: (X, Y, Z) voxels; x grows to the right of the patient, y to the front, z to the head (RAS+).
+Letters: (X, Y, Z) voxels; x grows to the patient's right, y to the front, z to the head (RAS+).
 Nothing here imports torch: it runs in the child process that decodes files, too.
 """
 
