@@ -106,6 +106,13 @@ class Noise:
         # 23 bits and a half: exact in float32, and never 0 or 1, so log() of it is finite.
         return ((_shift_right(bits, 41)).to(torch.float32) + 0.5) * 2.0**-23
 
+    def normal(self, purpose: str, width: int) -> Tensor:
+        """(B, width) float32 of zero mean and unit variance, keyed as :meth:`rows` (Box-Muller)."""
+        half = (width + 1) // 2
+        radius, angle = self.rows(purpose, 2 * half).split(half, dim=1)
+        radius, angle = (-2 * radius.log()).sqrt(), 2 * torch.pi * angle
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :width]
+
 
 class FixedNoise(Noise):
     """Noise given by hand: ``{purpose: (B, width)}``. For parity tests and interactive use."""
@@ -128,6 +135,9 @@ class FixedNoise(Noise):
 
     def shared(self, purpose: str, width: int) -> np.ndarray:
         return self.on_host(purpose, width)[0].numpy()
+
+    def normal(self, purpose: str, width: int) -> Tensor:
+        return self.rows(purpose, width)
 
     def rows(self, purpose: str, width: int) -> Tensor:
         given = self._rows[purpose]

@@ -1,9 +1,9 @@
 """Pages of evidence: tables with intervals from the rows that exist, and what is missing.
 
-Figures are balanced accuracies in % on the test split: the mean over seeds with the lowest and the
-highest, and the gain over each baseline with its 95 % interval, paired by seed and sample. Where a
-set is cut into folds, the folds of a seed make one figure of the whole set. Verdicts follow from
-the intervals alone.
+Figures are balanced accuracies in % on the test split, or the main figure of another task: the mean
+over seeds with the lowest and the highest, and the gain over each baseline with its 95 % interval,
+paired by seed and sample. Where a set is cut into folds, the folds of a seed make one figure of the
+whole set. Verdicts follow from the intervals alone.
 """
 
 from __future__ import annotations
@@ -73,6 +73,30 @@ class DenseSeeds(Seeds):
 
     def gain(self, baseline: str) -> Interval:
         return gains_over_seeds(self.parts, baseline)[self.parts[0]["main"]]
+
+
+class FigureSeeds(Seeds):
+    """The same of any other trained task: its main figure, with the widest interval of its seeds,
+    since samples of different seeds cannot be drawn together."""
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self.parts, self.count = parts, len(parts)
+        self.main = parts[0]["main"]
+        self.variants = [name for name, value in parts[0][self.main].items() if value is not None]
+
+    def figures(self, variant: str) -> list[float]:
+        return [100 * part[self.main][variant] for part in self.parts]
+
+    def gain(self, baseline: str) -> Interval:
+        found = [Interval(**part["intervals"][baseline][self.main]) for part in self.parts]
+        return Interval(
+            difference=sum(one.difference for one in found) / self.count,
+            low=min(one.low for one in found),
+            high=max(one.high for one in found),
+            confidence=found[0].confidence,
+            seeds=self.count,
+            samples=found[0].samples,
+        )
 
 
 def write_pages(plan: Iterable[Table]) -> None:
@@ -177,7 +201,9 @@ def seeds_of(table: Table, encoder: Encoder, measure: str) -> Seeds | None:
     parts = [one for seed in table.seeds if (one := whole(table, encoder, seed, measure))]
     if not parts:
         return None
-    return DenseSeeds(parts) if "per_image" in parts[0] else Seeds(parts)
+    if "per_image" in parts[0]:
+        return DenseSeeds(parts)
+    return Seeds(parts) if "right" in parts[0] else FigureSeeds(parts)
 
 
 def whole(table: Table, encoder: Encoder, seed: int, measure: str) -> dict[str, Any] | None:

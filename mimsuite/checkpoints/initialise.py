@@ -77,7 +77,8 @@ def initialise(method: Method, path: str | Path) -> list[str]:
 
 
 def _hints(method: Method) -> Hints:
-    encoder, decoder = _section(method.recipe, "encoder"), _section(method.recipe, "decoder")
+    encoder = _section(method.recipe, "encoder")
+    decoder = _section(method.recipe, "decoder") or _section(method.recipe, "predictor")
     return Hints(
         likely_heads=getattr(encoder, "heads", None),
         likely_decoder_heads=getattr(decoder, "heads", None),

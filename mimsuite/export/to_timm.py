@@ -20,7 +20,7 @@ from mimsuite.checkpoints.opened import Opened
 from mimsuite.export.check import Outputs, agree
 from mimsuite.methods import Method
 from mimsuite.methods.classify import Classifier
-from mimsuite.models import BEiT, ViT
+from mimsuite.models import BEiT, PostNormViT, ViT
 from mimsuite.weights.native import contiguous
 
 
@@ -123,7 +123,9 @@ def _check(method: Method, settings: dict[str, Any], path: Path) -> str:
 
 def no_vit(opened: Opened, where: str) -> str | None:
     """Why ``where`` has no such encoder, if it is no vision transformer."""
-    if isinstance(opened.method.encoder, ViT):
+    if isinstance(opened.method.encoder, ViT) and not isinstance(
+        opened.method.encoder, PostNormViT
+    ):
         return None
     return f"{where} has no {type(opened.method.encoder).__name__} encoder"
 

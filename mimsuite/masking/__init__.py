@@ -6,11 +6,13 @@ from mimsuite.config.keys.section import Section
 from mimsuite.masking.attentive import AttentiveSampler
 from mimsuite.masking.ball import BallSampler
 from mimsuite.masking.block import BlockSampler
+from mimsuite.masking.clip_blocks import ClipBlockSampler
 from mimsuite.masking.cubes import CubeSampler
 from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.multi_block import MultiBlockSampler
 from mimsuite.masking.random import RandomSampler
 from mimsuite.masking.sampler import Sampler
+from mimsuite.masking.square_blocks import SquareBlockSampler
 from mimsuite.masking.squares import SquareSampler
 from mimsuite.masking.tube import ClipSampler, SpacetimeSampler, TubeSampler
 
@@ -18,12 +20,14 @@ __all__ = [
     "AttentiveSampler",
     "BallSampler",
     "BlockSampler",
+    "ClipBlockSampler",
     "ClipSampler",
     "CubeSampler",
     "MultiBlockSampler",
     "RandomSampler",
     "Sampler",
     "SpacetimeSampler",
+    "SquareBlockSampler",
     "SquareSampler",
     "TokenMask",
     "TubeSampler",
@@ -38,6 +42,7 @@ _SAMPLERS: dict[str, type[Sampler]] = {
     "cubes": CubeSampler,
     "random": RandomSampler,
     "spacetime": SpacetimeSampler,
+    "square-blocks": SquareBlockSampler,
     "squares": SquareSampler,
     "tube": TubeSampler,
 }

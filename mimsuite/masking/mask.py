@@ -11,7 +11,7 @@ only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -108,6 +108,18 @@ class TokenMask:
         masked = hidden.argsort(dim=1, descending=True, stable=True)
         masked = masked[:, : hidden.shape[1] - visible.shape[1]].contiguous()
         return cls(grid, visible, masked, targets=targets)
+
+    @classmethod
+    def interleaved(cls, masks: Sequence[TokenMask]) -> TokenMask:
+        """Several masks of the same samples as one, (K B) rows: those of a sample are neighbours.
+
+        Only what is visible and what is masked is kept.
+        """
+        parts = (
+            torch.stack([mask.ids(part) for mask in masks], dim=1).flatten(0, 1)
+            for part in ("visible", "masked")
+        )
+        return cls(masks[0].grid, *parts)
 
     # --- reading it ---
 

@@ -216,12 +216,17 @@ class Method(nn.Module):
     def layer_id(self, name: str) -> int:
         """Layer id of a parameter, for layer decay; by default that of the encoder."""
         prefix, _, rest = name.partition(".")
-        return self.encoder.layer_id(rest) if prefix == "encoder" else self.layer_count()
+        return self.encoder.rate_layer(rest) if prefix == "encoder" else self.layer_count()
 
     def parameter_groups(self) -> dict[str, GroupSection]:
         """Named groups with rates and decays of their own: how the names of their parameters
         begin (the longest such beginning counts) -> the recipe's keys for them."""
         return {}
+
+    def clip_parts(self) -> tuple[str, ...]:
+        """Parts whose gradients are clipped for themselves with ``optim.clip_scope=parts``: how
+        the names of their parameters begin. They hold all that is trained."""
+        return ("",)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that do not decay although they have more than one axis."""

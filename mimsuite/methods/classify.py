@@ -101,7 +101,7 @@ class Classifier(Method):
         model, target = recipe.model, recipe.target
         self.learnt = labels_of(recipe)
         self.classes = self.learnt.outputs
-        self.mix = PairMix(target.mixup, target.cutmix, target.mixup_switch)
+        self.mix = PairMix(target.mixup, target.cutmix, target.mixup_switch, target.mixup_prob)
         self.pool, self.frozen = model.pool, model.freeze == "all" or model.freeze is True
         width, eps = model.encoder.width, model.encoder.norm_eps
         self.encoder = build_encoder(model.encoder)
@@ -218,7 +218,7 @@ class Classifier(Method):
 
         An attentive probe stores a norm that its code never uses; it is left out.
         """
-        names = encoder_named(state).published
+        names = encoder_named(state).published_in(state)
         return {
             names.ours(name): value for name, value in state.items() if not name.startswith(UNUSED)
         }

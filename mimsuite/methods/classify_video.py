@@ -16,9 +16,14 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config.keys.section import Fraction, PathText
 from mimsuite.config.keys.shared import MethodCard, MethodSection
-from mimsuite.config.keys.video import ClipAugmentSection, ClipDataSection, VideoViTSection
+from mimsuite.config.keys.video import (
+    AnyClipEncoderSection,
+    ClipAugmentSection,
+    ClipDataSection,
+    VideoViTSection,
+)
 from mimsuite.methods.classify import Classifier, ClassifierSection, ClassifyRecipe
-from mimsuite.models import VideoViT, head_rows
+from mimsuite.models import ClipEncoder, VideoViT, head_rows
 from mimsuite.noise import Noise
 
 
@@ -31,7 +36,7 @@ class VideoClassifySection(MethodSection):
 class VideoClassifierSection(ClassifierSection):
     """`model:` an encoder of tubelets and a linear head."""
 
-    encoder: VideoViTSection = VideoViTSection()  # type: ignore[assignment]
+    encoder: AnyClipEncoderSection = VideoViTSection()  # type: ignore[assignment]
     # mean: of the tokens, then a fresh norm; attentive: by a learnt query, then a batch norm
     pool: Literal["mean", "attentive"] = "mean"  # type: ignore[assignment]
     head_dropout: Fraction = 0.0  # of what the head reads, while training
@@ -56,7 +61,7 @@ class VideoClassifier(Classifier):
 
     Recipe = VideoClassifyRecipe  # type: ignore[assignment]
     view = "clip"
-    encoder: VideoViT
+    encoder: ClipEncoder
 
     def __init__(self, recipe: VideoClassifyRecipe) -> None:
         super().__init__(recipe)

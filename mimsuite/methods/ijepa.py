@@ -27,7 +27,7 @@ from mimsuite.config.keys.encoders import DecoderSection, ViTSection
 from mimsuite.config.keys.masks import MultiBlockMaskSection
 from mimsuite.config.keys.section import Fraction, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
-from mimsuite.config.keys.targets import FeatureLossSection
+from mimsuite.config.keys.targets import LatentTargetSection
 from mimsuite.masking import MultiBlockSampler, TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
 from mimsuite.models import ImageEncoder, Predictor, build_encoder
@@ -53,12 +53,6 @@ class PredictiveModelSection(Section):
 
     encoder: ViTSection = ViTSection()
     predictor: DecoderSection = DecoderSection()
-
-
-class LatentTargetSection(FeatureLossSection):
-    """`target:` latents of the target encoder."""
-
-    kind: Literal["latents"] = "latents"
 
 
 class IJEPARecipe(Recipe):

@@ -10,6 +10,10 @@ from mimsuite.config.keys.section import Section
 from mimsuite.models.attentive import AttentivePooler
 from mimsuite.models.beit import BEiT
 from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
+from mimsuite.models.clip_encoder import ClipEncoder
+from mimsuite.models.clip_predictor import ClipPredictor
+from mimsuite.models.clip_vit import ClipViT
+from mimsuite.models.conv_decoder import ConvDecoder
 from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
@@ -22,6 +26,7 @@ from mimsuite.models.part_head import PartHead
 from mimsuite.models.point_decoder import PointDecoder
 from mimsuite.models.point_head import PointHead
 from mimsuite.models.point_transformer import ClassToken, PointTransformer
+from mimsuite.models.post_norm_vit import PostNormViT
 from mimsuite.models.predictor import Predictor
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
@@ -32,6 +37,10 @@ __all__ = [
     "BEiT",
     "ClassToken",
     "ClipDecoder",
+    "ClipEncoder",
+    "ClipPredictor",
+    "ClipViT",
+    "ConvDecoder",
     "ConvViT",
     "Crate",
     "CrateDecoder",
@@ -46,6 +55,7 @@ __all__ = [
     "PointDecoder",
     "PointHead",
     "PointTransformer",
+    "PostNormViT",
     "Predictor",
     "Regressor",
     "TokenDecoder",
@@ -58,10 +68,12 @@ __all__ = [
 
 _ENCODERS: dict[str, type[Encoder]] = {
     "vit": ViT,
+    "post-norm-vit": PostNormViT,
     "beit": BEiT,
     "convvit": ConvViT,
     "crate": Crate,
     "video-vit": VideoViT,
+    "clip-vit": ClipViT,
     "cube-vit": CubeViT,
 }
 

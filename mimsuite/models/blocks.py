@@ -7,21 +7,32 @@ global generator, and a block may compute only the last few tokens of its sequen
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention as TimmAttention
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from mimsuite.models.rotary import Turns, turn
+
 
 class Attention(TimmAttention):
     """Multi-head self-attention; with ``queries`` = q only the last q tokens ask.
 
     With ``closed`` = c the first c tokens attend to one another only, the others to all tokens.
+    With ``turns`` queries and keys turn by the angles of their tokens.
     """
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, queries: int | None = None, closed: int = 0
+        self,
+        x: Tensor,
+        queries: int | None = None,
+        closed: int = 0,
+        turns: Turns | None = None,
     ) -> Tensor:
         """(B, N, D) -> (B, N, D), or (B, q, D): keys and values come from all tokens, but for the
         closed ones."""
@@ -39,6 +50,8 @@ class Attention(TimmAttention):
             q = q.reshape(batch, queries, self.num_heads, self.head_dim).transpose(1, 2)
             kv = kv.reshape(batch, tokens, 2, self.num_heads, self.head_dim)
             k, v = (part.transpose(1, 2) for part in kv.unbind(2))
+        if turns is not None:
+            q, k = turn(q, turns, last=queries), turn(k, turns)
         if closed and queries is None:
             parts = [
                 F.scaled_dot_product_attention(*(x[:, :, :closed] for x in (q, k, v))),
@@ -91,6 +104,7 @@ class Block(nn.Module):
         keep: tuple[Tensor, Tensor] | None = None,
         queries: int | None = None,
         closed: int = 0,
+        turns: Turns | None = None,
     ) -> Tensor:
         """(B, N, D) -> (B, N, D).
 
@@ -99,8 +113,9 @@ class Block(nn.Module):
             queries: return only the last so many tokens, (B, queries, D); exact, and cheaper in
                 the last block of a decoder whose other outputs nobody reads.
             closed: the first so many tokens attend to one another only. Not with ``queries``.
+            turns: of rotary positions, for all tokens.
         """
-        attended = self.attn(self.norm1(x), queries, closed)
+        attended = self.attn(self.norm1(x), queries, closed, turns)
         if queries is not None:
             x = x[:, -queries:]
         x = x + (attended if keep is None else attended * keep[0].view(-1, 1, 1))
@@ -108,15 +123,21 @@ class Block(nn.Module):
         return x + (mixed if keep is None else mixed * keep[1].view(-1, 1, 1))
 
 
-def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor]]:
+def drop_path_factors(
+    uniform: Tensor, rate: float | Sequence[float]
+) -> list[tuple[Tensor, Tensor]]:
     """Per block, the (B,) factors of its two branches (Huang et al., arXiv:1603.09382).
 
     Args:
         uniform: (B, 2 * depth) keyed noise.
-        rate: drop probability of the last block; grows linearly from 0 in the first.
+        rate: drop probability of the last block, growing linearly from 0 in the first, or that of
+            each block.
     """
     depth = uniform.shape[1] // 2
-    steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
+    if isinstance(rate, float | int):
+        steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
+    else:
+        steps = torch.tensor(rate, dtype=uniform.dtype, device=uniform.device)
     rates = steps.repeat_interleave(2)
     factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
     return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]
@@ -124,10 +145,19 @@ def drop_path_factors(uniform: Tensor, rate: float) -> list[tuple[Tensor, Tensor
 
 def init_normal(module: nn.Module) -> None:
     """Linear and convolution weights normal with deviation 0.02, zero biases."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def scale_outputs(blocks: Iterable[Any]) -> None:
+    """Divide what block i, from 1, adds by the root of 2 i, so that the sum does not grow with
+    depth."""
+    with torch.no_grad():
+        for number, block in enumerate(blocks, start=1):
+            block.attn.proj.weight.div_(math.sqrt(2 * number))
+            block.mlp.fc2.weight.div_(math.sqrt(2 * number))
 
 
 def init_linear(module: nn.Module) -> None:

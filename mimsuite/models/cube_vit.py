@@ -5,8 +5,6 @@ Positions are sin-cos codes of x, y and z, a third of the width each.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from mimsuite.models.video_vit import VideoViT
@@ -17,7 +15,7 @@ from mimsuite.tokens.volume import sincos_3d
 class CubeViT(VideoViT):
     """Encoder of visible cubes, without class token; positions are fixed and not stored."""
 
-    view: ClassVar[str] = "scan"
+    view = "scan"
 
     @staticmethod
     def positions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Encoder(nn.Module):
             encoders'; empty for the plain transformer.
     """
 
-    published: ClassVar[Names] = Names(
+    published: Names = Names(
         [(name, name) for name in ("head.", "fc_norm.", "decoder_", "mask_token")]
         + [("encoder.", "")]
     )
@@ -49,6 +49,15 @@ class Encoder(nn.Module):
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
         raise NotImplementedError
+
+    def rate_layer(self, name: str) -> int:
+        """The layer by which the rate of a parameter decays: its depth, if nothing else is said."""
+        return self.layer_id(name)
+
+    @classmethod
+    def published_in(cls, names: Iterable[str]) -> Names:
+        """Names of a published classifier on it that has these parameters."""
+        return cls.published
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
         """The view that :meth:`encode` reads, and the shape of one sample in it."""

@@ -47,6 +47,7 @@ class ViT(ImageEncoder):
     """Encoder of visible patches, with class tokens or none and absolute positions."""
 
     row_first = False  # which half of a fixed position encodes the row
+    class_positions = True  # class tokens have rows in ``pos_embed``
 
     def __init__(self, section: ViTSection) -> None:
         super().__init__(section)
@@ -57,7 +58,7 @@ class ViT(ImageEncoder):
         self.pos_embed = position_table(
             section.width,
             section.grid,
-            self.class_tokens,
+            self.class_tokens if self.class_positions else 0,
             trained=section.trained_positions,
             start=section.position_start,
             row_first=self.row_first,
@@ -100,21 +101,13 @@ class ViT(ImageEncoder):
                 class tokens and their ids; the ids (B, K) that it returns, some of those given,
                 go on, ``None`` = all.
         """
-        positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
-        count = self.class_tokens
-        patch_positions = positions[:, count:]
-        if ids is not None:
-            patch_positions = gather_tokens(patch_positions, ids)
-        x = self.patch_embed(patches) + patch_positions
-        if count:
-            cls = self.cls_token + positions[:, :count]  # (1, C, D)
-            x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
+        x, count = self.embed(patches, ids, grid), self.class_tokens
         keep = self._drop_path(noise)
         outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         heads: dict[int, QKV] = {}
         for number, block in enumerate(self.blocks, start=1):
             if number in qkv:
-                heads[number] = split_heads(block.attn, block.norm1(x))  # type: ignore[operator]
+                heads[number] = split_heads(block.attn, self.attention_input(block, x))
             x = block(x, keep=keep[number - 1])
             if number in layers:
                 outputs[number] = x
@@ -124,13 +117,40 @@ class ViT(ImageEncoder):
         pools = {0: ("mean", "max"), 1: ("cls", "mean")}.get(count, ("cls_mean", "cls", "mean"))
         return Features(x[:, :count], x[:, count:], outputs, qkv=heads, pools=pools)
 
+    def embed(
+        self,
+        patches: Tensor,
+        ids: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """(B, C + V, D), what the first block reads; arguments as of :meth:`forward`."""
+        positions = resize_positions(self.pos_embed, self.grid, grid or self.grid)
+        rows = self.class_tokens if self.class_positions else 0
+        patch_positions = positions[:, rows:]
+        if ids is not None:
+            patch_positions = gather_tokens(patch_positions, ids)
+        x: Tensor = self.patch_embed(patches) + patch_positions
+        if self.class_tokens:
+            cls = self.cls_token + positions[:, :rows] if rows else self.cls_token  # (1, C, D)
+            x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
+        return x
+
+    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
+        """What the attention of a block reads of the tokens that the block is given."""
+        normed: Tensor = block.norm1(x)  # type: ignore[operator]
+        return normed
+
+    def drop_path_rates(self) -> float | list[float]:
+        """Of each block, or of the last one where they grow linearly from 0."""
+        return float(self.section.drop_path)
+
     def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
         if not self.training or self.section.drop_path == 0:
             return [None] * self.depth
         if noise is None:
             raise ValueError("drop_path > 0 needs keyed noise while training")
         uniform = noise.rows("drop_path", 2 * self.depth)
-        return [*drop_path_factors(uniform, self.section.drop_path)]
+        return [*drop_path_factors(uniform, self.drop_path_rates())]
 
 
 def _shrink(

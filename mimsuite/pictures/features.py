@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mimsuite.masking import TokenMask
-from mimsuite.tokens import patchify, unpatchify
+from mimsuite.tokens import from_tubelets, patchify, tubelets, unpatchify
 
 _LOW, _HIGH = 0.02, 0.98  # quantiles that become black and full colour
 
@@ -71,6 +71,50 @@ def feature_pictures(
         "teacher features (PCA)": _picture(colours(features), mask.grid, statistics, channels),
         "predicted features (PCA)": _picture(colours(tokens), mask.grid, statistics, channels, ids),
     }
+
+
+def clip_feature_pictures(
+    clips: Tensor,
+    mask: TokenMask,
+    token: tuple[int, int],
+    features: Tensor,
+    predicted: tuple[Tensor, Tensor],
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+) -> dict[str, Tensor]:
+    """As :func:`feature_pictures`, of (B, C, T, H, W) clips or (B, C, H, W) images.
+
+    Args:
+        token: frames of a token, and pixels of its side.
+    """
+    still = clips.ndim == 4
+    clips = clips.float().unsqueeze(2) if still else clips.float()
+    tubelet, patch = token
+    hidden = mask.dense().unsqueeze(-1)
+    seen = from_tubelets(
+        tubelets(clips, tubelet, patch).masked_fill(hidden, 0.0), tubelet, patch, _three(mask.grid)
+    )
+    colours, (found, ids) = FeatureColours(features), predicted
+    frames, rows, columns = _three(mask.grid)
+
+    def shown(values: Tensor, places: Tensor | None = None) -> Tensor:
+        flat = _picture(
+            colours(values), (frames * rows, columns), statistics, clips.shape[1], places
+        )
+        film = flat.unflatten(2, (frames, rows))  # (B, C, T, H, W), a pixel a token
+        return film.repeat_interleave(tubelet, dim=2)
+
+    pictures = {
+        "original": clips,
+        "context": seen,
+        "target features (PCA)": shown(features),
+        "predicted features (PCA)": shown(found, ids),
+    }
+    return {name: film[:, :, 0] if still else film for name, film in pictures.items()}
+
+
+def _three(grid: tuple[int, ...]) -> tuple[int, int, int]:
+    frames, rows, columns = grid
+    return frames, rows, columns
 
 
 def _picture(

@@ -7,6 +7,7 @@ from mimsuite.targets.consistency import consistency
 from mimsuite.targets.deviation import channel_deviation
 from mimsuite.targets.features import FeatureTarget
 from mimsuite.targets.labels import labels_of
+from mimsuite.targets.layers import average_layers
 from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer
 from mimsuite.targets.tubelets import TubeletTarget
@@ -18,6 +19,7 @@ __all__ = [
     "PixelTarget",
     "Tokenizer",
     "TubeletTarget",
+    "average_layers",
     "build_tokenizer",
     "chamfer",
     "channel_deviation",

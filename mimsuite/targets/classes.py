@@ -47,11 +47,13 @@ class PairMix:
         mixup: both parameters of the Beta distribution of the mixup share; 0 = no mixup.
         cutmix: likewise of cutmix; 0 = no cutmix.
         switch: probability of cutmix where both are on.
+        prob: probability that a pair is mixed at all.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     switch: float = 0.5
+    prob: float = 1.0
 
     NOISE: ClassVar[int] = 4  # uniform numbers a sample; a pair uses those of its first row
 
@@ -75,8 +77,9 @@ class PairMix:
         shape = images.shape
         images = images.flatten(1, -3)
         choice, share, row, column = uniform[0::2].repeat_interleave(2, dim=0).unbind(1)  # (B,)
-        use_cutmix = choice < self._cutmix_probability()
+        use_cutmix = choice < self.prob * self._cutmix_probability()
         own = torch.where(use_cutmix, beta(share, self.cutmix), beta(share, self.mixup))
+        own = torch.where(choice < self.prob, own, 1.0)
         height, width = images.shape[-2:]
         box = cutmix_box(own, row, column, height, width) & use_cutmix.view(-1, 1, 1)  # (B, H, W)
         pasted = box.float().mean(dim=(1, 2))

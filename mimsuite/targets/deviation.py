@@ -17,6 +17,8 @@ def channel_deviation(tokens: Tensor, gather: Callable[[Tensor], Tensor]) -> Ten
         gather: all-gather over ranks, identity on one process.
     """
     flat = tokens.detach().float().flatten(0, -2)
-    moments = torch.stack([flat.mean(0), flat.square().mean(0)])[None]  # (1, 2, D)
-    mean, square = gather(moments).mean(0)
-    return (square - mean.square()).clamp_min(0).sqrt().mean()
+    mean = flat.mean(0)
+    # About its own mean first: where features hardly differ, squares would cancel.
+    moments = torch.stack([mean, (flat - mean).square().mean(0)])[None]  # (1, 2, D)
+    means, variances = gather(moments).unbind(1)
+    return (variances.mean(0) + means.var(0, correction=0)).sqrt().mean()

@@ -35,6 +35,8 @@ class FeatureTarget:
         prediction = prediction.float()
         if self.section.loss == "mse":
             return self.section.weight * F.mse_loss(prediction, target)
+        if self.section.loss == "l1":
+            return self.section.weight * F.l1_loss(prediction, target)
         if self.section.loss == "smooth-l1":
             return self.section.weight * F.smooth_l1_loss(prediction, target)
         return self.section.weight * (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()

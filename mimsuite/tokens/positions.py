@@ -30,6 +30,34 @@ def sincos_2d(width: int, grid: tuple[int, int], row_first: bool = False) -> Ten
     return torch.cat(halves, dim=-1).reshape(rows * columns, width).float()
 
 
+def sincos_clip(width: int, grid: tuple[int, int, int], even: bool = True) -> Tensor:
+    """3-D sin-cos table (T*H*W, width) float32 of time, row and column, computed in float64.
+
+    Per axis of d numbers, ``omega_k = 10000 ** (-k / (d/2))`` and the entry is [sin(pos w),
+    cos(pos w)]. Of a single frame it is [row, column], half of the width each.
+
+    Args:
+        even: each axis has ``2 ceil(width / 6)`` numbers, and what exceeds the width is cut off
+            the columns; else time has half of the width, rows and columns a quarter each.
+    """
+
+    def axis(length: int, numbers: int) -> Tensor:  # (length, numbers)
+        half = numbers // 2
+        omega = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.arange(length, dtype=torch.float64)[:, None] * omega
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    frames, rows, columns = grid
+    third = 2 * -(-width // 6)
+    sizes = (third, third, third) if even else (width // 2, width // 4, width // 4)
+    time = axis(frames, sizes[0])[:, None, None].expand(frames, rows, columns, -1)
+    if frames == 1:
+        time, sizes = time[..., :0], (0, width // 2, width // 2)
+    row = axis(rows, sizes[1])[None, :, None].expand(frames, rows, columns, -1)
+    column = axis(columns, sizes[2])[None, None].expand(frames, rows, columns, -1)
+    return torch.cat([time, row, column], dim=-1)[..., :width].flatten(0, 2).float()
+
+
 def sincos_points(points: Tensor, width: int) -> Tensor:
     """(..., 3) coordinates -> (..., width) float32 sin-cos codes (PCP-MAE, arXiv:2408.08753).
 

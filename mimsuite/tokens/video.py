@@ -73,3 +73,20 @@ def resize_clip_positions(
         series = F.interpolate(series, size=new[0], mode="linear", align_corners=False)
         frames = series.unflatten(0, new[1:]).permute(3, 2, 0, 1)
     return frames.permute(0, 2, 3, 1).reshape(1, -1, width)
+
+
+def fit_clip_positions(
+    table: Tensor, old: tuple[int, int, int], new: tuple[int, int, int]
+) -> Tensor:
+    """A (1, T*H*W, D) table on another grid as V-JEPA does it: of fewer frames the first ones,
+    else trilinear; of images bicubic."""
+    if old == new:
+        return table
+    if old[1:] == new[1:] and new[0] < old[0]:
+        return table[:, : new[0] * new[1] * new[2]]
+    grid = table.reshape(1, *old, -1).permute(0, 4, 1, 2, 3)
+    if old[0] == new[0] == 1:
+        grid = F.interpolate(grid[:, :, 0], size=new[1:], mode="bicubic", align_corners=False)
+    else:
+        grid = F.interpolate(grid, size=new, mode="trilinear", align_corners=False)
+    return grid.flatten(2).transpose(1, 2)

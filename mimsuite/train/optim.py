@@ -17,11 +17,15 @@ Group = dict[str, Any]
 
 
 def param_groups(
-    method: Method, weight_decay: float, layer_decay: float | None = None
+    method: Method,
+    weight_decay: float,
+    layer_decay: float | None = None,
+    decay_all: bool = False,
 ) -> list[Group]:
     """Trained parameters, one group per distinct (named group, rate scale, weight decay).
 
-    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names.
+    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names, but
+    with ``decay_all``.
     With layer decay the rate of layer i of L is scaled by ``layer_decay ** (L - i)``
     (BEiT, arXiv:2106.08254; layer ids by ``method.layer_id``). Decay, and for its vectors too, may
     be that of a group that ``method.parameter_groups`` names.
@@ -43,6 +47,7 @@ def param_groups(
         own = named.get(group_name)
         decays = parameter.ndim > 1 and not name.endswith(".bias") and name not in spared
         decay = weight_decay
+        decays = decays or decay_all
         if own is not None:
             decays, decay = decays or own.decay_all, _first(own.weight_decay, decay)
         decay = decay if decays else 0.0
@@ -63,7 +68,7 @@ def param_groups(
 def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over ``param_groups``; rates are set by :func:`set_schedules`."""
     optim: OptimSection = recipe.optim
-    groups = param_groups(method, optim.weight_decay, optim.layer_decay)
+    groups = param_groups(method, optim.weight_decay, optim.layer_decay, optim.decay_all)
     if optim.name == "adamw":
         # The fused kernel is several times faster than the default, on a CPU too.
         return AdamW(

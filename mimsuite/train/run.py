@@ -153,7 +153,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
-        device=device,
+        device=session.device,
     )
     normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))

@@ -8,16 +8,23 @@ from mimsuite.config.keys.shared import ScheduleSection
 
 
 def half_cosine(
-    epoch: float, *, lr: float, min_lr: float, warmup_epochs: float, epochs: float
+    epoch: float,
+    *,
+    lr: float,
+    min_lr: float,
+    warmup_epochs: float,
+    epochs: float,
+    warmup_lr: float = 0.0,
 ) -> float:
-    """Linear warm-up from 0, then half a cosine down to ``min_lr`` (MAE's schedule).
+    """Linear warm-up, then half a cosine down to ``min_lr`` (MAE's schedule).
 
     Args:
-        epoch: fractional epoch = optimizer step / steps per epoch; the first step runs at rate 0.
+        epoch: fractional epoch = optimizer step / steps per epoch; the first step runs at
+            ``warmup_lr``.
         lr: peak rate, reached at ``warmup_epochs``.
     """
     if epoch < warmup_epochs:
-        return lr * epoch / warmup_epochs
+        return warmup_lr + (lr - warmup_lr) * epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / (epochs - warmup_epochs) if epochs > warmup_epochs else 1.0
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
@@ -77,6 +84,17 @@ def cosine_ahead(
         return min_lr
     progress = (due - warmup) / (total - warmup)
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def linear_ahead(step: int, *, lr: float, min_lr: float, total: int) -> float:
+    """A straight line down from ``lr``, at the step that is about to be done (V-JEPA 2's
+    cool-down).
+
+    Args:
+        step: optimizer steps done; the first runs one step below ``lr``.
+        min_lr: of step number ``total`` and all behind it.
+    """
+    return lr + (min_lr - lr) * min((step + 1) / total, 1.0)
 
 
 def half_cosine_to(step: int, *, start: float, end: float, total: int) -> float:
@@ -156,6 +174,9 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             warmup=int(section.warmup_epochs * steps_per_epoch),
             total=int(stretched(section, steps_per_epoch)),
         )
+    if section.kind == "linear-ahead":
+        total = int(stretched(section, steps_per_epoch))
+        return linear_ahead(step, lr=lr, min_lr=section.min_lr, total=max(total, 1))
     if section.kind == "one-cycle":
         return one_cycle(
             step,
@@ -176,6 +197,7 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
         step / steps_per_epoch,
         lr=lr,
         min_lr=section.min_lr,
+        warmup_lr=section.warmup_lr,
         warmup_epochs=section.warmup_epochs,
         epochs=section.epochs,
     )

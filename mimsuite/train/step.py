@@ -6,7 +6,7 @@ step whose loss or gradient norm is not finite is skipped by the fused optimizer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -51,6 +51,7 @@ def train_step(
     noise: Callable[[Batch], Noise],
     precision: Precision,
     clip_grad: float | None = None,
+    clip_parts: Sequence[str] = ("",),
     peers: Peers = ALONE,
     replica: Replica | None = None,
     loss_scope: str = "global",
@@ -64,6 +65,7 @@ def train_step(
             one, so that a loader may still be decoding the next.
         noise: keyed noise of a micro-batch at this step.
         clip_grad: largest global gradient norm.
+        clip_parts: how names of parameters begin whose gradients are clipped for themselves.
         peers: the ranks that share the global batch; ``micro_batches`` are this rank's.
         replica: the method's forward pass with gradients averaged over ranks.
         loss_scope: what losses with a ``weight`` are a mean of: ``global`` = all samples of the
@@ -97,7 +99,13 @@ def train_step(
         means = [value / weight for value in means]
         _divide_gradients(trained(optimizer), weight)
     loss, *terms = means
-    grad_norm = _grad_norm(trained(optimizer), clip_grad)
+    grad_norm = _grad_norm(trained(optimizer))
+    if clip_grad is not None:
+        for part in clip_parts:
+            named = (p for name, p in method.named_parameters() if name.startswith(part))
+            own = [p for p in named if p.grad is not None]
+            norm = grad_norm if part == "" else _grad_norm(own)
+            nn.utils.clip_grads_with_norm_(own, clip_grad, norm)
     skipped = (~torch.isfinite(loss + grad_norm)).float()
     precision.step(optimizer, skipped)
     with torch.no_grad():
@@ -134,8 +142,8 @@ def _divide_gradients(parameters: list[Tensor], by: Tensor) -> None:
     torch._foreach_div_(gradients, by)
 
 
-def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:
-    """Global L2 norm of the gradients; clips them in place where a limit is given."""
+def _grad_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """Global L2 norm of the gradients."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients and gradients[0].is_cpu and not isinstance(gradients[0], DTensor):
         # A dot product adds in blocks: with 3 million values 20 times nearer than torch's own
@@ -146,6 +154,4 @@ def _grad_norm(parameters: list[Tensor], clip: float | None) -> Tensor:
         norm = nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()  # of all shards
-    if clip is not None:
-        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     return norm

@@ -168,6 +168,8 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
         """One optimizer step on the next ``accumulation`` micro-batches."""
         set_schedules(self.optimizer, self.recipe, self.step, self.steps_per_epoch)
+        optim = self.recipe.optim
+        clips = self.step // self.steps_per_epoch >= optim.clip_from_epoch
         result = train_step(
             self.method,
             self.optimizer,
@@ -175,7 +177,8 @@ class Trainer:
             accumulation,
             noise=self._noise,
             precision=self.precision,
-            clip_grad=self.recipe.optim.clip_grad,
+            clip_grad=optim.clip_grad if clips else None,
+            clip_parts=self.method.clip_parts() if optim.clip_scope == "parts" else ("",),
             peers=self.peers,
             replica=self.replica,
             loss_scope=self.recipe.train.loss_scope,

@@ -237,7 +237,19 @@ def _unwrap(
     taken = [f"{'.'.join(way)} taken"] if others else []
     if others:
         taken[0] += f", not {listed(others)}: to choose, mimsuite import FILE --entry {others[0]}"
-    return dict(inside), facts, dropped, taken
+    return _level(inside), facts, dropped, taken
+
+
+def _level(inside: Mapping[Any, Any]) -> dict[str, Any]:
+    """Tensors of a network among those of another, below the name of their entry."""
+    found: dict[str, Any] = {}
+    for name, value in inside.items():
+        nested = isinstance(value, Mapping) and value and isinstance(name, str)
+        if nested and all(isinstance(tensor, Tensor) for tensor in value.values()):
+            found |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _way(content: Any, wanted: tuple[str, ...]) -> tuple[str, ...] | None:

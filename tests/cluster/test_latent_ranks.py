@@ -10,8 +10,12 @@ import torch
 
 from mimsuite.train import checkpoint
 
-SMALL = (
+RECIPES = (
     "image/ijepa-tiny-clipart",
+    "image/vjepa2-tiny-clipart",
+    "image/data2vec2-tiny-clipart",
+)
+SMALL = (
     "--smoke",
     "data.limit=96",
     "train.global_batch=24",
@@ -27,10 +31,12 @@ STEPS = 2 * 96 // 24
 COLUMNS = ("loss", "grad_norm", "target_deviation", "prediction_deviation", "momentum")
 
 
-@pytest.fixture(scope="module")
-def train(ranks):
+@pytest.fixture(scope="module", params=RECIPES)
+def train(ranks, request):
     def run(out: Path, *words: object, world: int = 2) -> Path:
-        codes, said = ranks.run("pretrain", *SMALL, "--out", out, *words, ranks=world)
+        codes, said = ranks.run(
+            "pretrain", request.param, *SMALL, "--out", out, *words, ranks=world
+        )
         assert codes == [0] * world, said
         return out
 

@@ -202,6 +202,22 @@ def test_folds_make_one_figure_of_the_whole_set(plan) -> None:
     }  # fmt: skip
 
 
+def test_figures_of_other_tasks_have_the_widest_interval_of_their_seeds() -> None:
+    def part(gain: float) -> dict[str, Any]:
+        own = {"difference": gain, "low": gain - 0.1, "high": gain + 0.1, "confidence": 0.95}
+        return {
+            "main": "miou",
+            "miou": {"pretrained": 0.5 + gain, "from_scratch": 0.5, "random_init": None},
+            "intervals": {"from_scratch": {"miou": own | {"seeds": 1, "samples": 20}}},
+        }
+
+    seeds = evidence_pages.FigureSeeds([part(0.2), part(0.4)])
+    assert seeds.variants == ["pretrained", "from_scratch"]
+    assert seeds.figures("pretrained") == pytest.approx([70.0, 90.0])
+    gain = seeds.gain("from_scratch")
+    assert (gain.difference, gain.low, gain.high) == pytest.approx((0.3, 0.1, 0.5))
+
+
 def test_the_plan_of_the_project_is_sound() -> None:
     for table in evidence_rows.tables():
         names = [one.name for one in table.encoders]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from golden import build, ijepa
+from golden import build, data2vec2, ijepa
 from golden.case import Case
 from golden.results import Results
 from golden.tables import Entry, args_of, groups_of, table
@@ -68,11 +68,52 @@ def _model(entry: Entry, size: str, image: int, patch: int) -> Method:
 
 
 def _groups(case: Case, entry: Entry) -> dict[str, Any]:
+    if entry["family"] == "data2vec2":
+        method = data2vec2.model(entry["model"])
+        return groups_of(method, *args_of(entry, "weight_decay"), None, decay_all=True)
     size, patch = entry["model"].removeprefix("vit_").rstrip("0123456789"), entry["model"][-2:]
     return groups_of(_model(entry, size, 224, int(patch)), *args_of(entry, "weight_decay"), None)
 
 
+def _tuned_groups(case: Case, entry: Entry) -> dict[str, Any]:
+    names = ("depth", "drop_path_rate", "weight_decay", "layer_decay")
+    prenet, main, drop_path, *decays = args_of(entry, "prenet_depth", *names)
+    method = data2vec2.tuned(prenet, main, drop_path)
+    encoder: Any = method.encoder
+    fields = groups_of(method, *decays, decay_all=True)
+    return {**fields, "drop_path": encoder.drop_path_rates()}
+
+
+def _data2vec2_rates(case: Case, entry: Entry) -> dict[str, Any]:
+    given = args_of(entry, "lr", "warmup_updates", "max_update", "min_lr", "at")
+    return {"value": data2vec2.rates(*given)}
+
+
+def _data2vec2_momenta(case: Case, entry: Entry) -> dict[str, Any]:
+    given = args_of(entry, "ema_decay", "ema_end_decay", "ema_anneal_end_step", "at")
+    return {"value": data2vec2.momenta(*given)}
+
+
+def _data2vec2_state(case: Case, entry: Entry) -> dict[str, Any]:
+    method = data2vec2.model(entry["model"])
+    published = method.export_reference()
+    kept = {name: list(tensor.shape) for name, tensor in published.items()}
+    listed = entry.get("expected", {}).get("keys", kept)
+    count = lambda parts: sum(p.numel() for p in parts)  # noqa: E731
+    decoder = count(method.decoder.parameters())
+    encoder = list(method.encoder.parameters())
+    counts = {
+        "total": decoder + count(encoder),
+        "trainable": decoder + count(p for p in encoder if p.requires_grad),
+        "decoder": decoder,
+        "encoder_only": count(encoder),
+    }
+    return {"keys": None if listed is None else kept, "params": counts}
+
+
 def _state_dict(case: Case, entry: Entry) -> dict[str, Any]:
+    if entry["family"] == "data2vec2":
+        return _data2vec2_state(case, entry)
     image, patch, _ = args_of(entry, "img_size", "patch_size", "layout")
     method: Any = _model(entry, entry["model"].removeprefix("vit_"), image, patch)
     published = method.export_reference()
@@ -101,6 +142,8 @@ def _block_size(case: Case, entry: Entry) -> dict[str, Any]:
 
 
 def _mask_stats(case: Case, entry: Entry) -> dict[str, Any]:
+    if entry["family"] == "data2vec2":
+        return data2vec2.mask_fields(entry)
     (*grid,), batch, calls = args_of(entry, "grid", "batch", "calls")
     sampler = MultiBlockSampler(MultiBlockMaskSection(**ijepa.mask_keys(entry["args"])))
     tokens = grid[0] * grid[1]
@@ -136,14 +179,20 @@ def _mask_stats(case: Case, entry: Entry) -> dict[str, Any]:
     }
 
 
-schedules = table({"ijepa": _schedules})
-parameter_groups = table({"pretrain": _groups})
+schedules = table(
+    {
+        "ijepa": _schedules,
+        "data2vec2_lr": _data2vec2_rates,
+        "data2vec2_ema": _data2vec2_momenta,
+    }
+)
+parameter_groups = table({"pretrain": _groups, "finetune": _tuned_groups})
 keys = table({"state_dict": _state_dict})
 _mask_tables = table({"mask_stats": _mask_stats, "block_size": _block_size})
 
 
 def mask_statistics(case: Case) -> Results:
-    """A ``latent/ijepa-mask-stats`` case."""
-    case.hparams.only("family", "ijepa")
+    """A ``latent/ijepa-mask-stats`` or ``latent/data2vec2-mask-stats`` case."""
+    case.hparams.only("family", "ijepa", "data2vec2")
     results: Results = _mask_tables(case)
     return results

@@ -39,6 +39,8 @@ FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "videomae": lambda model, stage, pool: None,  # likewise
     "videomae2": lambda model, stage, pool: None,
     "ijepa": lambda model, stage, pool: None,  # its tables say all
+    "vjepa": lambda model, stage, pool: None,  # likewise
+    "data2vec2": lambda model, stage, pool: None,
     "point-mae": lambda model, stage, pool: None,  # rates hold for every model
 }
 
@@ -165,10 +167,12 @@ def _weight_decay_split(case: Case, entry: Entry) -> dict[str, Any] | None:
     return {**fields, "layer_id": dict.fromkeys(fields["lr_scale"], 0)}
 
 
-def groups_of(method: Method, weight_decay: float, layer_decay: float | None) -> dict[str, Any]:
+def groups_of(
+    method: Method, weight_decay: float, layer_decay: float | None, decay_all: bool = False
+) -> dict[str, Any]:
     """Rate scale and weight decay of every trained parameter, by its published name."""
     names = build.published_names(method)
-    groups = param_groups(method, weight_decay, layer_decay)
+    groups = param_groups(method, weight_decay, layer_decay, decay_all)
     return {
         field: {names[name]: group[field] for group in groups for name in group["names"]}
         for field in ("lr_scale", "weight_decay")

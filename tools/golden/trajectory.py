@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from golden import build, cae, crossmae, ijepa, points, video
+from golden import build, cae, crossmae, data2vec2, ijepa, points, video, vjepa
 from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
@@ -134,6 +134,78 @@ def ijepa_pretrain(case: Case) -> Results:
     return run.judge()
 
 
+def vjepa_pretrain(case: Case) -> Results:
+    """A ``latent/vjepa-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        vjepa.MODEL + "lr start_lr final_lr weight_decay final_weight_decay betas adam_eps "
+        "clip_grad epochs warmup_epochs steps iters_per_epoch ema ipe_scale lr_schedule"
+    )
+    hparams.only("lr_schedule", "warmup-cosine", "linear")
+    kind = "linear-ahead" if hparams["lr_schedule"] == "linear" else "cosine-ahead"
+    training = _training(case, 1, kind=kind, end="final_lr")
+    training["optim"] |= {
+        "weight_decay_end": hparams["final_weight_decay"],
+        # From the epoch behind the last of the warm-up that is counted from 0
+        "clip_from_epoch": int(hparams["warmup_epochs"]) + 1,
+        "clip_scope": "parts",
+    }
+    training["schedule"] |= {"warmup_lr": hparams["start_lr"], "stretch": hparams["ipe_scale"]}
+    kinds = range(hparams["mask_kinds"])
+    stored = [(case.input(f"enc_mask.0.{n}"), case.input(f"pred_mask.0.{n}")) for n in kinds]
+
+    def inject(method: Any) -> None:
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            step = int(batch.keys[0])
+            return {
+                f"set{number}": TokenMask.from_visible(
+                    vjepa.ids_of(seen[step]), method.grid, vjepa.ids_of(asked[step])[None]
+                )
+                for number, (seen, asked) in enumerate(stored, start=1)
+            }
+
+        method.mask = mask
+
+    document = vjepa.document(hparams) | training
+    view = "image" if hparams["image"] else "clip"
+    run = _Run(case, document, hparams["iters_per_epoch"], 1, inject, ("clips.0", view))
+    tensors = run.results.tensors
+    tensors["wd"] = tensors["weight_decay"]
+    return run.judge()
+
+
+def data2vec2_pretrain(case: Case) -> Results:
+    """A ``latent/data2vec2-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        data2vec2.MODEL + "lr min_lr weight_decay betas adam_eps clip_grad max_update "
+        "warmup_updates steps ema_decay ema_end_decay ema_anneal_end_step"
+    )
+    training = _training(case, 1, spans=("max_update", "warmup_updates"))
+    training["optim"]["decay_all"] = True
+    training["schedule"]["warmup_lr"] = hparams["min_lr"]
+    removed, fill = case.input("mask"), case.input("mask_noise")
+
+    def inject(method: Any) -> None:
+        own = method.prepare
+
+        def prepare(batch: Batch, rows: Any, gather: Any) -> Context:
+            stored = fill[int(batch.keys[0])]
+            context: Context = own(batch, data2vec2.fill_of(stored, len(batch), method), gather)
+            return context
+
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            return data2vec2.masks_of(removed[int(batch.keys[0])], len(batch), method.grid)
+
+        method.prepare, method.mask = prepare, mask
+
+    run = _Run(case, data2vec2.document(hparams) | training, 1, 1, inject)
+    run.results.tensors["loss_cls"] = run.results.tensors["term.class_token"]
+    method: Any = run.trainer.method
+    run.results.facts |= data2vec2.facts(case, method)
+    return run.judge()
+
+
 def video_pretrain(case: Case) -> Results:
     """A ``video/pretrain-traj`` case."""
     hparams = case.hparams
@@ -212,9 +284,18 @@ def finetune(case: Case) -> Results:
 
 
 def _training(
-    case: Case, accumulation: int, kind: str = "half-cosine", end: str = "min_lr"
+    case: Case,
+    accumulation: int,
+    kind: str = "half-cosine",
+    end: str = "min_lr",
+    spans: tuple[str, str] = ("epochs", "warmup_epochs"),
 ) -> dict[str, Any]:
-    """The optim, schedule and train sections; the last rate is the hyperparameter ``end``."""
+    """The optim, schedule and train sections.
+
+    Args:
+        end: the hyperparameter that is the last rate.
+        spans: those that are the length of the training and of its warm-up.
+    """
     hparams = case.hparams
     build.refuse_drop_path(case)
     return {
@@ -229,8 +310,8 @@ def _training(
         },
         "schedule": {
             "kind": kind,
-            "epochs": hparams["epochs"],
-            "warmup_epochs": hparams["warmup_epochs"],
+            "epochs": hparams[spans[0]],
+            "warmup_epochs": hparams[spans[1]],
             "min_lr": hparams[end],
         },
         "train": {

@@ -14,6 +14,7 @@ from mimsuite.checkpoints.published import (
     convmae,
     crate,
     crossmae,
+    data2vec2,
     huggingface,
     ijepa,
     mae,
@@ -22,6 +23,7 @@ from mimsuite.checkpoints.published import (
     pixio,
     points,
     video,
+    vjepa,
     volumes,
 )
 from mimsuite.checkpoints.published.layout import Published
@@ -35,7 +37,23 @@ from mimsuite.weights.files import WeightsFile, listed
 __all__ = ["Published", "understand"]
 
 # Families with names that no other has come first; timm's are the plainest and come last.
-_FAMILIES = (video, volumes, points, cae, convmae, crate, maskalign, ijepa, crossmae, pixio, mae)
+_FAMILIES = (
+    *(
+        vjepa,
+        video,
+        volumes,
+        points,
+        cae,
+        convmae,
+        crate,
+        maskalign,
+        data2vec2,
+        ijepa,
+        crossmae,
+        pixio,
+    ),
+    mae,
+)
 # Libraries that have names of their own for the same models.
 _LIBRARIES = (huggingface, mmpretrain)
 

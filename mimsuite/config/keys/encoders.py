@@ -81,6 +81,25 @@ class ViTSection(PatchEncoderSection):
         return self
 
 
+class PostNormViTSection(ViTSection):
+    """A transformer that norms behind each residual sum, as data2vec has it (arXiv:2212.07525).
+
+    One class token without a position, and a norm in front of the first block.
+    """
+
+    kind: Literal["post-norm-vit"] = "post-norm-vit"  # type: ignore[assignment]
+    class_tokens: Literal[1] = 1  # type: ignore[assignment]
+    final_norm: Literal[False] = False  # type: ignore[assignment]  # each block ends with one
+    # First blocks that belong to the stem: never a target
+    prenet: Annotated[int, Field(ge=0), Key.FREE] = 0
+
+    @model_validator(mode="after")
+    def _blocks_are_left(self) -> PostNormViTSection:
+        if self.prenet >= self.depth:
+            raise ValueError(f"prenet {self.prenet} leaves none of depth {self.depth} blocks")
+        return self
+
+
 class BEiTSection(ViTSection):
     """BEiT's transformer, as CAE has it (arXiv:2106.08254, arXiv:2202.03026).
 
@@ -156,6 +175,7 @@ def _require_training(start: PositionStart, trained: bool) -> None:
 # Any encoder, told apart by its `kind`; for methods that train whatever was pretrained.
 EncoderSection = Annotated[
     Annotated[ViTSection, Tag("vit")]
+    | Annotated[PostNormViTSection, Tag("post-norm-vit")]
     | Annotated[BEiTSection, Tag("beit")]
     | Annotated[ConvViTSection, Tag("convvit")]
     | Annotated[CrateSection, Tag("crate")],
@@ -209,6 +229,22 @@ class CrossDecoderSection(DecoderSection):
             raise ValueError(
                 f"layers {list(self.layers)}: name at least one block, and none of them twice"
             )
+        return self
+
+
+class ConvDecoderSection(Section):
+    """Convolutions over the grid of tokens, noise in place of the hidden ones (data2vec 2.0)."""
+
+    width: Dimension = 768  # channels
+    depth: Dimension = 6  # convolutions
+    kernel: Positive = 3  # tokens of a side
+    groups: Positive = 16  # of channels; divides both widths
+    noise: Annotated[float, Field(ge=0.0)] = 0.01  # deviation of the noise, drawn anew each time
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConvDecoderSection:
+        if self.width % self.groups:
+            raise ValueError(f"groups {self.groups} does not divide width {self.width}")
         return self
 
 

@@ -38,6 +38,7 @@ class ClassTargetSection(LabelTargetSection):
 
     mixup: Annotated[float, Field(ge=0.0)] = 0.0  # parameter of its Beta distribution; 0: off
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0  # likewise
+    mixup_prob: Fraction = 1.0  # that a pair of samples is mixed at all
     mixup_switch: Fraction = 0.5  # probability of cutmix where both are on
     teacher: LogitTeacherSection | None = None  # learn from a classifier's scores too, or alone
 

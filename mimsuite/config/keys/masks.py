@@ -141,6 +141,47 @@ class BlockMaskSection(Section):
         return self
 
 
+class SquareBlockMaskSection(Section):
+    """`mask:` squares around random patches, of which patches are taken away or to which single
+    ones are added until the count is exact (data2vec 2.0)."""
+
+    kind: Literal["square-blocks"] = "square-blocks"
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)]  # hidden from the encoder
+    squares: Literal["visible", "masked"] = "visible"  # what they cover
+    side: Positive = 3  # patches of a square
+    adjust: Annotated[float, Field(ge=0.0)] = 0.0  # more squares: of this share of the patches
+
+    @property
+    def share(self) -> float:
+        """Of the patches, covered by squares; in float64, as published."""
+        return 1 - self.ratio if self.squares == "visible" else self.ratio
+
+    def covered(self, tokens: int) -> int:
+        """Patches that squares cover in the end."""
+        return int(tokens * self.share)
+
+    def centres(self, tokens: int) -> int:
+        """Squares that are drawn; they may overlap."""
+        return int(tokens * ((self.share + self.adjust) / self.side**2))
+
+    def visible(self, tokens: int) -> int:
+        """How many tokens stay visible."""
+        covered = self.covered(tokens)
+        return covered if self.squares == "visible" else tokens - covered
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        """Refuse, with ``ValueError``, a grid that leaves nothing to see or nothing to predict."""
+        tokens = grid[0] * grid[1]
+        visible = self.visible(tokens)
+        if 0 < visible < tokens:
+            return
+        what = "nothing to predict" if visible else "nothing to see"
+        raise ValueError(
+            f"mask.ratio {self.ratio} of {grid[0]} x {grid[1]} patches leaves {what}: change it, "
+            f"or take more patches"
+        )
+
+
 class MultiBlockMaskSection(Section):
     """`mask:` rectangles to predict, and a large one to see, less what is predicted (I-JEPA).
 
@@ -211,6 +252,109 @@ class MultiBlockMaskSection(Section):
             if getattr(self, name)[1] > 1:
                 raise ValueError(f"{name} {getattr(self, name)[1]:g} is more than all patches")
         return self
+
+
+class ClipBlocksSection(Section):
+    """One set of blocks of a clip: what they cover is predicted, from what none of them does.
+
+    Their size is drawn once a step, for all samples: `scale` of the places of a frame at `aspect` =
+    height / width, and `time` of the token frames.
+    """
+
+    blocks: Positive
+    scale: Range
+    time: Range = (1.0, 1.0)
+    aspect: Range = (0.75, 1.5)  # drawn uniformly
+    # The context is of this first share of the token frames; the others are predicted too
+    context_time: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_context: Positive | None = None  # tokens of the context at most
+    # All samples have as many tokens, so that some may be in neither part. target: predict them
+    # too; context: see them too
+    complement: Literal["none", "target", "context"] = "none"
+    inverse: bool = False  # see the blocks, and predict the rest
+    context_tokens: Positive | None = None  # of `mask.cut=fixed`, before any complement
+    target_tokens: Positive | None = None  # likewise
+
+    def size(
+        self, grid: tuple[int, int, int], time: float, scale: float, aspect: float
+    ) -> tuple[int, int, int]:
+        """(frames, height, width) of the blocks in tokens, by three numbers in [0, 1)."""
+        frames, rows, columns = grid
+        long = int(frames * _part(self.time, time))
+        places = int(rows * columns * _part(self.scale, scale))
+        shape = _part(self.aspect, aspect)
+        height, width = round(math.sqrt(places * shape)), round(math.sqrt(places / shape))
+        return max(1, long), min(rows, height), min(columns, width)
+
+    def fits(self, grid: tuple[int, int, int]) -> bool:
+        """Whether every block that may be drawn covers a token, and none covers all of them."""
+        last = 1 - 1 / _SIZES
+        numbers = [step / _SIZES for step in range(_SIZES)]
+        for scale in (0.0, last):
+            for time in (0.0, last):
+                sizes = {self.size(grid, time, scale, number) for number in numbers}
+                if grid in sizes or any(0 in size for size in sizes):
+                    return False
+        return True
+
+    @model_validator(mode="after")
+    def _ranges_hold(self) -> ClipBlocksSection:
+        for name in ("scale", "time", "aspect"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} {low:g} to {high:g} is an empty range")
+            if name != "aspect" and high > 1:
+                raise ValueError(f"{name} {high:g} is more than all there is")
+        return self
+
+
+class ClipBlocksMaskSection(Section):
+    """`mask:` of each clip several sets of blocks, each predicted for itself (V-JEPA)."""
+
+    kind: Literal["clip-blocks"] = "clip-blocks"
+    sets: Annotated[tuple[ClipBlocksSection, ...], Field(min_length=1)]
+    # All contexts of a set have one length, and so have its targets. batch: of the shortest in the
+    # micro-batch, as published, so that results depend on its size; fixed: `context_tokens` and
+    # `target_tokens`, shorter ones are drawn again. The last ones in raster order are left out.
+    cut: Literal["batch", "fixed"] = "batch"
+
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        """Refuse, with ``ValueError``, a grid on which some blocks leave nothing to see or to
+        predict."""
+        for number, one in enumerate(self.sets):
+            if not one.fits(grid):
+                frames, rows, columns = grid
+                sides = (n for n in range(2, _LARGEST) if one.fits((frames, n, n)))
+                side = next(sides, None)
+                mend = "lower its scale or its time"
+                if side is not None:
+                    mend = f"the smallest square grid that works is {frames} x {side} x {side}"
+                raise ValueError(
+                    f"mask.sets.{number}: its blocks may leave nothing to see or nothing to "
+                    f"predict on {frames} x {rows} x {columns} tokens; {mend}"
+                )
+            taken = (one.context_tokens or 0) + (one.target_tokens or 0)
+            if taken > math.prod(grid):
+                raise ValueError(
+                    f"mask.sets.{number}: context_tokens and target_tokens are {taken} of "
+                    f"{math.prod(grid)} tokens"
+                )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ClipBlocksMaskSection:
+        for number, one in enumerate(self.sets):
+            given = {one.context_tokens is not None, one.target_tokens is not None}
+            if given != {self.cut == "fixed"}:
+                raise ValueError(
+                    f"sets.{number}: set context_tokens and target_tokens with cut fixed, and with "
+                    f"nothing else"
+                )
+        return self
+
+
+def _part(span: tuple[float, float], number: float) -> float:
+    """What lies at ``number`` in [0, 1) between two ends."""
+    return span[0] + number * (span[1] - span[0])
 
 
 class RandomGroupMaskSection(RandomMaskSection):

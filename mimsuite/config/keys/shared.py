@@ -175,8 +175,12 @@ class OptimSection(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     # Where the decay ends, half a cosine from weight_decay; null: it stays. See schedule.stretch.
     weight_decay_end: Annotated[float, Field(ge=0.0)] | None = None
+    decay_all: bool = False  # biases, norms and tokens decay too
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     clip_grad: Annotated[float, Field(gt=0.0)] | None = None  # largest global L2 norm
+    clip_from_epoch: Annotated[int, Field(ge=0)] = 0  # clip only from this epoch on; 0 is the first
+    # Of all gradients, or of each part that the method names, for itself
+    clip_scope: Literal["all", "parts"] = "all"
 
     @model_validator(mode="after")
     def _one_rate(self) -> OptimSection:
@@ -203,22 +207,30 @@ class ScheduleSection(Section):
     # epoch-lagged: Point-MAE's, constant within an epoch and one epoch late
     # one-cycle: up and down by half a cosine each, with the first beta moving the other way
     # cosine-ahead: I-JEPA's, which counts the step that is about to be done
-    kind: Literal["half-cosine", "cosine-per-step", "epoch-lagged", "one-cycle", "cosine-ahead"] = (
-        "half-cosine"
-    )
+    # linear-ahead: likewise, a straight line down without warm-up (V-JEPA 2's cool-down)
+    kind: Literal[
+        "half-cosine",
+        "cosine-per-step",
+        "epoch-lagged",
+        "one-cycle",
+        "cosine-ahead",
+        "linear-ahead",
+    ] = "half-cosine"
     epochs: Annotated[float, Field(gt=0.0), Key.SIZE]
     warmup_epochs: Annotated[float, Field(ge=0.0), Key.SIZE] = 0.0
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # Where warm-up begins; of epoch-lagged and cosine-ahead only
+    # Where warm-up begins; of half-cosine, epoch-lagged and cosine-ahead only
     warmup_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    # The rate of cosine-ahead, a decay that changes and a momentum end after this many times the
-    # epochs: above 1, training stops before.
+    # The rate of cosine-ahead and linear-ahead, a decay that changes and a momentum end after this
+    # many times the epochs: above 1, training stops before.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleSection:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
+        if self.warmup_epochs and self.kind == "linear-ahead":
+            raise ValueError("linear-ahead has no warm-up: set warmup_epochs 0")
         return self
 
 

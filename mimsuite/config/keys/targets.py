@@ -30,7 +30,7 @@ class FeatureLossSection(Section):
 
     normalize: Literal["layer-norm", "unit", "none"]  # each token: LayerNorm without affine, or
     # to unit length, or as it is
-    loss: Literal["mse", "smooth-l1", "cosine"]
+    loss: Literal["mse", "l1", "smooth-l1", "cosine"]
     weight: Annotated[float, Field(ge=0.0)] = 1.0  # factor of this loss
 
 
@@ -39,3 +39,9 @@ class FeatureTargetSection(FeatureLossSection):
 
     kind: Literal["features"] = "features"
     teacher: TeacherSection
+
+
+class LatentTargetSection(FeatureLossSection):
+    """`target:` latents of a momentum copy of the encoder."""
+
+    kind: Literal["latents"] = "latents"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
 from mimsuite.config.keys.encoders import AdaptChannels
 from mimsuite.config.keys.section import (
@@ -17,15 +17,16 @@ from mimsuite.config.keys.section import (
     Range,
     Section,
     Size,
+    by_kind,
     height_width,
 )
 from mimsuite.config.keys.shared import AugmentSection, DataSection
 
 
-class VideoViTSection(Section):
-    """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
+class ClipEncoderSection(Section):
+    """What all encoders of tubelets have."""
 
-    kind: Literal["video-vit"] = "video-vit"
+    kind: str
     frames: Annotated[Positive, Key.SIZE | Key.FREE] = 16  # of a clip
     tubelet: Positive = 2  # frames of a token
     image_size: Annotated[Size, Key.SIZE | Key.FREE] = 224  # pixels, one number or [height, width]
@@ -39,11 +40,6 @@ class VideoViTSection(Section):
     drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     final_norm: Annotated[bool, Key.FREE] = True  # over the output; some weights have none
-    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # of branches, at first; 0: none
-    cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
-    # [frames, height, width] that weights were trained at, where they are others: the fixed
-    # positions of that size are resized.
-    trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -60,18 +56,78 @@ class VideoViTSection(Section):
         frames, height, width = size
         return frames // self.tubelet, height // self.patch_size, width // self.patch_size
 
+    def _require_whole_tokens(self, size: tuple[int, int, int]) -> None:
+        frames, height, width = size
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
+            )
+        if frames % self.tubelet:
+            raise ValueError(f"tubelet {self.tubelet} does not divide frames {frames}")
+
     @model_validator(mode="after")
-    def _fits(self) -> VideoViTSection:
-        for frames, height, width in (self.size, self.trained_size or self.size):
-            if height % self.patch_size or width % self.patch_size:
-                raise ValueError(
-                    f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-                )
-            if frames % self.tubelet:
-                raise ValueError(f"tubelet {self.tubelet} does not divide frames {frames}")
+    def _fits(self) -> ClipEncoderSection:
+        self._require_whole_tokens(self.size)
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
         return self
+
+
+class VideoViTSection(ClipEncoderSection):
+    """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
+
+    kind: Literal["video-vit"] = "video-vit"
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # of branches, at first; 0: none
+    cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
+    # [frames, height, width] that weights were trained at, where they are others: the fixed
+    # positions of that size are resized.
+    trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
+
+    @model_validator(mode="after")
+    def _trained_size_fits(self) -> VideoViTSection:
+        self._require_whole_tokens(self.trained_size or self.size)
+        return self
+
+
+ClipPositions = Literal["rotary", "sin-cos"]
+_NARROWEST_HEAD = 12  # numbers of a head that turn with time, row and column as published
+
+
+class ClipViTSection(ClipEncoderSection):
+    """A plain transformer of tubelets, or of the patches of an image where `frames` and `tubelet`
+    are 1, without class token (V-JEPA, arXiv:2404.08471, arXiv:2506.09985)."""
+
+    kind: Literal["clip-vit"] = "clip-vit"
+    # rotary: queries and keys turn with time, row and column; sin-cos: a fixed table is added
+    positions: ClipPositions = "rotary"
+    # Of sin-cos: as many numbers for time as for rows and columns; else half of all for time
+    even_positions: bool = True
+
+    @property
+    def still(self) -> bool:
+        """Whether samples are images."""
+        return self.frames == self.tubelet == 1
+
+    @model_validator(mode="after")
+    def _heads_turn(self) -> ClipViTSection:
+        require_rotary_heads(self.positions, self.width, self.heads)
+        return self
+
+
+def require_rotary_heads(positions: str, width: int, heads: int) -> None:
+    """Refuse, with ``ValueError``, heads too narrow to turn with three axes."""
+    if positions == "rotary" and width // heads < _NARROWEST_HEAD:
+        raise ValueError(
+            f"rotary positions need heads of {_NARROWEST_HEAD} numbers, and {heads} heads of width "
+            f"{width} have {width // heads}: take fewer heads"
+        )
+
+
+# Any encoder of clips, told apart by its `kind`; for methods that train whatever was pretrained.
+AnyClipEncoderSection = Annotated[
+    Annotated[VideoViTSection, Tag("video-vit")] | Annotated[ClipViTSection, Tag("clip-vit")],
+    by_kind("video-vit"),
+]
 
 
 class ClipDecoderSection(Section):
@@ -86,6 +142,31 @@ class ClipDecoderSection(Section):
     def _fits(self) -> ClipDecoderSection:
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        return self
+
+
+class ClipPredictorSection(ClipDecoderSection):
+    """A narrow transformer that predicts latents of hidden tubelets."""
+
+    depth: Dimension = 12
+    heads: Dimension = 12
+    # Trained vectors that stand for what is asked for; released weights hold more than they use.
+    mask_tokens: Positive = 1
+    # Which of them a set of masks takes. first: all sets the first one; set: each its own
+    mask_token_by: Literal["first", "set"] = "first"
+
+
+class ClipPredictiveSection(Section):
+    """`model:` an encoder of tubelets, twice, and a predictor of its latents."""
+
+    encoder: ClipViTSection = ClipViTSection()
+    predictor: ClipPredictorSection = ClipPredictorSection()
+    # Begin with the outputs of block i divided by the root of 2 i
+    scaled_start: bool = True
+
+    @model_validator(mode="after")
+    def _heads_turn(self) -> ClipPredictiveSection:
+        require_rotary_heads(self.encoder.positions, self.predictor.width, self.predictor.heads)
         return self
 
 
