@@ -172,7 +172,7 @@ def _otsu(values: np.ndarray) -> float:
     above = total - below
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1:][np.nanargmax(apart[:-1])]) if total else 0.0
+    return float(edges[1:][np.nan_to_num(apart, nan=-1.0).argmax()])  # of one value: all below
 
 
 def _times(sides: Sequence[int]) -> str:
