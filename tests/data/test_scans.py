@@ -1,4 +1,4 @@
-"""Scans: orientation, spacing, DICOM, the packed form, damage; real files of nibabel and pydicom."""
+"""Scans: orientation, spacing, series, the packed form, damage; files of nibabel and pydicom."""
 
 from __future__ import annotations
 
