@@ -18,6 +18,7 @@ from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
 from mimsuite.models.cross_decoder import CrossDecoder
+from mimsuite.models.cube_vit import CubeViT
 from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
@@ -44,6 +45,7 @@ __all__ = [
     "Crate",
     "CrateDecoder",
     "CrossDecoder",
+    "CubeViT",
     "Encoder",
     "FeatureHead",
     "Features",
@@ -72,6 +74,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "crate": Crate,
     "video-vit": VideoViT,
     "clip-vit": ClipViT,
+    "cube-vit": CubeViT,
 }
 
 

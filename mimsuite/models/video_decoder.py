@@ -7,6 +7,8 @@ head compute only the decoded tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,11 @@ from mimsuite.models.video_vit import positions
 
 
 class ClipDecoder(nn.Module):
-    """(visible latents, mask) -> predictions of ``out_width`` numbers per token."""
+    """(visible latents, mask) -> predictions of ``out_width`` numbers per token.
+
+    Args:
+        table: (width, grid) -> (1, N, width) positions.
+    """
 
     pos_embed: Tensor
 
@@ -32,11 +38,12 @@ class ClipDecoder(nn.Module):
         eps: float,
         layer_scale: float = 0.0,
         cosine: bool = False,
+        table: Callable[[int, tuple[int, int, int]], Tensor] = positions,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(in_width, section.width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        self.register_buffer("pos_embed", positions(section.width, grid), False)
+        self.register_buffer("pos_embed", table(section.width, grid), False)
         self.blocks = nn.ModuleList(
             VideoBlock(section.width, section.heads, section.mlp_ratio, eps, layer_scale, cosine)
             for _ in range(section.depth)

@@ -7,10 +7,10 @@ Parameter names below the encoder are those of the published code.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from torch import Tensor, nn
 
-from mimsuite.config.keys.video import VideoViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
@@ -25,13 +25,13 @@ class VideoViT(ClipEncoder):
 
     pos_embed: Tensor
 
-    def __init__(self, section: VideoViTSection) -> None:
+    def __init__(self, section: Any) -> None:
         super().__init__(section)
         self.patch_embed = TubeletEmbed(
             section.in_channels, section.tubelet, section.patch_size, section.width
         )
         trained = section.grid_of(section.trained_size or section.size)
-        self.register_buffer("pos_embed", positions(section.width, trained, self.grid), False)
+        self.register_buffer("pos_embed", self.positions(section.width, trained, self.grid), False)
         self.blocks = nn.ModuleList(
             VideoBlock(
                 section.width,
@@ -46,6 +46,13 @@ class VideoViT(ClipEncoder):
         norm = nn.LayerNorm(section.width, eps=section.norm_eps)
         self.norm = norm if section.final_norm else nn.Identity()
         self.apply(init_linear)  # the convolution keeps torch's initialisation, as published
+
+    @staticmethod
+    def positions(
+        width: int, trained: tuple[int, int, int], grid: tuple[int, int, int] | None = None
+    ) -> Tensor:
+        """(1, N, width) fixed positions; see :func:`positions`."""
+        return positions(width, trained, grid)
 
     def forward(
         self,

@@ -43,6 +43,9 @@ class PackOptions:
         points: points per cloud, sampled from larger clouds and from surfaces; None: clouds keep
             all their points.
         features: ``none``, ``normals`` or ``colors`` to store beside a cloud's coordinates.
+        spacing: of scans, in mm along x, y and z; (0, 0, 0): each scan keeps its own.
+        voxels: type of packed scans, int16, float16 or float32; None: int16 if scans hold integers
+            that fit, else float32.
         split: the split to pack; None: all splits.
         only: names of the samples to pack; None: all.
         seed: seed for shuffling the samples and sampling points; None: source order.
@@ -57,6 +60,8 @@ class PackOptions:
     gop: int | None = None
     points: int | None = None
     features: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    voxels: str | None = None
     split: str | None = None
     only: frozenset[str] | None = None
     seed: int | None = 0
@@ -277,7 +282,7 @@ def _jobs(source: Source, modality: str, place: Workplace, options: PackOptions)
 
 def _member_key(key: str, number: int, used: set[str]) -> str:
     """A key valid in tar and WebDataset: short, unique, no dot in the base name."""
-    folder, slash, base = key.rpartition("/")
+    folder, slash, base = key.removesuffix(".gz").rpartition("/")
     stem, dot, extension = base.rpartition(".")
     name = folder + slash + (stem if dot else extension).replace(".", "_")
     encoded = name.encode("utf-8", "surrogateescape")

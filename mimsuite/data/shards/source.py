@@ -13,10 +13,11 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Decoder
+from mimsuite.data.local_file import Stretch
 from mimsuite.data.modalities import payload_extensions
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
 from mimsuite.data.shards.scan import LABEL_EXTENSIONS, LONGEST_JSON, label_id, label_text
-from mimsuite.data.source import Source
+from mimsuite.data.source import Payload, Source
 from mimsuite.data.sources.label_texts import class_ids, is_label
 from mimsuite.data.stores import OpenShard, Shard
 from mimsuite.errors import DataError
@@ -97,8 +98,11 @@ class TarSource(Source):
     def shard_name(self, shard: int) -> str:
         return self.shards[shard].name
 
-    def payload(self, shard: int, offset: int) -> bytes:
+    def payload(self, shard: int, offset: int) -> Payload:
         opened = self._open(shard)
+        if self.decoder.in_parts:
+            start, size, *_ = opened.index.members[opened.payloads[offset]].item()
+            return Stretch(opened.file, start, size)
         return self._read_member(opened, opened.payloads[offset])
 
     def sample_bytes(self, shard: int, offset: int) -> int:
