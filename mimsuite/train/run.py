@@ -145,7 +145,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     start = _checkpoint_to_resume(session)
     method, notes = _build(session, initialise if start is None else None)
     views = views_of(recipe)
-    source = open_training_set(recipe)
+    source = _open_source(session)
     loader = train_loader(
         source,
         recipe,
@@ -153,7 +153,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
-        device=device,
+        device=session.device,
     )
     normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
@@ -229,6 +229,13 @@ def _fit(
         measured = lambda step: signals(step) | probe(step)  # noqa: E731
         trainer.fit(run, loader, progress, watch=pictures, signals=measured)
     pictures.at_end()
+
+
+def _open_source(session: Session) -> Source:
+    """By the first rank before the others, which then find the indexes that it had to make."""
+    opened: list[Source] = []
+    session.peers.on_first(lambda: opened.append(open_training_set(session.recipe)))
+    return opened[0] if opened else open_training_set(session.recipe)
 
 
 def _first_batches(
