@@ -127,6 +127,10 @@ class Peers:
     def at(self, step: int) -> None:
         """Say where this rank is, so that peers can name who is late."""
 
+    def steps_begin(self) -> None:
+        """From now on nothing takes longer than ``train.timeout_seconds``; before, ranks read
+        and compile for very different times."""
+
     @contextmanager
     def named_faults(self) -> Iterator[None]:
         """Around training: a lost or stopped peer becomes an error that names it."""
@@ -149,7 +153,7 @@ class Group(Peers):
 
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.device = place.rank, place.world, device
-        self.seconds = float(_START_SECONDS)
+        self.seconds = self._step_seconds = float(_START_SECONDS)
         self._store = dist.distributed_c10d._get_default_store()
         self._doing, self._round = "start", 0
         self._step, self._since = 0, time.time()
@@ -164,8 +168,22 @@ class Group(Peers):
         self._votes, self._reader = Background("votes"), Background("peers")
         threading.Thread(target=self._keep_beating, daemon=True, name="heart").start()
 
-    def wait_for(self, seconds: float) -> None:
-        """How long this rank waits for the others in a step, from now on."""
+    def start(self, seconds: float) -> None:
+        """Before a run.
+
+        Args:
+            seconds: how long this rank will wait for the others in a step.
+        """
+        self._step_seconds = seconds
+        self._wait_for(max(seconds, _START_SECONDS))
+
+    def steps_begin(self) -> None:
+        if self.seconds != self._step_seconds:
+            self._settle()
+            self._wait_for(self._step_seconds)
+
+    def _wait_for(self, seconds: float) -> None:
+        """How long this rank waits for the others, from now on."""
         self.seconds = seconds
         self._teams.set_patience(timedelta(seconds=seconds))
         world = dist.group.WORLD
@@ -323,6 +341,11 @@ class Group(Peers):
         said = self._store.multi_get([f"waits/{rank}" for rank in range(self.world)])
         return {rank: int(text) for rank, text in enumerate(said)}
 
+    def _limit(self) -> str:
+        if self.seconds == self._step_seconds:
+            return f"train.timeout_seconds={self.seconds:g}"
+        return f"{self.seconds:g} s until the first step is done"
+
     def _keep_beating(self) -> None:
         with suppress(Exception):  # the store has gone, and its rank with it
             while True:
@@ -352,7 +375,7 @@ class Group(Peers):
             )
         return (
             f"rank {self.rank} lost touch with {names} during the {self._doing}; the limit is "
-            f"train.timeout_seconds={self.seconds:g}. Look at that rank's log"
+            f"{self._limit()}. Look at that rank's log"
         )
 
 
@@ -383,7 +406,7 @@ def join(
     if _joined is None or not dist.is_initialized():
         _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
         _joined = Group(place, device)
-    _joined.wait_for(seconds)
+    _joined.start(seconds)
     return _joined
 
 

@@ -225,10 +225,13 @@ def stopped_and_resumed(
     assert name in json.loads((run / "PREEMPTED").read_text())["reason"]
     found, rejected = checkpoint.newest(run)
     assert found is not None
-    assert (found.name, rejected) == (f"step-{step:08d}", [])
+    # Training goes on while a save is written, so the step at which it stops is not always one.
+    writing = moment["matches"].startswith(r"\.tmp-step")
+    stopped = checkpoint.step_of(found)
+    assert (step <= stopped <= STEPS if writing else stopped == step, rejected) == (True, [])
     code, said = start(*pretrain(home, run))
     assert code == 0, said
-    assert resumed_at(run) == [step]
+    assert resumed_at(run) == [stopped]
     require_equal(run, wanted)
 
 
@@ -338,7 +341,9 @@ def test_a_signal_while_tuning(name, tune, tuned, undisturbed, tmp_path):
     run = tmp_path / "pretrained"
     assert (run / "DONE").exists() == (name == "scoring")
     steps = int(max(path.name for path in (run / "checkpoints").glob("step-*"))[-8:])
-    assert steps == {"reading": 6, "saving": 5, "scoring": 8}[name]
+    # Training goes on while a save is written, so the step at which it stops is not always one.
+    first, last = {"reading": (6, 7), "saving": (5, 8), "scoring": (8, 8)}[name]
+    assert first <= steps <= last
     code, said = tune(command, tmp_path)
     assert code == 0, said
     assert resumed_at(run) == [steps]
