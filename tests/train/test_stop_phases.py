@@ -277,7 +277,8 @@ def test_a_second_signal_ends_the_process_at_once(moment, step, home, start, und
     run = tmp_path / "run"
     moment = {**moment, "signals": ["SIGUSR1", "SIGTERM"]}
     code, said = start(*pretrain(home, run), moment=moment)
-    assert code == 128 + signal.SIGTERM, said
+    # Of two signals at once, sent from a thread, either may come second.
+    assert code in (128 + signal.SIGTERM, 128 + signal.SIGUSR1), said
     assert "still alive" not in said
     assert not [name for name in ("DONE", "PREEMPTED", "FAILED") if (run / name).exists()]
     found, rejected = checkpoint.newest(run)
