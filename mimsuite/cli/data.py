@@ -280,15 +280,15 @@ def convert(
 
 
 @app.command()
-def index(shards: ShardsArgument, json: JsonOption = False) -> None:
-    """Rebuild the index of every shard, and a missing index.json.
+def index(shards: ShardsArgument, workers: WorkersOption = 1, json: JsonOption = False) -> None:
+    """Rebuild the index of every shard, and index.json, by which a large set opens at once.
 
-    Example: mimsuite data index ./shards
+    Example: mimsuite data index ./shards --workers 4
     """
     from mimsuite.data.packing.indexing import index_shards
 
     with progress_of("indexing") as progress:
-        facts = index_shards(shards, progress)
+        facts = index_shards(shards, progress, workers)
     if json:
         output.print_json(facts)
         return

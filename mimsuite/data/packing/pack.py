@@ -15,10 +15,12 @@ import numpy as np
 from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample, Damage, DamageCount
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, Codec, codec
+from mimsuite.data.packing.indexing import facts_by_split, index_shard
 from mimsuite.data.packing.pack_progress import Finished, Workplace, plan_of
 from mimsuite.data.parallel import advance, each
-from mimsuite.data.shards import Manifest, build_index
-from mimsuite.data.shards.manifest import ShardEntry, entry_of
+from mimsuite.data.shards import Manifest, open_index
+from mimsuite.data.shards.facts import ShardFacts
+from mimsuite.data.shards.manifest import ShardEntry
 from mimsuite.data.source import Source
 from mimsuite.data.sources.stored import only_modality, open_stored, stored_splits
 from mimsuite.data.unused import Unused, noticing
@@ -117,7 +119,7 @@ class Packed:
             unused.update(some)
         return {
             "modality": self.modality,
-            "shards": [entry.model_dump() for entry in self.shards],
+            "shards": [asdict(entry) for entry in self.shards],
             "samples": sum(entry.samples for entry in self.shards),
             "bytes": sum(entry.bytes for entry in self.shards),
             "damaged": [vars(item) for item in self.damaged],
@@ -215,6 +217,7 @@ def pack(
             extensions=place.extensions(),
             classes=sources[0].classes,
             shards=result.shards,
+            facts=_facts(place, result.shards),
         ),
         result.damaged,
     )
@@ -230,6 +233,11 @@ def _result_options(options: PackOptions) -> dict[str, Any]:
     else:
         found["only"] = hashlib.sha256("\n".join(sorted(options.only)).encode()).hexdigest()
     return found
+
+
+def _facts(place: Workplace, shards: list[ShardEntry]) -> dict[str, ShardFacts]:
+    names = [entry.name for entry in shards]
+    return facts_by_split(names, (open_index(place.path(name)) for name in names))
 
 
 def _write_all(
@@ -326,7 +334,7 @@ def _write(job: _Job) -> Finished:
         entry = None
         if extensions:
             temporary.replace(path)
-            entry = entry_of(path, build_index(path).samples)
+            _, entry = index_shard(path)
         finished = Finished(entry, sorted(extensions), damaged, unused.as_json())
         return job.place.record(job.name, finished)
     except OSError as fault:

@@ -15,6 +15,7 @@ from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, codec
 from mimsuite.data.parallel import advance, each
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
+from mimsuite.data.shards.facts import facts_of
 from mimsuite.data.shards.manifest import FILE_NAME, sha256_of
 from mimsuite.data.shards.names import expand
 from mimsuite.data.shards.scan import Scan, scan
@@ -184,9 +185,11 @@ class _Shard:
         header = open_index(path)
         manifest = _manifest(path)
         decoder = how.decoder()
-        source = kind_of([header], decoder)(
+        facts = facts_of([header])
+        source = kind_of(facts, decoder)(
             [LocalShard(path)],
             [header],
+            facts,
             name=path.name,
             split="train",
             key_split=None,
