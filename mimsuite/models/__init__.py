@@ -27,6 +27,9 @@ from mimsuite.models.point_head import PointHead
 from mimsuite.models.point_transformer import ClassToken, PointTransformer
 from mimsuite.models.post_norm_vit import PostNormViT
 from mimsuite.models.predictor import Predictor
+from mimsuite.models.prototypes import Clusters, Prototypes
+from mimsuite.models.query_decoder import QueryDecoder
+from mimsuite.models.register_vit import RegisterViT
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
 from mimsuite.models.vit import ViT
@@ -39,6 +42,7 @@ __all__ = [
     "ClipEncoder",
     "ClipPredictor",
     "ClipViT",
+    "Clusters",
     "ConvDecoder",
     "ConvViT",
     "Crate",
@@ -55,6 +59,9 @@ __all__ = [
     "PointTransformer",
     "PostNormViT",
     "Predictor",
+    "Prototypes",
+    "QueryDecoder",
+    "RegisterViT",
     "Regressor",
     "TokenDecoder",
     "ViT",
@@ -72,6 +79,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "crate": Crate,
     "video-vit": VideoViT,
     "clip-vit": ClipViT,
+    "register-vit": RegisterViT,
 }
 
 

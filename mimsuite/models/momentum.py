@@ -5,6 +5,7 @@ arXiv:2006.07733; DINO, arXiv:2104.14294), and what the moving average of a run 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,33 @@ def rising(step: int, start: float, end: float, total: float) -> float:
     """Momentum of a step, on a straight line: ``start`` at the first, number 0, ``end`` at number
     ``total`` and behind it."""
     return start + (end - start) * min(step / total, 1.0)
+
+
+def warm_cosine(
+    step: int,
+    *,
+    start: float,
+    peak: float,
+    end: float,
+    warmup: int,
+    total: int,
+    share: float = 1.0,
+) -> float:
+    """A straight line from ``start`` to ``peak``, then half a cosine towards ``end``.
+
+    Args:
+        step: from 0.
+        peak: of step ``warmup - 1`` and of the next one.
+        end: where the cosine would end at step ``total``; it holds from there on.
+        warmup: steps of the line; of a single one the value is ``start``.
+        share: of the cosine that is walked; below 1 the last steps are short of ``end``.
+    """
+    if step < warmup:
+        return start + (peak - start) * step / (warmup - 1) if warmup > 1 else start
+    if step >= total:
+        return end
+    progress = share * (step - warmup) / (total - warmup)
+    return end + 0.5 * (peak - end) * (1.0 + math.cos(math.pi * progress))
 
 
 class MomentumCopy(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mimsuite.config.keys.shared import ScheduleSection
+from mimsuite.models.momentum import warm_cosine
 
 
 def half_cosine(
@@ -29,7 +30,9 @@ def half_cosine(
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: int) -> float:
+def cosine_per_step(
+    step: int, *, lr: float, min_lr: float, warmup: int, total: int, share: float = 1.0
+) -> float:
     """Linear warm-up that ends on the peak, then half a cosine from it (BEiT's, CAE's and
     VideoMAE's schedule).
 
@@ -38,12 +41,12 @@ def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: 
         lr: peak rate, of the last step of the warm-up and of the next one.
         min_lr: where the cosine would end one step after the last.
         warmup: steps of it; of a single one the rate is 0.
-        total: steps in all.
+        total: steps in all; behind them ``min_lr`` holds.
+        share: of the cosine that is walked; below 1 the last steps are above ``min_lr``.
     """
-    if step < warmup:
-        return lr * step / (warmup - 1) if warmup > 1 else 0.0
-    progress = (step - warmup) / (total - warmup)
-    return min_lr + 0.5 * (lr - min_lr) * (1.0 + math.cos(math.pi * progress))
+    return warm_cosine(
+        step, start=0.0, peak=lr, end=min_lr, warmup=warmup, total=total, share=share
+    )
 
 
 def epoch_lagged(
@@ -164,6 +167,7 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             min_lr=section.min_lr,
             warmup=round(section.warmup_epochs * steps_per_epoch),
             total=max(round(section.epochs * steps_per_epoch), step + 1),
+            share=section.cosine_share,
         )
     if section.kind == "cosine-ahead":
         return cosine_ahead(
