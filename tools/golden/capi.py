@@ -1,5 +1,5 @@
-"""CAPI (kinds ``latent/capi``, ``-eval``, ``-masks``, ``-mask-stats``), and its entries of the tables
-of latent prediction.
+"""CAPI (kinds ``latent/capi``, ``-eval``, ``-masks``, ``-mask-stats``), and its entries of the
+tables of latent prediction.
 
 Everything runs as a training step runs it: prepare, mask, forward. The masks, and who skips a
 branch by drop path, are the stored ones.
