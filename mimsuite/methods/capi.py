@@ -9,7 +9,7 @@ are used alike, at each place of the grid over the whole batch.
 
 ``encoder`` is the momentum copy, as released weights have it; ``student`` is the one that is
 trained. The momentum copy of the decoder gives the vector of a whole image, which its first block
-makes of the tokens; the copy of the head is never read, and is kept as published.
+makes of the tokens; the copy of the prototypes is never read, and is kept as published.
 
 Letters: B batch, N patches, V visible, T predicted, D width, K clusters.
 """
@@ -120,10 +120,10 @@ class CAPI(Method):
         self.sampler = RolledBlockSampler(recipe.mask)
         self.student = RegisterViT(section)
         self.decoder = QueryDecoder(recipe.model.decoder, self.student)
-        self.head = Prototypes(section.width, clusters)
+        self.prototypes = Prototypes(section.width, clusters)
         self.encoder = copy.deepcopy(self.student)
         self.slow_decoder = copy.deepcopy(self.decoder)
-        self.slow_head = copy.deepcopy(self.head)
+        self.slow_prototypes = copy.deepcopy(self.prototypes)
         self.clusters = Clusters(section.width, clusters)
         for _, slow in self._followed():
             self.keep_frozen(slow)
@@ -133,7 +133,7 @@ class CAPI(Method):
         return [
             (self.student, self.encoder),
             (self.decoder, self.slow_decoder),
-            (self.head, self.slow_head),
+            (self.prototypes, self.slow_prototypes),
         ]
 
     def prepare(
@@ -147,13 +147,13 @@ class CAPI(Method):
         return {"image": self.sampler.sample(noise, self.grid)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """The sum of both losses; ``prediction`` is (B, T, D), before the head."""
+        """The sum of both losses; ``prediction`` is (B, T, D), before the prototypes."""
         (mask,), section, target = masks.values(), self.recipe.target, ctx.made["target"]
         scores = self.clusters(target)  # (B, N, K)
         shares = self.assign(scores.detach(), ctx.gather)
         clustering = soft_cross_entropy(scores / section.cluster_temperature, shares)
         found, wanted = self.predict(batch, mask, ctx), mask.gather(shares, "decoded")
-        logits = self.head(found) / section.temperature  # (B, T, K)
+        logits = self.prototypes(found) / section.temperature  # (B, T, K)
         prediction = soft_cross_entropy(logits, wanted)
         with torch.no_grad():
             usage = ctx.gather(logits.float().softmax(dim=-1).mean(dim=(0, 1))[None]).mean(dim=0)
@@ -248,7 +248,7 @@ class CAPI(Method):
 
     def adopts(self) -> dict[str, str]:
         """Of weights with momentum copies alone, as released ones, all begins as they are."""
-        pairs = (("student", "encoder"), ("decoder", "slow_decoder"), ("head", "slow_head"))
+        pairs = (("student", "encoder"), ("decoder", "slow_decoder"), ("prototypes", "slow_prototypes"))
         return {
             f"{trained}.{name}": f"{slow}.{name}"
             for trained, slow in pairs
@@ -261,7 +261,7 @@ class CAPI(Method):
         (mask,) = masks.values()
         whole = TokenMask(mask.grid, mask.visible, mask.masked)  # all that is hidden
         shares = self.assign(self.clusters(ctx.made["target"]), ctx.gather)
-        logits = self.head(self.predict(batch, whole, ctx)) / self.recipe.target.temperature
+        logits = self.prototypes(self.predict(batch, whole, ctx)) / self.recipe.target.temperature
         directions = self.clusters.layer.weight.float()
         augment = self.recipe.augment
         pictures = feature_pictures(
@@ -313,8 +313,8 @@ def _network(encoder: str, decoder: str, head: str, published: str) -> list[tupl
 
 _NAMES = Names(
     [
-        *_network("student", "decoder", "head", "student"),
-        *_network("encoder", "slow_decoder", "slow_head", "student_ema"),
+        *_network("student", "decoder", "prototypes", "student"),
+        *_network("encoder", "slow_decoder", "slow_prototypes", "student_ema"),
         ("clusters.layer.", "teacher.head.layer."),
     ]
 )

@@ -60,7 +60,7 @@ def pretrain(case: Case) -> Results:
     batch = Batch.of_images(build.images(case))
     mask = mask_of(case.input("visible_indices"), case.input("predict_indices"), method)
     seen: dict[str, Any] = {}
-    for name in ("student", "clusters", "head"):
+    for name in ("student", "clusters", "prototypes"):
         module = getattr(method, name)
         module.register_forward_hook(lambda m, a, out, name=name: seen.__setitem__(name, out))
     context = method.prepare(batch, noise_of(case, method, len(batch)))
@@ -76,7 +76,7 @@ def pretrain(case: Case) -> Results:
         "targets": mask.gather(shares, "decoded").flatten(0, 1),
         "latent": seen["student"].tokens,
         "pred": output.prediction.flatten(0, 1),
-        "logits": seen["head"].flatten(0, 1),
+        "logits": seen["prototypes"].flatten(0, 1),
         "loss": output.terms["prediction"],
         "clustering_loss": output.terms["clustering"],
         "target_entropy": output.terms["target_entropy"],
@@ -361,7 +361,7 @@ def state_fields(name: str) -> dict[str, Any]:
             "backbone": encoder + decoder + token,
             "encoder_only": encoder,
             "decoder": decoder,
-            "student_head": count(method.head),
+            "student_head": count(method.prototypes),
             "clustering_head": count(method.clusters),
         },
     }
