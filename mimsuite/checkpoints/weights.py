@@ -33,6 +33,7 @@ _NOT_KNOWN = "is not a run, checkpoint or known weights file"
 # Parts that only pretraining reads; files of encoders lack them.
 _PREDICTING = ("decoder.", "predictor.", "prototypes.", "slow_prototypes.", "clusters.")
 
+
 @dataclass(frozen=True)
 class Weights:
     """Weights and the recipe that describes them.

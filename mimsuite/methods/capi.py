@@ -248,7 +248,11 @@ class CAPI(Method):
 
     def adopts(self) -> dict[str, str]:
         """Of weights with momentum copies alone, as released ones, all begins as they are."""
-        pairs = (("student", "encoder"), ("decoder", "slow_decoder"), ("prototypes", "slow_prototypes"))
+        pairs = (
+            ("student", "encoder"),
+            ("decoder", "slow_decoder"),
+            ("prototypes", "slow_prototypes"),
+        )
         return {
             f"{trained}.{name}": f"{slow}.{name}"
             for trained, slow in pairs

@@ -60,7 +60,7 @@ def _named(tensors: Mapping[str, Tensor], lead: str) -> dict[str, Tensor]:
     named = {}
     for name, tensor in tensors.items():
         other = name.startswith((_HEAD, _CLUSTERS))
-        below = name if other or name.startswith(lead) and lead else _BACKBONE + name
+        below = name if other or (name.startswith(lead) and lead) else _BACKBONE + name
         named[name if name.startswith(_CLUSTERS) else _SLOW + below] = tensor
     return named
 
