@@ -246,7 +246,7 @@ def test_a_classifier_takes_the_encoder(tmp_path: Path) -> None:
     method = moved(capi())
     encoder = {**method.recipe.model.encoder.model_dump(), "drop_path": 0.1}
     keys = {f"model.encoder.{key}": value for key, value in encoder.items()}
-    tuned = config.with_overrides(config.load("image/mae-tiny-finetune"), keys, "test").recipe
+    tuned = config.with_overrides(config.load("image/capi-tiny-finetune"), keys, "test").recipe
     classifier: Any = build(tuned)
     torch.save({"model": method.export_reference()}, tmp_path / "whole.pth")
     initialise(classifier, tmp_path / "whole.pth")
