@@ -87,7 +87,7 @@ def test_copies_follow_and_are_never_trained() -> None:
         "clusters",
     }
     assert output.prediction.shape == (4, 20, 32)
-    assert float(output.loss) == pytest.approx(
+    assert output.loss.item() == pytest.approx(
         float(output.terms["prediction"] + output.terms["clustering"])
     )
     before = method.slow_prototypes.weight_g.clone()
@@ -246,6 +246,7 @@ def test_a_classifier_takes_the_encoder(tmp_path: Path) -> None:
     method = moved(capi())
     encoder = {**method.recipe.model.encoder.model_dump(), "drop_path": 0.1}
     keys = {f"model.encoder.{key}": value for key, value in encoder.items()}
+    keys |= {"target.classes": 7}
     tuned = config.with_overrides(config.load("image/capi-tiny-finetune"), keys, "test").recipe
     classifier: Any = build(tuned)
     torch.save({"model": method.export_reference()}, tmp_path / "whole.pth")
