@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mimsuite.config.keys.masks import RolledBlockMaskSection
+from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import QueryDecoderSection, RegisterViTSection
-from mimsuite.config.keys.masks import RolledBlockMaskSection
+from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.config.keys.section import Dimension, Fraction, Positive, Section
 from mimsuite.config.keys.shared import GroupSection, MethodCard, MethodSection, Recipe
 from mimsuite.masking import RolledBlockSampler, TokenMask

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.config.keys.masks import RolledBlockMaskSection
+from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.masking import RolledBlockSampler
 from mimsuite.noise import Noise
 

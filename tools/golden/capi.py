@@ -16,7 +16,7 @@ from golden import build
 from golden.case import Case, CaseFault, Hparams, pair
 from golden.results import Results
 from mimsuite.batch import Batch
-from mimsuite.config.keys.masks import RolledBlockMaskSection
+from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.masking import RolledBlockSampler, TokenMask
 from mimsuite.methods.capi import CAPI
 from mimsuite.models.momentum import warm_cosine

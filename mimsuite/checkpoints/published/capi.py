@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mimsuite.checkpoints.published.layout import Published, published
 from mimsuite.checkpoints.shapes import Hints, count_blocks, heads_of, mlp_ratio, of_rank
-from mimsuite.config.keys.masks import RolledBlockMaskSection
+from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.methods.capi import CAPI
 from mimsuite.weights.files import WeightsFile, listed
 
