@@ -228,6 +228,16 @@ class Method(nn.Module):
         ``optim.clip_scope=parts``. Together they cover all trained parameters."""
         return ("",)
 
+    def rate_scale(self, name: str) -> float:
+        """Factor of the rate of a parameter, beside that of layer decay."""
+        return 1.0
+
+    def decay_share(self, name: str, parameter: Tensor) -> float:
+        """Factor of the weight decay of a parameter: by default 0 for vectors, for biases and for
+        what :meth:`no_weight_decay` names, and 1 for all others."""
+        matrix = parameter.ndim > 1 and not name.endswith(".bias")
+        return float(matrix and name not in self.no_weight_decay())
+
     def no_weight_decay(self) -> set[str]:
         """Parameters with more than one axis that do not decay."""
         return set()

@@ -28,6 +28,9 @@ from mimsuite.models.point_head import PointHead
 from mimsuite.models.point_transformer import ClassToken, PointTransformer
 from mimsuite.models.post_norm_vit import PostNormViT
 from mimsuite.models.predictor import Predictor
+from mimsuite.models.prototypes import Clusters, Prototypes
+from mimsuite.models.query_decoder import QueryDecoder
+from mimsuite.models.register_vit import RegisterViT
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
 from mimsuite.models.vit import ViT
@@ -40,6 +43,7 @@ __all__ = [
     "ClipEncoder",
     "ClipPredictor",
     "ClipViT",
+    "Clusters",
     "ConvDecoder",
     "ConvViT",
     "Crate",
@@ -57,6 +61,9 @@ __all__ = [
     "PointTransformer",
     "PostNormViT",
     "Predictor",
+    "Prototypes",
+    "QueryDecoder",
+    "RegisterViT",
     "Regressor",
     "TokenDecoder",
     "ViT",
@@ -75,6 +82,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "video-vit": VideoViT,
     "clip-vit": ClipViT,
     "cube-vit": CubeViT,
+    "register-vit": RegisterViT,
 }
 
 
