@@ -48,7 +48,7 @@ SMALLER = {
 def small(command: Command, page: str) -> list[str]:
     """The same command at a size for tests."""
     words = list(command.words)
-    if words[0] in ("pretrain", "finetune"):
+    if words[0] in ("pretrain", "finetune", "attentive-probe"):
         words += ["--smoke", *SMALLER.get(words[1], [])] if "--dry-run" not in words else []
         if page == "hybrid-distillation.md" and words[1] == "image/mae-tiny-clipart":
             words += ["model.encoder.depth=4"]  # as its student expects
