@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import BEiTSection
 from mimsuite.errors import UserError
+from mimsuite.models.drop_path import Keep, branch
 from mimsuite.models.vit import ViT
 from mimsuite.weights.names import Names
 
@@ -85,11 +86,11 @@ class BEiTBlock(nn.Module):
         self.gamma_1 = scale_of(width, layer_scale)
         self.gamma_2 = scale_of(width, layer_scale)
 
-    def forward(self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Keep = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``keep``: (B,) factors of the two branches (drop path)."""
-        first, second = (None, None) if keep is None else keep
-        x = x + branch(self.attn(self.norm1(x)), self.gamma_1, first)
-        return x + branch(self.mlp(self.norm2(x)), self.gamma_2, second)
+        first, second = keep or (None, None)
+        x = x + branch(self.attn(self.norm1(x)), first, self.gamma_1)
+        return x + branch(self.mlp(self.norm2(x)), second, self.gamma_2)
 
 
 class BEiT(ViT):
@@ -128,13 +129,6 @@ class BEiT(ViT):
 def scale_of(width: int, value: float) -> nn.Parameter | None:
     """The trained scale of a branch, (D,); ``None`` for 0."""
     return nn.Parameter(torch.full((width,), value)) if value else None
-
-
-def branch(x: Tensor, scale: Tensor | None, keep: Tensor | None) -> Tensor:
-    """Output of a residual branch (B, N, D), scaled per channel and dropped per sample."""
-    if scale is not None:
-        x = x * scale
-    return x if keep is None else x * keep.view(-1, 1, 1)
 
 
 def init_tokens(*tensors: Tensor) -> None:

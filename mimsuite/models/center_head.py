@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.points import CenterHeadSection, PointTransformerSection
 from mimsuite.models.blocks import init_linear
-from mimsuite.models.point_transformer import drop_path, point_blocks
+from mimsuite.models.drop_path import drop_path
+from mimsuite.models.point_transformer import point_blocks
 from mimsuite.noise import Noise
 
 

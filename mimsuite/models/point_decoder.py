@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from mimsuite.config.keys.points import PointDecoderSection, PointTransformerSection
 from mimsuite.masking import TokenMask
 from mimsuite.models.blocks import init_linear
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.point_net import linear
-from mimsuite.models.point_transformer import drop_path, point_blocks, position_mlp, run_blocks
+from mimsuite.models.point_transformer import point_blocks, position_mlp, run_blocks
 from mimsuite.noise import Noise
 
 

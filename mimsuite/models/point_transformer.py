@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.points import PointTransformerSection
-from mimsuite.models.blocks import Block, drop_path_factors
+from mimsuite.models.blocks import Block
+from mimsuite.models.drop_path import Keep, drop_path
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.models.point_net import MiniPointNet
@@ -156,7 +157,7 @@ def run_blocks(
     blocks: nn.ModuleList,
     x: Tensor,
     positions: Tensor,
-    keep: Sequence[tuple[Tensor, Tensor] | None],
+    keep: Sequence[Keep],
     *,
     layers: Collection[int] = (),
     queries: int | None = None,
@@ -180,17 +181,6 @@ def run_blocks(
         if number in layers:
             outputs[number] = x
     return x, outputs
-
-
-def drop_path(
-    module: nn.Module, rate: float, depth: int, noise: Noise | None
-) -> list[tuple[Tensor, Tensor] | None]:
-    """Keyed drop-path factors of ``depth`` blocks; ``None`` where nothing is dropped."""
-    if not module.training or rate == 0:
-        return [None] * depth
-    if noise is None:
-        raise ValueError("drop_path > 0 needs keyed noise while training")
-    return [*drop_path_factors(noise.rows("drop_path", 2 * depth), rate)]
 
 
 def _init_truncated(module: nn.Module) -> None:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from mimsuite.models.beit import branch, scale_of
+from mimsuite.models.beit import scale_of
+from mimsuite.models.drop_path import Keep, branch
 
 _MOST_LOG_SCALE = 4.6052  # ln 100, the limit of cosine attention's log scale
 
@@ -79,13 +80,11 @@ class VideoBlock(nn.Module):
         self.gamma_1 = scale_of(width, layer_scale)
         self.gamma_2 = scale_of(width, layer_scale)
 
-    def forward(
-        self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None, queries: int | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, keep: Keep = None, queries: int | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); arguments as for :class:`mimsuite.models.blocks.Block`."""
-        first, second = (None, None) if keep is None else keep
+        first, second = keep or (None, None)
         attended = self.attn(self.norm1(x), queries)
         if queries is not None:
             x = x[:, -queries:]
-        x = x + branch(attended, self.gamma_1, first)
-        return x + branch(self.mlp(self.norm2(x)), self.gamma_2, second)
+        x = x + branch(attended, first, self.gamma_1)
+        return x + branch(self.mlp(self.norm2(x)), second, self.gamma_2)

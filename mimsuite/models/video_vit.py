@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mimsuite.masking import gather_tokens
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.features import Features
 from mimsuite.models.video_blocks import VideoBlock
 from mimsuite.noise import Noise
@@ -77,7 +78,7 @@ class VideoViT(ClipEncoder):
         if ids is not None:
             table = gather_tokens(table, ids)
         x = self.patch_embed(vectors) + table  # (B, V, D)
-        keep = self._drop_path(noise)
+        keep = drop_path(self, self.section.drop_path, self.depth, noise)
         outputs: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, keep=keep[number - 1])
