@@ -75,6 +75,15 @@ class IJEPA(Method):
     """Predicts the latents of hidden rectangles."""
 
     Recipe: ClassVar[type[IJEPARecipe]] = IJEPARecipe
+    names = Names(
+        [
+            ("encoder.", "target_encoder."),
+            ("student.", "encoder."),
+            ("predictor.mask_token", "predictor.mask_token"),
+            ("predictor.pred.", "predictor.predictor_proj."),
+            ("predictor.", "predictor.predictor_"),
+        ]
+    )
     collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
     encoder: ImageEncoder
     student: ImageEncoder
@@ -168,23 +177,10 @@ class IJEPA(Method):
 
     # --- published checkpoints (facebookresearch/ijepa) ---
 
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(_WRAPPED.sub(r"\1", k)): tensor for k, tensor in state.items()}
+        return super().import_reference({_WRAPPED.sub(r"\1", k): t for k, t in state.items()})
 
 
-_WRAPPED = re.compile(
-    r"^(\w+\.)module\."
-)  # DistributedDataParallel wraps each network of a checkpoint
-_NAMES = Names(
-    [
-        ("encoder.", "target_encoder."),
-        ("student.", "encoder."),
-        ("predictor.mask_token", "predictor.mask_token"),
-        ("predictor.pred.", "predictor.predictor_proj."),
-        ("predictor.", "predictor.predictor_"),
-    ]
-)
+# DistributedDataParallel wraps each network of a checkpoint.
+_WRAPPED = re.compile(r"^(\w+\.)module\.")

@@ -69,10 +69,21 @@ class MAERecipe(Recipe):
         return self
 
 
+# Decoder parameters: our name and the published name.
+DECODER_NAMES = (
+    ("decoder.mask_token", "mask_token"),
+    ("decoder.mix.", "wfm.linear."),
+    ("decoder.memory_norms.", "dec_norms."),
+    ("decoder.", "decoder_"),
+)
+
+
 class MAE(Method):
     """Masked autoencoder on a plain ViT."""
 
     Recipe: ClassVar[type[MAERecipe]] = MAERecipe
+    # Published checkpoints: facebookresearch/mae
+    names: ClassVar[Names | None] = Names([*DECODER_NAMES, ("encoder.", "")])
     encoder: ImageEncoder
 
     def __init__(self, recipe: MAERecipe) -> None:
@@ -139,22 +150,3 @@ class MAE(Method):
             for name, _ in self.encoder.named_parameters()
             if deepest < self.encoder.depth and self.encoder.layer_id(name) > deepest
         }
-
-    # --- published checkpoints (facebookresearch/mae) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
-
-
-# Decoder parameters: our name and the published name.
-DECODER_NAMES = (
-    ("decoder.mask_token", "mask_token"),
-    ("decoder.mix.", "wfm.linear."),
-    ("decoder.memory_norms.", "dec_norms."),
-    ("decoder.", "decoder_"),
-)
-_NAMES = Names([*DECODER_NAMES, ("encoder.", "")])
