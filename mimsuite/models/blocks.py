@@ -8,7 +8,7 @@ block can compute only the last tokens of its sequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -121,6 +121,40 @@ class Block(nn.Module):
             x = x[:, -queries:]
         x = x + branch(attended, first)
         return x + branch(self.mlp(self.norm2(x)), second)
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Tensor,
+    keep: Sequence[Keep] | None = None,
+    layers: Collection[int] = (),
+    *,
+    positions: Tensor | None = None,
+    queries: int | None = None,
+    **shared: Any,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """``x = block(x)`` for every block, on (B, N, D).
+
+    Args:
+        keep: drop-path factors of each block; ``None``: no block has drop path.
+        layers: numbers, from 1, of the blocks whose outputs are also returned; 0: the input of the
+            first block.
+        positions: (B, N, D) to add before every block.
+        queries: the last block computes only this number of tokens, the last ones.
+        shared: further arguments of every block.
+
+    Returns:
+        the last block's output, and the requested outputs by block number.
+    """
+    outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
+    for number, block in enumerate(blocks, start=1):
+        own: dict[str, Any] = {} if keep is None else {"keep": keep[number - 1]}
+        if queries is not None and number == len(blocks):
+            own["queries"] = queries
+        x = block(x if positions is None else x + positions, **own, **shared)
+        if number in layers:
+            outputs[number] = x
+    return x, outputs
 
 
 def init_normal(module: nn.Module) -> None:

@@ -67,11 +67,3 @@ class ClipEncoder(Encoder):
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
         return self.view, (self.section.in_channels, *self.section.size)
-
-    def layer_id(self, name: str) -> int:
-        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
-        if name.startswith(("patch_embed", "pos_embed")):
-            return 0
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.video import ClipViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import Block, init_normal
+from mimsuite.models.blocks import Block, init_normal, run_blocks
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
 from mimsuite.models.drop_path import drop_path
 from mimsuite.models.features import Features
@@ -78,11 +78,7 @@ class ClipViT(ClipEncoder):
             table = fit_clip_positions(self.pos_embed, self.grid, grid)
             x = x + (table if ids is None else gather_tokens(table, ids))
         keep = drop_path(self, self.section.drop_path, self.depth, noise)
-        outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[number - 1], turns=turns)
-            if number in layers:
-                outputs[number] = x
+        x, outputs = run_blocks(self.blocks, x, keep, layers, turns=turns)
         return Features(x[:, :0], self.norm(x), outputs, pools=("mean", "max"))
 
 

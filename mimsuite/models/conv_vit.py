@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import ConvViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import Block, init_linear
+from mimsuite.models.blocks import Block, init_linear, run_blocks
 from mimsuite.models.drop_path import Keep, branch, drop_path
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
@@ -178,6 +178,7 @@ class ConvViT(ImageEncoder):
     """Encoder of visible patches without class token; see the module's docstring."""
 
     class_tokens = 0
+    embeddings = (*ImageEncoder.embeddings, "stage1.", "stage2.", "token_embed.")
     published = Names(
         [
             ("encoder.stage1.embed.", "patch_embed1."),
@@ -255,11 +256,7 @@ class ConvViT(ImageEncoder):
         x = self.patch_embed(x2.flatten(2))  # (B, V, D): a token is one window
         positions = resize_positions(self.pos_embed, self.grid, grid)
         x = self.token_embed(x) + gather_tokens(positions, given)
-        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[first + second + number - 1])
-            if number in layers:
-                outputs[number] = x
+        x, outputs = run_blocks(self.blocks, x, keep[first + second :], layers)
         if ids is not None:
             for conv, stage in zip(self.fusion, (x1, x2), strict=False):
                 x = x + conv(stage.flatten(2))
@@ -273,9 +270,3 @@ class ConvViT(ImageEncoder):
             )
             features.maps.append((x, grid))
         return features
-
-    def layer_id(self, name: str) -> int:
-        """As in a plain transformer; the convolution stages count as embeddings."""
-        if name.startswith(("stage1.", "stage2.", "token_embed.")):
-            return 0
-        return super().layer_id(name)

@@ -50,6 +50,7 @@ class PostNormViT(ViT):
 
     section: PostNormViTSection
     class_positions = False
+    embeddings = (*ViT.embeddings, "norm_pre.")
     published_mark: ClassVar[str] = "model.modality_encoders."  # of a classifier
 
     def __init__(self, section: PostNormViTSection) -> None:
@@ -99,9 +100,6 @@ class PostNormViT(ViT):
     def rate_layer(self, name: str) -> int:
         """Rates decay from block to block; the embedding keeps the full one, as published."""
         return self.layer_id(name) if name.startswith("blocks.") else self.depth + 1
-
-    def layer_id(self, name: str) -> int:
-        return 0 if name.startswith("norm_pre.") else super().layer_id(name)
 
     @classmethod
     def published_in(cls, names: Iterable[str]) -> Names:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.video import ClipDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.features import Features
 from mimsuite.models.video_blocks import VideoBlock
 from mimsuite.models.video_vit import positions
@@ -59,7 +59,5 @@ class ClipDecoder(nn.Module):
         ids = mask.ids(part)
         queries = self.mask_token.to(seen.dtype) + gather_tokens(self.pos_embed, ids)
         x = torch.cat([seen, queries], dim=1)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        x = self.blocks[-1](x, queries=ids.shape[1])
+        x, _ = run_blocks(self.blocks, x, queries=ids.shape[1])
         return self.head(self.norm(x))

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
 from mimsuite.models.drop_path import drop_path
 from mimsuite.models.features import Features
@@ -79,11 +79,7 @@ class VideoViT(ClipEncoder):
             table = gather_tokens(table, ids)
         x = self.patch_embed(vectors) + table  # (B, V, D)
         keep = drop_path(self, self.section.drop_path, self.depth, noise)
-        outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[number - 1])
-            if number in layers:
-                outputs[number] = x
+        x, outputs = run_blocks(self.blocks, x, keep, layers)
         x = self.norm(x)
         return Features(cls=x[:, :0], tokens=x, layers=outputs)
 
