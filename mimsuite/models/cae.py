@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.cae import RegressorSection, TokenDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
-from mimsuite.models.beit import BEiTBlock, init_tokens
+from mimsuite.models.beit import init_tokens
+from mimsuite.models.beit_block import BEiTBlock
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.drop_path import Keep, branch, drop_path
 from mimsuite.noise import Noise
