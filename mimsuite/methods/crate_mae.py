@@ -16,7 +16,7 @@ from torch import nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import CrateSection
-from mimsuite.config.keys.section import Dimension, Section
+from mimsuite.config.keys.section import Dimension, Section, require_divides
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import RandomSampler, TokenMask
 from mimsuite.methods.base import Context, Method
@@ -47,9 +47,7 @@ class CrateAutoencoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> CrateAutoencoderSection:
-        heads, width = self.decoder.heads, self.encoder.width
-        if width % heads:
-            raise ValueError(f"decoder.heads {heads} does not divide encoder.width {width}")
+        require_divides("decoder.heads", self.decoder.heads, "encoder.width", self.encoder.width)
         return self
 
 

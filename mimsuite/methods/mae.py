@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import AutoencoderSection
-from mimsuite.config.keys.masks import RebuiltMaskSection
+from mimsuite.config.keys.masks import RebuiltMaskSection, require_both
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import PixelTargetSection
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
@@ -51,11 +51,7 @@ class MAERecipe(Recipe):
         rows, columns = self.model.encoder.grid
         self.mask.require_grid(self.model.encoder.grid)
         visible = self.mask.visible(rows * columns)
-        if visible == 0 or visible == rows * columns:
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} leaves {visible} of {rows * columns} patches "
-                f"visible: at least one must be visible and one masked"
-            )
+        require_both(f"mask.ratio {self.mask.ratio}", visible, rows * columns, "patches")
         return self
 
     @model_validator(mode="after")
