@@ -120,10 +120,6 @@ class PointClassifier(Method):
         """Soft targets; a label that :meth:`check` would refuse makes the loss NaN."""
         return Context(noise, gather, {"target": self.learnt.target(batch, self.training)})
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
-
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
         outputs = self.outputs(batch.views["points"], ctx.noise)

@@ -116,10 +116,6 @@ class PointSegmenter(Method):
         self._labels(batch)
         return Context(noise, gather)
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
-
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Mean negative log-likelihood over points; ``prediction`` (B, N, K) log-probabilities."""
         label, parts = self._labels(batch)
