@@ -77,10 +77,7 @@ class PointClassifier(Method):
 
     names = Names(
         [
-            ("encoder.tokenizer.", "encoder."),
-            ("encoder.blocks.{}.", "blocks.blocks.{}."),
-            ("encoder.pos_embed.", "pos_embed."),
-            ("encoder.norm.", "norm."),
+            *PointTransformer.published.pairs,
             ("cls.cls_token", "cls_token"),
             ("cls.cls_pos", "cls_pos"),
             ("head.layers.", "cls_head_finetune."),

@@ -78,10 +78,7 @@ class PointSegmenter(Method):
     # Published checkpoints: segmentation/ of Point-MAE and Point-CMAE.
     names = Names(
         [
-            ("encoder.tokenizer.", "encoder."),
-            ("encoder.blocks.{}.", "blocks.blocks.{}."),
-            ("encoder.pos_embed.", "pos_embed."),
-            ("encoder.norm.", "norm."),
+            *PointTransformer.published.pairs,
             ("head.", ""),
         ]
     )

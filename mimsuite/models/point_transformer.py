@@ -23,6 +23,7 @@ from mimsuite.models.point_net import MiniPointNet
 from mimsuite.noise import Noise
 from mimsuite.tokens import Groups, group
 from mimsuite.tokens.positions import sincos_points
+from mimsuite.weights.names import Names
 
 POOLS = ("cls_max", "max", "mean")  # maximum first, as tokens are maxima over points
 
@@ -44,6 +45,14 @@ class PointTransformer(Encoder):
     It has no class token of its own: methods that need one pass it in.
     """
 
+    published = Names(
+        [
+            ("encoder.tokenizer.", "encoder."),
+            ("encoder.blocks.{}.", "blocks.blocks.{}."),
+            ("encoder.pos_embed.", "pos_embed."),
+            ("encoder.norm.", "norm."),
+        ]
+    )
     embeddings = ("tokenizer.", "pos_embed.")
     section: PointTransformerSection
 
