@@ -60,11 +60,11 @@ class BEiTAttention(nn.Module):
             kv = F.linear(x, weight[width:], torch.cat([no_bias, self.v_bias]))
             kv = kv.unflatten(2, (2, self.heads, -1))
             k, v = (part.transpose(1, 2) for part in kv.unbind(2))
-        bias, scale = self._offset_bias(k), None
+        offsets, scale = self._offset_bias(k), None
         if self.scale is not None:
             sharpness = self.scale.clamp(max=_MOST_LOG_SCALE).exp().to(q.dtype)
             q, k, scale = F.normalize(q, dim=-1) * sharpness, F.normalize(k, dim=-1), 1.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets, scale=scale)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _offset_bias(self, k: Tensor) -> Tensor | None:
