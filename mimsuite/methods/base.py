@@ -166,8 +166,9 @@ class Method(nn.Module):
         return Context(noise, gather)
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """The masks of this batch by name: one entry, or one per view."""
-        raise NotImplementedError
+        """The masks of this batch by name: one entry, or one per view; by default nothing is
+        masked."""
+        return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss and prediction."""

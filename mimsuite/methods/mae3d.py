@@ -18,7 +18,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from mimsuite.batch import Batch
-from mimsuite.config.keys.masks import RandomMaskSection
+from mimsuite.config.keys.masks import RandomMaskSection, require_both
 from mimsuite.config.keys.scans import (
     CubeAutoencoderSection,
     CubeTargetSection,
@@ -57,11 +57,7 @@ class MAE3DRecipe(Recipe):
     def _something_to_see_and_to_rebuild(self) -> MAE3DRecipe:
         x, y, z = self.model.encoder.grid
         visible = self.mask.visible(x * y * z)
-        if visible in (0, x * y * z):
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} leaves {visible} of {x * y * z} cubes visible: at "
-                f"least one must be visible and one masked"
-            )
+        require_both(f"mask.ratio {self.mask.ratio}", visible, x * y * z, "cubes")
         return self
 
     @model_validator(mode="after")

@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.beit_block import BEiTBlock
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.features import Features
-from mimsuite.models.video_blocks import VideoBlock
 from mimsuite.noise import Noise
 from mimsuite.tokens import resize_clip_positions, sinusoid_1d
 
@@ -33,13 +34,13 @@ class VideoViT(ClipEncoder):
         trained = section.grid_of(section.trained_size or section.size)
         self.register_buffer("pos_embed", self.positions(section.width, trained, self.grid), False)
         self.blocks = nn.ModuleList(
-            VideoBlock(
+            BEiTBlock(
                 section.width,
                 section.heads,
                 section.mlp_ratio,
                 section.norm_eps,
                 section.layer_scale,
-                section.cosine_attention,
+                cosine=section.cosine_attention,
             )
             for _ in range(section.depth)
         )
@@ -77,12 +78,8 @@ class VideoViT(ClipEncoder):
         if ids is not None:
             table = gather_tokens(table, ids)
         x = self.patch_embed(vectors) + table  # (B, V, D)
-        keep = self._drop_path(noise)
-        outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[number - 1])
-            if number in layers:
-                outputs[number] = x
+        keep = drop_path(self, self.section.drop_path, self.depth, noise)
+        x, outputs = run_blocks(self.blocks, x, keep, layers)
         x = self.norm(x)
         return Features(cls=x[:, :0], tokens=x, layers=outputs)
 

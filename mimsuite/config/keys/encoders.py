@@ -17,6 +17,8 @@ from mimsuite.config.keys.section import (
     Size,
     by_kind,
     height_width,
+    require_divides,
+    require_patches,
 )
 
 # How --init-from adapts weights trained with another number of channels. mean: every channel gets
@@ -51,13 +53,8 @@ class PatchEncoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> PatchEncoderSection:
-        height, width = height_width(self.image_size)
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-            )
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_patches(self.patch_size, height_width(self.image_size))
+        require_divides("heads", self.heads, "width", self.width)
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
         return self
@@ -228,8 +225,7 @@ class DecoderSection(Section):
     @model_validator(mode="after")
     def _fits(self) -> DecoderSection:
         _require_training(self.position_start, self.trained_positions)
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
         return self
@@ -274,8 +270,7 @@ class ConvDecoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ConvDecoderSection:
-        if self.width % self.groups:
-            raise ValueError(f"groups {self.groups} does not divide width {self.width}")
+        require_divides("groups", self.groups, "width", self.width)
         return self
 
 

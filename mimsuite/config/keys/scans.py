@@ -18,6 +18,7 @@ from mimsuite.config.keys.section import (
     Positive,
     Section,
     by_kind,
+    require_divides,
 )
 from mimsuite.config.keys.shared import DataSection
 from mimsuite.config.keys.video import ClipDecoderSection
@@ -29,8 +30,7 @@ Sides = Positive | tuple[Positive, Positive, Positive]
 def _check_width(width: int, heads: int) -> None:
     if width % 6:
         raise ValueError(f"width {width} must be a multiple of 6 for 3-D positions")
-    if width % heads:
-        raise ValueError(f"heads {heads} does not divide width {width}")
+    require_divides("heads", heads, "width", width)
 
 
 def _check_rise(low: float, high: float) -> None:
