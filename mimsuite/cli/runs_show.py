@@ -81,7 +81,8 @@ def _follow(run: Path) -> None:
                 if line is None:
                     total = summarise(run).total_steps or step
                     line = shown.enter_context(progress(total, step - 1))
-                line.update(step, **{name: float(row.get(name, 0)) for name in _FOLLOWED})
+                figures: dict[str, Any] = {name: float(row.get(name, 0)) for name in _FOLLOWED}
+                line.update(step, **figures)
         except KeyboardInterrupt:
             say(f"no longer followed: {run} goes on")
             raise
