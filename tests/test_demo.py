@@ -111,10 +111,10 @@ def test_rows_name_their_section_once():
 
 
 def test_the_estimate_counts_steps_and_starts():
-    whole = pace.estimate(step=0.06, start=7.0, smoke=False)
+    whole = pace.estimate(step=0.06, measured=8.0, smoke=False)
     assert 7 * 60 < whole < 11 * 60
-    assert pace.estimate(step=0.06, start=7.0, smoke=True) < 90
-    assert pace.estimate(step=0.12, start=14.0, smoke=False) == pytest.approx(2 * whole)
+    assert pace.estimate(step=0.06, measured=8.0, smoke=True) < 90
+    assert pace.estimate(step=0.12, measured=16.0, smoke=False) == pytest.approx(2 * whole)
 
 
 @pytest.mark.slow
