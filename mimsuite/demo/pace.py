@@ -14,8 +14,9 @@ BATCH, ROUNDS = 128, 15
 TIMED = ROUNDS + 3  # and three to warm up
 COMMANDS = 6
 PRETRAIN_STEPS = 130 * 39
-# Fine-tuning, probes and pictures with their baselines, in steps of pretraining: 510 seconds in
-# all at 59 ms a step and 6 seconds a start, two free cores.
+# Fine-tuning, probes and pictures with their baselines, in steps of pretraining. Derived, not
+# timed by themselves: the demo took eight and a half minutes, five of them pretraining, on two free
+# cores, and a start is taken to be six seconds.
 OTHER_STEPS = 3000
 SMOKE_STEPS = 100
 
