@@ -173,6 +173,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     resumed = start is not None
     del start  # and with it the files of the checkpoint
     probe = OnlineProbe(trainer)
+    unused = _look(session, source, views, fresh=not resumed)
     # Everything that a wrong command could upset is behind us: only now is something written.
     run = _open_run(session)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
@@ -181,11 +182,8 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         run.cut_back(trainer.step)
         if resumed:
             run.event("resume", trainer.step)
-        unused = Unused()
-        if not resumed and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source, views) if session.unused is None else session.unused
-            if unused:
-                run.event("unused", trainer.step, unused=unused.as_json())
+        if unused:
+            run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())
         for note in notes:
             run.log(note)
@@ -213,6 +211,24 @@ def _build(
     if peers.world > 1:  # third-party code that draws should not draw the same on all ranks
         seed_generators(key_of(seed, "rank", peers.rank))
     return method.to(session.device), notes
+
+
+def _look(session: Session, source: Source, views: Views, *, fresh: bool) -> Unused:
+    """Content of the source that is not used; empty on the other ranks.
+
+    A resumed run has reported it already, and opens no shard twice.
+
+    Raises:
+        UserError: a sample does not fit the recipe.
+    """
+    unused = Unused()
+
+    def look() -> None:
+        if fresh:
+            unused.update(unused_in(source, views) if session.unused is None else session.unused)
+
+    session.peers.on_first(look)
+    return unused
 
 
 def _fit(
