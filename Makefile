@@ -19,7 +19,7 @@ dev: .venv/installed-dev
 	touch $@
 
 demo: setup
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m mimsuite demo
 
 # The documentation as a site, in build/site.
 docs: dev

@@ -1,6 +1,6 @@
 """Errors for the user: what is wrong, where, and what to do next.
 
-Each class carries the exit code of the command line (docs/exit-codes.md).
+Each class carries the exit code of the command line (the documentation, exit codes).
 """
 
 from __future__ import annotations

@@ -61,10 +61,8 @@ def start(*words: str) -> subprocess.Popen:
 def demo(out: Path) -> subprocess.Popen:
     """The demo, whose first command trains for long."""
     code = f"""
-        import sys
-        sys.path.insert(0, "tools")
-        import demo
-        demo.mimsuite(*{PRETRAIN!r}, "--out", {str(out)!r})
+        from mimsuite.demo.commands import run_command
+        run_command(*{PRETRAIN!r}, "--out", {str(out)!r})
     """
     return start("-c", textwrap.dedent(code))
 

@@ -48,7 +48,7 @@ SMALLER = {
 def small(command: Command, page: str) -> list[str]:
     """The same command at a size for tests."""
     words = list(command.words)
-    if words[0] in ("pretrain", "finetune"):
+    if words[0] in ("pretrain", "finetune", "attentive-probe"):
         words += ["--smoke", *SMALLER.get(words[1], [])] if "--dry-run" not in words else []
         if page == "hybrid-distillation.md" and words[1] == "image/mae-tiny-clipart":
             words += ["model.encoder.depth=4"]  # as its student expects
@@ -114,6 +114,9 @@ def run(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for info, text in blocks(PAGES[name]):
         if info == ["python"]:
             exec(text, names)
+    if name == "python.md":
+        assert names["features"].tokens.shape[0] == 2  # type: ignore[attr-defined]
+        assert names["pictures"].shape == (2, 1, 28, 28)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -130,9 +130,9 @@ def test_biased_variance_fails(monkeypatch: Any) -> None:
 def test_a_training_path_that_differs_from_reconstruction_fails(monkeypatch: Any) -> None:
     forward = Attention.forward
 
-    def worse(self: Attention, x: Tensor, queries: int | None = None, closed: int = 0) -> Tensor:
+    def worse(self: Attention, x: Tensor, queries: int | None = None, *more: Any) -> Tensor:
         scale = 1.001 if queries == 12 else 1.0  # the training path asks for 12 masked tokens
-        return forward(self, x, queries, closed) * scale
+        return forward(self, x, queries, *more) * scale
 
     monkeypatch.setattr(Attention, "forward", worse)
     wrong = {finding.name for finding in run.check(stored("mae-a")).findings if not finding.ok}
@@ -304,14 +304,18 @@ def with_all_sines_first(patch: Any) -> None:
 def with_visible_tokens_that_see_masked_ones(patch: Any) -> None:
     forward = Attention.forward
     patch.setattr(
-        Attention, "forward", lambda self, x, queries=None, closed=0: forward(self, x, queries)
+        Attention,
+        "forward",
+        lambda self, x, queries=None, closed=0, *more: forward(self, x, queries),
     )
 
 
 def with_masked_tokens_that_see_visible_ones_only(patch: Any) -> None:
     forward = Attention.forward
 
-    def wrong(self: Attention, x: Tensor, queries: int | None = None, closed: int = 0) -> Tensor:
+    def wrong(
+        self: Attention, x: Tensor, queries: int | None = None, closed: int = 0, *more: Any
+    ) -> Tensor:
         out = forward(self, x, queries, closed)
         if not closed:
             return out

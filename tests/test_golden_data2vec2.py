@@ -207,7 +207,7 @@ def token_spared(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(*rest: Any) -> Any:
         groups = right(*rest)
-        own = {**groups[0], "names": ["encoder.cls_token"], "weight_decay": 0.0, "decays": False}
+        own = {**groups[0], "names": ["encoder.cls_token"], "weight_decay": 0.0, "decay_share": 0.0}
         place = groups[0]["names"].index("encoder.cls_token")
         groups[0]["names"].pop(place)
         own["params"] = [groups[0]["params"].pop(place)]

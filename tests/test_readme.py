@@ -1,6 +1,6 @@
 """The README's commands, each run as printed, in the order in which they are printed.
 
-Only sizes are changed: `pretrain` and `finetune` get `--smoke`.
+Only sizes are changed: `pretrain` and `finetune` get `--smoke`, `finetune` a smaller batch.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def test_every_command_runs(folder: Path) -> None:
         words = shlex.split(line)[1:]
         if words[0] in ("pretrain", "finetune") and not {"--smoke", "--dry-run"} & set(words):
             words.append("--smoke")
+        if words[0] == "finetune":
+            words.append("train.global_batch=20")  # a fold of the few samples has no more
         done = subprocess.run(
             [sys.executable, "-m", "mimsuite", *words],
             cwd=folder,
@@ -130,7 +132,8 @@ def test_the_table_of_methods_says_what_the_recipes_say(
         number = re.findall(r"\d{4}\.\d{5}", paper)[0]
         for recipe in found:
             about, card = recipe.recipe, recipe.card
-            assert {"grids": "volume"}.get(about.modality, about.modality) == modality, name
+            shown = {"grids": "volume"}.get(about.modality, about.modality)
+            assert shown in modality.split(", "), name
             assert number in about.paper, name
             assert card.status == status, name
             if status == "verified":

@@ -21,16 +21,11 @@ from mimsuite.config import recipe_names
 from mimsuite.config.learning import HELPS, MISSING, NOT_YET, RAW_WINS, forget, learning
 from mimsuite.evaluate.bootstrap import Interval, balancing_weights, paired_interval
 from mimsuite.evaluate.dense.result import gains_over_seeds
+from mimsuite.evaluate.variants import RIVALS, title_of
 
 PAGES = PLAN.parent
 LEARNING = TOP / "recipes/learning.json"  # read by `recipes list`
 README = TOP / "README.md"
-BASELINES = {
-    "random_init": "random encoder",
-    "raw_input": "raw input",
-    "from_scratch": "scratch, equal steps",
-    "from_scratch_equal_compute": "scratch, equal compute",
-}
 
 
 class Seeds:
@@ -189,7 +184,7 @@ def section_of(table: Table, measure: str) -> list[str]:
     known = {name: seeds for name, seeds in found.items() if seeds is not None}
     if not known:
         return []
-    shown = [b for b in BASELINES if any(b in seeds.variants for seeds in known.values())]
+    shown = [b for b in RIVALS if any(b in seeds.variants for seeds in known.values())]
     cells = [
         (
             name,
@@ -199,7 +194,7 @@ def section_of(table: Table, measure: str) -> list[str]:
         )
         for name, seeds in known.items()
     ]
-    columns = (f"{BASELINES[baseline]}: its, gain over it" for baseline in shown)
+    columns = (f"{title_of(baseline)}: its, gain over it" for baseline in shown)
     head = ("encoder", "seeds", "pretrained", *columns)
     lines = [f"## `{measure}`", "", *markdown(head, cells)]
     pairs = [(a, b) for a, b in table.pairs if a in known and b in known]
@@ -255,7 +250,7 @@ def verdict_of(table: Table, encoder: Encoder) -> str:
     seeds = seeds_of(table, encoder, table.verdict)
     if seeds is None or seeds.count < len(table.seeds):
         return MISSING
-    gains = {name: seeds.gain(name) for name in BASELINES if name in seeds.variants}
+    gains = {name: seeds.gain(name) for name in RIVALS if name in seeds.variants}
     if (raw := gains.pop("raw_input", None)) is not None and raw.high < 0:
         return RAW_WINS
     return HELPS if gains and all(gain.low > 0 for gain in gains.values()) else NOT_YET

@@ -29,6 +29,10 @@ _HUB_NAME = re.compile(r"\w[\w-]*/\w[\w.-]*", re.ASCII)
 _NOT_KNOWN = "is not a run, checkpoint or known weights file"
 
 
+# Parts that only pretraining reads; files of encoders lack them.
+_PREDICTING = ("decoder.", "predictor.", "prototypes.", "slow_prototypes.", "clusters.")
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights and the recipe that describes them.
@@ -103,7 +107,7 @@ def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:
         raise UserError(
             f"{weights.origin} has {_count(unknown)} that no such model has: {listed(unknown)}"
         )
-    optional = () if weights.has_decoder else ("decoder.", "predictor.")
+    optional = () if weights.has_decoder else _PREDICTING
     missing = [n for n in expected if n not in weights.state and not n.startswith(optional)]
     if missing:
         raise UserError(f"{weights.origin} lacks {_count(missing)}: {listed(missing)}")

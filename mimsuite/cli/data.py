@@ -9,6 +9,7 @@ import typer
 
 from mimsuite.cli import output
 from mimsuite.cli.bar import progress_of
+from mimsuite.cli.data_show import show_splits
 from mimsuite.cli.fields import fit_nerf, nerf_grid
 from mimsuite.cli.grids import nerf_grid_check, nerf_grid_convert, nerf_grid_splats
 from mimsuite.cli.options import JsonOption
@@ -33,7 +34,7 @@ ChannelsOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 ModalityOption = Annotated[
     str | None,
-    typer.Option(help="image, video, points or grids; default: detected."),
+    typer.Option(help="image, video, points, grids or scans; default: detected."),
 ]
 SecondsOption = Annotated[
     float,
@@ -78,7 +79,7 @@ def inspect(
         output.print_json(figures)
         return
     for part in (figures, *figures.get("others", [])):
-        _show_splits(part["modality"], part["splits"])
+        show_splits(part["modality"], part["splits"])
     if sheet is not None:
         output.say(f"wrote {sheet}")
 
@@ -119,6 +120,14 @@ def pack(
         str | None,
         typer.Option(help="Points: also store normals or colors; default: none."),
     ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="MM", help="Scans: resample to 1.5, or to 1.5,1.5,2; keep: as is."),
+    ] = None,
+    voxels: Annotated[
+        str | None,
+        typer.Option(help="Scans: int16, float16 or float32; default: by their values."),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
     only: Annotated[
         Path | None,
@@ -137,14 +146,17 @@ def pack(
 ) -> None:
     """Write a source as WebDataset tar shards with indexes and checksums.
 
-    Packs images, video, point clouds, meshes and radiance grids; classes and splits come from
-    sub-folders. Samples that cannot be decoded are left out and named.
+    Packs images, video, point clouds, meshes, radiance grids, and scans (NIfTI files, folders of
+    DICOM files); classes and splits come from sub-folders. Samples that cannot be decoded are left
+    out and named.
 
     Example: mimsuite data pack ./photos ./shards --resize 256
 
     Example: mimsuite data pack ./clips ./shards --short-side 256 --gop 12 --workers 4
 
     Example: mimsuite data pack ./meshes ./shards --points 8192
+
+    Example: mimsuite data pack ./scans ./shards --spacing 1.5,1.5,2
     """
     from mimsuite.data.packing.pack import PackOptions, listed
     from mimsuite.data.packing.pack import pack as write
@@ -157,6 +169,8 @@ def pack(
         gop=gop,
         points=points,
         features=_features(features),
+        spacing=_spacing(spacing),
+        voxels=voxels,
         split=split,
         only=None if only is None else listed(only),
         seed=None if in_order else seed,
@@ -266,15 +280,15 @@ def convert(
 
 
 @app.command()
-def index(shards: ShardsArgument, json: JsonOption = False) -> None:
-    """Rebuild the index of every shard, and a missing index.json.
+def index(shards: ShardsArgument, workers: WorkersOption = 1, json: JsonOption = False) -> None:
+    """Rebuild the index of every shard, and index.json, by which a large set opens at once.
 
-    Example: mimsuite data index ./shards
+    Example: mimsuite data index ./shards --workers 4
     """
     from mimsuite.data.packing.indexing import index_shards
 
     with progress_of("indexing") as progress:
-        facts = index_shards(shards, progress)
+        facts = index_shards(shards, progress, workers)
     if json:
         output.print_json(facts)
         return
@@ -287,7 +301,8 @@ def index(shards: ShardsArgument, json: JsonOption = False) -> None:
 @app.command()
 def synth(
     modality: Annotated[
-        str, typer.Argument(metavar="MODALITY", help="image, video, points, grids or scenes.")
+        str,
+        typer.Argument(metavar="MODALITY", help="image, video, points, grids, scans or scenes."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, new.")],
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 600,
@@ -296,7 +311,7 @@ def synth(
         typer.Option(
             min=8,
             help="Pixels along a side (64; scenes 96), points (1024), or voxels along the longest "
-            "side (40).",
+            "side (grids 40, scans 48).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same samples.")] = 0,
@@ -311,8 +326,9 @@ def synth(
 ) -> None:
     """Make labelled synthetic samples for trials.
 
-    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms. Scenes
-    are rendered rooms with the class and depth of every pixel, for dense-probe.
+    Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms,
+    phantoms of ellipsoids as scans. Scenes are rendered rooms with the class and depth of every
+    pixel, for dense-probe.
 
     Example: mimsuite data synth image ./shapes --count 600
 
@@ -320,7 +336,9 @@ def synth(
     """
     from mimsuite.data.made.synth import synthesise
 
-    name = {"images": "image", "videos": "video", "grid": "grids"}.get(modality, modality)
+    name = {"images": "image", "videos": "video", "grid": "grids", "scan": "scans"}.get(
+        modality, modality
+    )
     with progress_of("making") as progress:
         written = synthesise(
             name,
@@ -341,7 +359,8 @@ def synth(
         output.say(f"      mimsuite pretrain image/mae-scenes --data {out / 'images'}")
         output.say(f"      mimsuite dense-probe RUN --data {out}")
         return
-    output.say(f"next: mimsuite data pack {out} SHARDS")
+    spacing = " --spacing 4" if name == "scans" else ""
+    output.say(f"next: mimsuite data pack {out} SHARDS{spacing}")
 
 
 def _channels(name: str) -> Any:
@@ -364,59 +383,15 @@ def _features(name: str | None) -> str | None:
     return name
 
 
-_CORRUPT_SHOWN = 20  # lines printed; `data verify` prints all
-_GENERAL = ("samples", "shards", "bytes", "looked_at", "corrupt", "unused", "labelled", "classes")
-
-
-def _show_splits(modality: str, splits: dict[str, dict[str, Any]]) -> None:
-    figures = list(
-        dict.fromkeys(name for split in splits.values() for name in split if name not in _GENERAL)
-    )
-    output.print_table(
-        [f"{modality} split", "samples", "MB", "labelled", *figures, "corrupt"],
-        [
-            [
-                name,
-                str(split["samples"]),
-                f"{split['bytes'] / 1e6:.1f}",
-                str(split["labelled"]),
-                *(_figure(split.get(figure)) for figure in figures),
-                f"{len(split['corrupt'])} of {split['looked_at']} seen",
-            ]
-            for name, split in splits.items()
-        ],
-    )
-    names = list(dict.fromkeys(label for split in splits.values() for label in split["classes"]))
-    if names:
-        print()
-        output.print_table(
-            ["class", *splits],
-            [[n, *(str(split["classes"].get(n, 0)) for split in splits.values())] for n in names],
-        )
-    corrupt = [[name, text] for name, split in splits.items() for text in split["corrupt"]]
-    if corrupt:
-        print()
-        output.print_table(["split", "corrupt"], corrupt[:_CORRUPT_SHOWN])
-    unused = [(name, item) for name, split in splits.items() for item in split["unused"]]
-    if unused:
-        print()
-        output.print_table(
-            ["split", "not used", "count", "first"],
-            [[name, item["what"], _share(item), ", ".join(item["first"])] for name, item in unused],
-        )
-
-
-def _share(item: dict[str, Any]) -> str:
-    seen = f" of {item['looked_at']} seen" if "looked_at" in item else ""
-    return f"{item['count']}{seen}"
-
-
-def _figure(found: dict[str, Any] | None) -> str:
-    """A range as ``16-128 (64)``; text unchanged."""
-    if not found:
-        return "-"
-    if set(found) != {"min", "median", "max"}:
-        return ", ".join(found)
-    if found["min"] == found["max"]:
-        return str(found["min"])
-    return f"{found['min']}-{found['max']} ({found['median']})"
+def _spacing(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    if text == "keep":
+        return 0.0, 0.0, 0.0
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 3) or not all(0 < mm <= 100 for mm in found):
+        raise UserError(f"--spacing {text}: one number of mm, three as 1.5,1.5,2, or keep")
+    return found[0], found[-1] if len(found) == 1 else found[1], found[-1]

@@ -38,6 +38,7 @@ class Command(NamedTuple):
 _TRAIN, _LOOK, _FILES, _MACHINE = "Train", "Look and measure", "Recipes, data, models", "Machine"
 
 COMMANDS = {
+    "demo": Command("demo:demo", "Pretrain on embedded images, and measure: minutes.", _TRAIN),
     "pretrain": Command("pretrain:pretrain", "Pretrain a masked model by a recipe.", _TRAIN),
     "submit": Command("submit:submit", "Pretrain as a SLURM job.", _TRAIN),
     **{

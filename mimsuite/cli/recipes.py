@@ -25,8 +25,8 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
     Proof: step = one step equals the published code's tensors; trajectory = 20 optimizer steps
     equal them; weights = official weights behave as published; reproduced = the published figure
-    was reached. Learning is the verdict of docs/evidence: helps = the pretrained features beat
-    every baseline with an interval above zero; not yet; raw input wins.
+    was reached. Learning is the verdict of trainings over several seeds: helps = the pretrained
+    features beat every baseline with an interval above zero; not yet; raw input wins.
 
     Example: mimsuite recipes list
     """

@@ -82,13 +82,14 @@ def _open_shifted(resolved: Resolved, source: str) -> Source:
 def _show(title: str, result: Mapping[str, Any]) -> None:
     """Print a row per level: every variant, and the gain over a random encoder."""
     from mimsuite.console import say, stderr, warn
-    from mimsuite.evaluate.show import result_table, row_title
+    from mimsuite.evaluate.show import result_table
+    from mimsuite.evaluate.variants import title_of
 
     variants = list(result["clean"][_FIGURE])
-    gain = ["over random init"] if "random_init" in variants else []
+    gain = [f"over {title_of('random_init')}"] if "random_init" in variants else []
     table = result_table(
         f"{title}: linear probe, balanced accuracy in %",
-        ["", "strength", *map(row_title, variants), *gain],
+        ["", "strength", *map(title_of, variants), *gain],
     )
     rows = [("clean", "", result["clean"])]
     for name, one in result["corruptions"].items():

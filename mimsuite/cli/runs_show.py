@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,24 @@ from mimsuite.errors import UserError
 if TYPE_CHECKING:
     from mimsuite.report.compare import RunResult
 
+# Figures of a row of metrics that the progress line shows.
+_FOLLOWED = ("loss", "lr", "grad_norm", "samples_per_second", "data_wait", "memory_mb")
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
 
-def show(run: RunArgument, as_json: JsonOption = False) -> None:
+def show(
+    run: RunArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show its progress until it ends; Ctrl-C leaves it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show a run: status, results, curve and next command.
 
     Example: mimsuite runs show runs/first
+
+    Example: mimsuite runs show runs/first --follow
     """
     from mimsuite.cli.output import print_json
     from mimsuite.console import rows, say
@@ -28,6 +40,10 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
     from mimsuite.report.compare import read_runs, text_curves
     from mimsuite.report.files import jsonable
 
+    if follow:
+        if as_json:
+            raise UserError(f"--json with --follow: {run / 'metrics.jsonl'} has the rows as JSON")
+        _follow(run)
     (found,) = read_runs([run])
     events = Counter(str(event.get("event")) for event in found.facts.events)
     steps = next_steps(run)
@@ -42,6 +58,34 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
     if steps:
         say("next", "bold cyan")
         rows(steps)
+
+
+def _follow(run: Path) -> None:
+    """Progress of a run of another process, until it ends."""
+    from mimsuite.console import say
+    from mimsuite.report.follow import follow
+    from mimsuite.report.progress import Progress, progress
+    from mimsuite.report.runs import summarise
+
+    if not run.is_dir():
+        raise UserError(f"no run directory {run}")
+    if (now := summarise(run)).status == "waiting":
+        if now.job is None:
+            raise UserError(f"{run} is no run directory: it has no config.yaml")
+        say(f"job {now.job} has not begun")
+    line: Progress | None = None
+    with ExitStack() as shown:
+        try:
+            for row in follow(run):
+                step = int(row.get("step", 0))
+                if line is None:
+                    total = summarise(run).total_steps or step
+                    line = shown.enter_context(progress(total, step - 1))
+                figures: dict[str, Any] = {name: float(row.get(name, 0)) for name in _FOLLOWED}
+                line.update(step, **figures)
+        except KeyboardInterrupt:
+            say(f"no longer followed: {run} goes on")
+            raise
 
 
 def compare(

@@ -36,3 +36,4 @@ class Background:
                 future.set_result(call())
             except BaseException as error:
                 future.set_exception(error)
+            del future, call  # what they hold would be held until the next call

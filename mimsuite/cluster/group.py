@@ -47,7 +47,7 @@ class Group(Peers):
 
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.device = place.rank, place.world, device
-        self.seconds = float(START_SECONDS)
+        self.seconds = self._step_seconds = float(START_SECONDS)
         self._store = dist.distributed_c10d._get_default_store()
         self._doing, self._round = "start", 0
         self._step, self._since = 0, time.time()
@@ -62,8 +62,22 @@ class Group(Peers):
         self._votes, self._reader = Background("votes"), Background("peers")
         threading.Thread(target=self._keep_beating, daemon=True, name="heart").start()
 
-    def wait_for(self, seconds: float) -> None:
-        """Set the time that this rank waits for the others in a step."""
+    def start(self, seconds: float) -> None:
+        """Begin a run.
+
+        Args:
+            seconds: how long this rank will wait for the others in a step.
+        """
+        self._step_seconds = seconds
+        self._wait_for(max(seconds, START_SECONDS))
+
+    def steps_begin(self) -> None:
+        if self.seconds != self._step_seconds:
+            self._settle()
+            self._wait_for(self._step_seconds)
+
+    def _wait_for(self, seconds: float) -> None:
+        """Set the time that this rank waits for the others."""
         self.seconds = seconds
         self._teams.set_patience(timedelta(seconds=seconds))
         world = dist.group.WORLD
@@ -223,6 +237,11 @@ class Group(Peers):
         said = self._store.multi_get([f"waits/{rank}" for rank in range(self.world)])
         return {rank: int(text) for rank, text in enumerate(said)}
 
+    def _limit(self) -> str:
+        if self.seconds == self._step_seconds:
+            return f"train.timeout_seconds={self.seconds:g}"
+        return f"{self.seconds:g} s until the first step is done"
+
     def _keep_beating(self) -> None:
         with suppress(Exception):  # the store is gone, with the rank that hosts it
             while True:
@@ -252,7 +271,7 @@ class Group(Peers):
             )
         return (
             f"rank {self.rank} lost touch with {names} during the {self._doing}; the limit is "
-            f"train.timeout_seconds={self.seconds:g}. Look at that rank's log"
+            f"{self._limit()}. Look at that rank's log"
         )
 
 

@@ -51,7 +51,7 @@ def join(
     if _joined is None or not dist.is_initialized():
         _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
         _joined = Group(place, device)
-    _joined.wait_for(seconds)
+    _joined.start(seconds)
     return _joined
 
 

@@ -94,6 +94,10 @@ class Peers:
     def at(self, step: int) -> None:
         """Report this rank's step, so that peers can name a late rank."""
 
+    def steps_begin(self) -> None:
+        """Apply ``train.timeout_seconds`` from now on: before the first step, ranks differ much in
+        the time to read and compile."""
+
     @contextmanager
     def named_faults(self) -> Iterator[None]:
         """Context of training in which a lost or stopped peer raises an error that names it."""

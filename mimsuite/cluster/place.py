@@ -100,9 +100,10 @@ def require_single_process() -> None:
     place = _given(os.environ)
     if place is not None and place.world > 1:
         once = f"`srun -N1 -n1 {_command()}`" if place.launcher == "SLURM" else f"`{_command()}`"
+        by = f"WORLD_SIZE={place.world}" if place.launcher == "torchrun" else place.launcher
         raise UserError(
-            f"started as one of {place.world} processes by {place.launcher}, but this command is "
-            f"the work of one: start it once, as in {once}"
+            f"started as one of {place.world} processes ({by}), but this command is the work of "
+            f"one: start it once, as in {once}"
         )
 
 
@@ -125,7 +126,7 @@ def _given(environment: Mapping[str, str]) -> Place | None:
 
 def _of_torchrun(environment: Mapping[str, str]) -> Place:
     alone = environment.get("RANK") == "0" and environment.get("WORLD_SIZE") == "1"
-    _require(environment, _TORCHRUN[:2] if alone else _TORCHRUN, "torchrun")
+    _require(environment, _TORCHRUN[:2] if alone else _TORCHRUN)
     rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
     if not 0 <= rank < world:
         raise UserError(f"RANK={rank} is none of WORLD_SIZE={world}, which are numbered from 0")
@@ -296,12 +297,19 @@ def _command() -> str:
     return shlex.join(["mimsuite", *sys.argv[1:]])
 
 
-def _require(environment: Mapping[str, str], names: tuple[str, ...], launcher: str) -> None:
+def _require(environment: Mapping[str, str], names: tuple[str, ...], launcher: str = "") -> None:
+    """Refuse an incomplete set of variables; without a launcher, anything may have set them."""
     missing = [name for name in names if not environment.get(name)]
     if missing:
+        present = [
+            name if environment[name] else f"an empty {name}"
+            for name in (*names, "LOCAL_RANK")
+            if name in environment
+        ]
+        start = f"{launcher} set" if launcher else "the environment has"
         raise UserError(
-            f"{launcher} set {', '.join(name for name in names if name not in missing)} but not "
-            f"{', '.join(missing)}: set all of them, or none for a single process"
+            f"{start} {', '.join(present)} but not {', '.join(missing)}: set all of them, or none "
+            f"for a single process"
         )
 
 

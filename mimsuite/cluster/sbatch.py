@@ -232,8 +232,8 @@ trap : TERM USR1 USR2
 """
 
 _DECIDE = r"""
-# What happened. srun tells the highest exit code, which may be that of a process it ended itself;
-# the run directory tells more.
+# The outcome. srun reports the highest exit code, maybe that of a process that it killed itself;
+# the run directory has the reason.
 after=$(saved_step)
 stalled=0
 if [ "$after" -le "$before" ]; then stalled=$(($(< "$run/.stalled") + 1)); fi

@@ -6,10 +6,12 @@ Sharded weights are DTensors, split along the first axis.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import EllipsisType
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -33,23 +35,41 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tens
     return found
 
 
-def part_like(target: Tensor, tensor: Tensor) -> Tensor:
-    """Copy of a whole tensor on the device of ``target``, sharded like it."""
-    tensor = tensor.detach().to(target.device)
-    if isinstance(target, DTensor) and tensor.shape == target.shape:
+class Rows(Protocol):
+    """A whole tensor, maybe in a file, of which rows can be read."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __getitem__(self, rows: slice | EllipsisType, /) -> Tensor: ...
+
+
+def part_like(target: Tensor, tensor: Rows) -> Tensor:
+    """Copy of a whole tensor on the device of ``target``, sharded like it.
+
+    If it is sharded along its first axis, only this rank's rows are read.
+    """
+    if not isinstance(target, DTensor) or tensor.shape != target.shape:
+        return tensor[...].detach().to(target.device, copy=True)
+    mesh, cut = target.device_mesh, target.placements
+    if mesh.ndim > 1 or cut != (Shard(0),):
         # Every rank has the whole tensor, so nothing is sent.
-        mesh, cut = target.device_mesh, target.placements
-        return distribute_tensor(tensor, mesh, cut, src_data_rank=None)
-    return tensor.clone()
+        return distribute_tensor(tensor[...].detach(), mesh, cut, src_data_rank=None)
+    rows = -(-tensor.shape[0] // mesh.size())
+    first = mesh.get_local_rank() * rows
+    own = tensor[first : first + rows].detach().to(target.device, copy=True)
+    return DTensor.from_local(
+        own, mesh, cut, run_check=False, shape=target.shape, stride=target.stride()
+    )
 
 
 @torch.no_grad()
-def put(target: Tensor, tensor: Tensor) -> None:
+def put(target: Tensor, tensor: Rows) -> None:
     """Copy a whole tensor, or this rank's shard of it, into ``target``."""
     if isinstance(target, DTensor):
         local(target).copy_(local(part_like(target, tensor)))
     else:
-        target.copy_(tensor)
+        target.copy_(tensor[...])
 
 
 def full_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -27,7 +27,8 @@ from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
-_MODALITIES = ("image", "video", "points", "grids")  # built-in, see `mimsuite.data.modalities`
+# built-in, see `mimsuite.data.modalities`
+_MODALITIES = ("image", "video", "points", "grids", "scans")
 _NOT_METHODS = {"__init__", "base", "reader", "registry"}
 _GROUP = "mimsuite.methods"
 

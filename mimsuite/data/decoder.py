@@ -18,6 +18,8 @@ class Decoder(ABC):
         max_pixels: pixels, voxels or points; larger samples are refused before decoding.
         sequences: whether a folder of images may be one sample (the frames of a video).
         in_place: whether a local file is read by seeking instead of being loaded whole.
+        in_parts: whether it reads only the parts that it needs of a sample in a shard, and checks
+            them itself; such a sample comes as a :class:`~mimsuite.data.local_file.Stretch`.
         layouts: modules that read further on-disk layouts of such samples; see
             :mod:`mimsuite.data.sources.layouts`.
     """
@@ -27,6 +29,7 @@ class Decoder(ABC):
     max_pixels: int = 64_000_000
     sequences = False
     in_place = False
+    in_parts = False
     layouts: tuple[str, ...] = ()
 
     @property

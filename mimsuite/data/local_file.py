@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from mimsuite.errors import CorruptSample
 
@@ -39,9 +40,54 @@ class LocalFile:
             return file.read()
 
 
+class _Readable(Protocol):
+    def pread(self, size: int, offset: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stored sample within an open shard, of which only parts are read. Its checksum is not
+    compared, so the sample must have checksums of its own.
+
+    Attributes:
+        file: the shard.
+        offset, size: in bytes, where the sample lies in it.
+    """
+
+    file: _Readable
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """``size`` bytes of the sample; fewer at its end. Raises CorruptSample."""
+        try:
+            return self.file.pread(min(size, self.size - offset), self.offset + offset)
+        except OSError as fault:
+            raise CorruptSample("missing", fault.strerror or str(fault)) from None
+
+
 Stored = bytes | LocalFile
 
 
 def opened(data: Stored) -> BinaryIO:
     """A binary file object over bytes or a file on disk."""
     return io.BytesIO(data) if isinstance(data, bytes) else data.open()
+
+
+def reader(data: Stored | Stretch) -> Callable[[int, int], bytes]:
+    """(size, offset) -> bytes: reads parts of a stored sample; raises CorruptSample."""
+    if isinstance(data, Stretch):
+        return data.pread
+    file = opened(data)
+
+    def read(size: int, offset: int) -> bytes:
+        try:
+            file.seek(offset)
+            return file.read(size)
+        except OSError as fault:
+            raise CorruptSample("missing", fault.strerror or str(fault)) from None
+
+    return read

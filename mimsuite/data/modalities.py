@@ -241,3 +241,19 @@ GRIDS = register(
         canvas="mimsuite.report.canvases:volume_canvas",
     )
 )
+SCANS = register(
+    Modality(
+        "scans",
+        stored=("scan",),
+        packable=("nii",),  # and .nii.gz and folders of DICOM files, which the layout finds
+        formats="mimsuite.data.scans.files",
+        decoder="mimsuite.data.scans.decode:ScanDecoder",
+        views="mimsuite.data.scans.views:ScanViews",
+        tile=(252, 84),
+        in_place=True,
+        layouts=("mimsuite.data.scans.folders",),
+        pack_options=("spacing", "voxels"),
+        maker="mimsuite.data.made.phantoms:MAKER",
+        canvas="mimsuite.report.canvases:pixel_canvas",
+    )
+)

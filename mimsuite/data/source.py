@@ -12,13 +12,13 @@ import numpy as np
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.decoder import Decoder
-from mimsuite.data.local_file import LocalFile
+from mimsuite.data.local_file import LocalFile, Stretch
 from mimsuite.data.sources.label_targets import Kind, Targets, parse
 from mimsuite.data.unused import Unused
 from mimsuite.errors import UserError
 
 MAX_SAMPLE_BYTES = 1 << 28  # limit of a stored file; a larger one is an attack or a mistake
-Payload = bytes | np.ndarray | LocalFile
+Payload = bytes | np.ndarray | LocalFile | Stretch
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Sample:
         shard_name: the file or set that holds the sample.
         label: class id, or (K,) float32 targets if the source has ``targets``; None = unlabelled.
         payload: an encoded file, or an array (H, W) or (H, W, C); for a decoder that reads
-            ``in_place``, the file's location.
+            ``in_place``, the file's location, and for one that reads ``in_parts``, its place in the
+            shard.
     """
 
     key: str

@@ -68,6 +68,12 @@ class Views(ABC):
     def notice_unused(self, sample: Any) -> None:  # noqa: B027, nothing is left by default
         """Report what these views drop from a decoded sample; see :mod:`mimsuite.data.unused`."""
 
+    def require_fit(self, sample: Any) -> None:  # noqa: B027, every sample fits by default
+        """Raise a ``UserError`` if the recipe makes no view of a decoded sample.
+
+        Called for a few samples before a run directory is made.
+        """
+
     def check(self, source: Source) -> None:  # noqa: B027, nothing to compare by default
         """Compare recipe and source before the first sample is read; raises ``UserError``."""
 

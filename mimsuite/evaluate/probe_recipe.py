@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def with_encoder_of(
         UserError: no data.
     """
     decided = marked(type(run.recipe.model.encoder), own)
+    probe = _with_kind_of(run, probe)
     encoder = {
         f"model.encoder.{key}": value
         for key, value in run.document["model"]["encoder"].items()
@@ -115,6 +117,14 @@ def with_encoder_of(
     }
     taken = encoder | known | (inherited or {})
     return with_data(config.with_overrides(probe, taken, "pretrained run"), data, overrides)
+
+
+def _with_kind_of(run: Resolved, probe: Resolved) -> Resolved:
+    """``probe`` without the encoder keys that the run's kind of encoder does not have."""
+    known = type(run.recipe.model.encoder).model_fields
+    model = probe.document["model"]
+    encoder = {key: value for key, value in model["encoder"].items() if key in known}
+    return replace(probe, document={**probe.document, "model": {**model, "encoder": encoder}})
 
 
 def with_data(probe: Resolved, data: str, overrides: Sequence[str]) -> Resolved:

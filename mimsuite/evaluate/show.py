@@ -12,18 +12,9 @@ from rich.text import Text
 from mimsuite.console import say, stderr, warn
 from mimsuite.evaluate.metrics import TOP5
 from mimsuite.evaluate.scoring.scorer import Figure
+from mimsuite.evaluate.variants import title_of
 from mimsuite.text import clean
 
-_WORDS = {
-    "pretrained": "pretrained",
-    "random_init": "random init",
-    "raw_input": "raw input",
-    "majority": "majority",
-    "mean": "mean of training",
-    "prior": "prior",
-    "from_scratch": "from scratch",
-    "from_scratch_equal_compute": "scratch, equal compute",
-}
 _MAIN = "balanced_accuracy"  # main figure of results that describe none
 _MOST_CLASSES = 20
 
@@ -48,7 +39,7 @@ def show_result(title: str, result: Mapping[str, Any]) -> None:
             cells.append(_chosen(result["chosen"].get(variant)))
     table = result_table(title, ["", *columns])
     for variant, cells in rows.items():
-        table.add_row(row_title(variant), *cells)
+        table.add_row(title_of(variant), *cells)
     stderr().print(table)
     classes = f"{result['classes']} classes, " if "classes" in result else ""
     say(
@@ -105,11 +96,6 @@ def result_table(title: str, columns: Sequence[str]) -> Table:
         figures = column not in ("", "class", "chosen on validation")
         table.add_column(column, justify="right" if figures else "left")
     return table
-
-
-def row_title(variant: str) -> str:
-    """The title of a variant."""
-    return _WORDS.get(variant, variant)
 
 
 def percent(fraction: float) -> str:

@@ -11,6 +11,7 @@ from mimsuite.masking.cubes import CubeSampler
 from mimsuite.masking.mask import TokenMask, gather_tokens
 from mimsuite.masking.multi_block import MultiBlockSampler
 from mimsuite.masking.random import RandomSampler
+from mimsuite.masking.rolled_block import RolledBlockSampler
 from mimsuite.masking.sampler import Sampler
 from mimsuite.masking.square_blocks import SquareBlockSampler
 from mimsuite.masking.squares import SquareSampler
@@ -25,6 +26,7 @@ __all__ = [
     "CubeSampler",
     "MultiBlockSampler",
     "RandomSampler",
+    "RolledBlockSampler",
     "Sampler",
     "SpacetimeSampler",
     "SquareBlockSampler",
@@ -41,6 +43,7 @@ _SAMPLERS: dict[str, type[Sampler]] = {
     "block": BlockSampler,
     "cubes": CubeSampler,
     "random": RandomSampler,
+    "rolled-block": RolledBlockSampler,
     "spacetime": SpacetimeSampler,
     "square-blocks": SquareBlockSampler,
     "squares": SquareSampler,

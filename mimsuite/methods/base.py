@@ -166,8 +166,9 @@ class Method(nn.Module):
         return Context(noise, gather)
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """The masks of this batch by name: one entry, or one per view."""
-        raise NotImplementedError
+        """The masks of this batch by name: one entry, or one per view; by default nothing is
+        masked."""
+        return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss and prediction."""
@@ -227,6 +228,16 @@ class Method(nn.Module):
         """Prefixes of the parts whose gradients are clipped separately with
         ``optim.clip_scope=parts``. Together they cover all trained parameters."""
         return ("",)
+
+    def rate_scale(self, name: str) -> float:
+        """Factor of the rate of a parameter, beside that of layer decay."""
+        return 1.0
+
+    def decay_share(self, name: str, parameter: Tensor) -> float:
+        """Factor of the weight decay of a parameter: by default 0 for vectors, for biases and for
+        what :meth:`no_weight_decay` names, and 1 for all others."""
+        matrix = parameter.ndim > 1 and not name.endswith(".bias")
+        return float(matrix and name not in self.no_weight_decay())
 
     def no_weight_decay(self) -> set[str]:
         """Parameters with more than one axis that do not decay."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config.keys.cae import RegressorSection, TokenDecoderSection
 from mimsuite.config.keys.encoders import BEiTSection
-from mimsuite.config.keys.masks import ImageMaskSection
+from mimsuite.config.keys.masks import ImageMaskSection, require_both
 from mimsuite.config.keys.section import Section, height_width
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import TokenTargetSection
@@ -77,11 +77,7 @@ class CAERecipe(Recipe):
             )
         tokens = encoder.grid[0] * encoder.grid[1]
         visible = self.mask.visible(tokens)
-        if not 0 < visible < tokens:
-            raise ValueError(
-                f"mask.ratio or mask.count leaves {visible} of {tokens} patches visible: at least "
-                f"one must be visible and one masked"
-            )
+        require_both("mask.ratio or mask.count", visible, tokens, "patches")
         check_codes(
             self.target.tokenizer,
             None if second is None else height_width(second.image_size),

@@ -156,10 +156,6 @@ class Classifier(Method):
             target = self.teacher.blend(image, target)
         return Context(noise, gather, {"image": image, "target": target})
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
-
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
         outputs = self.outputs(ctx.made["image"], ctx.noise)

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
 from mimsuite.config.keys.encoders import AnyDecoderSection, ConvViTSection, DecoderSection
 from mimsuite.config.keys.section import Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
@@ -53,21 +51,6 @@ class ConvMAE(MAE):
     """Masked autoencoder on a ConvViT."""
 
     Recipe = ConvMAERecipe
+    # Published checkpoints: Alpha-VL/ConvMAE
+    names = Names([*ConvViT.published.pairs, *DECODER_NAMES])
     encoder: ConvViT
-
-    # --- published checkpoints (Alpha-VL/ConvMAE) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
-
-
-_NAMES = Names(
-    [
-        *ConvViT.published.pairs,
-        *DECODER_NAMES,
-    ]
-)

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import CrateSection
-from mimsuite.config.keys.section import Dimension, Section
+from mimsuite.config.keys.section import Dimension, Section, require_divides
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import RandomSampler, TokenMask
 from mimsuite.methods.base import Context, Method
@@ -47,9 +47,7 @@ class CrateAutoencoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> CrateAutoencoderSection:
-        heads, width = self.decoder.heads, self.encoder.width
-        if width % heads:
-            raise ValueError(f"decoder.heads {heads} does not divide encoder.width {width}")
+        require_divides("decoder.heads", self.decoder.heads, "encoder.width", self.encoder.width)
         return self
 
 
@@ -70,6 +68,29 @@ class CrateMAE(MAE):
     """
 
     Recipe = CrateMAERecipe
+    # Published checkpoints: Ma-Lab-Berkeley/CRATE, mae_crate_*
+    names = Names(
+        [
+            ("encoder.cls_token", "cls_token"),
+            ("encoder.pos_embed", "decoder_pos_embed"),  # the table added before the encoder
+            ("encoder.patch_embed.", "patch_embed."),
+            ("encoder.blocks.{}.norm1.", "blocks.{}.layers.0.0.norm."),
+            ("encoder.blocks.{}.attn.qkv.", "blocks.{}.layers.0.0.fn.qkv."),
+            ("encoder.blocks.{}.attn.proj.", "blocks.{}.layers.0.0.fn.to_out.0."),
+            ("encoder.blocks.{}.norm2.", "blocks.{}.layers.0.1.norm."),
+            ("encoder.blocks.{}.ista.", "blocks.{}.layers.0.1.fn."),
+            ("encoder.norm.", "norm."),
+            ("mask_token", "mask_token"),
+            ("decoder.blocks.{}.norm1.", "decoder_blocks.{}.layers.0.0.norm."),
+            ("decoder.blocks.{}.dictionary.", "decoder_blocks.{}.layers.0.0.fn."),
+            ("decoder.blocks.{}.norm2.", "decoder_blocks.{}.layers.0.1.norm."),
+            ("decoder.blocks.{}.attn.qkv.", "decoder_blocks.{}.layers.0.1.fn.qkv."),
+            ("decoder.blocks.{}.attn.proj.", "decoder_blocks.{}.layers.0.1.fn.to_out.0."),
+            ("unused.pos_embed", "pos_embed"),
+            ("unused.embed.", "decoder_embed."),
+            ("decoder.", "decoder_"),
+        ]
+    )
     encoder: Crate
     decoder: CrateDecoder  # type: ignore[assignment]
 
@@ -102,36 +123,3 @@ class CrateMAE(MAE):
 
     def unused_parameters(self) -> set[str]:
         return {"unused.embed.weight", "unused.embed.bias"}
-
-    # --- published checkpoints (Ma-Lab-Berkeley/CRATE, mae_crate_*) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
-
-
-_NAMES = Names(
-    [
-        ("encoder.cls_token", "cls_token"),
-        ("encoder.pos_embed", "decoder_pos_embed"),  # the table added before the encoder
-        ("encoder.patch_embed.", "patch_embed."),
-        ("encoder.blocks.{}.norm1.", "blocks.{}.layers.0.0.norm."),
-        ("encoder.blocks.{}.attn.qkv.", "blocks.{}.layers.0.0.fn.qkv."),
-        ("encoder.blocks.{}.attn.proj.", "blocks.{}.layers.0.0.fn.to_out.0."),
-        ("encoder.blocks.{}.norm2.", "blocks.{}.layers.0.1.norm."),
-        ("encoder.blocks.{}.ista.", "blocks.{}.layers.0.1.fn."),
-        ("encoder.norm.", "norm."),
-        ("mask_token", "mask_token"),
-        ("decoder.blocks.{}.norm1.", "decoder_blocks.{}.layers.0.0.norm."),
-        ("decoder.blocks.{}.dictionary.", "decoder_blocks.{}.layers.0.0.fn."),
-        ("decoder.blocks.{}.norm2.", "decoder_blocks.{}.layers.0.1.norm."),
-        ("decoder.blocks.{}.attn.qkv.", "decoder_blocks.{}.layers.0.1.fn.qkv."),
-        ("decoder.blocks.{}.attn.proj.", "decoder_blocks.{}.layers.0.1.fn.to_out.0."),
-        ("unused.pos_embed", "pos_embed"),
-        ("unused.embed.", "decoder_embed."),
-        ("decoder.", "decoder_"),
-    ]
-)

@@ -31,7 +31,7 @@ from mimsuite.config.keys.teachers import RunTeacherSection, check_teacher
 from mimsuite.config.keys.video import ClipTargetSection
 from mimsuite.errors import UserError
 from mimsuite.masking import RandomSampler, TokenMask
-from mimsuite.methods.base import Context, Method, Output, alone
+from mimsuite.methods.base import Context, Output, alone
 from mimsuite.methods.video_mae import VideoMAE, VideoMAERecipe
 from mimsuite.models import Features
 from mimsuite.models.blocks import init_linear
@@ -115,6 +115,7 @@ class CrossVideoMAE(VideoMAE):
     """Masked autoencoder that contrasts a clip with its second view and with one of its frames."""
 
     Recipe = CrossVideoMAERecipe  # type: ignore[assignment]
+    names = None  # there are no published checkpoints
 
     def __init__(self, recipe: CrossVideoMAERecipe) -> None:
         super().__init__(recipe)
@@ -270,15 +271,6 @@ class CrossVideoMAE(VideoMAE):
         hidden = self.encoder.tubelets(batch.views[view], mask.masked)
         loss, _ = self.target.loss(prediction, self.target(hidden, self.channels), None)
         return prediction, loss
-
-    # --- published checkpoints: there are none ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return Method.export_reference(self)
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError(f"{cls.__name__} has no published key layout")
 
 
 def projector(width: int, out: int) -> nn.Module:

@@ -23,7 +23,7 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import ConvDecoderSection, PostNormViTSection
 from mimsuite.config.keys.masks import SquareBlockMaskSection
-from mimsuite.config.keys.section import Dimension, Fraction, Positive, Section
+from mimsuite.config.keys.section import Dimension, Fraction, Positive, Section, require_divides
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.masking import SquareBlockSampler, TokenMask, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
@@ -83,11 +83,9 @@ class Data2Vec2Recipe(Recipe):
                 f"target.layers {self.target.layers}: after model.encoder.prenet there are "
                 f"{main} blocks"
             )
-        if encoder.width % decoder.groups:
-            raise ValueError(
-                f"model.decoder.groups {decoder.groups} does not divide model.encoder.width "
-                f"{encoder.width}"
-            )
+        require_divides(
+            "model.decoder.groups", decoder.groups, "model.encoder.width", encoder.width
+        )
         if encoder.drop_path:
             raise ValueError("model.encoder.drop_path: masks of an image share its noise; set 0")
         return self

@@ -28,7 +28,6 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder
-from mimsuite.noise import Noise
 from mimsuite.targets.relaxation import eased, kl_to_uniform, perplexity, relaxed
 
 Above = Annotated[float, Field(gt=0.0)]
@@ -84,10 +83,6 @@ class DVAE(Method):
         self.method, self.target = recipe.method, recipe.target
         self.encoder = CodeEncoder(model.encoder)
         self.decoder = CodeDecoder(model.decoder, model.encoder)
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Reconstruction error plus weighted divergence of the codes; ``prediction`` is the image

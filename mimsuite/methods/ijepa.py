@@ -30,7 +30,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import LatentTargetSection
 from mimsuite.masking import MultiBlockSampler, TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
-from mimsuite.models import ImageEncoder, Predictor, build_encoder
+from mimsuite.models import Encoder, ImageEncoder, Predictor, build_encoder
 from mimsuite.models.blocks import init_normal
 from mimsuite.models.momentum import follow_module, rising
 from mimsuite.noise import Noise
@@ -71,11 +71,48 @@ class IJEPARecipe(Recipe):
         return self
 
 
-class IJEPA(Method):
+class LatentPrediction(Method):
+    """Base of methods that train ``student`` to predict the latents of its momentum copy.
+
+    A subclass sets ``momentum``, its first and last value, ``stretch`` of its schedule, and
+    ``student``; ``encoder`` is the copy.
+    """
+
+    collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
+    student: Encoder
+    momentum: tuple[float, float]
+    stretch: float
+
+    def scheduled(self, progress: Progress) -> dict[str, float]:
+        first, last = self.momentum
+        return {"momentum": rising(progress.step, first, last, progress.total * self.stretch)}
+
+    def after_step(self, progress: Progress) -> None:
+        momentum = self.scheduled(progress)["momentum"]
+        follow_module(self.encoder, self.student, momentum, progress.skipped)
+
+    def layer_id(self, name: str) -> int:
+        prefix, _, rest = name.partition(".")
+        return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
+
+    def adopts(self) -> dict[str, str]:
+        """Both encoders are initialised from the encoder of weights with only one."""
+        return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
+
+
+class IJEPA(LatentPrediction):
     """Predicts the latents of hidden rectangles."""
 
     Recipe: ClassVar[type[IJEPARecipe]] = IJEPARecipe
-    collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
+    names = Names(
+        [
+            ("encoder.", "target_encoder."),
+            ("student.", "encoder."),
+            ("predictor.mask_token", "predictor.mask_token"),
+            ("predictor.pred.", "predictor.predictor_proj."),
+            ("predictor.", "predictor.predictor_"),
+        ]
+    )
     encoder: ImageEncoder
     student: ImageEncoder
 
@@ -132,22 +169,6 @@ class IJEPA(Method):
         found: Tensor = self.predictor(tokens, mask.visible, mask.targets)
         return found
 
-    def scheduled(self, progress: Progress) -> dict[str, float]:
-        first, last = self.momentum
-        return {"momentum": rising(progress.step, first, last, progress.total * self.stretch)}
-
-    def after_step(self, progress: Progress) -> None:
-        momentum = self.scheduled(progress)["momentum"]
-        follow_module(self.encoder, self.student, momentum, progress.skipped)
-
-    def layer_id(self, name: str) -> int:
-        prefix, _, rest = name.partition(".")
-        return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
-
-    def adopts(self) -> dict[str, str]:
-        """Both encoders are initialised from the encoder of weights with only one."""
-        return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
-
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, context, targets on the image, and the targets' true and predicted latents."""
         mask = next(iter(masks.values()))
@@ -168,23 +189,10 @@ class IJEPA(Method):
 
     # --- published checkpoints (facebookresearch/ijepa) ---
 
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(_WRAPPED.sub(r"\1", k)): tensor for k, tensor in state.items()}
+        return super().import_reference({_WRAPPED.sub(r"\1", k): t for k, t in state.items()})
 
 
-_WRAPPED = re.compile(
-    r"^(\w+\.)module\."
-)  # DistributedDataParallel wraps each network of a checkpoint
-_NAMES = Names(
-    [
-        ("encoder.", "target_encoder."),
-        ("student.", "encoder."),
-        ("predictor.mask_token", "predictor.mask_token"),
-        ("predictor.pred.", "predictor.predictor_proj."),
-        ("predictor.", "predictor.predictor_"),
-    ]
-)
+# DistributedDataParallel wraps each network of a checkpoint.
+_WRAPPED = re.compile(r"^(\w+\.)module\.")

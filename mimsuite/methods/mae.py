@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import AutoencoderSection
-from mimsuite.config.keys.masks import RebuiltMaskSection
+from mimsuite.config.keys.masks import RebuiltMaskSection, require_both
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import PixelTargetSection
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
@@ -51,11 +51,7 @@ class MAERecipe(Recipe):
         rows, columns = self.model.encoder.grid
         self.mask.require_grid(self.model.encoder.grid)
         visible = self.mask.visible(rows * columns)
-        if visible == 0 or visible == rows * columns:
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} leaves {visible} of {rows * columns} patches "
-                f"visible: at least one must be visible and one masked"
-            )
+        require_both(f"mask.ratio {self.mask.ratio}", visible, rows * columns, "patches")
         return self
 
     @model_validator(mode="after")
@@ -69,10 +65,21 @@ class MAERecipe(Recipe):
         return self
 
 
+# Decoder parameters: our name and the published name.
+DECODER_NAMES = (
+    ("decoder.mask_token", "mask_token"),
+    ("decoder.mix.", "wfm.linear."),
+    ("decoder.memory_norms.", "dec_norms."),
+    ("decoder.", "decoder_"),
+)
+
+
 class MAE(Method):
     """Masked autoencoder on a plain ViT."""
 
     Recipe: ClassVar[type[MAERecipe]] = MAERecipe
+    # Published checkpoints: facebookresearch/mae
+    names: ClassVar[Names | None] = Names([*DECODER_NAMES, ("encoder.", "")])
     encoder: ImageEncoder
 
     def __init__(self, recipe: MAERecipe) -> None:
@@ -139,22 +146,3 @@ class MAE(Method):
             for name, _ in self.encoder.named_parameters()
             if deepest < self.encoder.depth and self.encoder.layer_id(name) > deepest
         }
-
-    # --- published checkpoints (facebookresearch/mae) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
-
-
-# Decoder parameters: our name and the published name.
-DECODER_NAMES = (
-    ("decoder.mask_token", "mask_token"),
-    ("decoder.mix.", "wfm.linear."),
-    ("decoder.memory_norms.", "dec_norms."),
-    ("decoder.", "decoder_"),
-)
-_NAMES = Names([*DECODER_NAMES, ("encoder.", "")])

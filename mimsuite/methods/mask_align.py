@@ -102,6 +102,13 @@ class MaskAlign(Method):
     """An encoder of visible patches, aligned with a frozen teacher."""
 
     Recipe = MaskAlignRecipe
+    names = Names(
+        [
+            ("alignment.weights", "distill_weights"),
+            ("alignment.heads.", "distill_heads."),
+            ("encoder.", ""),
+        ]
+    )
     encoder: ViT
 
     def __init__(self, recipe: MaskAlignRecipe) -> None:
@@ -203,26 +210,11 @@ class MaskAlign(Method):
 
     # --- published checkpoints (OpenDriveLab/maskalign) ---
 
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
     @classmethod
     def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Leaves out the teacher's weights in a checkpoint, ``clip_model.*``."""
-        return {
-            _NAMES.ours(name): tensor
-            for name, tensor in state.items()
-            if not name.startswith("clip_model.")
-        }
-
-
-_NAMES = Names(
-    [
-        ("alignment.weights", "distill_weights"),
-        ("alignment.heads.", "distill_heads."),
-        ("encoder.", ""),
-    ]
-)
+        kept = {k: tensor for k, tensor in state.items() if not k.startswith("clip_model.")}
+        return super().import_reference(kept)
 
 
 def _has_no_class_token(found: TeacherFeatures) -> bool:

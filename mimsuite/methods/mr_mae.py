@@ -33,7 +33,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.config.keys.targets import FeatureLossSection, PixelTargetSection
 from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Output, Panel, alone
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.models import Features
 from mimsuite.models.blocks import init_linear
@@ -92,6 +92,7 @@ class MRMAE(MAE):
     """Masked autoencoder whose visible tokens mimic a teacher."""
 
     Recipe = MRMAERecipe
+    names = None  # there are no published checkpoints
 
     def __init__(self, recipe: MRMAERecipe) -> None:
         super().__init__(recipe)
@@ -170,12 +171,3 @@ class MRMAE(MAE):
         )
         features = [Panel(title, images) for title, images in pictures.items() if "PCA" in title]
         return super().panels(batch, masks, ctx) + features
-
-    # --- published checkpoints: there are none ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return Method.export_reference(self)
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError(f"{cls.__name__} has no published key layout")

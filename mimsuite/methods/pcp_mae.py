@@ -27,6 +27,7 @@ from mimsuite.config.keys.points import (
     PointAutoencoderSection,
     PointPretrainRecipe,
 )
+from mimsuite.config.keys.section import require_divides
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.methods.base import Context, Method, Output, Panel, alone
@@ -58,11 +59,9 @@ class PCPModelSection(PointAutoencoderSection):
     def _centers_fit(self) -> PCPModelSection:
         if self.encoder.positions != "sincos":
             raise ValueError("centres are predicted as codes: set encoder.positions=sincos")
-        if self.centers.depth and self.encoder.width % self.centers.heads:
-            raise ValueError(
-                f"centers.heads {self.centers.heads} does not divide encoder.width "
-                f"{self.encoder.width}"
-            )
+        if self.centers.depth:
+            heads, width = self.centers.heads, self.encoder.width
+            require_divides("centers.heads", heads, "encoder.width", width)
         return self
 
 

@@ -77,10 +77,7 @@ class PointClassifier(Method):
 
     names = Names(
         [
-            ("encoder.tokenizer.", "encoder."),
-            ("encoder.blocks.{}.", "blocks.blocks.{}."),
-            ("encoder.pos_embed.", "pos_embed."),
-            ("encoder.norm.", "norm."),
+            *PointTransformer.published.pairs,
             ("cls.cls_token", "cls_token"),
             ("cls.cls_pos", "cls_pos"),
             ("head.layers.", "cls_head_finetune."),
@@ -119,10 +116,6 @@ class PointClassifier(Method):
     ) -> Context:
         """Soft targets; a label that :meth:`check` would refuse makes the loss NaN."""
         return Context(noise, gather, {"target": self.learnt.target(batch, self.training)})
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""

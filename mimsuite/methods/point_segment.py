@@ -78,10 +78,7 @@ class PointSegmenter(Method):
     # Published checkpoints: segmentation/ of Point-MAE and Point-CMAE.
     names = Names(
         [
-            ("encoder.tokenizer.", "encoder."),
-            ("encoder.blocks.{}.", "blocks.blocks.{}."),
-            ("encoder.pos_embed.", "pos_embed."),
-            ("encoder.norm.", "norm."),
+            *PointTransformer.published.pairs,
             ("head.", ""),
         ]
     )
@@ -115,10 +112,6 @@ class PointSegmenter(Method):
     ) -> Context:
         self._labels(batch)
         return Context(noise, gather)
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Mean negative log-likelihood over points; ``prediction`` (B, N, K) log-probabilities."""

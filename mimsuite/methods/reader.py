@@ -17,7 +17,6 @@ from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output
 from mimsuite.models import build_encoder
-from mimsuite.noise import Noise
 
 
 class FrozenReader(Method):
@@ -60,7 +59,3 @@ class FrozenReader(Method):
             UserError: always.
         """
         raise UserError(f"run this kind of recipe by {self.command}")
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}

@@ -74,6 +74,13 @@ class VideoMAE(Method):
     """Masked autoencoder of tubelets."""
 
     Recipe = VideoMAERecipe
+    # Published checkpoints: OpenGVLab/VideoMAEv2, MCG-NJU/VideoMAE
+    names: ClassVar[Names | None] = Names(
+        [
+            ("decoder.mask_token", "mask_token"),
+            ("decoder.embed.weight", "encoder_to_decoder.weight"),
+        ]
+    )
     encoder: VideoViT
 
     def __init__(self, recipe: VideoMAERecipe) -> None:
@@ -148,20 +155,3 @@ class VideoMAE(Method):
     def no_weight_decay(self) -> set[str]:
         scales = {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}
         return scales | {"decoder.mask_token"}
-
-    # --- published checkpoints (OpenGVLab/VideoMAEv2, MCG-NJU/VideoMAE) ---
-
-    def export_reference(self) -> dict[str, Tensor]:
-        return {_NAMES.published(name): tensor for name, tensor in self.state_dict().items()}
-
-    @classmethod
-    def import_reference(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {_NAMES.ours(name): tensor for name, tensor in state.items()}
-
-
-_NAMES = Names(
-    [
-        ("decoder.mask_token", "mask_token"),
-        ("decoder.embed.weight", "encoder_to_decoder.weight"),
-    ]
-)

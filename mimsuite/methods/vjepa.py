@@ -36,10 +36,10 @@ from mimsuite.config.keys.video import (
     ClipPredictiveSection,
 )
 from mimsuite.masking import ClipBlockSampler, TokenMask
-from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
+from mimsuite.methods.base import Context, Output, Panel, alone
+from mimsuite.methods.ijepa import LatentPrediction
 from mimsuite.models import ClipPredictor, ClipViT
 from mimsuite.models.blocks import scale_outputs
-from mimsuite.models.momentum import follow_module, rising
 from mimsuite.noise import Noise
 from mimsuite.pictures.features import clip_feature_pictures
 from mimsuite.targets import FeatureTarget, channel_deviation
@@ -84,11 +84,10 @@ class VJEPARecipe(Recipe):
         return self
 
 
-class VJEPA(Method):
+class VJEPA(LatentPrediction):
     """Predicts the latents of hidden blocks of a clip."""
 
     Recipe: ClassVar[type[VJEPARecipe]] = VJEPARecipe
-    collapse_terms = ("target_deviation", "prediction_deviation", "rankme")
     encoder: ClipViT
     student: ClipViT
 
@@ -149,19 +148,7 @@ class VJEPA(Method):
     def _clips(self, batch: Batch) -> Tensor:
         return batch.views[self.encoder.view]
 
-    def scheduled(self, progress: Progress) -> dict[str, float]:
-        first, last = self.momentum
-        return {"momentum": rising(progress.step, first, last, progress.total * self.stretch)}
-
-    def after_step(self, progress: Progress) -> None:
-        momentum = self.scheduled(progress)["momentum"]
-        follow_module(self.encoder, self.student, momentum, progress.skipped)
-
     # --- for the optimizer ---
-
-    def layer_id(self, name: str) -> int:
-        prefix, _, rest = name.partition(".")
-        return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
 
     def clip_parts(self) -> tuple[str, ...]:
         return "student.", "predictor."
@@ -171,10 +158,6 @@ class VJEPA(Method):
         used = {self._token(number) for number in range(len(self.recipe.mask.sets))}
         count = self.recipe.model.predictor.mask_tokens
         return {f"predictor.mask_tokens.{n}" for n in range(count) if n not in used}
-
-    def adopts(self) -> dict[str, str]:
-        """Both encoders are initialised from the encoder of weights with only one."""
-        return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, tokens visible in the first set, and true and predicted latents of the rest."""

@@ -63,10 +63,6 @@ class VolumeDetector(Method):
         """Raise a ``DataError`` for a batch without boxes."""
         self._boxes(batch)
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
-
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Sum of score, overlap and centre losses; ``prediction`` is box codes (B, N, 6 or 8)."""
         levels = self._predict(batch.views["grid"], ctx.noise)

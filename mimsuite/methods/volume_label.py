@@ -81,10 +81,6 @@ class VolumeLabeler(Method):
                     f"{self.classes}"
                 )
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
-
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Class-weighted cross-entropy; ``prediction`` is the logits (B, K, R, R, R)."""
         labels = self._labels(batch).clamp(0, self.classes - 1)

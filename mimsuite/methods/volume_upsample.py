@@ -64,10 +64,6 @@ class VolumeUpsampling(Method):
         """Raise a ``DataError`` for a batch without finer grids."""
         self._fine(batch)
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        """Nothing is masked."""
-        return {}
-
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Squared colour error in occupied voxels; ``prediction`` is (B, 4, S, S, S)."""
         prediction = self.finer(batch.views["grid"], ctx.noise)

@@ -18,6 +18,7 @@ from mimsuite.models.conv_vit import ConvViT
 from mimsuite.models.crate import Crate
 from mimsuite.models.crate_decoder import CrateDecoder
 from mimsuite.models.cross_decoder import CrossDecoder
+from mimsuite.models.cube_vit import CubeViT
 from mimsuite.models.encoder import Encoder, ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.mae_decoder import MAEDecoder
@@ -27,6 +28,9 @@ from mimsuite.models.point_head import PointHead
 from mimsuite.models.point_transformer import ClassToken, PointTransformer
 from mimsuite.models.post_norm_vit import PostNormViT
 from mimsuite.models.predictor import Predictor
+from mimsuite.models.prototypes import Clusters, Prototypes
+from mimsuite.models.query_decoder import QueryDecoder
+from mimsuite.models.register_vit import RegisterViT
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
 from mimsuite.models.vit import ViT
@@ -39,11 +43,13 @@ __all__ = [
     "ClipEncoder",
     "ClipPredictor",
     "ClipViT",
+    "Clusters",
     "ConvDecoder",
     "ConvViT",
     "Crate",
     "CrateDecoder",
     "CrossDecoder",
+    "CubeViT",
     "Encoder",
     "FeatureHead",
     "Features",
@@ -55,6 +61,9 @@ __all__ = [
     "PointTransformer",
     "PostNormViT",
     "Predictor",
+    "Prototypes",
+    "QueryDecoder",
+    "RegisterViT",
     "Regressor",
     "TokenDecoder",
     "ViT",
@@ -72,6 +81,8 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "crate": Crate,
     "video-vit": VideoViT,
     "clip-vit": ClipViT,
+    "cube-vit": CubeViT,
+    "register-vit": RegisterViT,
 }
 
 

@@ -8,7 +8,7 @@ block can compute only the last tokens of its sequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from timm.layers import Attention as TimmAttention
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from mimsuite.models.drop_path import Keep, branch
 from mimsuite.models.rotary import Turns, turn
 
 
@@ -100,7 +101,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        keep: tuple[Tensor, Tensor] | None = None,
+        keep: Keep = None,
         queries: int | None = None,
         closed: int = 0,
         turns: Turns | None = None,
@@ -114,32 +115,46 @@ class Block(nn.Module):
             closed: number of leading tokens that attend only to one another; not with ``queries``.
             turns: of rotary positions, for all tokens.
         """
+        first, second = keep or (None, None)
         attended = self.attn(self.norm1(x), queries, closed, turns)
         if queries is not None:
             x = x[:, -queries:]
-        x = x + (attended if keep is None else attended * keep[0].view(-1, 1, 1))
-        mixed = self.mlp(self.norm2(x))
-        return x + (mixed if keep is None else mixed * keep[1].view(-1, 1, 1))
+        x = x + branch(attended, first)
+        return x + branch(self.mlp(self.norm2(x)), second)
 
 
-def drop_path_factors(
-    uniform: Tensor, rate: float | Sequence[float]
-) -> list[tuple[Tensor, Tensor]]:
-    """The (B,) factors of the two branches of each block (Huang et al., arXiv:1603.09382).
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Tensor,
+    keep: Sequence[Keep] | None = None,
+    layers: Collection[int] = (),
+    *,
+    positions: Tensor | None = None,
+    queries: int | None = None,
+    **shared: Any,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """``x = block(x)`` for every block, on (B, N, D).
 
     Args:
-        uniform: (B, 2 * depth) keyed noise.
-        rate: drop probability of the last block, growing linearly from 0 in the first, or that of
-            each block.
+        keep: drop-path factors of each block; ``None``: no block has drop path.
+        layers: numbers, from 1, of the blocks whose outputs are also returned; 0: the input of the
+            first block.
+        positions: (B, N, D) to add before every block.
+        queries: the last block computes only this number of tokens, the last ones.
+        shared: further arguments of every block.
+
+    Returns:
+        the last block's output, and the requested outputs by block number.
     """
-    depth = uniform.shape[1] // 2
-    if isinstance(rate, float | int):
-        steps = torch.linspace(0, rate, depth, dtype=uniform.dtype, device=uniform.device)
-    else:
-        steps = torch.tensor(rate, dtype=uniform.dtype, device=uniform.device)
-    rates = steps.repeat_interleave(2)
-    factors = (uniform >= rates) / (1 - rates)  # a branch survives with probability 1 - rate
-    return [(factors[:, 2 * i], factors[:, 2 * i + 1]) for i in range(depth)]
+    outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
+    for number, block in enumerate(blocks, start=1):
+        own: dict[str, Any] = {} if keep is None else {"keep": keep[number - 1]}
+        if queries is not None and number == len(blocks):
+            own["queries"] = queries
+        x = block(x if positions is None else x + positions, **own, **shared)
+        if number in layers:
+            outputs[number] = x
+    return x, outputs
 
 
 def init_normal(module: nn.Module) -> None:

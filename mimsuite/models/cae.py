@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.cae import RegressorSection, TokenDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
-from mimsuite.models.beit import BEiTBlock, branch, init_tokens
-from mimsuite.models.blocks import drop_path_factors, init_linear
+from mimsuite.models.beit import init_tokens
+from mimsuite.models.beit_block import BEiTBlock
+from mimsuite.models.blocks import init_linear
+from mimsuite.models.drop_path import Keep, branch, drop_path
 from mimsuite.noise import Noise
 from mimsuite.tokens import sincos_2d
-
-Keep = tuple[Tensor, Tensor] | None
 
 
 class CrossAttention(nn.Module):
@@ -77,13 +77,13 @@ class RegressorBlock(nn.Module):
             places: (B, V + M, D) positions of ``[visible, x]``.
             keep: (B,) factors of the two branches (drop path).
         """
-        first, second = (None, None) if keep is None else keep
+        first, second = keep or (None, None)
         seen = torch.cat([visible, x], dim=1)
         attended = self.cross_attn(
             self.norm1_q(x + where), self.norm1_k(seen + places), self.norm1_v(seen)
         )
-        x = self.norm2_cross(x + branch(attended, self.gamma_1_cross, first))
-        return x + branch(self.mlp_cross(x), self.gamma_2_cross, second)
+        x = self.norm2_cross(x + branch(attended, first, self.gamma_1_cross))
+        return x + branch(self.mlp_cross(x), second, self.gamma_2_cross)
 
 
 class Regressor(nn.Module):
@@ -134,7 +134,8 @@ class Regressor(nn.Module):
         where = self.positions(mask.masked)
         places = torch.cat([self.positions(mask.visible), where], dim=1)
         x = self.mask_token.to(visible.dtype).expand(len(visible), mask.masked.shape[1], -1)
-        for block, keep in zip(self.blocks, keeps(self, noise), strict=True):
+        factors = drop_path(self, self.section.drop_path, self.section.depth, noise)
+        for block, keep in zip(self.blocks, factors, strict=True):
             x = block(x, visible, where, places, keep)
         return self.norm(x) if self.final_norm else x
 
@@ -159,7 +160,8 @@ class TokenDecoder(nn.Module):
     def forward(self, latents: Tensor, where: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, M, D) latents and their positions -> (B, M, K)."""
         x = latents + where
-        for block, keep in zip(self.blocks, keeps(self, noise), strict=True):
+        factors = drop_path(self, self.section.drop_path, self.section.depth, noise)
+        for block, keep in zip(self.blocks, factors, strict=True):
             x = block(x, keep)
         return self.head(self.norm(x))
 
@@ -176,13 +178,3 @@ class FeatureHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n, D) -> (B, n, out_width)."""
         return self.head(self.norm(tokens))
-
-
-def keeps(module: Regressor | TokenDecoder, noise: Noise | None) -> list[Keep]:
-    """Drop-path factors of each block; ``None`` where nothing is dropped."""
-    rate, depth = module.section.drop_path, module.section.depth
-    if not module.training or rate == 0 or depth == 0:
-        return [None] * depth
-    if noise is None:
-        raise ValueError("drop_path > 0 needs keyed noise while training")
-    return [*drop_path_factors(noise.rows("drop_path", 2 * depth), rate)]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mimsuite.config.keys.points import CenterHeadSection, PointTransformerSection
-from mimsuite.models.blocks import init_linear
-from mimsuite.models.point_transformer import drop_path, point_blocks
+from mimsuite.models.blocks import init_linear, run_blocks
+from mimsuite.models.drop_path import drop_path
+from mimsuite.models.point_transformer import point_blocks
 from mimsuite.noise import Noise
 
 
@@ -30,7 +31,6 @@ class CenterHead(nn.Module):
     def forward(self, tokens: Tensor, noise: Noise | None = None) -> Tensor:
         """Predicted codes; ``noise`` is needed while training with ``drop_path`` > 0."""
         keep = drop_path(self, self.section.drop_path, self.section.depth, noise)
-        for block, factors in zip(self.blocks, keep, strict=True):
-            tokens = block(tokens, factors)
-        codes: Tensor = self.proj(self.norm(tokens))
+        x, _ = run_blocks(self.blocks, tokens, keep)
+        codes: Tensor = self.proj(self.norm(x))
         return codes

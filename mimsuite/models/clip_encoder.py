@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.video import ClipEncoderSection
-from mimsuite.models.blocks import drop_path_factors
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.noise import Noise
@@ -68,19 +67,3 @@ class ClipEncoder(Encoder):
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
         return self.view, (self.section.in_channels, *self.section.size)
-
-    def layer_id(self, name: str) -> int:
-        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
-        if name.startswith(("patch_embed", "pos_embed")):
-            return 0
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1
-
-    def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
-        if not self.training or self.section.drop_path == 0:
-            return [None] * self.depth
-        if noise is None:
-            raise ValueError("drop_path > 0 needs keyed noise while training")
-        uniform = noise.rows("drop_path", 2 * self.depth)
-        return [*drop_path_factors(uniform, self.section.drop_path)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.video import ClipPredictorSection, ClipViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import Block, init_normal
+from mimsuite.models.blocks import Block, init_normal, run_blocks
 from mimsuite.models.clip_vit import clip_table
 from mimsuite.models.rotary import turns_of
 
@@ -55,8 +55,6 @@ class ClipPredictor(nn.Module):
             turns = turns_of(places, self.grid, self.head_width)
         else:
             x = x + gather_tokens(self.pos_embed, places)
-        for block in self.blocks[:-1]:
-            x = block(x, turns=turns)
-        x = self.blocks[-1](x, queries=targets.shape[1], turns=turns)
+        x, _ = run_blocks(self.blocks, x, queries=targets.shape[1], turns=turns)
         found: Tensor = self.proj(self.norm(x))
         return found

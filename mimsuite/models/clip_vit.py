@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.video import ClipViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import Block, init_normal
+from mimsuite.models.blocks import Block, init_normal, run_blocks
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.features import Features
 from mimsuite.models.rotary import turns_of
 from mimsuite.models.vit import PatchEmbed
@@ -76,12 +77,8 @@ class ClipViT(ClipEncoder):
         else:
             table = fit_clip_positions(self.pos_embed, self.grid, grid)
             x = x + (table if ids is None else gather_tokens(table, ids))
-        keep = self._drop_path(noise)
-        outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[number - 1], turns=turns)
-            if number in layers:
-                outputs[number] = x
+        keep = drop_path(self, self.section.drop_path, self.depth, noise)
+        x, outputs = run_blocks(self.blocks, x, keep, layers, turns=turns)
         return Features(x[:, :0], self.norm(x), outputs, pools=("mean", "max"))
 
 

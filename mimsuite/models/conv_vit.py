@@ -26,14 +26,13 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import ConvViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import Block, drop_path_factors, init_linear
+from mimsuite.models.blocks import Block, init_linear, run_blocks
+from mimsuite.models.drop_path import Keep, branch, drop_path
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.noise import Noise
 from mimsuite.tokens import resize_positions, sincos_2d
 from mimsuite.weights.names import Names
-
-Keep = tuple[Tensor, Tensor] | None  # (B,) factors of a block's two branches (drop path)
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,11 @@ class CBlock(nn.Module):
 
     def forward(self, x: Tensor, where: PixelMap, keep: Keep = None) -> Tensor:
         """(B, V, S*S, d) -> the same shape."""
+        first, second = keep or (None, None)
         pixels = self.conv1(self.norm1(x))
         pixels = where.pick(self.attn(where.spread(pixels)), like=x)
-        mixed = self.conv2(pixels)
-        x = x + (mixed if keep is None else mixed * keep[0].view(-1, 1, 1, 1))
-        mixed = self.mlp(self.norm2(x))
-        return x + (mixed if keep is None else mixed * keep[1].view(-1, 1, 1, 1))
+        x = x + branch(self.conv2(pixels), first)
+        return x + branch(self.mlp(self.norm2(x)), second)
 
 
 class ConvStage(nn.Module):
@@ -180,6 +178,7 @@ class ConvViT(ImageEncoder):
     """Encoder of visible patches without class token; see the module's docstring."""
 
     class_tokens = 0
+    embeddings = (*ImageEncoder.embeddings, "stage1.", "stage2.", "token_embed.")
     published = Names(
         [
             ("encoder.stage1.embed.", "patch_embed1."),
@@ -248,19 +247,16 @@ class ConvViT(ImageEncoder):
         grid = grid or self.grid
         batch, count = patches.shape[:2]
         given = torch.arange(count, device=patches.device).expand(batch, -1) if ids is None else ids
-        keep = self._drop_path(noise)
         first, second = self.section.conv_depth
+        depth = first + second + self.depth  # the rate of drop path grows over all stages
+        keep = drop_path(self, self.section.drop_path, depth, noise)
         pixels = patches.view(batch, count, self.section.patch_size**2, -1)
         x1, where1 = self.stage1(pixels, given, grid, keep[:first])
         x2, where2 = self.stage2(x1, given, grid, keep[first : first + second])
         x = self.patch_embed(x2.flatten(2))  # (B, V, D): a token is one window
         positions = resize_positions(self.pos_embed, self.grid, grid)
         x = self.token_embed(x) + gather_tokens(positions, given)
-        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[first + second + number - 1])
-            if number in layers:
-                outputs[number] = x
+        x, outputs = run_blocks(self.blocks, x, keep[first + second :], layers)
         if ids is not None:
             for conv, stage in zip(self.fusion, (x1, x2), strict=False):
                 x = x + conv(stage.flatten(2))
@@ -274,18 +270,3 @@ class ConvViT(ImageEncoder):
             )
             features.maps.append((x, grid))
         return features
-
-    def layer_id(self, name: str) -> int:
-        """As in a plain transformer; the convolution stages count as embeddings."""
-        if name.startswith(("stage1.", "stage2.", "token_embed.")):
-            return 0
-        return super().layer_id(name)
-
-    def _drop_path(self, noise: Noise | None) -> list[Keep]:
-        """Factors of all blocks of all stages; the rate grows linearly over them."""
-        count = sum(self.section.conv_depth) + self.depth
-        if not self.training or self.section.drop_path == 0:
-            return [None] * count
-        if noise is None:
-            raise ValueError("drop_path > 0 needs keyed noise while training")
-        return [*drop_path_factors(noise.rows("drop_path", 2 * count), self.section.drop_path)]

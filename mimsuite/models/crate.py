@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import CrateSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.vit import PatchEmbed
@@ -203,10 +203,6 @@ class Crate(ImageEncoder):
         if fill is not None:
             parts.append(fill[0] + gather_tokens(positions, fill[1]))
         x = torch.cat(parts, dim=1)
-        outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            if number in layers:
-                outputs[number] = x
+        x, outputs = run_blocks(self.blocks, x, layers=layers)
         x = self.norm(x)
         return Features(cls=x[:, :1], tokens=x[:, 1:], layers=outputs)

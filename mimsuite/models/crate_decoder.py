@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.masking import TokenMask
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.crate import CrateDecoderBlock
 from mimsuite.models.features import Features
 
@@ -40,8 +40,7 @@ class CrateDecoder(nn.Module):
             the visible tokens, then the masked ones.
         """
         x = torch.cat([latent.cls, latent.tokens], dim=1)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        x = self.blocks[-1](x, queries=mask.tokens if everywhere else mask.masked.shape[1])
+        queries = mask.tokens if everywhere else mask.masked.shape[1]
+        x, _ = run_blocks(self.blocks, x, queries=queries)
         prediction: Tensor = self.pred(self.norm(x))
         return prediction

@@ -48,6 +48,8 @@ class CodeEncoder(Encoder):
     Probes read the outputs of the residual blocks. There is no class token.
     """
 
+    embeddings = ("stem.",)
+
     def __init__(self, section: CodeEncoderSection) -> None:
         super().__init__(section)
         self.grid, self.width, self.depth = section.grid, section.width, section.depth
@@ -85,13 +87,6 @@ class CodeEncoder(Encoder):
     def sample(self) -> tuple[str, tuple[int, ...]]:
         rows, columns = (side * self.section.patch_size for side in self.grid)
         return "image", (self.section.in_channels, rows, columns)
-
-    def layer_id(self, name: str) -> int:
-        if name.startswith("stem."):
-            return 0
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1
 
 
 class CodeDecoder(nn.Module):

@@ -24,6 +24,7 @@ class Encoder(nn.Module):
         published: pairs of our and published tensor names, for the encoder and a classifier on it.
         published_mark: prefix of tensor names that only published checkpoints of this encoder
             have; empty for the plain transformer.
+        embeddings: prefixes of the parameters in front of the first block.
     """
 
     published: Names = Names(
@@ -31,6 +32,7 @@ class Encoder(nn.Module):
         + [("encoder.", "")]
     )
     published_mark: ClassVar[str] = ""
+    embeddings: ClassVar[tuple[str, ...]] = ("cls_token", "pos_embed", "patch_embed")
 
     width: int
     depth: int
@@ -48,7 +50,11 @@ class Encoder(nn.Module):
 
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
-        raise NotImplementedError
+        if name.startswith(self.embeddings):
+            return 0
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return self.depth + 1
 
     def rate_layer(self, name: str) -> int:
         """The layer by which the rate of a parameter decays: its depth, if nothing else is said."""
@@ -100,11 +106,3 @@ class ImageEncoder(Encoder):
     def sample(self) -> tuple[str, tuple[int, ...]]:
         rows, columns = (side * self.section.patch_size for side in self.grid)
         return "image", (self.section.in_channels, rows, columns)
-
-    def layer_id(self, name: str) -> int:
-        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
-        if name.startswith(("cls_token", "pos_embed", "patch_embed")):
-            return 0
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1

@@ -5,6 +5,7 @@ DINO, arXiv:2104.14294), and the code that it shares with the moving average of 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,33 @@ def follow_module(average: nn.Module, live: nn.Module, momentum: float, skipped:
 def rising(step: int, start: float, end: float, total: float) -> float:
     """Linear momentum schedule: ``start`` at step 0, ``end`` at step ``total`` and after."""
     return start + (end - start) * min(step / total, 1.0)
+
+
+def warm_cosine(
+    step: int,
+    *,
+    start: float,
+    peak: float,
+    end: float,
+    warmup: int,
+    total: int,
+    share: float = 1.0,
+) -> float:
+    """A straight line from ``start`` to ``peak``, then half a cosine towards ``end``.
+
+    Args:
+        step: from 0.
+        peak: of step ``warmup - 1`` and of the next one.
+        end: where the cosine would end at step ``total``; it holds from there on.
+        warmup: steps of the line; of a single one the value is ``start``.
+        share: of the cosine that is walked; below 1 the last steps are short of ``end``.
+    """
+    if step < warmup:
+        return start + (peak - start) * step / (warmup - 1) if warmup > 1 else start
+    if step >= total:
+        return end
+    progress = share * (step - warmup) / (total - warmup)
+    return end + 0.5 * (peak - end) * (1.0 + math.cos(math.pi * progress))
 
 
 class MomentumCopy(nn.Module):

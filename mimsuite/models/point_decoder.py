@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.points import PointDecoderSection, PointTransformerSection
 from mimsuite.masking import TokenMask
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.blocks import init_linear, run_blocks
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.point_net import linear
-from mimsuite.models.point_transformer import drop_path, point_blocks, position_mlp, run_blocks
+from mimsuite.models.point_transformer import point_blocks, position_mlp
 from mimsuite.noise import Noise
 
 
@@ -66,7 +67,8 @@ class PointDecoder(nn.Module):
         x = torch.cat([latent, self.mask_token.to(latent.dtype).expand(len(latent), masked, -1)], 1)
         keep = drop_path(self, self.section.drop_path, self.section.depth, noise)
         queries = None if everywhere else masked
-        return run_blocks(self.blocks, x, self.pos_embed(places), keep, queries=queries)[0]
+        positions = self.pos_embed(places)
+        return run_blocks(self.blocks, x, keep, positions=positions, queries=queries)[0]
 
     def predict(self, tokens: Tensor) -> Tensor:
         """(B, n, D) tokens of the last block -> (B, n, K, 3) points relative to their centres."""

@@ -8,20 +8,22 @@ Letters: B clouds, G groups, V visible, H hidden, K points of a group, C class t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.points import PointTransformerSection
-from mimsuite.models.blocks import Block, drop_path_factors
+from mimsuite.models.blocks import Block, run_blocks
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.models.point_net import MiniPointNet
 from mimsuite.noise import Noise
 from mimsuite.tokens import Groups, group
 from mimsuite.tokens.positions import sincos_points
+from mimsuite.weights.names import Names
 
 POOLS = ("cls_max", "max", "mean")  # maximum first, as tokens are maxima over points
 
@@ -43,6 +45,15 @@ class PointTransformer(Encoder):
     It has no class token of its own: methods that need one pass it in.
     """
 
+    published = Names(
+        [
+            ("encoder.tokenizer.", "encoder."),
+            ("encoder.blocks.{}.", "blocks.blocks.{}."),
+            ("encoder.pos_embed.", "pos_embed."),
+            ("encoder.norm.", "norm."),
+        ]
+    )
+    embeddings = ("tokenizer.", "pos_embed.")
     section: PointTransformerSection
 
     def __init__(self, section: PointTransformerSection) -> None:
@@ -105,7 +116,9 @@ class PointTransformer(Encoder):
             tokens = torch.cat([tokens, hidden[0]], dim=1)
             positions = torch.cat([positions, hidden[1]], dim=1)
         keep = drop_path(self, self.section.drop_path, self.depth, noise)
-        x, outputs = run_blocks(self.blocks, tokens, positions, keep, layers=layers, closed=closed)
+        x, outputs = run_blocks(
+            self.blocks, tokens, keep, layers, positions=positions, closed=closed
+        )
         x = self.norm(x)
         count = 0 if cls is None else 1
         pools = POOLS if count else POOLS[1:]
@@ -128,14 +141,6 @@ class PointTransformer(Encoder):
     def sample(self) -> tuple[str, tuple[int, ...]]:
         return "points", (self.section.points, 3)
 
-    def layer_id(self, name: str) -> int:
-        """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i, depth + 1 the rest."""
-        if name.startswith(("tokenizer.", "pos_embed.")):
-            return 0
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1
-
 
 def position_mlp(width: int) -> nn.Sequential:
     """Coordinates of centres -> positions."""
@@ -150,47 +155,6 @@ def code_mlp(width: int) -> nn.Sequential:
 def point_blocks(width: int, depth: int, heads: int, mlp_ratio: float, eps: float) -> nn.ModuleList:
     """Pre-norm blocks without biases of queries, keys and values."""
     return nn.ModuleList(Block(width, heads, mlp_ratio, eps, qkv_bias=False) for _ in range(depth))
-
-
-def run_blocks(
-    blocks: nn.ModuleList,
-    x: Tensor,
-    positions: Tensor,
-    keep: Sequence[tuple[Tensor, Tensor] | None],
-    *,
-    layers: Collection[int] = (),
-    queries: int | None = None,
-    closed: int = 0,
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """``x = block(x + positions)`` for every block, on (B, N, D).
-
-    Args:
-        keep: drop-path factors of each block.
-        layers: numbers, from 1, of the blocks whose outputs are also returned.
-        queries: the last block computes only this number of tokens, the last ones.
-        closed: number of leading tokens that attend only to one another; not with ``queries``.
-
-    Returns:
-        the last block's output, and the requested outputs by block number.
-    """
-    outputs: dict[int, Tensor] = {}
-    for number, block in enumerate(blocks, start=1):
-        last = queries if number == len(blocks) else None
-        x = block(x + positions, keep[number - 1], last, closed)
-        if number in layers:
-            outputs[number] = x
-    return x, outputs
-
-
-def drop_path(
-    module: nn.Module, rate: float, depth: int, noise: Noise | None
-) -> list[tuple[Tensor, Tensor] | None]:
-    """Keyed drop-path factors of ``depth`` blocks; ``None`` where nothing is dropped."""
-    if not module.training or rate == 0:
-        return [None] * depth
-    if noise is None:
-        raise ValueError("drop_path > 0 needs keyed noise while training")
-    return [*drop_path_factors(noise.rows("drop_path", 2 * depth), rate)]
 
 
 def _init_truncated(module: nn.Module) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import PostNormViTSection
 from mimsuite.models.blocks import Block
+from mimsuite.models.drop_path import Keep, branch
 from mimsuite.models.vit import ViT
 from mimsuite.weights.names import Names
 
@@ -26,21 +27,21 @@ class PostNormBlock(Block):
     """A block that norms behind each residual sum; parameter names as of the pre-norm block."""
 
     @overload  # type: ignore[override]
-    def forward(self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None) -> Tensor: ...
+    def forward(self, x: Tensor, keep: Keep = None) -> Tensor: ...
     @overload
     def forward(
-        self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None, *, inner: Literal[True]
+        self, x: Tensor, keep: Keep = None, *, inner: Literal[True]
     ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
-        self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None, *, inner: bool = False
+        self, x: Tensor, keep: Keep = None, *, inner: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """(B, N, D) -> (B, N, D), with ``inner`` also what the MLP adds; ``keep``: (B,) factors
         of the two branches (drop path)."""
-        attended, factors = self.attn(x), keep or (None, None)
-        x = self.norm1(x + _scaled(attended, factors[0]))
+        first, second = keep or (None, None)
+        x = self.norm1(x + branch(self.attn(x), first))
         mixed: Tensor = self.mlp(x)
-        x = self.norm2(x + _scaled(mixed, factors[1]))
+        x = self.norm2(x + branch(mixed, second))
         return (x, mixed) if inner else x
 
 
@@ -49,6 +50,7 @@ class PostNormViT(ViT):
 
     section: PostNormViTSection
     class_positions = False
+    embeddings = (*ViT.embeddings, "norm_pre.")
     published_mark: ClassVar[str] = "model.modality_encoders."  # of a classifier
 
     def __init__(self, section: PostNormViTSection) -> None:
@@ -99,9 +101,6 @@ class PostNormViT(ViT):
         """Rates decay from block to block; the embedding keeps the full one, as published."""
         return self.layer_id(name) if name.startswith("blocks.") else self.depth + 1
 
-    def layer_id(self, name: str) -> int:
-        return 0 if name.startswith("norm_pre.") else super().layer_id(name)
-
     @classmethod
     def published_in(cls, names: Iterable[str]) -> Names:
         return classifier_names(*stem_and_depth(names, "model."))
@@ -141,10 +140,6 @@ def stem_and_depth(names: Iterable[str], lead: str = "") -> tuple[int, int]:
             if name.startswith(start):
                 found.add(name.removeprefix(start).partition(".")[0])
     return len(numbers[stem]), len(numbers[stem]) + len(numbers[main])
-
-
-def _scaled(branch: Tensor, factor: Tensor | None) -> Tensor:
-    return branch if factor is None else branch * factor.view(-1, 1, 1)
 
 
 def _init(module: nn.Module) -> None:

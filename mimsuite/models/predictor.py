@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import DecoderSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import Block, init_linear
+from mimsuite.models.blocks import Block, init_linear, run_blocks
 from mimsuite.models.position_table import position_table
 
 
@@ -90,6 +90,4 @@ class Predictor(nn.Module):
 
     def run(self, x: Tensor, last: int) -> Tensor:
         """Predictions for the last ``last`` tokens of a sequence."""
-        for block in self.blocks[:-1]:
-            x = block(x)
-        return self.pred(self.norm(self.blocks[-1](x, queries=last)))
+        return self.pred(self.norm(run_blocks(self.blocks, x, queries=last)[0]))

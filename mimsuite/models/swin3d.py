@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.volume import Swin3DSection
-from mimsuite.models.blocks import drop_path_factors
+from mimsuite.models.drop_path import Keep, branch, drop_path
 from mimsuite.models.encoder import Encoder
 from mimsuite.models.features import Features
 from mimsuite.models.windows import WindowAttention
@@ -68,12 +68,11 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, hidden_features=int(width * section.mlp_ratio), act_layer=nn.GELU)
 
-    def forward(self, x: Tensor, keep: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Keep = None) -> Tensor:
         """(B, X, Y, Z, C) -> the same shape; ``keep``: (B,) factors of the two branches."""
-        attended, shape = self.attn(self.norm1(x)), (-1, 1, 1, 1, 1)
-        x = x + (attended if keep is None else attended * keep[0].view(shape))
-        mixed = self.mlp(self.norm2(x))
-        return x + (mixed if keep is None else mixed * keep[1].view(shape))
+        first, second = keep or (None, None)
+        x = x + branch(self.attn(self.norm1(x)), first)
+        return x + branch(self.mlp(self.norm2(x)), second)
 
 
 class Stage(nn.Module):
@@ -129,7 +128,7 @@ class Swin3D(Encoder):
         x = self.patch_embed(grids) + self.pos_embed
         if fill is not None:
             x = torch.where(fill[0].unsqueeze(-1), fill[1].to(x.dtype), x)
-        keep = iter(self._drop_path(noise))
+        keep = iter(drop_path(self, self.section.drop_path, self.depth, noise))
         outputs: dict[int, Tensor] = {}
         maps: list[tuple[Tensor, tuple[int, ...]]] = []
         number = 0
@@ -164,14 +163,6 @@ class Swin3D(Encoder):
         _, stage, part, *rest = name.split(".")
         before = sum(self.section.depths[: int(stage)])
         return before + (int(rest[0]) if part == "blocks" else 0) + 1
-
-    def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
-        if not self.training or self.section.drop_path == 0:
-            return [None] * self.depth
-        if noise is None:
-            raise ValueError("drop_path > 0 needs keyed noise while training")
-        uniform = noise.rows("drop_path", 2 * self.depth)
-        return [*drop_path_factors(uniform, self.section.drop_path)]
 
 
 def _init(module: nn.Module) -> None:

@@ -7,19 +7,25 @@ head compute only the decoded tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from mimsuite.config.keys.video import ClipDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.beit_block import BEiTBlock
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.features import Features
-from mimsuite.models.video_blocks import VideoBlock
 from mimsuite.models.video_vit import positions
 
 
 class ClipDecoder(nn.Module):
-    """(visible latents, mask) -> predictions of ``out_width`` numbers per token."""
+    """(visible latents, mask) -> predictions of ``out_width`` numbers per token.
+
+    Args:
+        table: (width, grid) -> (1, N, width) positions.
+    """
 
     pos_embed: Tensor
 
@@ -32,13 +38,16 @@ class ClipDecoder(nn.Module):
         eps: float,
         layer_scale: float = 0.0,
         cosine: bool = False,
+        table: Callable[[int, tuple[int, int, int]], Tensor] = positions,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(in_width, section.width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, section.width))
-        self.register_buffer("pos_embed", positions(section.width, grid), False)
+        self.register_buffer("pos_embed", table(section.width, grid), False)
         self.blocks = nn.ModuleList(
-            VideoBlock(section.width, section.heads, section.mlp_ratio, eps, layer_scale, cosine)
+            BEiTBlock(
+                section.width, section.heads, section.mlp_ratio, eps, layer_scale, cosine=cosine
+            )
             for _ in range(section.depth)
         )
         self.norm = nn.LayerNorm(section.width, eps=eps)
@@ -52,7 +61,5 @@ class ClipDecoder(nn.Module):
         ids = mask.ids(part)
         queries = self.mask_token.to(seen.dtype) + gather_tokens(self.pos_embed, ids)
         x = torch.cat([seen, queries], dim=1)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        x = self.blocks[-1](x, queries=ids.shape[1])
+        x, _ = run_blocks(self.blocks, x, queries=ids.shape[1])
         return self.head(self.norm(x))

@@ -7,15 +7,16 @@ Parameter names below the encoder are those of the published code.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from torch import Tensor, nn
 
-from mimsuite.config.keys.video import VideoViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.blocks import init_linear
+from mimsuite.models.beit_block import BEiTBlock
+from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.clip_encoder import ClipEncoder, TubeletEmbed
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.features import Features
-from mimsuite.models.video_blocks import VideoBlock
 from mimsuite.noise import Noise
 from mimsuite.tokens import resize_clip_positions, sinusoid_1d
 
@@ -25,27 +26,34 @@ class VideoViT(ClipEncoder):
 
     pos_embed: Tensor
 
-    def __init__(self, section: VideoViTSection) -> None:
+    def __init__(self, section: Any) -> None:
         super().__init__(section)
         self.patch_embed = TubeletEmbed(
             section.in_channels, section.tubelet, section.patch_size, section.width
         )
         trained = section.grid_of(section.trained_size or section.size)
-        self.register_buffer("pos_embed", positions(section.width, trained, self.grid), False)
+        self.register_buffer("pos_embed", self.positions(section.width, trained, self.grid), False)
         self.blocks = nn.ModuleList(
-            VideoBlock(
+            BEiTBlock(
                 section.width,
                 section.heads,
                 section.mlp_ratio,
                 section.norm_eps,
                 section.layer_scale,
-                section.cosine_attention,
+                cosine=section.cosine_attention,
             )
             for _ in range(section.depth)
         )
         norm = nn.LayerNorm(section.width, eps=section.norm_eps)
         self.norm = norm if section.final_norm else nn.Identity()
         self.apply(init_linear)  # the convolution keeps torch's initialisation, as published
+
+    @staticmethod
+    def positions(
+        width: int, trained: tuple[int, int, int], grid: tuple[int, int, int] | None = None
+    ) -> Tensor:
+        """(1, N, width) fixed positions; see :func:`positions`."""
+        return positions(width, trained, grid)
 
     def forward(
         self,
@@ -70,12 +78,8 @@ class VideoViT(ClipEncoder):
         if ids is not None:
             table = gather_tokens(table, ids)
         x = self.patch_embed(vectors) + table  # (B, V, D)
-        keep = self._drop_path(noise)
-        outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x, keep=keep[number - 1])
-            if number in layers:
-                outputs[number] = x
+        keep = drop_path(self, self.section.drop_path, self.depth, noise)
+        x, outputs = run_blocks(self.blocks, x, keep, layers)
         x = self.norm(x)
         return Features(cls=x[:, :0], tokens=x, layers=outputs)
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mimsuite.config.keys.encoders import ViTSection
 from mimsuite.masking import gather_tokens
 from mimsuite.models.attention import QKV, split_heads
-from mimsuite.models.blocks import Block, drop_path_factors, init_linear
+from mimsuite.models.blocks import Block, init_linear
+from mimsuite.models.drop_path import drop_path
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
 from mimsuite.models.position_table import position_table
@@ -101,7 +102,7 @@ class ViT(ImageEncoder):
                 all.
         """
         x, count = self.embed(patches, ids, grid), self.class_tokens
-        keep = self._drop_path(noise)
+        keep = drop_path(self, self.drop_path_rates(), self.depth, noise)
         outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         heads: dict[int, QKV] = {}
         for number, block in enumerate(self.blocks, start=1):
@@ -142,14 +143,6 @@ class ViT(ImageEncoder):
     def drop_path_rates(self) -> float | list[float]:
         """Of each block, or of the last one where they grow linearly from 0."""
         return float(self.section.drop_path)
-
-    def _drop_path(self, noise: Noise | None) -> list[tuple[Tensor, Tensor] | None]:
-        if not self.training or self.section.drop_path == 0:
-            return [None] * self.depth
-        if noise is None:
-            raise ValueError("drop_path > 0 needs keyed noise while training")
-        uniform = noise.rows("drop_path", 2 * self.depth)
-        return [*drop_path_factors(uniform, self.drop_path_rates())]
 
 
 def _shrink(

@@ -6,6 +6,7 @@ The cut removes the walls and ceilings of rooms, which would hide everything els
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _CUT = 0.2  # fraction of the depth that is cut away
@@ -17,6 +18,17 @@ def march(grids: Tensor) -> Tensor:
     Composited front to back on white; z is up.
     """
     return torch.cat([_along(grids, axis) for axis in (3, 4)], dim=-1)
+
+
+def slices(scans: Tensor) -> Tensor:
+    """(B, C, X, Y, Z) -> (B, C, H, W): the middle slices from above, from the front and from the
+    side, beside each other; the patient's right is on the right, the front or the head above."""
+    x, y, z = (side // 2 for side in scans.shape[2:])
+    planes = [scans[..., z], scans[:, :, :, y], scans[:, :, x]]
+    height = max(plane.shape[3] for plane in planes)
+    shown = [plane.transpose(2, 3).flip(2) for plane in planes]  # (B, C, rows, columns)
+    padded = [F.pad(plane, (0, 0, 0, height - plane.shape[2])) for plane in shown]
+    return torch.cat(padded, dim=3)
 
 
 def _along(grids: Tensor, axis: int) -> Tensor:

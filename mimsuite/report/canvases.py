@@ -135,9 +135,9 @@ def canvas_of(method: Method, batch: Batch, features: Features) -> tuple[Canvas,
 
 
 def pixel_canvas(method: Method, batch: Batch, features: Features) -> tuple[Canvas, Tensor]:
-    """Images, or clips."""
+    """Images, clips, or crops of scans, as slices from the side."""
     encoder, augment = cast(Any, method.encoder), cast(Any, method.recipe.augment)
-    pixels = batch.views["clip" if "clip" in batch.views else "image"]
+    pixels = batch.views[next(name for name in ("clip", "scan", "image") if name in batch.views)]
     return PixelCanvas(pixels, encoder.grid, augment.mean, augment.std), features.tokens
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import mimsuite
 from mimsuite.errors import UserError
+from mimsuite.evaluate.variants import RIVALS, title_of
 from mimsuite.files import write_atomic
 from mimsuite.report.gain_chart import draw_gains
-from mimsuite.report.gains import BASELINES, LOW_SHOT, Gain, read_gains, read_low_shot, verdict
+from mimsuite.report.gains import LOW_SHOT, Gain, read_gains, read_low_shot, verdict
 from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
 from mimsuite.report.page import curves, header, key_figures, probes, reconstructions, section
 from mimsuite.report.run_facts import RunFacts, lookup
 
 _COLOURS = {"helps": "done", "not yet": "preempted", "raw input wins": "failed"}
 _FIGURE = "balanced_accuracy"  # of low-shot probes
-_VARIANTS = {"pretrained": "pretrained", **BASELINES}
+_VARIANTS = ("pretrained", *RIVALS)
 _RANKS = (
     "RankMe and LiDAR are diagnostics: whether they order runs as a probe does depends on the data "
     "and on what is compared."
@@ -134,7 +135,7 @@ def _low_shot(run: Path) -> Iterator[Markup]:
         ]
         if rows:
             yield tag("h3", f"{words}, class-balanced accuracy: mean (lowest to highest draw)")
-            yield table(rows, ("labels a class", *(_VARIANTS[name] for name in variants)))
+            yield table(rows, ("labels a class", *(title_of(name) for name in variants)))
 
 
 def _spread(value: Any) -> Markup:

@@ -14,16 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mimsuite.evaluate.probes_table import PROBES
+from mimsuite.evaluate.variants import RIVALS, title_of
 from mimsuite.report.run_facts import read_json
 
 Word = Literal["helps", "not yet", "raw input wins"]
 
-BASELINES = {
-    "random_init": "random encoder",
-    "raw_input": "raw input",
-    "from_scratch": "from scratch, equal steps",
-    "from_scratch_equal_compute": "from scratch, equal compute",
-}
 _COMPUTE = "from_scratch_equal_compute"  # the hardest test
 LOW_SHOT = {"linear": "linear", "knn": "nearest neighbours", "finetune": "fine-tuning"}
 _MAIN = "balanced_accuracy"
@@ -35,7 +30,7 @@ class Gain:
 
     Attributes:
         probe: in words.
-        baseline: a key of :data:`BASELINES`.
+        baseline: one of :data:`RIVALS`.
         figure: in words.
         labels: of low-shot probes, how many of each class.
     """
@@ -52,7 +47,7 @@ class Gain:
     @property
     def title(self) -> str:
         few = f", {self.labels} a class" if self.labels else ""
-        return f"{self.probe}{few}: over {BASELINES[self.baseline]}"
+        return f"{self.probe}{few}: over {title_of(self.baseline)}"
 
     @property
     def text(self) -> str:
@@ -127,7 +122,7 @@ def _gains(result: dict[str, Any], probe: str, labels: str = "") -> list[Gain]:
     found = []
     for baseline, figures in _items(result.get("intervals")):
         interval = figures.get(main) if isinstance(figures, dict) else None
-        if baseline not in BASELINES or not isinstance(interval, dict):
+        if baseline not in RIVALS or not isinstance(interval, dict):
             continue
         numbers = [interval.get(key) for key in ("difference", "low", "high")]
         values = [factor * n for n in numbers if isinstance(n, int | float) and math.isfinite(n)]

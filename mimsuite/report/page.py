@@ -10,6 +10,7 @@ from typing import Any
 import mimsuite
 from mimsuite.console import shown_value, warn
 from mimsuite.evaluate.probes_table import PROBES
+from mimsuite.evaluate.variants import TITLES, title_of
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
 from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, draw_curves
@@ -18,12 +19,6 @@ from mimsuite.report.html import Markup, document, join, picture, preformatted, 
 from mimsuite.report.run_facts import RunFacts, read_json
 from mimsuite.text import count, duration, memory, number
 
-_COMPARED = {
-    "pretrained": "pretrained",
-    "random_init": "random encoder",
-    "raw_input": "raw input",
-    "majority": "largest class",
-}
 _PLAIN_EVENTS = ("save", "resume", "start")  # expected ones, not listed one by one
 _LISTED = 20  # events shown singly, the latest
 _RECONSTRUCTIONS = 3  # shown: the first, one in the middle, the last
@@ -132,10 +127,10 @@ def probes(path: Path) -> Iterator[Markup]:
             yield from _described(title, result)
             continue
         yield tag("h3", title)
-        names = [*_COMPARED, *(name for name in accuracy if name not in _COMPARED)]
+        names = [*TITLES, *(name for name in accuracy if name not in TITLES)]
         rows = [
             (
-                _COMPARED.get(name, name),
+                title_of(name),
                 _percent(accuracy[name]),
                 _percent(balanced.get(name)),
                 _bar(accuracy[name], ours=name == "pretrained"),
@@ -156,7 +151,7 @@ def _described(title: str, result: dict[str, Any]) -> Iterator[Markup]:
     known = [figure for figure in figures if isinstance(result.get(figure.get("name")), dict)]
     names = [name for name in result[known[0]["name"]]] if known else []
     rows = [
-        (_COMPARED.get(name, name), *(_figure(result[f["name"]].get(name), f) for f in known))
+        (title_of(name), *(_figure(result[f["name"]].get(name), f) for f in known))
         for name in names
         if result[known[0]["name"]][name] is not None
     ]

@@ -105,6 +105,8 @@ class Progress:
             worker_memory_mb: what the loader's workers hold together; None: there are none.
             note: what people should see at once.
         """
+        if step < self.step:  # the run went back to a checkpoint
+            self._history.clear()
         self.step = step
         self._history.append((time.monotonic(), step))
         self._fields = [
@@ -119,7 +121,7 @@ class Progress:
             self._fields.insert(1, ("", note))
         if worker_memory_mb is not None:
             self._fields.append(("loader", memory(worker_memory_mb)))
-        if step - self._printed >= self.every or step >= self.total:
+        if abs(step - self._printed) >= self.every or step >= self.total:
             self._printed = step
             if self._live is None and not self.quiet:
                 say(self.text())

@@ -18,7 +18,7 @@ from mimsuite.report.status import status_of
 
 _MARKS = ("config.yaml", RECORD)  # a run that began, and one that a job will begin
 _SIGNS = ("metrics.jsonl", "events.jsonl", "train.log", "DONE", "PREEMPTED", "FAILED", RECORD)
-_QUIET_SECONDS = 1800.0  # without a line written; a step is shorter
+QUIET_SECONDS = 1800.0  # without a line written; a step is shorter
 _TAIL_BYTES = 1 << 16
 
 
@@ -65,8 +65,7 @@ def summarise(run: Path) -> RunSummary:
     """Read what there is to know of a run; parts may be missing, however it ended."""
     document, row = read_yaml(run / "config.yaml"), _last_row(run / "metrics.jsonl")
     ended = status_of(run)
-    written = [(run / name).stat().st_mtime for name in _SIGNS if (run / name).is_file()]
-    age = max(0.0, time.time() - max(written, default=run.stat().st_mtime))
+    age = quiet_seconds(run)
     step = row.get("step")
     status: str
     if ended is not None:
@@ -74,7 +73,7 @@ def summarise(run: Path) -> RunSummary:
     elif not document:
         status = "waiting"
     else:
-        status = "running" if age < _QUIET_SECONDS else "quiet"
+        status = "running" if age < QUIET_SECONDS else "quiet"
     return RunSummary(
         path=run,
         recipe=_name(run, document),
@@ -86,6 +85,12 @@ def summarise(run: Path) -> RunSummary:
         job=job_of(run),
         next=_next(run, status),
     )
+
+
+def quiet_seconds(run: Path) -> float:
+    """Seconds since the run last wrote something."""
+    written = [(run / name).stat().st_mtime for name in _SIGNS if (run / name).is_file()]
+    return max(0.0, time.time() - max(written, default=run.stat().st_mtime))
 
 
 def _name(run: Path, document: dict[str, Any]) -> str:

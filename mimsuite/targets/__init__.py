@@ -9,6 +9,7 @@ from mimsuite.targets.features import FeatureTarget
 from mimsuite.targets.labels import labels_of
 from mimsuite.targets.layers import average_layers
 from mimsuite.targets.pixels import PixelTarget
+from mimsuite.targets.sinkhorn import balanced_assignments, entropy
 from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer
 from mimsuite.targets.tubelets import TubeletTarget
 
@@ -20,10 +21,12 @@ __all__ = [
     "Tokenizer",
     "TubeletTarget",
     "average_layers",
+    "balanced_assignments",
     "build_tokenizer",
     "chamfer",
     "channel_deviation",
     "consistency",
+    "entropy",
     "feature_pictures",
     "labels_of",
     "soft_cross_entropy",

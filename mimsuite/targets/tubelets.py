@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mimsuite.config.keys.scans import CubeTargetSection
 from mimsuite.config.keys.video import ClipTargetSection
 
 _EPS = 1e-6
@@ -26,7 +27,10 @@ class TubeletTarget(nn.Module):
     std: Tensor
 
     def __init__(
-        self, section: ClipTargetSection, mean: Sequence[float], std: Sequence[float]
+        self,
+        section: ClipTargetSection | CubeTargetSection,
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         super().__init__()
         self.normalize = section.normalize

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mimsuite.cluster.sharding import local, put
 from mimsuite.models.momentum import follow
+from mimsuite.train.stored import unread
 
 
 class MovingAverage:
@@ -41,4 +42,7 @@ class MovingAverage:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the average from whole tensors."""
         for name, average in self.tensors.items():
-            put(average, tensors[name])
+            saved = unread(tensors, name)
+            if saved is None:
+                raise KeyError(name)
+            put(average, saved)

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from mimsuite.errors import UserError
 from mimsuite.files import write_synced
 from mimsuite.train import parts
+from mimsuite.train.stored import Stored
+from mimsuite.train.tensor_files import write_tensors
 
 FORMAT = 1
 _SPACE_FACTOR = 1.5  # of the last checkpoint's size must be free before the next is begun
@@ -55,7 +55,7 @@ class CheckpointState:
     model: Mapping[str, Tensor]
     optim: Mapping[str, Tensor] = field(default_factory=dict)
     ema: Mapping[str, Tensor] = field(default_factory=dict)
-    ranks: list[dict[str, Tensor]] = field(default_factory=list)
+    ranks: Sequence[Mapping[str, Tensor]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,7 +89,7 @@ def save(root: Path, state: CheckpointState, reports: Sequence[str] = ()) -> Pat
         for name, tensors in groups.items():
             if tensors:
                 file = f"{name}.safetensors"
-                files[file] = write_synced(hidden / file, _dump(tensors))
+                files[file] = write_tensors(hidden / file, tensors)
         facts = {"step": state.step, "recipe": state.document, **state.facts}
         files["state.json"] = write_synced(hidden / "state.json", _json(facts))
         manifest = {"format": FORMAT, "step": state.step, "files": files}
@@ -175,7 +175,7 @@ def require_sound(path: Path) -> None:
 
 
 def read(path: Path, *, verified: bool = False) -> CheckpointState:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder: its tensors when they are asked for (:mod:`mimsuite.train.stored`).
 
     Args:
         verified: :func:`newest` has just found it sound: do not hash all of it a second time.
@@ -187,24 +187,33 @@ def read(path: Path, *, verified: bool = False) -> CheckpointState:
         require_sound(path)
     facts = json.loads((path / "state.json").read_text())
 
-    def tensors(name: str) -> dict[str, Tensor]:
-        file = path / f"{name}.safetensors"
-        return load_tensors(file.read_bytes()) if file.exists() else {}
-
     try:
-        groups: dict[str, Mapping[str, Tensor]] = {n: tensors(n) for n in ("model", "optim", "ema")}
+        groups = {n: Stored.of_file(path / f"{n}.safetensors") for n in ("model", "optim", "ema")}
         if (path / parts.INDEX).exists():
             found = json.loads((path / parts.INDEX).read_text())
-            groups = {group: parts.Pieces(path, group, files) for group, files in found.items()}
+            groups = {group: Stored(path, f"{group}/", files) for group, files in found.items()}
         return CheckpointState(
             step=facts.pop("step"),
             document=facts.pop("recipe"),
-            ranks=[tensors(file.stem) for file in sorted(path.glob("rank-*.safetensors"))],
+            ranks=_Ranks(sorted(path.glob("rank-*.safetensors"))),
             facts=facts,
             **groups,
         )
     except SafetensorError as error:
         raise UserError(f"checkpoint {path} cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Ranks(Sequence[Mapping[str, Tensor]]):
+    """Generator states of each rank; a file is opened when its rank asks for it."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, rank: Any) -> Any:
+        return Stored.of_file(self.files[rank])
 
 
 def steps(folder: Path) -> list[Path]:
@@ -241,10 +250,6 @@ def need_space(root: Path) -> None:
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, indent=1).encode()
-
-
-def _dump(tensors: Mapping[str, Tensor]) -> bytes:
-    return dump_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def _sync_folder(path: Path) -> None:

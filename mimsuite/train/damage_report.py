@@ -23,12 +23,12 @@ class DamageReport:
     ) -> None:
         self._peers, self._event, self._warn = peers, event, warn
         self._count = 0
-        self._untold: list[Damage] = []  # not yet reported to the first rank
+        self._unreported: list[Damage] = []  # not yet reported to the first rank
 
     def add(self, damage: list[Damage], step: int) -> None:
         """Report this rank's corrupt samples, or keep them until :meth:`collect`."""
         if not self._peers.first:
-            self._untold += damage
+            self._unreported += damage
             return
         for bad in damage:
             self._count += 1
@@ -42,7 +42,7 @@ class DamageReport:
 
     def collect(self, step: int) -> None:
         """Report the other ranks' corrupt samples since the last call; all ranks must call it."""
-        found, self._untold = self._untold, []
+        found, self._unreported = self._unreported, []
         own = json.dumps([vars(item) for item in found]) if found else ""
         told = self._peers.texts(own)
         for text in told if self._peers.first else ():

@@ -24,39 +24,37 @@ def param_groups(
 ) -> list[Group]:
     """Trained parameters, in one group per distinct (named group, rate scale, weight decay).
 
-    No decay for 1-D parameters, for biases, and for what ``method.no_weight_decay()`` names, but
-    with ``decay_all``.
-    With layer decay the rate of layer i of L is scaled by ``layer_decay ** (L - i)``
+    Decay is multiplied by ``method.decay_share``, but with ``decay_all``, and the rate by
+    ``method.rate_scale``.
+    With layer decay the rate of layer i of L is scaled by ``layer_decay ** (L - i)``, too
     (BEiT, arXiv:2106.08254; layer ids by ``method.layer_id``). Decay, and for its vectors too, may
     be that of a group that ``method.parameter_groups`` names.
 
     Returns:
-        groups ``{params, names, lr_scale, weight_decay, own}`` in the order the names appear; the
-        last is the section of a named group, or ``None``.
+        groups ``{params, names, lr_scale, weight_decay, decay_share, own}`` in the order the names
+        appear; the last is the section of a named group, or ``None``.
     """
-    spared = method.no_weight_decay()
     named = method.parameter_groups()
     groups: dict[tuple[str, float, float], Group] = {}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale = 1.0
+        scale = method.rate_scale(name)
         if layer_decay is not None:
-            scale = layer_decay ** (method.layer_count() - method.layer_id(name))
+            scale *= layer_decay ** (method.layer_count() - method.layer_id(name))
         group_name = max((p for p in named if name.startswith(p)), key=len, default="")
         own = named.get(group_name)
-        decays = parameter.ndim > 1 and not name.endswith(".bias") and name not in spared
-        decay = weight_decay
-        decays = decays or decay_all
+        decay, all_alike = weight_decay, decay_all
         if own is not None:
-            decays, decay = decays or own.decay_all, _first(own.weight_decay, decay)
-        decay = decay if decays else 0.0
+            decay, all_alike = _first(own.weight_decay, decay), decay_all or own.decay_all
+        share = 1.0 if all_alike else method.decay_share(name, parameter)
+        decay *= share
         empty: Group = {
             "params": [],
             "names": [],
             "lr_scale": scale,
             "weight_decay": decay,
-            "decays": decays,
+            "decay_share": share,
             "own": own,
         }
         group = groups.setdefault((group_name, scale, decay), empty)
@@ -96,8 +94,8 @@ def set_schedules(optimizer: Optimizer, recipe: Recipe, step: int, steps_per_epo
             if own.weight_decay is not None:
                 start, end = own.weight_decay, own.weight_decay_end
         group["lr"] = rate_at(schedule, lr, step, steps_per_epoch) * group["lr_scale"]
-        if group["decays"]:
-            group["weight_decay"] = decay_at(schedule, start, end, step, steps_per_epoch)
+        decay = decay_at(schedule, start, end, step, steps_per_epoch)
+        group["weight_decay"] = decay * group["decay_share"]
     set_beta(optimizer, beta_at(recipe.schedule, step, steps_per_epoch))
 
 

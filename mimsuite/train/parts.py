@@ -8,18 +8,15 @@ make it up when put together along the first axis. So any number of processes ca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save as dump_tensors
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mimsuite.cluster.sharding import local
-from mimsuite.files import write_synced
+from mimsuite.train.tensor_files import write_tensors
 
 INDEX = "parts.json"
 Groups = Mapping[str, Mapping[str, Tensor]]
@@ -44,7 +41,7 @@ def write_part(folder: Path, groups: Groups, rank: int, world: int) -> str:
     file = f"part-{rank:05d}-of-{world:05d}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        facts = write_synced(folder / file, dump_tensors(pieces))
+        facts = write_tensors(folder / file, pieces)
     except OSError as error:
         return failure(rank, error)
     return json.dumps({"file": file, "facts": facts, "names": list(pieces)})
@@ -74,23 +71,3 @@ def index(reports: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, list[
             group, _, name = key.partition("/")
             found.setdefault(group, {}).setdefault(name, []).append(report["file"])
     return files, found
-
-
-class Pieces(Mapping[str, Tensor]):
-    """Whole tensors by name, each read and put together when it is asked for."""
-
-    def __init__(self, folder: Path, group: str, files: dict[str, list[str]]) -> None:
-        self._group, self._files = group, files
-        names = {file for pieces in files.values() for file in pieces}
-        self._open = {name: safe_open(folder / name, "pt") for name in names}
-
-    def __getitem__(self, name: str) -> Tensor:
-        key = f"{self._group}/{name}"
-        pieces = [self._open[file].get_tensor(key) for file in self._files[name]]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     start = _checkpoint_to_resume(session)
     method, notes = _build(session, initialise if start is None else None)
     views = views_of(recipe)
-    source = open_training_set(recipe)
+    source = _open_source(session)
     loader = train_loader(
         source,
         recipe,
@@ -170,20 +170,20 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     if start is not None:
         trainer.load(start)
         notes += session.resolved.changed_since(start.document)
+    resumed = start is not None
+    del start  # and with it the files of the checkpoint
     probe = OnlineProbe(trainer)
+    unused = _look(session, source, views, fresh=not resumed)
     # Everything that a wrong command could upset is behind us: only now is something written.
     run = _open_run(session)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
         if peers.first:
             checkpoint.clean(run.checkpoints)
         run.cut_back(trainer.step)
-        if start is not None:
+        if resumed:
             run.event("resume", trainer.step)
-        unused = Unused()
-        if start is None and peers.first:  # a resumed run has said it, and opens no shard twice
-            unused = unused_in(source, views) if session.unused is None else session.unused
-            if unused:
-                run.event("unused", trainer.step, unused=unused.as_json())
+        if unused:
+            run.event("unused", trainer.step, unused=unused.as_json())
         run.event("start", trainer.step, samples=len(source), **trainer.facts())
         for note in notes:
             run.log(note)
@@ -213,6 +213,24 @@ def _build(
     return method.to(session.device), notes
 
 
+def _look(session: Session, source: Source, views: Views, *, fresh: bool) -> Unused:
+    """Content of the source that is not used; empty on the other ranks.
+
+    A resumed run has reported it already, and opens no shard twice.
+
+    Raises:
+        UserError: a sample does not fit the recipe.
+    """
+    unused = Unused()
+
+    def look() -> None:
+        if fresh:
+            unused.update(unused_in(source, views) if session.unused is None else session.unused)
+
+    session.peers.on_first(look)
+    return unused
+
+
 def _fit(
     session: Session, trainer: Trainer, run: RunDirectory, loader: TrainLoader, probe: OnlineProbe
 ) -> None:
@@ -220,16 +238,24 @@ def _fit(
     pictures, signals = Pictures(trainer, run), Signals(trainer)
     if signals.note is not None:
         run.log(signals.note)
-    with report.progress(
+    line = report.progress(
         trainer.total_steps,
         trainer.step,
         every=session.recipe.log.every_steps,
         quiet=session.quiet,
         log=run.log,
-    ) as progress:
+    )
+    with closing(trainer.saver), line as progress:
         measured = lambda step: signals(step) | probe(step)  # noqa: E731
         trainer.fit(run, loader, progress, watch=pictures, signals=measured)
     pictures.at_end()
+
+
+def _open_source(session: Session) -> Source:
+    """By the first rank before the others, which then find the indexes that it had to make."""
+    opened: list[Source] = []
+    session.peers.on_first(lambda: opened.append(open_training_set(session.recipe)))
+    return opened[0] if opened else open_training_set(session.recipe)
 
 
 def _first_batches(

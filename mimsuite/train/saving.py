@@ -1,22 +1,33 @@
-"""When a run saves, and what happens when it cannot."""
+"""When a run saves, and what happens when it cannot.
+
+Training waits for a copy of its state on the host, not for the disk: a thread writes the copy.
+One save is on its way at a time, and what became of it is known at one of the next steps.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import Future
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mimsuite.cluster.background import Background
 from mimsuite.cluster.peers import Peers
 from mimsuite.cluster.sharding import full_bytes, whole
 from mimsuite.config.keys.shared import CheckpointSection
 from mimsuite.errors import UserError
 from mimsuite.train import checkpoint, parts, retention
 from mimsuite.train.checkpoint import CheckpointState
+from mimsuite.train.host_copy import host_copy
 from mimsuite.train.step import StepResult
 
 if TYPE_CHECKING:
@@ -25,11 +36,23 @@ if TYPE_CHECKING:
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 
 
+@dataclass(frozen=True)
+class _Save:
+    """A save on its way; the sums since the save before belong to it, unless it fails."""
+
+    run: RunDirectory
+    step: int
+    loss: Tensor | float
+    steps: Tensor | float
+    ended: Future[None]
+
+
 class Saver:
     """Writes the checkpoints of a run, and keeps those that the recipe wants.
 
     Attributes:
         step: of the last save, or that training went on from; -1 before.
+        fault: that ends training, as soon as all ranks know of it; of the first rank.
     """
 
     def __init__(
@@ -40,6 +63,9 @@ class Saver:
         self._at, self._failed = time.monotonic(), 0
         self._loss: Tensor | float = 0.0  # summed since the last save
         self._steps: Tensor | float = 0.0
+        self._writer = Background("checkpoints")
+        self._on_its_way: _Save | None = None
+        self.fault: UserError | None = None
 
     def add(self, result: StepResult) -> None:
         """Count a step to the mean loss by which the best checkpoint is known."""
@@ -56,15 +82,17 @@ class Saver:
         self.step, self._loss, self._steps = step, 0.0, 0.0
 
     def save(self, run: RunDirectory, state: CheckpointState, *, last: bool) -> None:
-        """Write a checkpoint, by all ranks together.
+        """Copy the state and begin to write it, by all ranks together; the save before is waited
+        for.
 
         Args:
             state: its tensors as this rank has them.
-            last: training ends here, so a failure is final.
+            last: training ends here: the save is waited for, and a failure is final.
 
         Raises:
-            UserError: it could not be written, and that is final or was so several times.
+            UserError: a save failed, and that is final or was so several times.
         """
+        self.settle()
         groups = {"model": state.model, "optim": state.optim, "ema": state.ema}
         every = [tensor for tensors in groups.values() for tensor in tensors.values()]
         reports: list[str] = []
@@ -83,8 +111,63 @@ class Saver:
             ema=gathered["ema"],
             facts={**state.facts, retention.FIGURE: self._mean_loss()},
         )
-        self.peers.on_first(lambda: self._write(run, ready, reports, last))
+        if self.peers.first:
+            self._begin(run, ready, groups, reports)
         self._at, self.step = time.monotonic(), state.step
+        if last:
+            self.settle(last=True)
+
+    def settle(self, *, last: bool = False) -> None:
+        """Wait for the save that is on its way, if one is, by all ranks together.
+
+        Args:
+            last: training ends, so a failure is final.
+
+        Raises:
+            UserError: as :meth:`save`.
+        """
+        self.peers.on_first(lambda: self._settle(last))
+
+    def look(self) -> None:
+        """Note what became of a save that has ended meanwhile. Never waits."""
+        if self._on_its_way is not None and self._on_its_way.ended.done():
+            self._conclude(last=False)
+
+    def close(self) -> None:
+        """Before the process ends: wait for what this rank writes. A failure is a warning."""
+        with suppress(UserError):
+            self._settle(last=False)
+
+    def _settle(self, last: bool) -> None:
+        if self._on_its_way is not None:
+            self._conclude(last)
+        if self.fault is not None:
+            raise self.fault
+
+    def _begin(
+        self,
+        run: RunDirectory,
+        state: CheckpointState,
+        live: parts.Groups,
+        reports: list[str],
+    ) -> None:
+        groups = {"model": state.model, "optim": state.optim, "ema": state.ema}
+        # What was put together from the parts of ranks is a copy already.
+        shared = {
+            group: {n: t for n, t in tensors.items() if t is live[group][n]}
+            for group, tensors in groups.items()
+        }
+        copies = host_copy(shared)
+        ready = replace(
+            state,
+            model={**state.model, **copies["model"]},
+            optim={**state.optim, **copies["optim"]},
+            ema={**state.ema, **copies["ema"]},
+            facts=deepcopy(state.facts),
+        )
+        write = partial(self._write, run.checkpoints, ready, reports)
+        self._on_its_way = _Save(run, state.step, self._loss, self._steps, self._writer.do(write))
+        self._loss, self._steps = 0.0, 0.0
 
     def _write_part(self, run: RunDirectory, step: int, groups: parts.Groups) -> str:
         """Returns a report; see :mod:`mimsuite.train.parts`."""
@@ -96,30 +179,36 @@ class Saver:
         folder = checkpoint.folder_of_parts(run.checkpoints, step)
         return parts.write_part(folder, groups, self.peers.rank, self.peers.world)
 
-    def _write(
-        self, run: RunDirectory, state: CheckpointState, reports: list[str], last: bool
-    ) -> None:
+    def _write(self, root: Path, state: CheckpointState, reports: list[str]) -> None:
+        """In the writer's thread."""
         section = self.section
+        checkpoint.save(root, state, reports)
+        retention.prune(
+            root,
+            state.step,
+            section.keep,
+            best=section.keep_best,
+            every_steps=section.keep_every_steps,
+        )
+
+    def _conclude(self, last: bool) -> None:
+        """Wait for the save on its way, and note what became of it."""
+        save, self._on_its_way = self._on_its_way, None
+        assert save is not None
         try:
-            checkpoint.save(run.checkpoints, state, reports)
-            retention.prune(
-                run.checkpoints,
-                state.step,
-                section.keep,
-                best=section.keep_best,
-                every_steps=section.keep_every_steps,
-            )
+            save.ended.result()
         except OSError as error:
             self._failed += 1
-            self.warn(f"checkpoint at step {state.step} not written: {error}")
+            self._loss, self._steps = self._loss + save.loss, self._steps + save.steps
+            self.warn(f"checkpoint at step {save.step} not written: {error}")
             if last or self._failed >= _FAILED_SAVES:
-                raise UserError(
-                    f"cannot write checkpoints in {run.checkpoints}: {error.strerror or error}; "
-                    f"make room there and go on with --resume auto"
-                ) from None
+                self.fault = UserError(
+                    f"cannot write checkpoints in {save.run.checkpoints}: "
+                    f"{error.strerror or error}; make room there and go on with --resume auto"
+                )
             return
-        self._failed, self._loss, self._steps = 0, 0.0, 0.0
-        run.event("save", state.step)
+        self._failed = 0
+        save.run.event("save", save.step)
 
     def _mean_loss(self) -> float | None:
         """``None`` where there was no good step since the last save."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mimsuite.config.keys.shared import ScheduleSection
+from mimsuite.models.momentum import warm_cosine
 
 
 def half_cosine(
@@ -29,7 +30,9 @@ def half_cosine(
     return min_lr + (lr - min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: int) -> float:
+def cosine_per_step(
+    step: int, *, lr: float, min_lr: float, warmup: int, total: int, share: float = 1.0
+) -> float:
     """Linear warm-up to the peak, then half a cosine (BEiT's, CAE's and VideoMAE's schedule).
 
     Args:
@@ -37,12 +40,12 @@ def cosine_per_step(step: int, *, lr: float, min_lr: float, warmup: int, total: 
         lr: peak rate, used by the last warm-up step and the step after it.
         min_lr: the value that the cosine would reach one step after the last.
         warmup: number of warm-up steps; with a single one, its rate is 0.
-        total: number of steps.
+        total: number of steps; afterwards ``min_lr`` holds.
+        share: part of the cosine that is used; below 1 the last steps are above ``min_lr``.
     """
-    if step < warmup:
-        return lr * step / (warmup - 1) if warmup > 1 else 0.0
-    progress = (step - warmup) / (total - warmup)
-    return min_lr + 0.5 * (lr - min_lr) * (1.0 + math.cos(math.pi * progress))
+    return warm_cosine(
+        step, start=0.0, peak=lr, end=min_lr, warmup=warmup, total=total, share=share
+    )
 
 
 def epoch_lagged(
@@ -193,6 +196,7 @@ def rate_at(section: ScheduleSection, lr: float, step: int, steps_per_epoch: int
             min_lr=section.min_lr,
             warmup=round(section.warmup_epochs * steps_per_epoch),
             total=max(round(section.epochs * steps_per_epoch), step + 1),
+            share=section.cosine_share,
         )
     if section.kind == "cosine-ahead":
         return cosine_ahead(

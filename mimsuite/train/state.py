@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mimsuite.cluster.sharding import part_like, put
+from mimsuite.cluster.sharding import Rows, part_like, put
 from mimsuite.errors import UserError
+from mimsuite.train.stored import unread
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -28,7 +29,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     ours = model.state_dict()
     for name in dict.fromkeys((*ours, *tensors)):
-        saved = tensors.get(name)
+        saved = unread(tensors, name)
         target = ours.get(name)
         if saved is None or target is None or saved.shape != target.shape:
             raise UserError(
@@ -39,7 +40,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         put(target, saved)
 
 
-def _shape(tensor: Tensor | None) -> str:
+def _shape(tensor: Rows | None) -> str:
     return "none" if tensor is None else " x ".join(map(str, tensor.shape)) or "scalar"
 
 
@@ -65,11 +66,12 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key in left.pop(name, []):
-                value = tensors[key]
+                saved = unread(tensors, key)
+                assert saved is not None
                 # AdamW's `step` is float32 and stays on the CPU unless the optimizer is fused.
-                if value.ndim or _fused(optimizer):
-                    value = part_like(parameter, value)
-                optimizer.state[parameter][key.rpartition("/")[2]] = value.clone()
+                own = bool(saved.shape) or _fused(optimizer)
+                value = part_like(parameter, saved) if own else saved[...].clone()
+                optimizer.state[parameter][key.rpartition("/")[2]] = value
     if left:
         raise UserError(f"the checkpoint's optimizer trains {next(iter(left))}, this recipe not")
 
@@ -96,7 +98,7 @@ def generator_tensors() -> dict[str, Tensor]:
     return tensors
 
 
-def load_generators(tensors: dict[str, Tensor]) -> None:
+def load_generators(tensors: Mapping[str, Tensor]) -> None:
     """Restore :func:`generator_tensors`."""
     torch.set_rng_state(tensors["torch"])
     words = tensors["numpy"].numpy().astype(np.uint32)

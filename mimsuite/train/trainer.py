@@ -142,8 +142,19 @@ class Trainer:
                     loader.start_at(self.step)
                     batches = self._batches(loader, watch)
             self.peers.at(self.step)
-            flags = bool(self.stop), self.saver.late(), self.collapse.must_stop
-            stop, late, collapsed = self.peers.vote(*flags, now=self.step == self.total_steps)
+            self.peers.steps_begin()
+            self.saver.look()
+            flags = (
+                bool(self.stop),
+                self.saver.late(),
+                self.collapse.must_stop,
+                self.saver.fault is not None,
+            )
+            stop, late, collapsed, unwritten = self.peers.vote(
+                *flags, now=self.step == self.total_steps
+            )
+            if unwritten:
+                self.saver.settle()
             # A save after that vote has already fulfilled it.
             late &= self.saver.step < self.step - self.peers.vote_lag
             if stop:
@@ -157,12 +168,13 @@ class Trainer:
                 self.save()
                 raise DivergedError(
                     f"stopped after saving step {self.step}, {self.collapse.note or 'collapse'}: "
-                    f"raise the teacher's momentum or lower optim.lr; log.collapse=warn goes on"
+                    f"raise the teacher's momentum or lower optim.lr; log.collapse=warn continues"
                 )
             if late or self._due(self.recipe.checkpoint.every_steps):
                 self.save()
         if self.saver.step != self.step:
             self.save()
+        self.saver.settle(last=True)
         self._damage.sum_up()
 
     def train_step(self, batches: Iterator[Batch], accumulation: int) -> StepResult:
@@ -251,6 +263,7 @@ class Trainer:
         Raises:
             DivergedError: there is no such checkpoint, or training was rewound before.
         """
+        self.saver.settle()
         bad, here = self.meter.bad_in_a_row, self.step
         before = self.step - bad
         found = None if self._rewound else checkpoint.newest_before(self.run.checkpoints, before)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -155,6 +156,11 @@ def _read_torch(path: Path, kind: Kind) -> Any:
             )
     except Exception as error:  # damage raises many kinds of exceptions
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked and asked[1].startswith("dall_e."):
+            command = shlex.join(["mimsuite", "import", str(path), "--from", "dalle"])
+            raise UserError(
+                f"{path} is a network of DALL-E's tokenizer: `{command}` converts its encoder"
+            ) from None
         if asked:
             raise UserError(
                 f"{path} asks for Python code ({asked[1]}): it was not read and none of its code "

@@ -463,6 +463,25 @@ def test_no_data_tags_are_noticed() -> None:
 # --- values that are none ---
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_verify_names_no_data_tags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: bool
+) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    tag = [(42113, "s", 0, "-9999", True)]
+    data = tif(LEVELS[:, :, :5], extratags=tag, metadata=None, photometric="minisblack")
+    (folder / "a.tif").write_bytes(data)
+    source = folder
+    if packed:
+        source = tmp_path / "shards"
+        assert main(["data", "pack", str(folder), str(source)]) == 0
+        capsys.readouterr()
+    assert main(["data", "verify", str(source)]) == 0
+    said = capsys.readouterr().err
+    assert "no-data tags (GDAL); such values are read as pixels (1): " in said
+
+
 def test_no_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "verify", str(NO_DATA)]) == 3
     said = capsys.readouterr().out

@@ -38,7 +38,7 @@ def train(parallel: str, bad: str, out: str) -> None:
             loss = loss * torch.tensor(float("inf"))
         precision.backward(loss)
         precision.unscale(optimizer)
-        norm = _grad_norm(list(model.parameters()), 1.0)
+        norm = _grad_norm(list(model.parameters()))
         skipped = (~torch.isfinite(peers.mean(loss.detach().clone()) + norm)).float()
         precision.step(optimizer, skipped)
         weights = whole(model.state_dict())

@@ -14,6 +14,7 @@ RECIPES = (
     "image/ijepa-tiny-clipart",
     "image/vjepa2-tiny-clipart",
     "image/data2vec2-tiny-clipart",
+    "image/capi-tiny-clipart",
 )
 SMALL = (
     "--smoke",

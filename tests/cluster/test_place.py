@@ -43,8 +43,15 @@ def test_each_launcher_is_understood(monkeypatch):
 @pytest.mark.parametrize("missing", ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_part_of_torchruns_variables_is_an_error(missing):
     part = {name: value for name, value in TORCHRUN.items() if name != missing}
-    with pytest.raises(UserError, match=f"torchrun set .* but not {missing}: set all of them"):
+    with pytest.raises(UserError, match=f"environment has .* but not {missing}: set all"):
         find_place(part)
+
+
+def test_the_variables_of_half_a_launcher_are_named():
+    with pytest.raises(UserError, match="environment has LOCAL_RANK but not RANK, WORLD_SIZE, "):
+        find_place({"LOCAL_RANK": "0"})
+    with pytest.raises(UserError, match="environment has an empty RANK but not RANK, WORLD_SIZE, "):
+        find_place({"RANK": ""})
 
 
 def test_what_would_hang_is_refused(monkeypatch):

@@ -212,6 +212,6 @@ def test_what_is_one_process_work_refuses_to_run_several_times(one):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: started as one of 2 processes by torchrun, but this command is the work of one: "
+        "error: started as one of 2 processes (WORLD_SIZE=2), but this command is the work of one: "
         f"start it once, as in `mimsuite evaluate {one}`"
     ]

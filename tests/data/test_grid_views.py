@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mimsuite.cli.main import main
 from mimsuite.config.keys.volume import GridAugmentSection
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.made.synth import synthesise
@@ -75,3 +76,14 @@ def test_scenes_that_do_not_fit_are_named() -> None:
         views().evaluate(scene)
     with pytest.raises(CorruptSample, match="more voxels than"):
         GridDecoder(max_pixels=100)(npz(rgbsigma=np.zeros((8, 8, 8, 4), np.float32)))
+
+
+def test_scenes_that_are_too_large_leave_no_run_directory(tmp_path: Path, capsys: Any) -> None:
+    rooms, out = tmp_path / "rooms", tmp_path / "run"
+    synthesise("grids", rooms, count=20)
+    words = ["pretrain", "volume/nerf-mae-tiny-rooms", "--smoke", "--data", str(rooms)]
+    assert main([*words, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "larger than model.encoder.resolution 32" in said
+    assert "`data synth grids --size 32`" in said
+    assert not out.exists()

@@ -8,6 +8,7 @@ import os
 import pickle
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from mimsuite.data import CorruptSample, open_source, source_splits
 from mimsuite.data.shards import build_index, open_index
 from mimsuite.data.shards.index import load_tables
-from mimsuite.data.shards.manifest import Manifest, entry_of
+from mimsuite.data.shards.manifest import Manifest, ShardEntry, sha256_of
 from mimsuite.data.shards.scan import scan, split_name
 from mimsuite.errors import DataError, UserError
 
@@ -279,14 +280,17 @@ def test_damaged_or_outdated_index_is_refused(make_shards: Callable[..., Path]) 
 def test_manifest_is_compared(make_shards: Callable[..., Path]) -> None:
     folder = make_shards([4, 3])
     paths = sorted(folder.glob("*.tar"))
-    entries = [entry_of(path, n) for path, n in zip(paths, (4, 3), strict=True)]
+    entries = [
+        ShardEntry(path.name, path.stat().st_size, n, sha256_of(path))
+        for path, n in zip(paths, (4, 3), strict=True)
+    ]
     Manifest(extensions=["png"], classes=["a", "b", "c"], shards=entries).write(folder)
     assert open_source(str(folder)).classes == ["a", "b", "c"]
-    wrong = [entries[0], entries[1].model_copy(update={"samples": 5})]
+    wrong = [entries[0], replace(entries[1], samples=5)]
     Manifest(extensions=["png"], shards=wrong).write(folder)
     with pytest.raises(DataError, match=r"part-001\.tar has 3 samples, index\.json says 5"):
         open_source(str(folder))
-    wrong = [entries[0], entries[1].model_copy(update={"bytes": 5})]
+    wrong = [entries[0], replace(entries[1], bytes=5)]
     Manifest(extensions=["png"], shards=wrong).write(folder)
     with pytest.raises(DataError, match=r"bytes, index\.json says 5"):
         open_source(str(folder))

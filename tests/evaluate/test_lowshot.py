@@ -160,7 +160,7 @@ def test_command_writes_figures_lists_and_a_picture(run: Path, tmp_path: Path, c
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert result == json.loads((out / "low_shot.json").read_text())
-    for word in ("linear probe", "nearest neighbours", "raw input", "over random init", "C = 1"):
+    for word in ("linear probe", "nearest neighbours", "raw input", "over random", "C = 1"):
         assert word in " ".join(printed.err.split())
     assert "20 labels per class left out: a class has 12 samples" in printed.err
     variants = ["pretrained", "random_init", "raw_input"]

@@ -39,7 +39,7 @@ def test_tables_are_for_people(run: Path, capsys, tmp_path: Path) -> None:
     main(["knn", str(run), "--baselines", "--out", str(tmp_path / "k.json")])
     shown = capsys.readouterr()
     assert shown.out == ""
-    for word in ("pretrained", "random init", "raw input", "majority", "scored once"):
+    for word in ("pretrained", "random encoder", "raw input", "majority", "scored once"):
         assert word in shown.err
     assert (tmp_path / "k.json").is_file()
 

@@ -84,6 +84,18 @@ def test_the_converted_file_is_a_tokenizer(
         wrong.begin(None, 0)
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_without_from_the_message_names_it(
+    tmp_path: Path, published: nn.Module, capsys: Any, zipped: bool
+) -> None:
+    path = tmp_path / "my encoder.pkl"
+    torch.save(published, path, _use_new_zipfile_serialization=zipped)
+    forget()
+    assert main(["import", str(path)]) == 2
+    assert f"`mimsuite import '{path}' --from dalle`" in capsys.readouterr().err
+
+
 def test_what_is_there_stays(tmp_path: Path, published: nn.Module, capsys: Any) -> None:
     path, out = tmp_path / "encoder.pkl", tmp_path / "encoder.safetensors"
     torch.save(published, path)

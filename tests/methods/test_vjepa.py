@@ -96,7 +96,7 @@ def test_what_cannot_work_is_refused_in_one_line() -> None:
         resolved(mask__sets=[{"blocks": 1, "scale": [0.01, 0.01]}], mask__cut="batch")
     with pytest.raises(UserError, match=r"method\.momentum"):
         resolved(method__momentum=[0.9, 1.1])
-    with pytest.raises(UserError, match=r"heads of 12 numbers"):
+    with pytest.raises(UserError, match=r"heads of width 12"):
         resolved(model__encoder__heads=8)
     with pytest.raises(UserError, match=r"recipe\.modality"):
         resolved(

@@ -215,7 +215,7 @@ def test_random_views_are_refused_with_their_keys(name: str, tmp_path: Path) -> 
     with pytest.raises(UserError) as fault:
         config.load(name, given)
     text = str(fault.value)
-    assert f"{key}.cache keeps features" in text
+    assert f"{key}.cache needs views that are the same in every epoch" in text
     assert "augment.crop" in text
     assert "augment.crop=resize" in text
     assert f"or {key}.cache=null" in text

@@ -16,6 +16,7 @@ from tests.product.terminal import Terminal, terminal
 # Pictures that scikit-image brings, all CC0 or in the public domain.
 PICTURES = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel")
 TO_FIRST_PICTURE = 180  # seconds
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -42,12 +43,21 @@ def shell(photos):
         yield opened
 
 
+@pytest.fixture
+def second(photos):
+    """Another window, in the same folder."""
+    with terminal(photos.parent) as opened:
+        yield opened
+
+
 def well(done) -> str:
     assert done.code == 0, done.text
     return done.text
 
 
-def test_from_own_photos_to_an_encoder_in_timm(shell: Terminal, photos: Path) -> None:
+def test_from_own_photos_to_an_encoder_in_timm(
+    shell: Terminal, second: Terminal, photos: Path
+) -> None:
     home, begun = photos.parent, time.monotonic()
     assert "240 image samples" in well(shell.type("mimsuite data pack photos shards"))
     seen = well(shell.type("mimsuite data inspect shards --sheet sheet.png"))
@@ -65,8 +75,13 @@ def test_from_own_photos_to_an_encoder_in_timm(shell: Terminal, photos: Path) ->
     saved = re.search(r"^stopped by SIGINT after saving step (\d+)$", stopped.text, re.MULTILINE)
     (hint,) = re.findall(r"^next: (mimsuite .*)$", stopped.text, re.MULTILINE)
     assert hint == f"{command} --resume auto"
-    resumed = well(shell.type(hint))
-    assert f"resumed after {saved[1]}" in resumed
+    assert "photos: PREEMPTED" in well(second.type("mimsuite runs show runs/photos --follow"))
+    shell.start(hint)
+    shell.wait_for(f"resumed after {saved[1]}")
+    followed = well(second.type("mimsuite runs show runs/photos --follow"))
+    assert "20/20" in followed
+    assert "photos: DONE" in followed
+    resumed = well(shell.finish())
     assert re.search(r"^next$", resumed, re.MULTILINE)
     assert (home / "runs/photos/DONE").exists()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from golden import build, data2vec2, ijepa
-from golden.case import Case
+from golden import build, capi, data2vec2, ijepa
+from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.tables import Entry, args_of, groups_of, table
 from mimsuite.config.keys.masks import MultiBlockMaskSection
@@ -68,11 +68,28 @@ def _model(entry: Entry, size: str, image: int, patch: int) -> Method:
 
 
 def _groups(case: Case, entry: Entry) -> dict[str, Any]:
+    if entry["family"] == "capi":
+        return _capi_groups(entry)
     if entry["family"] == "data2vec2":
         method = data2vec2.model(entry["model"])
         return groups_of(method, *args_of(entry, "weight_decay"), None, decay_all=True)
     size, patch = entry["model"].removeprefix("vit_").rstrip("0123456789"), entry["model"][-2:]
     return groups_of(_model(entry, size, 224, int(patch)), *args_of(entry, "weight_decay"), None)
+
+
+def _capi_groups(entry: Entry) -> dict[str, Any]:
+    """Those of the student; the clusters have a group of their own."""
+    decay, patch, rope, norm = args_of(
+        entry, "weight_decay", "patch_embed_lr_mult", "rope_lr_mult", "layernorm_wd_mult"
+    )
+    if rope != 0:
+        raise CaseFault(f"table: {entry['id']} args.rope_lr_mult is not 0")
+    fields = groups_of(capi.model(entry["model"], patch, norm), decay, None)
+    lead = "student."
+    return {
+        field: {k.removeprefix(lead): v for k, v in values.items() if k.startswith(lead)}
+        for field, values in fields.items()
+    }
 
 
 def _tuned_groups(case: Case, entry: Entry) -> dict[str, Any]:
@@ -114,6 +131,8 @@ def _data2vec2_state(case: Case, entry: Entry) -> dict[str, Any]:
 def _state_dict(case: Case, entry: Entry) -> dict[str, Any]:
     if entry["family"] == "data2vec2":
         return _data2vec2_state(case, entry)
+    if entry["family"] == "capi":
+        return capi.state_fields(entry["model"])
     image, patch, _ = args_of(entry, "img_size", "patch_size", "layout")
     method: Any = _model(entry, entry["model"].removeprefix("vit_"), image, patch)
     published = method.export_reference()
@@ -144,6 +163,8 @@ def _block_size(case: Case, entry: Entry) -> dict[str, Any]:
 def _mask_stats(case: Case, entry: Entry) -> dict[str, Any]:
     if entry["family"] == "data2vec2":
         return data2vec2.mask_fields(entry)
+    if entry["family"] == "capi":
+        return capi.mask_fields(entry)
     (*grid,), batch, calls = args_of(entry, "grid", "batch", "calls")
     sampler = MultiBlockSampler(MultiBlockMaskSection(**ijepa.mask_keys(entry["args"])))
     tokens = grid[0] * grid[1]
@@ -184,15 +205,27 @@ schedules = table(
         "ijepa": _schedules,
         "data2vec2_lr": _data2vec2_rates,
         "data2vec2_ema": _data2vec2_momenta,
+        "warmup_then_cosine": lambda case, entry: {"value": capi.schedule(entry["args"])},
+        "probe": lambda case, entry: {
+            "value": capi.probe_schedule(*args_of(entry, "total_iters", "warmup_iters", "at"))
+        },
     }
 )
 parameter_groups = table({"pretrain": _groups, "finetune": _tuned_groups})
 keys = table({"state_dict": _state_dict})
-_mask_tables = table({"mask_stats": _mask_stats, "block_size": _block_size})
+_mask_tables = table(
+    {
+        "mask_stats": _mask_stats,
+        "block_size": _block_size,
+        "counts": lambda case, entry: capi.counts(entry["args"]),
+        "drop_path": lambda case, entry: capi.kept_counts(entry["args"]),
+    }
+)
 
 
 def mask_statistics(case: Case) -> Results:
-    """A ``latent/ijepa-mask-stats`` or ``latent/data2vec2-mask-stats`` case."""
-    case.hparams.only("family", "ijepa", "data2vec2")
+    """A ``latent/ijepa-mask-stats``, ``latent/capi-mask-stats`` or ``latent/data2vec2-mask-stats``
+    case."""
+    case.hparams.only("family", "ijepa", "capi", "data2vec2")
     results: Results = _mask_tables(case)
     return results

@@ -9,7 +9,7 @@ import torch
 from golden import build, mae
 from golden.case import Case, CaseFault, Hparams
 from golden.results import Results
-from mimsuite.models.blocks import drop_path_factors
+from mimsuite.models.drop_path import drop_path_factors
 from mimsuite.tokens import patchify, resize_positions
 
 _DECODER = {"width": 512, "depth": 32, "heads": 16}

@@ -41,6 +41,7 @@ FAMILIES: dict[str, Callable[[str, str, str | None], dict[str, Any] | None]] = {
     "ijepa": lambda model, stage, pool: None,  # its tables say all
     "vjepa": lambda model, stage, pool: None,  # likewise
     "data2vec2": lambda model, stage, pool: None,
+    "capi": lambda model, stage, pool: None,
     "point-mae": lambda model, stage, pool: None,  # rates hold for every model
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from golden import build, cae, crossmae, data2vec2, ijepa, points, video, vjepa
+from golden import build, cae, capi, crossmae, data2vec2, ijepa, points, video, vjepa
 from golden.case import Case, CaseFault
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory, stored_groups
@@ -206,6 +206,48 @@ def data2vec2_pretrain(case: Case) -> Results:
     return run.judge()
 
 
+def capi_pretrain(case: Case) -> Results:
+    """A ``latent/capi-traj`` case."""
+    hparams = case.hparams
+    hparams.require(
+        capi.MODEL + "steps total_iters weight_decay betas adam_eps clip_grad "
+        "clustering_weight_decay patch_embed_lr_mult layernorm_wd_mult lr_schedule "
+        "clustering_lr_schedule momentum_schedule"
+    )
+    build.refuse_drop_path(case)
+    hparams.only("rope_lr_mult", 0.0)
+    hparams.only("clustering_betas", hparams["betas"])
+    document = capi.document(hparams) | capi.training(hparams)
+    visible, predicted = case.input("visible_indices"), case.input("predict_indices")
+    norms: list[list[float]] = []
+
+    def inject(method: Any) -> None:
+        def mask(batch: Batch, rows: Any, context: Context) -> Any:
+            step = int(batch.keys[0])
+            return {"image": capi.mask_of(visible[step], predicted[step], method)}
+
+        own = method.after_step
+
+        def after_step(progress: Any) -> None:
+            norms.append(capi.gradient_norms(method))
+            own(progress)
+
+        method.mask, method.after_step = mask, after_step
+
+    run = _Run(case, document, 1, 1, inject, load=capi.load)
+    tensors = run.results.tensors
+    tensors["loss"] = tensors["term.prediction"]
+    tensors["loss_clustering"] = tensors["term.clustering"]
+    tensors["target_entropy"] = tensors["term.target_entropy"]
+    both = torch.tensor(norms, dtype=torch.float64)
+    tensors["grad_norm"], tensors["grad_norm_clustering"] = both.unbind(1)
+    rates = tensors["lr_groups"][:, [g["own"] is not None for g in run.optimizer_groups()]]
+    tensors["lr_clustering"] = rates[:, 0]
+    method: Any = run.trainer.method
+    run.results.facts |= capi.facts(case, method)
+    return run.judge()
+
+
 def video_pretrain(case: Case) -> Results:
     """A ``video/pretrain-traj`` case."""
     hparams = case.hparams
@@ -334,13 +376,14 @@ class _Run:
     inject: Callable[[Any], None]
     fed: tuple[str, str] = ("imgs", "image")  # the stored input, and the view that it is
     idle: frozenset[str] = frozenset()  # published names of the state that only rounding moves
+    load: Callable[[Any, Case, str], None] = build.load
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
         resolved = build.resolve(self.document)
         self.recipe = resolved.recipe
         method = build.method_of(self.document)
-        build.load(method, self.case, "state0.")
+        self.load(method, self.case, "state0.")
         self.start = {k: v.clone() for k, v in method.export_reference().items()}
         self.names = build.published_names(method)
         self.unused = frozenset(self.names[name] for name in method.unused_parameters())
@@ -381,6 +424,11 @@ class _Run:
         handle.remove()
         for name, values in measured.items():
             self.results.tensors[name] = torch.tensor(values, dtype=torch.float64)
+
+    def optimizer_groups(self) -> list[Any]:
+        """The optimizer's groups in the order of ``lr_groups``."""
+        groups = self.trainer.optimizer.param_groups
+        return [groups[number] for number in self.columns]
 
     def _batches(self) -> Iterator[Batch]:
         """The stored micro-batches; a batch's first key is its row in the stored tensors."""

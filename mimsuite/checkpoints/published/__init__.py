@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mimsuite.checkpoints.published import (
     cae,
+    capi,
     convmae,
     crate,
     crossmae,
@@ -49,6 +50,7 @@ _FAMILIES = (
         crate,
         maskalign,
         data2vec2,
+        capi,
         ijepa,
         crossmae,
         pixio,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import Dimension, DropPath, Key, Section
+from mimsuite.config.keys.section import Dimension, DropPath, Key, Section, require_divides
 
 
 class RegressorSection(Section):
@@ -21,8 +21,7 @@ class RegressorSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> RegressorSection:
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
         return self

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from mimsuite.config.keys.section import Dimension, Key, Positive, Section, Size, height_width
+from mimsuite.config.keys.section import (
+    Dimension,
+    Key,
+    Positive,
+    Section,
+    Size,
+    height_width,
+    require_patches,
+)
 
 Stride = Literal[2, 4, 8, 16, 32]  # pixels per code along a side; each layer halves the image
 
@@ -30,11 +38,7 @@ class CodeEncoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> CodeEncoderSection:
-        height, width = height_width(self.image_size)
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-            )
+        require_patches(self.patch_size, height_width(self.image_size))
         if self.codes < 2:
             raise ValueError("codes 1: every position would have the same code; set at least 2")
         return self

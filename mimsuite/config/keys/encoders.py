@@ -17,6 +17,8 @@ from mimsuite.config.keys.section import (
     Size,
     by_kind,
     height_width,
+    require_divides,
+    require_patches,
 )
 
 # How --init-from adapts weights trained with another number of channels. mean: every channel gets
@@ -51,13 +53,8 @@ class PatchEncoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> PatchEncoderSection:
-        height, width = height_width(self.image_size)
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-            )
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_patches(self.patch_size, height_width(self.image_size))
+        require_divides("heads", self.heads, "width", self.width)
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
         return self
@@ -146,6 +143,36 @@ class ConvViTSection(ViTSection):
         return self
 
 
+class RegisterViTSection(PatchEncoderSection):
+    """A transformer with registers and rotary positions, as CAPI has it (arXiv:2502.08769).
+
+    Linear layers of its blocks have no biases, and the norm over the output has no parameters.
+    """
+
+    kind: Literal["register-vit"] = "register-vit"
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    norm: Literal["rms", "layer"] = "rms"  # what norms are
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
+    registers: Annotated[int, Field(ge=0, multiple_of=4)] = 16  # tokens in front of the patches
+    register_places: Literal["edge", "corner"] = "edge"  # around the image, or all at its first one
+    registers_in_box: bool = True  # places are of the box of the visible patches
+    # Cycles across the image of the fastest and the slowest angle of rotary positions
+    cycles: Range = (7.0, 7e-4)
+    drop_path: DropPath = 0.0  # of every block alike
+    # batch: of each branch, so many samples of the micro-batch skip it, which saves time, and
+    # results depend on train.micro_batch; sample: each skips it with that probability
+    drop_path_by: Annotated[Literal["batch", "sample"], Key.TRAINING] = "batch"
+
+    @model_validator(mode="after")
+    def _heads_turn(self) -> RegisterViTSection:
+        if self.width // self.heads % 4 or self.width // self.heads < 8:
+            raise ValueError(
+                f"heads {self.heads} of {self.width // self.heads}: rotary positions need heads of "
+                f"8, 12, 16 ..."
+            )
+        return self
+
+
 class CrateSection(PatchEncoderSection):
     """CRATE, a transformer of compression and sparsification (Yu et al., arXiv:2306.01129)."""
 
@@ -178,7 +205,8 @@ EncoderSection = Annotated[
     | Annotated[PostNormViTSection, Tag("post-norm-vit")]
     | Annotated[BEiTSection, Tag("beit")]
     | Annotated[ConvViTSection, Tag("convvit")]
-    | Annotated[CrateSection, Tag("crate")],
+    | Annotated[CrateSection, Tag("crate")]
+    | Annotated[RegisterViTSection, Tag("register-vit")],
     by_kind("vit"),
 ]
 
@@ -197,8 +225,7 @@ class DecoderSection(Section):
     @model_validator(mode="after")
     def _fits(self) -> DecoderSection:
         _require_training(self.position_start, self.trained_positions)
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4 for sin-cos positions")
         return self
@@ -243,9 +270,14 @@ class ConvDecoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ConvDecoderSection:
-        if self.width % self.groups:
-            raise ValueError(f"groups {self.groups} does not divide width {self.width}")
+        require_divides("groups", self.groups, "width", self.width)
         return self
+
+
+class QueryDecoderSection(Section):
+    """Blocks of the encoder's kind; mask tokens attend to the encoder, not to each other."""
+
+    depth: Dimension = 12
 
 
 # Decoders of image patches, selected by `kind`.

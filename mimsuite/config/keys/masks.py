@@ -14,6 +14,21 @@ _SIZES = 1000  # random numbers at which rectangle sizes are checked
 _LARGEST = 128  # largest grid side to suggest
 
 
+def require_both(keys: str, visible: int, tokens: int, what: str) -> None:
+    """Refuse, with ``ValueError``, a mask that leaves nothing visible or nothing masked.
+
+    Args:
+        keys: the keys that decide it, for the message.
+        visible: how many of the ``tokens`` stay visible.
+        what: the tokens in words: patches, groups, cubes.
+    """
+    if not 0 < visible < tokens:
+        raise ValueError(
+            f"{keys} leaves {visible} of {tokens} {what} visible: at least one must be visible and "
+            f"one masked"
+        )
+
+
 class RandomMaskSection(Section):
     """`mask:` each token is masked with equal probability."""
 

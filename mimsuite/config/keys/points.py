@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.masks import PointMaskSection
+from mimsuite.config.keys.masks import PointMaskSection, require_both
 from mimsuite.config.keys.section import (
     Dimension,
     DropPath,
@@ -19,6 +19,7 @@ from mimsuite.config.keys.section import (
     Positive,
     Range,
     Section,
+    require_divides,
 )
 from mimsuite.config.keys.shared import Recipe
 
@@ -47,8 +48,7 @@ class PointTransformerSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> PointTransformerSection:
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         if self.positions == "sincos" and self.width % 6:
             raise ValueError(f"positions=sincos: 6 must divide width {self.width}")
         for key in ("groups", "group_size"):
@@ -84,11 +84,7 @@ class PointAutoencoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> PointAutoencoderSection:
-        if self.encoder.width % self.decoder.heads:
-            raise ValueError(
-                f"decoder.heads {self.decoder.heads} does not divide encoder.width "
-                f"{self.encoder.width}"
-            )
+        require_divides("decoder.heads", self.decoder.heads, "encoder.width", self.encoder.width)
         return self
 
 
@@ -152,9 +148,5 @@ class PointPretrainRecipe(PointRecipe):
     def _something_to_see_and_to_rebuild(self) -> PointPretrainRecipe:
         groups = self.model.encoder.groups
         visible = self.mask.visible(groups)
-        if visible in (0, groups):
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} leaves {visible} of {groups} groups visible: at "
-                f"least one must be visible and one masked"
-            )
+        require_both(f"mask.ratio {self.mask.ratio}", visible, groups, "groups")
         return self

@@ -53,6 +53,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def require_divides(key: str, value: int, whole: str, size: int) -> None:
+    """Refuse, with ``ValueError``, the value of ``key`` if it does not divide that of ``whole``."""
+    if size % value:
+        raise ValueError(f"{key} {value} does not divide {whole} {size}")
+
+
+def require_patches(patch: int, size: tuple[int, int]) -> None:
+    """Refuse, with ``ValueError``, a patch size that does not divide an image size (H, W)."""
+    height, width = size
+    if height % patch or width % patch:
+        raise ValueError(f"patch_size {patch} does not divide image_size {height} x {width}")
+
+
 def marked(section: type[BaseModel], mark: Key) -> set[str]:
     """Names of a section's keys that have the mark."""
     return {

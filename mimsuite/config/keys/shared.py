@@ -227,6 +227,9 @@ class ScheduleSection(Section):
     # In multiples of `epochs`: when the rate of cosine-ahead and linear-ahead, weight_decay_end and
     # the teacher momentum reach their final values. Above 1, training stops before that.
     stretch: Annotated[float, Field(ge=1.0)] = 1.0
+    # Of cosine-per-step: the share of its half cosine that is walked; below 1 the last rate is
+    # above min_lr
+    cosine_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleSection:
@@ -234,6 +237,8 @@ class ScheduleSection(Section):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}")
         if self.warmup_epochs and self.kind == "linear-ahead":
             raise ValueError("linear-ahead has no warm-up: set warmup_epochs 0")
+        if self.cosine_share < 1 and self.kind != "cosine-per-step":
+            raise ValueError(f"cosine_share is of kind cosine-per-step, not of {self.kind}")
         return self
 
 

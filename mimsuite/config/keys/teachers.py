@@ -20,6 +20,7 @@ from mimsuite.config.keys.section import (
     Section,
     Size,
     height_width,
+    require_divides,
 )
 from mimsuite.config.keys.shared import AugmentSection
 
@@ -116,8 +117,7 @@ class ViTTeacherSection(BaseTeacherSection):
 
     @model_validator(mode="after")
     def _fits(self) -> ViTTeacherSection:
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         if self.layer is not None and self.layer > self.depth:
             raise ValueError(f"layer {self.layer} exceeds depth {self.depth}")
         return self

@@ -19,6 +19,8 @@ from mimsuite.config.keys.section import (
     Size,
     by_kind,
     height_width,
+    require_divides,
+    require_patches,
 )
 from mimsuite.config.keys.shared import AugmentSection, DataSection
 
@@ -57,19 +59,13 @@ class ClipEncoderSection(Section):
         return frames // self.tubelet, height // self.patch_size, width // self.patch_size
 
     def _require_whole_tokens(self, size: tuple[int, int, int]) -> None:
-        frames, height, width = size
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {height} x {width}"
-            )
-        if frames % self.tubelet:
-            raise ValueError(f"tubelet {self.tubelet} does not divide frames {frames}")
+        require_patches(self.patch_size, size[1:])
+        require_divides("tubelet", self.tubelet, "frames", size[0])
 
     @model_validator(mode="after")
     def _fits(self) -> ClipEncoderSection:
         self._require_whole_tokens(self.size)
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         return self
 
 
@@ -140,8 +136,7 @@ class ClipDecoderSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ClipDecoderSection:
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        require_divides("heads", self.heads, "width", self.width)
         return self
 
 

@@ -130,7 +130,7 @@ class TrainLoader:
 
     def worker_memory_mb(self) -> float | None:
         """Resident memory of the workers in MiB; None without workers, or if unknown."""
-        workers = getattr(self._parts, "_workers", ())  # of torch's iterator
+        workers = getattr(self._parts, "_workers", ())  # torch's iterator
         return resident_mb(worker.pid for worker in workers)
 
     def start_at(self, step: int) -> None:

@@ -17,7 +17,7 @@ from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.image.augment import EvalTransform, unit
 from mimsuite.data.image.encode import encode, extension_of, shrink
-from mimsuite.data.local_file import LocalFile
+from mimsuite.data.local_file import LocalFile, Stored
 from mimsuite.data.modalities import IMAGE, Modality
 from mimsuite.data.packing.isolated import shared
 from mimsuite.data.source import MAX_SAMPLE_BYTES, Sample, Source
@@ -161,7 +161,7 @@ class IsolatedCodec:
         return Image.fromarray(np.frombuffer(content, np.uint8).reshape(figures["shape"]))
 
     def _call(self, name: str, sample: Sample, **options: Any) -> tuple[dict[str, Any], bytes]:
-        if isinstance(sample.payload, np.ndarray):
+        if not isinstance(sample.payload, Stored):
             raise CorruptSample("decode", f"an array is no {self.modality.name} file")
         function = f"{self.modality.formats}:{name}"
         return shared().call(function, sample.payload, seconds=self.seconds, **options)

@@ -57,6 +57,9 @@ def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unu
     Args:
         views: the views made of its samples.
         look: number of samples, evenly spread, that are decoded to learn what is dropped.
+
+    Raises:
+        UserError: the views cannot be made of one of these samples.
     """
     unused = Unused()
     unused.update(source.unused)
@@ -66,6 +69,7 @@ def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unu
             sample = source.read(*source.locate(position))
             decoded = source.decode(sample)
             if views is not None:
+                views.require_fit(decoded)
                 views.notice_unused(decoded)
             unused.looked(sample.key, noticed)
     return unused

@@ -15,10 +15,12 @@ import numpy as np
 from mimsuite.data import modalities
 from mimsuite.data.damage import CorruptSample, Damage, DamageCount
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, Codec, codec
+from mimsuite.data.packing.indexing import facts_by_split, index_shard
 from mimsuite.data.packing.pack_progress import Finished, Workplace, plan_of
 from mimsuite.data.parallel import advance, each
-from mimsuite.data.shards import Manifest, build_index
-from mimsuite.data.shards.manifest import ShardEntry, entry_of
+from mimsuite.data.shards import Manifest, open_index
+from mimsuite.data.shards.facts import ShardFacts
+from mimsuite.data.shards.manifest import ShardEntry
 from mimsuite.data.source import Source
 from mimsuite.data.sources.stored import only_modality, open_stored, stored_splits
 from mimsuite.data.unused import Unused, noticing
@@ -43,6 +45,9 @@ class PackOptions:
         points: points per cloud, sampled from larger clouds and from surfaces; None: clouds keep
             all their points.
         features: ``none``, ``normals`` or ``colors`` to store beside a cloud's coordinates.
+        spacing: of scans, in mm along x, y and z; (0, 0, 0): each scan keeps its own.
+        voxels: type of packed scans, int16, float16 or float32; None: int16 if scans hold integers
+            that fit, else float32.
         split: the split to pack; None: all splits.
         only: names of the samples to pack; None: all.
         seed: seed for shuffling the samples and sampling points; None: source order.
@@ -57,6 +62,8 @@ class PackOptions:
     gop: int | None = None
     points: int | None = None
     features: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    voxels: str | None = None
     split: str | None = None
     only: frozenset[str] | None = None
     seed: int | None = 0
@@ -112,7 +119,7 @@ class Packed:
             unused.update(some)
         return {
             "modality": self.modality,
-            "shards": [entry.model_dump() for entry in self.shards],
+            "shards": [asdict(entry) for entry in self.shards],
             "samples": sum(entry.samples for entry in self.shards),
             "bytes": sum(entry.bytes for entry in self.shards),
             "damaged": [vars(item) for item in self.damaged],
@@ -210,6 +217,7 @@ def pack(
             extensions=place.extensions(),
             classes=sources[0].classes,
             shards=result.shards,
+            facts=_facts(place, result.shards),
         ),
         result.damaged,
     )
@@ -225,6 +233,11 @@ def _result_options(options: PackOptions) -> dict[str, Any]:
     else:
         found["only"] = hashlib.sha256("\n".join(sorted(options.only)).encode()).hexdigest()
     return found
+
+
+def _facts(place: Workplace, shards: list[ShardEntry]) -> dict[str, ShardFacts]:
+    names = [entry.name for entry in shards]
+    return facts_by_split(names, (open_index(place.path(name)) for name in names))
 
 
 def _write_all(
@@ -277,7 +290,7 @@ def _jobs(source: Source, modality: str, place: Workplace, options: PackOptions)
 
 def _member_key(key: str, number: int, used: set[str]) -> str:
     """A key valid in tar and WebDataset: short, unique, no dot in the base name."""
-    folder, slash, base = key.rpartition("/")
+    folder, slash, base = key.removesuffix(".gz").rpartition("/")
     stem, dot, extension = base.rpartition(".")
     name = folder + slash + (stem if dot else extension).replace(".", "_")
     encoded = name.encode("utf-8", "surrogateescape")
@@ -321,7 +334,7 @@ def _write(job: _Job) -> Finished:
         entry = None
         if extensions:
             temporary.replace(path)
-            entry = entry_of(path, build_index(path).samples)
+            _, entry = index_shard(path)
         finished = Finished(entry, sorted(extensions), damaged, unused.as_json())
         return job.place.record(job.name, finished)
     except OSError as fault:

@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mimsuite.data.damage import Damage
 from mimsuite.data.shards import Manifest
-from mimsuite.data.shards.manifest import FILE_NAME, ShardEntry, sha256_of
+from mimsuite.data.shards.manifest import ENTRY, FILE_NAME, ShardEntry, sha256_of
 from mimsuite.data.source import Source
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
@@ -103,7 +103,7 @@ class Workplace:
     def record(self, name: str, finished: Finished) -> Finished:
         """Record that a shard is finished."""
         content = {
-            "entry": finished.entry and finished.entry.model_dump(),
+            "entry": finished.entry and asdict(finished.entry),
             "extensions": finished.extensions,
             "damaged": [vars(item) for item in finished.damaged],
             "unused": finished.unused,
@@ -115,7 +115,7 @@ class Workplace:
         """The record of a shard, if it exists and matches the shard."""
         try:
             content = json.loads(self._record(name).read_bytes())
-            entry = content["entry"] and ShardEntry.model_validate(content["entry"])
+            entry = content["entry"] and ENTRY.validate_python(content["entry"])
             whole = entry is None or (
                 self.path(name).with_name(f"{name}.idx").is_file()
                 and sha256_of(self.path(name)) == entry.sha256

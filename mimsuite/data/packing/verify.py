@@ -15,6 +15,7 @@ from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.packing.codecs import SAMPLE_SECONDS, codec
 from mimsuite.data.parallel import advance, each
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
+from mimsuite.data.shards.facts import facts_of
 from mimsuite.data.shards.manifest import FILE_NAME, sha256_of
 from mimsuite.data.shards.names import expand
 from mimsuite.data.shards.scan import Scan, scan
@@ -29,6 +30,7 @@ from mimsuite.data.sources.stored import (
     stored_splits,
 )
 from mimsuite.data.stores import LocalShard
+from mimsuite.data.unused import Unused, noticing
 from mimsuite.errors import DataError
 
 _PIECE = 256  # samples per job, for sets of files
@@ -165,8 +167,9 @@ class _Shard:
         report.samples = len(found.keys)
         try:
             report.problems += _compare(path, len(found.keys))
+            dropped = Unused()
             for how in self.hows:
-                report.problems += self._decode(path, how, found, report)
+                report.problems += self._decode(path, how, found, report, dropped)
         except DataError as fault:  # the shard as a whole is damaged: its samples have moved
             report.problems.append(str(fault))
             advance(_expected(path))
@@ -180,13 +183,18 @@ class _Shard:
         wanted = [n for n, name in enumerate(found.extensions) if name.rpartition(".")[2] in known]
         return np.unique(found.members["sample"][np.isin(found.members["extension"], wanted)])
 
-    def _decode(self, path: Path, how: _How, found: Scan, report: Report) -> list[str]:
+    def _decode(
+        self, path: Path, how: _How, found: Scan, report: Report, dropped: Unused
+    ) -> list[str]:
+        """Problems of the samples of a modality; adds what their decoders drop to ``dropped``."""
         header = open_index(path)
         manifest = _manifest(path)
         decoder = how.decoder()
-        source = kind_of([header], decoder)(
+        facts = facts_of([header])
+        source = kind_of(facts, decoder)(
             [LocalShard(path)],
             [header],
+            facts,
             name=path.name,
             split="train",
             key_split=None,
@@ -195,8 +203,13 @@ class _Shard:
             verify="crc",
         )
         report.samples = max(report.samples, len(source))
-        report.unused = source.unused.as_json()
-        return _decode_all(source, how, self._positions(source, found, how))
+        problems, more = _decode_all(source, how, self._positions(source, found, how))
+        dropped.update(more)
+        unused = Unused()
+        unused.update(source.unused)
+        unused.update(dropped)
+        report.unused = unused.as_json()
+        return problems
 
 
 def _compare(path: Path, samples: int) -> list[str]:
@@ -219,17 +232,21 @@ def _manifest(path: Path) -> Manifest | None:
 # --- samples ---
 
 
-def _decode_all(source: Source, how: _How, positions: np.ndarray) -> list[str]:
-    problems = []
+def _decode_all(source: Source, how: _How, positions: np.ndarray) -> tuple[list[str], Unused]:
+    """Problems, and what the decoders drop."""
+    problems, unused = [], Unused()
     coder = codec(source, how.modality, how.seconds)
     for position in positions:
         address = source.locate(int(position))
         try:
-            coder.facts(source, source.read(*address))
+            with noticing() as noticed:
+                coder.facts(source, source.read(*address))
+            for what in noticed:
+                unused.add(what, [source.key(*address)])
         except CorruptSample as fault:
             problems.append(f"{source.key(*address)}: {fault.kind}: {fault}")
         advance()
-    return problems
+    return problems, unused
 
 
 @dataclass(frozen=True)
@@ -239,7 +256,7 @@ class _Samples:
     source: Source
     how: _How
 
-    def __call__(self, positions: np.ndarray) -> list[str]:
+    def __call__(self, positions: np.ndarray) -> tuple[list[str], Unused]:
         return _decode_all(self.source, self.how, positions)
 
 
@@ -249,7 +266,9 @@ def _files(
     reports = []
     for split in stored_splits(spec, how.modality, channels=how.channels):
         source = open_stored(spec, split, how.modality, channels=how.channels)
-        report = Report(f"{spec} {split}", len(source), unused=source.unused.as_json())
+        report = Report(f"{spec} {split}", len(source))
+        unused = Unused()
+        unused.update(source.unused)
         pieces = np.array_split(np.arange(len(source)), -(-len(source) // _PIECE))
         done = 0
 
@@ -258,7 +277,9 @@ def _files(
             done += samples
             progress(done, total)
 
-        for problems in each(_Samples(source, how), pieces, workers, advanced):
+        for problems, dropped in each(_Samples(source, how), pieces, workers, advanced):
             report.problems += problems
+            unused.update(dropped)
+        report.unused = unused.as_json()
         reports.append(report)
     return reports

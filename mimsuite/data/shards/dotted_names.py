@@ -6,11 +6,10 @@ WebDataset cuts a name at its first dot, so these would be one sample with the k
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
+from mimsuite.data.shards.facts import ShardFacts
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
 from mimsuite.data.shards.scan import LABEL_EXTENSIONS
 from mimsuite.data.shards.source import TarSource
@@ -37,7 +36,7 @@ class DottedTarSource(TarSource):
         return rows[chosen], members[chosen]
 
 
-def are_dotted(headers: Sequence[IndexHeader], decoded: tuple[str, ...]) -> bool:
+def are_dotted(facts: ShardFacts, decoded: tuple[str, ...]) -> bool:
     """Whether the dots in file names, and no samples of several files, made these keys.
 
     Files of a sample have the same few extensions in all samples (``depth.png``, ``rgb.png``).
@@ -46,33 +45,14 @@ def are_dotted(headers: Sequence[IndexHeader], decoded: tuple[str, ...]) -> bool
     Args:
         decoded: extensions of the files that are read.
     """
-    samples = sum(header.samples for header in headers)
-    if any(name in LABEL_EXTENSIONS for header in headers for name in header.extensions):
+    samples = facts.samples
+    if any(name in LABEL_EXTENSIONS for name in facts.counts) or facts.members <= samples:
         return False
-    if sum(header.members for header in headers) <= samples:
-        return False
-    counts = Counter[str]()
-    for header in headers:
-        counts.update({n: c for n, c in _counts(header).items() if _is_read(n, decoded)})
+    counts = {name: n for name, n in facts.counts.items() if _is_read(name, decoded)}
     if any(map(_NUMBERED.fullmatch, counts)):
         return samples == 1 or any(count != samples for count in counts.values())
     detailed = [count for name, count in counts.items() if "." in name]
     return 1 < samples < len(detailed) and max(detailed) == 1
-
-
-def extension_counts(headers: Sequence[IndexHeader]) -> Counter[str]:
-    """Members by extension, of indexes that say it."""
-    counts = Counter[str]()
-    for header in headers:
-        counts.update(header.counts)
-    return counts
-
-
-def _counts(header: IndexHeader) -> dict[str, int]:
-    if header.counts:
-        return header.counts
-    numbers = np.bincount(load_tables(header).members["extension"]).tolist()
-    return dict(zip(header.extensions, numbers, strict=False))
 
 
 def _is_read(extension: str, decoded: tuple[str, ...]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,11 +80,12 @@ class ShardIndex:
     extensions: list[str]
 
 
-def open_index(shard: Path, *, beside: bool = True) -> IndexHeader:
+def open_index(shard: Path, *, beside: bool = True, compare: bool = True) -> IndexHeader:
     """The header of a shard's index, which is built where there is none.
 
     Args:
         beside: look, and write, beside the shard too and not only in the cache folder.
+        compare: the size of the shard with that in the index.
 
     Raises:
         DataError: the shard or its index is damaged, or one was changed without the other.
@@ -92,13 +94,19 @@ def open_index(shard: Path, *, beside: bool = True) -> IndexHeader:
         if path.is_file():
             header = read_header(path)
             if header is not None:
-                return _checked(shard, header)
+                return _checked(shard, header) if compare else header
     return build_index(shard, beside=beside)
 
 
-def build_index(shard: Path, *, beside: bool = True) -> IndexHeader:
-    """Scan a shard and write its index; see :func:`scan` for what is refused."""
-    path = write_first_possible(_places(shard, beside), to_bytes(scan(shard)))
+def build_index(
+    shard: Path, *, beside: bool = True, look: Callable[[Path], Scan] = scan
+) -> IndexHeader:
+    """Scan a shard and write its index; see :func:`scan` for what is refused.
+
+    Args:
+        look: scans the shard.
+    """
+    path = write_first_possible(_places(shard, beside), to_bytes(look(shard)))
     header = read_header(path)
     assert header is not None
     return header
@@ -128,6 +136,14 @@ def load_tables(header: IndexHeader) -> ShardIndex:
     if not _tables_fit(header, tables):
         raise _damaged(header.path)
     return tables
+
+
+def member_counts(header: IndexHeader) -> dict[str, int]:
+    """Members by extension, counted where an older index does not say it."""
+    if header.counts:
+        return header.counts
+    numbers = np.bincount(load_tables(header).members["extension"]).tolist()
+    return dict(zip(header.extensions, numbers, strict=False))
 
 
 def _places(shard: Path, beside: bool) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from mimsuite.data import splits
 from mimsuite.data.shards.index import IndexHeader, open_index
 from mimsuite.data.shards.manifest import FILE_NAME, Manifest
-from mimsuite.data.shards.names import refuse_compressed, shard_files
+from mimsuite.data.shards.names import refuse_compressed, shard_files, shard_names
 from mimsuite.data.shards.scan import NoSample
 from mimsuite.data.shards.shard_set import ShardSet, by_name, header_or_none
 from mimsuite.data.stores import LocalShard, Shard
@@ -18,7 +19,9 @@ from mimsuite.errors import DataError
 
 def holds_shards(folder: Path) -> bool:
     """Whether a folder is a shard set: it, or a sub-folder that is a split, has ``*.tar`` files."""
-    return bool(_in_folder(folder))
+    return any(shard_names(folder)) or any(
+        any(shard_names(folder / name)) for name, split in _parts(folder)
+    )
 
 
 def find(spec: str, paths: list[Path], beside: bool) -> ShardSet:
@@ -31,18 +34,22 @@ def find(spec: str, paths: list[Path], beside: bool) -> ShardSet:
         DataError: no shards, one is missing or compressed, or ``index.json`` lists one more.
     """
     if len(paths) == 1 and paths[0].is_dir():
-        found, manifest = _in_folder(paths[0]), _of_folder(spec, paths[0])
+        found = _in_folder(paths[0])
+        manifest = _of_folder(spec, paths[0], found)
     else:
         found, manifest = _by_path(spec, paths)
     return ShardSet(
         {split: [LocalShard(path) for path in some] for split, some in found.items()},
         None if manifest is None else manifest.classes,
-        partial(_headers, manifest=manifest, beside=beside),
+        partial(_headers, beside=beside, compare=True),
+        partial(_headers, beside=beside, compare=False),
+        manifest,
+        partial(_check, manifest),
     )
 
 
-def _of_folder(spec: str, folder: Path) -> Manifest | None:
-    here = {path.name for paths in _in_folder(folder).values() for path in paths}
+def _of_folder(spec: str, folder: Path, found: dict[str | None, list[Path]]) -> Manifest | None:
+    here = {path.name for paths in found.values() for path in paths}
     if not here:
         raise DataError(f"{spec}: no .tar shards in this folder")
     manifest = Manifest.read(folder)
@@ -58,11 +65,16 @@ def _in_folder(folder: Path) -> dict[str | None, list[Path]]:
     if paths := shard_files(folder):
         return by_name(paths)
     parts: dict[str | None, list[Path]] = {}
-    for part in sorted(folder.iterdir()):
-        split = splits.split_of(part.name)
-        if split and part.is_dir() and (paths := shard_files(part)):
+    for name, split in _parts(folder):
+        if paths := shard_files(folder / name):
             parts[split] = paths
     return parts
+
+
+def _parts(folder: Path) -> list[tuple[str, str]]:
+    """Sub-folders that are splits, and which."""
+    named = [(name, splits.split_of(name)) for name in sorted(os.listdir(folder))]
+    return [(name, split) for name, split in named if split and (folder / name).is_dir()]
 
 
 def _by_path(spec: str, paths: list[Path]) -> tuple[dict[str | None, list[Path]], Manifest | None]:
@@ -83,15 +95,14 @@ def _by_path(spec: str, paths: list[Path]) -> tuple[dict[str | None, list[Path]]
 
 
 def _headers(
-    shards: Sequence[Shard], *, manifest: Manifest | None, beside: bool
+    shards: Sequence[Shard], *, beside: bool, compare: bool
 ) -> list[IndexHeader | NoSample]:
-    headers = []
-    for shard in shards:
-        assert isinstance(shard, LocalShard)
-        if manifest is not None:
-            manifest.check(shard.path)
-        header = header_or_none(partial(open_index, shard.path, beside=beside))
-        if manifest is not None and isinstance(header, IndexHeader):
-            manifest.check(shard.path, samples=header.samples)
-        headers.append(header)
-    return headers
+    paths = [shard.path for shard in shards if isinstance(shard, LocalShard)]
+    return [
+        header_or_none(partial(open_index, path, beside=beside, compare=compare)) for path in paths
+    ]
+
+
+def _check(manifest: Manifest | None, shard: Shard, samples: int | None) -> None:
+    if manifest is not None and isinstance(shard, LocalShard):
+        manifest.check(shard.path, samples=samples)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -79,7 +81,12 @@ def place_of(name: str) -> Path | Url:
 
 def shard_files(folder: Path) -> list[Path]:
     """The ``*.tar`` files of a folder, sorted by name; hidden ones are left out."""
-    return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+    return [folder / name for name in sorted(shard_names(folder))]
+
+
+def shard_names(folder: Path) -> Iterator[str]:
+    """The names of :func:`shard_files`, as they lie."""
+    return (name for name in os.listdir(folder) if name.endswith(".tar") and name[0] != ".")
 
 
 def refuse_compressed(path: Path | Url) -> None:

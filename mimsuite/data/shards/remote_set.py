@@ -52,7 +52,7 @@ def find(spec: str, urls: list[Url], cache: ShardCache | None) -> ShardSet:
     if manifest is not None:
         entries = {str(url): manifest.by_name[url.name] for url in urls}
         shards = [_listed(url, entries[str(url)], cache) for url in urls]
-        return _set(by_name(shards), entries, manifest.classes)
+        return _set(by_name(shards), entries, manifest.classes, manifest)
     try:
         versions = _together(look, urls)
     except NotThere as fault:
@@ -62,13 +62,14 @@ def find(spec: str, urls: list[Url], cache: ShardCache | None) -> ShardSet:
 
 
 def _set(
-    shards: dict[str | None, list[RemoteShard]], entries: _Entries, classes: list[str] | None
+    shards: dict[str | None, list[RemoteShard]],
+    entries: _Entries,
+    classes: list[str] | None,
+    listed: Manifest | None = None,
 ) -> ShardSet:
-    return ShardSet(
-        {split: list(some) for split, some in shards.items()},
-        classes,
-        partial(_headers, entries=entries),
-    )
+    headers = partial(_headers, entries=entries)
+    parts: dict[str | None, list[Shard]] = {split: [*some] for split, some in shards.items()}
+    return ShardSet(parts, classes, headers, headers, listed)
 
 
 def _headers(shards: Sequence[Shard], *, entries: _Entries) -> list[IndexHeader | NoSample]:
@@ -85,7 +86,7 @@ def _folder(spec: str, folder: Url, cache: ShardCache | None) -> ShardSet:
     manifest = _manifest(folder)
     if manifest is not None:
         shards, entries = _of_manifest(folder, manifest, cache)
-        return _set(by_name(shards), entries, manifest.classes)
+        return _set(by_name(shards), entries, manifest.classes, manifest)
     if listable:
         found, parts = _listing(folder, cache)
         if found:

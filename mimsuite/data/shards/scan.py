@@ -23,6 +23,7 @@ from mimsuite.data.modalities import payload_extensions
 from mimsuite.data.source import MAX_SAMPLE_BYTES
 from mimsuite.data.sources.label_texts import is_label
 from mimsuite.data.stores import LocalShard, OpenShard, Shard
+from mimsuite.data.stores.hashed import HashedFile
 from mimsuite.data.unused import Unused
 from mimsuite.errors import DataError
 
@@ -92,6 +93,18 @@ def scan(shard: Shard | Path) -> Scan:
         return _Scanner(str(shard), opened).run()
     except OSError as fault:
         raise DataError(f"cannot read {shard}: {fault.strerror or fault}") from None
+    finally:
+        opened.close()
+
+
+def scan_hashed(path: Path) -> tuple[Scan, str]:
+    """As :func:`scan`, and the SHA-256 of the shard, in one pass over it."""
+    opened = HashedFile(LocalShard(path).open())
+    try:
+        found = _Scanner(str(path), opened).run()
+        return found, opened.sha256()
+    except OSError as fault:
+        raise DataError(f"cannot read {path}: {fault.strerror or fault}") from None
     finally:
         opened.close()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mimsuite.data import splits
 from mimsuite.data.decoder import Decoder
 from mimsuite.data.shards import local_set, remote_set
-from mimsuite.data.shards.dotted_names import DottedTarSource, are_dotted, extension_counts
+from mimsuite.data.shards.dotted_names import DottedTarSource, are_dotted
+from mimsuite.data.shards.facts import ShardFacts, facts_of
 from mimsuite.data.shards.frame_tars import FrameTarSource, are_frames
 from mimsuite.data.shards.index import IndexHeader
 from mimsuite.data.shards.names import places_of
 from mimsuite.data.shards.scan import LABEL_EXTENSIONS
-from mimsuite.data.shards.shard_set import ShardSet
+from mimsuite.data.shards.shard_set import LateHeaders, ShardSet
 from mimsuite.data.shards.source import TarSource
 from mimsuite.data.stores import LocalShard, ShardCache, Url
 from mimsuite.errors import UserError
@@ -42,28 +44,42 @@ def open_shards(
         DataError: a shard is missing, damaged, or not as ``index.json`` says.
     """
     found = _find(spec, beside=beside, cache=cache)
-    key_split, shards = None, found.by_split.get(None)
-    if shards is None:
+    by_names = None not in found.by_split
+    if by_names:
         split = splits.choose(name, split, [s for s in found.by_split if s is not None])
-        shards, headers, empty = found.sound(found.by_split[split])
+    part = split if by_names else None
+    known = found.known(part)
+    if known is not None and kind_of(known[0], decoder) is not DottedTarSource:
+        facts, counts = known
+        chosen, empty = found.by_split[part], list[str]()
+        headers: Sequence[IndexHeader] = LateHeaders(chosen, found.late_headers)
+        key_split = None
+        if not by_names:
+            split = splits.choose(name, split, ())
     else:
-        shards, headers, empty = found.sound(shards)
-        existing = _key_splits(headers)
-        split = splits.choose(name, split, existing)
-        key_split = split if existing else None
-    pairs = [
-        (shard, header)
-        for shard, header in zip(shards, headers, strict=True)
-        if key_split is None or header.splits.get(key_split)
-    ]
-    chosen = [shard for shard, _ in pairs]
-    headers = [header for _, header in pairs]
-    classes, tar_labels = _classes(headers, found), None
-    if classes is None and (classes := _tar_classes(headers, found)) is not None:
-        tar_labels = [classes.index(class_of(shard.name)) for shard in chosen]
-    source = kind_of(headers, decoder)(
+        chosen, read, empty = found.sound(found.by_split[part])
+        key_split = None
+        if not by_names:
+            existing = _key_splits(read)
+            split = splits.choose(name, split, existing)
+            key_split = split if existing else None
+        pairs = [
+            (shard, header)
+            for shard, header in zip(chosen, read, strict=True)
+            if key_split is None or header.splits.get(key_split)
+        ]
+        chosen = [shard for shard, _ in pairs]
+        headers = [header for _, header in pairs]
+        facts, counts = facts_of(headers), None
+    classes, tar_labels = _classes(facts, found), None
+    if classes is None and (classes := _tar_classes(facts, found)) is not None:
+        numbers = {name: number for number, name in enumerate(classes)}
+        tar_labels = [numbers[class_of(shard.name)] for shard in chosen]
+    source = kind_of(facts, decoder)(
         chosen,
         headers,
+        facts,
+        counts=counts,
         name=name,
         split=split,
         key_split=key_split,
@@ -77,12 +93,11 @@ def open_shards(
     return source
 
 
-def kind_of(headers: list[IndexHeader], decoder: Decoder) -> type[TarSource]:
+def kind_of(facts: ShardFacts, decoder: Decoder) -> type[TarSource]:
     """How members become samples: one of each key, frames of a video, or each file by itself."""
-    names = {name for header in headers for name in header.extensions}
-    if decoder.sequences and are_frames(names, decoder.extensions):
+    if decoder.sequences and are_frames(facts.counts, decoder.extensions):
         return FrameTarSource
-    return DottedTarSource if are_dotted(headers, decoder.extensions) else TarSource
+    return DottedTarSource if are_dotted(facts, decoder.extensions) else TarSource
 
 
 def class_of(shard: str) -> str:
@@ -90,12 +105,12 @@ def class_of(shard: str) -> str:
     return shard.removesuffix(".tar")
 
 
-def _tar_classes(headers: list[IndexHeader], found: ShardSet) -> list[str] | None:
+def _tar_classes(facts: ShardFacts, found: ShardSet) -> list[str] | None:
     """Classes by the names of the tar files, as ImageNet has one of each class.
 
     Only where no sample has a label, and the names are WordNet ids or have no digits.
     """
-    if any(name in LABEL_EXTENSIONS for header in headers for name in header.extensions):
+    if any(name in LABEL_EXTENSIONS for name in facts.counts):
         return None
     every = {class_of(shard.name) for shards in found.by_split.values() for shard in shards}
     wordnet = all(map(_WORDNET.fullmatch, every))
@@ -107,21 +122,19 @@ def _count_unread(source: TarSource) -> None:
     """Count members that may be read, and are not by this decoder or beside another one."""
     if isinstance(source, FrameTarSource):
         return
-    counts = extension_counts(source.headers)
+    counts = source.facts.counts
     read = {name: n for name, n in counts.items() if _last(name) in source.decoder.extensions}
     for name, count in counts.items():
         if name not in read and name not in LABEL_EXTENSIONS:
             source.unused.add(f".{_last(name)} members", [f"*.{name}"], count=count)
     if not isinstance(source, DottedTarSource) and source.key_split is None:
-        for header in source.headers:
-            _count_beside(source, header, read)
+        _count_beside(source, read)
 
 
-def _count_beside(source: TarSource, header: IndexHeader, read: dict[str, int]) -> None:
-    here = {name: n for name, n in header.counts.items() if name in read}
-    more = sum(here.values()) - header.samples
+def _count_beside(source: TarSource, read: dict[str, int]) -> None:
+    more = sum(read.values()) - source.facts.samples
     if more > 0:
-        least = sorted(here, key=lambda name: (name.count("."), -here[name]))[1:]
+        least = sorted(read, key=lambda name: (name.count("."), -read[name]))[1:]
         what = "files of a sample beside the one that is read"
         source.unused.add(what, [f"*.{name}" for name in least], count=more)
 
@@ -135,6 +148,8 @@ def shard_splits(spec: str, *, cache: ShardCache | None = None) -> set[str]:
     found = _find(spec, cache=cache)
     if None not in found.by_split:
         return {split for split in found.by_split if split is not None}
+    if found.known(None) is not None:  # keys that tell the split are not listed
+        return set()
     return _key_splits(found.sound(found.by_split[None])[1])
 
 
@@ -167,13 +182,16 @@ def _key_splits(headers: list[IndexHeader]) -> set[str]:
     return {split for header in headers for split in header.splits}
 
 
-def _classes(headers: list[IndexHeader], found: ShardSet) -> list[str] | None:
+def _classes(facts: ShardFacts, found: ShardSet) -> list[str] | None:
     """Names of the classes: listed in ``index.json`` or ``classes.json``, else those in labels."""
     if found.classes is not None:
         return found.classes
-    listed = next((header.classes for header in headers if header.classes is not None), None)
-    if listed is not None or not any(header.label_names for header in headers):
-        return listed
+    if facts.classes is not None or not facts.label_names:
+        return facts.classes
     # Ids must mean the same in every split, also where one lacks a class.
-    _, known, _ = found.sound([s for shards in found.by_split.values() for s in shards])
-    return sorted({name for header in known for name in header.label_names})
+    names: set[str] = set()
+    for split, shards in found.by_split.items():
+        known = found.known(split)
+        part = facts_of(found.sound(shards)[1]) if known is None else known[0]
+        names.update(part.label_names)
+    return sorted(names)

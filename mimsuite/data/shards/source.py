@@ -13,10 +13,12 @@ import numpy as np
 from mimsuite.data import splits
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Decoder
+from mimsuite.data.local_file import Stretch
 from mimsuite.data.modalities import payload_extensions
+from mimsuite.data.shards.facts import ShardFacts
 from mimsuite.data.shards.index import IndexHeader, ShardIndex, load_tables
 from mimsuite.data.shards.scan import LABEL_EXTENSIONS, LONGEST_JSON, label_id, label_text
-from mimsuite.data.source import Source
+from mimsuite.data.source import Payload, Source
 from mimsuite.data.sources.label_texts import class_ids, is_label
 from mimsuite.data.stores import OpenShard, Shard
 from mimsuite.errors import DataError
@@ -46,6 +48,8 @@ class TarSource(Source):
     Args:
         shards: that hold samples of the split.
         headers: of their indexes.
+        facts: what all headers say together.
+        counts: (shards,) samples of each; None: as the headers say.
         key_split: the key prefix that selects samples; None: all of them.
         classes: names of the labels; None: labels are ids, or there are none.
         verify: ``crc`` compares every member read with its checksum, ``size`` does not.
@@ -55,8 +59,10 @@ class TarSource(Source):
     def __init__(
         self,
         shards: list[Shard],
-        headers: list[IndexHeader],
+        headers: Sequence[IndexHeader],
+        facts: ShardFacts,
         *,
+        counts: np.ndarray | None = None,
         name: str,
         split: str,
         key_split: str | None,
@@ -65,25 +71,26 @@ class TarSource(Source):
         verify: str,
         tar_labels: list[int] | None = None,
     ) -> None:
-        other = class_ids(name for header in headers for name in header.label_names).other
-        stored = any(name in LABEL_EXTENSIONS for header in headers for name in header.extensions)
+        other = class_ids(facts.label_names).other
+        stored = any(name in LABEL_EXTENSIONS for name in facts.counts)
         self.key_split, self.decoder = key_split, decoder
+        if counts is None:
+            counts = np.array([self._count(header) for header in headers], dtype=np.int64)
         super().__init__(
             name=name,
             split=split,
             classes=None if other else classes,
-            counts=np.array([self._count(header) for header in headers], dtype=np.int64),
+            counts=counts,
             labelled=tar_labels is not None or (stored and other is None),
             decoder=decoder,
         )
-        self.shards, self.headers = shards, headers
+        self.shards, self.headers, self.facts = shards, headers, facts
         self.fetched = any(shard.fetched for shard in shards)
         self.verify, self.tar_labels = verify, tar_labels
-        for header in headers:
-            self.unused.add_json(header.unused)  # type: ignore[arg-type]
+        self.unused.add_json(facts.unused)
         self.no_classes = other
         if other:
-            self.unused.add(other, [name for header in headers for name in header.label_names])
+            self.unused.add(other, facts.label_names)
         self._ids = {name: number for number, name in enumerate(classes or [])}
         self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
 
@@ -97,8 +104,11 @@ class TarSource(Source):
     def shard_name(self, shard: int) -> str:
         return self.shards[shard].name
 
-    def payload(self, shard: int, offset: int) -> bytes:
+    def payload(self, shard: int, offset: int) -> Payload:
         opened = self._open(shard)
+        if self.decoder.in_parts:
+            start, size, *_ = opened.index.members[opened.payloads[offset]].item()
+            return Stretch(opened.file, start, size)
         return self._read_member(opened, opened.payloads[offset])
 
     def sample_bytes(self, shard: int, offset: int) -> int:
@@ -122,9 +132,7 @@ class TarSource(Source):
 
     def label_texts(self) -> Sequence[str] | None:
         """Reads the label of every sample; one that cannot be read is ""."""
-        if not any(
-            name in LABEL_EXTENSIONS for header in self.headers for name in header.extensions
-        ):
+        if not any(name in LABEL_EXTENSIONS for name in self.facts.counts):
             return None
         return [self._text(*self.locate(position)) for position in range(len(self))]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import zlib
 from collections.abc import Collection, Iterator
@@ -78,11 +79,11 @@ def _files(folder: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     if not folder.is_dir():
         return {}
-    for path in sorted(folder.iterdir()):
-        if name := _NAME.fullmatch(path.name):
+    for file in sorted(os.listdir(folder)):
+        if name := _NAME.fullmatch(file):
             stem = name["split"]
             split = _SPLITS.get(stem) or splits.split_of(stem) or stem
-            found.setdefault(split, {})[name["kind"]] = path
+            found.setdefault(split, {})[name["kind"]] = folder / file
     return {split: files for split, files in found.items() if "images" in files}
 
 

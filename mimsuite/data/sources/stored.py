@@ -12,7 +12,7 @@ from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.modalities import IMAGE, VIDEO, Modality, Undecoded
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
-from mimsuite.data.shards.index import IndexHeader
+from mimsuite.data.shards.index import member_counts
 from mimsuite.data.shards.names import expand, places_of, shard_files
 from mimsuite.data.source import Source
 from mimsuite.data.sources import embedded_sets
@@ -154,26 +154,27 @@ def _count(paths: Iterable[str]) -> dict[str, int]:
 
 
 def _shard_extensions(spec: str) -> tuple[dict[str, int], str | None]:
-    headers: list[IndexHeader] = []
+    counted: dict[str, int] = {}
     declared: str | None = None
     if is_remote(spec):
         decoder = _anything()
         source = open_source(spec, source_splits(spec, decoder=decoder)[0], decoder=decoder)
         assert isinstance(source, TarSource)
-        headers = source.headers
+        _add(counted, source.facts.counts)
     else:
         for path in local_shards(spec):
             with suppress(DataError):  # reported when its samples are read
                 manifest = Manifest.read(path.parent)
                 declared = manifest.modality if manifest else declared
-                headers.append(open_index(path))
-    counted: dict[str, int] = {}
-    for header in headers:
-        for extension in header.extensions:
-            last = extension.rpartition(".")[2]
-            if last in modalities.payload_extensions():
-                counted[last] = counted.get(last, 0) + header.samples
+                _add(counted, member_counts(open_index(path)))
     return counted, declared
+
+
+def _add(counted: dict[str, int], counts: dict[str, int]) -> None:
+    for extension, count in counts.items():
+        last = extension.rpartition(".")[2]
+        if last in modalities.payload_extensions():
+            counted[last] = counted.get(last, 0) + count
 
 
 def _first_kind(spec: str) -> str | None:

@@ -26,7 +26,7 @@ class LocalFile:
         os.close(self.descriptor)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalShard:
     """A shard at a local path."""
 

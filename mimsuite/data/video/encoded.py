@@ -59,6 +59,6 @@ class VideoDecoder(Decoder):
         return get("video").stored
 
     def __call__(self, payload: Payload) -> EncodedVideo:
-        if isinstance(payload, np.ndarray):
+        if not isinstance(payload, Stored):
             raise CorruptSample("decode", "an array is no video file")
         return EncodedVideo(payload, self.max_pixels)

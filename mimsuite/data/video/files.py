@@ -88,8 +88,8 @@ def encode(frames: Iterator[Any], rate: Fraction, gop: int) -> bytes:
                     "crf": _QUALITY,
                     "preset": _PRESET,
                     "g": str(gop),
-                    # Without it, one clip in twelve gave varying bytes, depending on the content
-                    # of uninitialised memory.
+                    # Without it, the bytes of one clip in twelve depended on uninitialised
+                    # memory.
                     "x264-params": "cpu-independent=1",
                 }
             frame.pts, frame.time_base = number, 1 / rate

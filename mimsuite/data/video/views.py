@@ -120,9 +120,9 @@ class ClipNormalize(Normalize):
     """Normalises clips and makes each view a row of the batch; see the module's docstring."""
 
     def __call__(self, batch: Batch) -> Batch:
-        """``clip`` (B, R, C, T, h, w) -> (R * B, C, T, h, w)."""
+        """Each view (B, R, C, T, h, w) -> (R * B, C, T, h, w)."""
         batch = batch.to(self.device)
-        repeats = batch.views["clip"].shape[1]
+        repeats = next(iter(batch.views.values())).shape[1]
         flat = {name: view.transpose(0, 1).flatten(0, 1) for name, view in batch.views.items()}
         host = batch.host_index
         return super().__call__(

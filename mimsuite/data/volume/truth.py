@@ -169,5 +169,6 @@ def require_room(sides: tuple[int, ...], most: int, key: str = "model.encoder.re
     if max(sides) > most:
         raise UserError(
             f"a scene of {' x '.join(map(str, sides))} voxels is larger than {key} {most}: raise "
-            f"it, or export grids with a smaller --max-res"
+            f"it, or make smaller grids (`data nerf-grid --max-res {most}`, `data synth grids "
+            f"--size {most}`)"
         )

@@ -63,6 +63,9 @@ class GridViews(Views):
         """The scene unchanged; raises as :meth:`train`."""
         return self._views(self._scene(sample))
 
+    def require_fit(self, sample: RadianceGrid) -> None:
+        self.evaluate(sample)
+
     def normalizer(self, device: torch.device | str) -> Callable[[Batch], Batch]:
         return _Moved(device)
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimsuite.evaluate.probes.logistic import standardisation
 from mimsuite.noise import keyed_rng
 
 _BETAS = (0.9, 0.999)
@@ -88,9 +89,7 @@ def fit_heads(
         labels: (N,) int64 in ``range(classes)``.
         seed: seed of the minibatch order.
     """
-    mean = features.mean(0)
-    deviation = features.std(0, correction=0)
-    scale = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, 1 / deviation, 0.0)
+    mean, scale = standardisation(features)
     heads = len(settings)
     weight = features.new_zeros(heads, classes, features.shape[1])  # (H, K, D)
     bias = features.new_zeros(heads, classes)

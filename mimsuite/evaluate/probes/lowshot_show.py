@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mimsuite.console import say, stderr, warn
-from mimsuite.evaluate.show import result_table, row_title
+from mimsuite.evaluate.show import result_table
+from mimsuite.evaluate.variants import title_of
 from mimsuite.report.curves import LIGHT, figure_style
 
 KINDS = {"linear": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuning"}
@@ -29,7 +30,7 @@ def show_low_shot(title: str, result: Mapping[str, Any]) -> None:
         by_amount = result[kind]
         variants = list(next(iter(by_amount.values()))[_FIGURE])
         others = [name for name in variants if name in _GAIN_OVER]
-        columns = ["labels", *map(row_title, variants), *(f"over {row_title(o)}" for o in others)]
+        columns = ["labels", *map(title_of, variants), *(f"over {title_of(o)}" for o in others)]
         table = result_table(f"{title}: {words}, balanced accuracy in %", columns)
         for amount, figures in by_amount.items():
             cells = [_range(figures[_FIGURE][name]) for name in variants]
@@ -65,7 +66,7 @@ def draw_low_shot(result: Mapping[str, Any]) -> bytes:
                 found = [by_amount[amount][_FIGURE][name] for amount in order]
                 mean, low, high = ([100 * f[key] for f in found] for key in ("mean", "min", "max"))
                 colour = _COLOURS[name]
-                label = row_title(name)
+                label = title_of(name)
                 axes.plot(counts, mean, color=colour, marker="o", markersize=3, label=label)
                 axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.axhline(100 / result["classes"], color=LIGHT["mark"], linestyle=":", linewidth=0.9)

@@ -1,0 +1,1 @@
+"""Medical scans: NIfTI and DICOM files, their packed form, views."""
