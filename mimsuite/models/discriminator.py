@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -169,6 +171,7 @@ def load_features(section: AdversarialSection, key: str, weights: bool) -> Froze
     side = section.image_size // section.network.patch_size
     own = weights and not section.network.stands_in
     vit = dino.load(section.network, (side, side), f"{key}.network", own)
+    block: Any
     for block in vit.blocks:
         block.mlp.act = nn.GELU(approximate="tanh")
     return vit
