@@ -22,7 +22,7 @@ FLOORS = [
     "errors", "text", "waiting", "children", "batch", "paths", "console", "files", "noise",
     "config", "cluster", "weights", "masking", "tokens", "pictures", "models", "targets",
     "methods", "data", "fields", "doctor", "checkpoints", "export", "api", "report", "evaluate",
-    "train", "dictionaries", "cli",
+    "train", "dictionaries", "cli", "demo",
 ]  # fmt: skip
 # Imports that run up: each is one that is known, and no other comes in unseen.
 RUN_UP = {
@@ -30,6 +30,7 @@ RUN_UP = {
     ("evaluate", "train"),  # fine-tuning is training
     ("report", "evaluate"),  # intervals of differences
     ("report", "dictionaries"),  # the page's section on them
+    ("cli", "demo"),  # the command of the demo, which runs other commands
 }
 AT_MOST_FLAT = {"data": 16, "evaluate": 12, "config": 14}
 LONGEST = 450  # lines of a file
