@@ -90,7 +90,7 @@ def refuse_huggingface(opened: Opened) -> str | None:
     """Reason why transformers cannot hold a model; ``None`` where it can."""
     method, encoder = opened.method, opened.method.encoder
     section = encoder.section
-    if isinstance(encoder, VideoViT):
+    if type(encoder) is VideoViT:  # a kind of it on cubes is no VideoMAE
         if section.layer_scale or section.cosine_attention:
             return "transformers' VideoMAE has neither layer scale nor cosine attention"
         if section.trained_size not in (None, section.size):

@@ -109,6 +109,7 @@ _FACTS = (
     ("parts", "target.parts"),
     ("decoder_num_heads", "model.regressor.heads"),
     ("decoder_num_heads", "model.decoder.heads"),
+    ("decoder_num_heads", "model.predictor.heads"),
     ("mask_ratio", "mask.ratio"),
     ("kept_mask_ratio", "mask.decode_ratio"),
     ("mask_grid", "mask.side"),

@@ -202,6 +202,8 @@ class Classifier(Method):
         kind = type(self.encoder).__name__
         if self.pool == "attentive" and not any(ours == "pooler." for ours, _ in names.pairs):
             raise NotImplementedError(f"no published code has an attentive probe of a {kind}")
+        if not self.encoder.classifier_published:
+            raise NotImplementedError(f"no published code has a classifier on a {kind}")
         if self.recipe.data.targets == "regression":
             raise NotImplementedError("no published layout has a regression head")
         if getattr(self.recipe.model.encoder, "embed", "") == "linear":

@@ -10,7 +10,6 @@ Letters: B batch, D width of DINO, T tokens of its input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from typing import Any
 
 import torch

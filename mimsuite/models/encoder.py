@@ -24,6 +24,7 @@ class Encoder(nn.Module):
         published: pairs of our and published tensor names, for the encoder and a classifier on it.
         published_mark: prefix of tensor names that only published checkpoints of this encoder
             have; empty for the plain transformer.
+        classifier_published: whether published code has a classifier on it.
         embeddings: prefixes of the parameters in front of the first block.
     """
 
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
         + [("encoder.", "")]
     )
     published_mark: ClassVar[str] = ""
+    classifier_published: ClassVar[bool] = True
     embeddings: ClassVar[tuple[str, ...]] = ("cls_token", "pos_embed", "patch_embed")
 
     width: int

@@ -101,6 +101,7 @@ class RotaryBlock(nn.Module):
 class RegisterViT(ImageEncoder):
     """Encoder of visible patches; its registers are returned as class tokens."""
 
+    classifier_published = False
     section: RegisterViTSection
 
     def __init__(self, section: RegisterViTSection) -> None:
