@@ -65,8 +65,13 @@ def test_every_key_of_every_method_is_on_a_page(made: dict[str, Path]) -> None:
 def test_a_key_has_its_type_default_and_comment(made: dict[str, Path]) -> None:
     """The comment above it and the one behind it, of its own class or the one it is from."""
     data = made["keys/data.md"].read_text()
-    assert "| `limit` | a whole number above 0 or null | `null` | samples, spread over the" in data
-    assert "| `targets` | one of classes, regression, multilabel | `classes` | What labels" in data
+    assert (
+        "| `limit` | a whole number above 0 or null | `null` | use only this many, spread over the"
+        in data
+    )
+    assert (
+        "| `targets` | one of classes, regression, multilabel | `classes` | Kind of labels" in data
+    )
     assert "Keys to change" in made["commands/pretrain.md"].read_text()
 
 

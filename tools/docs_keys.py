@@ -10,7 +10,7 @@ import io
 import sys
 import tokenize
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from mimsuite.config.schema import describe, literals, sections_of
 
 FOLDER = "keys"
 OF_METHODS = ("method", "model", "target")  # sections that are shown by method
+LINES = 170  # of tables on a page
 SHOW = ["```", "mimsuite recipes show image/mae-tiny-fashion --resolved", "```", ""]
 
 
@@ -44,7 +45,12 @@ def pages() -> dict[str, str]:
             groups["-".join(one.paths[0].split(".")[:2])].append(one)
     found = {"index.md": index_of(groups)}
     for name, members in sorted(groups.items()):
-        found[f"{name}.md"] = page_of(name.replace("-", "."), members)
+        first, *more = parts(members)
+        names = [f"{name}-{number}" for number in range(2, len(more) + 2)]
+        further = [f"[further forms]({one}.md)" for one in names]
+        found[f"{name}.md"] = page_of(name.replace("-", "."), first, further)
+        for one, part in zip(names, more, strict=True):
+            found[f"{one}.md"] = page_of(name.replace("-", "."), part)
     for method in method_list():
         found[f"of-{method}.md"] = method_page(method, set(groups))
     return {f"{FOLDER}/{name}": text for name, text in found.items()}
@@ -88,10 +94,25 @@ def index_of(groups: dict[str, list[Found]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page_of(path: str, members: list[Found]) -> str:
-    """The keys of one section, in all the forms that it has."""
-    lines = [f"# `{path}`", "", *SHOW]
+def parts(members: list[Found]) -> list[list[Found]]:
+    """The forms of a section, most used first, in lists that fit a page each."""
+    found: list[list[Found]] = []
+    left = 0
     for one in sorted(members, key=lambda one: (-len(one.methods), _title(one))):
+        lines = len(one.section.model_fields) + 7
+        if lines > left:
+            found.append([])
+            left = LINES
+        found[-1].append(one)
+        left -= lines
+    return found
+
+
+def page_of(path: str, members: list[Found], further: Sequence[str] = ()) -> str:
+    """The keys of one section, in the forms that it has."""
+    lines = [f"# `{path}`", "", *SHOW]
+    lines += [f"More on {', '.join(further)}.", ""] if further else []
+    for one in members:
         said = [_summary(one.section)]
         if len(one.paths) > 1:
             said.append(f"At {', '.join(f'`{path}`' for path in one.paths)}.")

@@ -34,14 +34,14 @@ ChannelsOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 ModalityOption = Annotated[
     str | None,
-    typer.Option(help="image, video, points, grids or scans; default: detected."),
+    typer.Option(help="image, video, points, grids, scans."),
 ]
 SecondsOption = Annotated[
     float,
     typer.Option(
         "--sample-seconds",
         min=1,
-        help="Limit of processor time per sample, seconds; not for images.",
+        help="Processor time per sample other than images.",
     ),
 ]
 
@@ -97,7 +97,7 @@ def pack(
             "--short-side",
             min=2,
             metavar="N",
-            help="Images, video: shrink to this short side, pixels.",
+            help="Images, video: largest short side, pixels.",
         ),
     ] = None,
     quality: Annotated[
@@ -113,32 +113,32 @@ def pack(
         typer.Option(
             min=1,
             metavar="N",
-            help="Points: draw N from larger clouds and meshes (meshes: 8192).",
+            help="Points per cloud; of meshes 8192 by default.",
         ),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Points: also store normals or colors; default: none."),
+        typer.Option(help="Points: also store normals or colors."),
     ] = None,
     spacing: Annotated[
         str | None,
-        typer.Option(metavar="MM", help="Scans: resample to 1.5, or to 1.5,1.5,2; keep: as is."),
+        typer.Option(metavar="MM", help="Scans: 1.5, or 1.5,1.5,2, or keep."),
     ] = None,
     voxels: Annotated[
         str | None,
-        typer.Option(help="Scans: int16, float16 or float32; default: by their values."),
+        typer.Option(help="Scans: int16, float16 or float32."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="One split only; default: all.")] = None,
     only: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keys to pack, one per line, or a CSV column `key`."),
+        typer.Option(metavar="FILE", help="Keys: one per line, or a CSV column `key`."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and of drawn points.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of order and points.")] = 0,
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Keep the source's order of samples.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the same command after an interruption.")
+        bool, typer.Option("--resume", help="Continue after an interruption.")
     ] = False,
     seconds: SecondsOption = 120,
     workers: WorkersOption = 1,

@@ -143,6 +143,8 @@ def test_examples_of_the_help_run(
     monkeypatch.chdir(tmp_path)
     for modality, name, size in (("image", "photos", 16), ("points", "meshes", 64)):
         main(["data", "synth", modality, name, "--count", "12", "--size", str(size)])
+    if importlib.util.find_spec("nibabel"):
+        main(["data", "synth", "scans", "scans", "--count", "8", "--size", "16"])
     if importlib.util.find_spec("av"):
         main(["data", "synth", "video", "clips", "--count", "8", "--size", "32"])
     lines = []
@@ -155,7 +157,7 @@ def test_examples_of_the_help_run(
     for line in sorted(lines, key=lambda line: "pack" not in line):
         words = line.replace("--count 600", "--count 12").replace("--count 160", "--count 8")
         words = words.replace("--workers 4", "--workers 1").split()
-        if "./clips" in words and not Path("clips").exists():
+        if any(name in words and not Path(name).exists() for name in ("./clips", "./scans")):
             continue
         if "pack" in words:
             shutil.rmtree("shards", ignore_errors=True)

@@ -148,10 +148,10 @@ def test_wrong_commands_are_refused(run: Path, scenes: Path, tmp_path: Path, cap
     cases = [
         ([], "--data FOLDER"),
         (["--data", str(tmp_path / "none")], "no such folder"),
-        (["--data", str(tmp_path / "empty")], "none of the layouts"),
+        (["--data", str(tmp_path / "empty")], "none of the supported layouts"),
         (["image/mae-tiny-finetune", "--data", str(scenes)], "is a finetune recipe"),
         (["image/dense-voc", "--data", str(scenes)], "data.layout=voc"),
-        (["image/dense-scenes", "two", "--data", str(scenes)], "'two' is neither"),
+        (["image/dense-scenes", "two", "--data", str(scenes)], "'two' is not a key=value"),
         (["--data", str(scenes), "eval.layers=[9]"], "blocks 1 to 2"),
         (["--data", str(scenes), "eval.split=train"], "eval.split=train"),
         (["--data", str(scenes), "target.resolutoin=8"], "did you mean"),

@@ -91,7 +91,7 @@ def test_the_command_scores_and_pack_takes_a_part(
     ("more", "said"),
     [
         (["--anomaly", "purple"], "--anomaly purple: no such class: blue, green, red"),
-        (["--anomaly", "red,green,blue"], "and of others"),
+        (["--anomaly", "red,green,blue"], "but not all"),
         (["--neighbours", "400"], "ask for fewer"),
     ],
 )

@@ -70,7 +70,7 @@ def test_codes_are_fitted_once_and_kept_in_the_state() -> None:
 
 
 def test_too_little_data_is_named() -> None:
-    with pytest.raises(DataError, match=r"target\.tokenizer\.codes 300"):
+    with pytest.raises(DataError, match=r"target\.tokenizer\.codes is 300"):
         kmeans(codes=300).begin(lambda: [striped(2)], seed=0)
 
 

@@ -376,14 +376,14 @@ class _Run:
     inject: Callable[[Any], None]
     fed: tuple[str, str] = ("imgs", "image")  # the stored input, and the view that it is
     idle: frozenset[str] = frozenset()  # published names of the state that only rounding moves
-    load: Callable[[Any, Case, str], None] = build.load
+    load: Callable[[Any, Case, str], None] | None = None  # default: `build.load`
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
         resolved = build.resolve(self.document)
         self.recipe = resolved.recipe
         method = build.method_of(self.document)
-        self.load(method, self.case, "state0.")
+        (self.load or build.load)(method, self.case, "state0.")
         self.start = {k: v.clone() for k, v in method.export_reference().items()}
         self.names = build.published_names(method)
         self.unused = frozenset(self.names[name] for name in method.unused_parameters())

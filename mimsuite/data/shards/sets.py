@@ -133,10 +133,14 @@ def _count_unread(source: TarSource) -> None:
 
 def _count_beside(source: TarSource, read: dict[str, int]) -> None:
     more = sum(read.values()) - source.facts.samples
-    if more > 0:
-        least = sorted(read, key=lambda name: (name.count("."), -read[name]))[1:]
-        what = "files of a sample beside the one that is read"
-        source.unused.add(what, [f"*.{name}" for name in least], count=more)
+    if more <= 0:
+        return
+    names: list[str] = []  # of the rarest and longest endings, as many as explain the count
+    for name in sorted(read, key=lambda name: (name.count("."), -read[name]))[:0:-1]:
+        if sum(read[one] for one in names) < more:
+            names.insert(0, name)
+    what = "files of a sample beside the one that is read"
+    source.unused.add(what, [f"*.{name}" for name in names], count=more)
 
 
 def _last(extension: str) -> str:
