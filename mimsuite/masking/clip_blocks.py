@@ -26,7 +26,7 @@ Size = tuple[int, int, int]  # frames, height, width in tokens
 Place = Callable[[Size], tuple[int, int, int]]  # draws (top, left, start) of a block
 Drawn = tuple[np.ndarray, np.ndarray]  # rising ids of a sample: to see, to predict
 
-_TRIES = 10_000  # of a sample, before its set is given up
+_TRIES = 10_000  # draws per sample before its set is given up
 
 
 class ClipBlockSampler:

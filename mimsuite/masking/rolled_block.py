@@ -18,7 +18,7 @@ from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.masking.mask import TokenMask
 from mimsuite.masking.sampler import Sampler
 
-_DRAWS = 5  # of a sample's block: aspect, place, roll
+_DRAWS = 5  # random numbers per sample: aspect, place, roll
 
 
 class RolledBlockSampler(Sampler):

@@ -139,7 +139,7 @@ class CAPI(Method):
     def prepare(
         self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
     ) -> Context:
-        """What the momentum copy makes of the intact images, ``target`` (B, N, D)."""
+        """The momentum copy's features of the unmasked images, ``target`` (B, N, D)."""
         tokens = self.encoder(self.encoder.patches(batch.image)).tokens
         return Context(noise, gather, {"target": tokens})
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mimsuite.config.keys.encoders import ConvDecoderSection
 from mimsuite.masking import TokenMask
 
-_EPS = 1e-5  # of the norms, which have no parameters
+_EPS = 1e-5  # epsilon of the norms, which have no parameters
 
 
 class ConvDecoder(nn.Module):

@@ -51,14 +51,14 @@ class PostNormViT(ViT):
     section: PostNormViTSection
     class_positions = False
     embeddings = (*ViT.embeddings, "norm_pre.")
-    published_mark: ClassVar[str] = "model.modality_encoders."  # of a classifier
+    published_mark: ClassVar[str] = "model.modality_encoders."  # prefix in classifiers
 
     def __init__(self, section: PostNormViTSection) -> None:
         super().__init__(section)
         self.norm_pre = nn.LayerNorm(section.width, eps=section.norm_eps)
         self.published = classifier_names(section.prenet, section.depth)
         self.apply(_init)
-        nn.init.normal_(self.cls_token)  # of deviation 1, as published
+        nn.init.normal_(self.cls_token)  # standard deviation 1, as published
 
     def block(self) -> nn.Module:
         section = self.section

@@ -40,7 +40,7 @@ class QueryDecoder(nn.Module):
 
         Args:
             encoder: that made the memory; drop path is as in it.
-            blocks: only so many first blocks.
+            blocks: number of first blocks to run.
         """
         batch, depth = len(memory[0]), len(self.blocks)
         x = self.mask_token.expand(batch, places.shape[1], -1)

@@ -39,7 +39,7 @@ def turns_of(ids: Tensor, grid: tuple[int, int, int], head_width: int) -> Turns:
 
 
 def turn(x: Tensor, turns: Turns, last: int | None = None) -> Tensor:
-    """(B, h, N, d) queries or keys, turned; ``last``: they are of the last so many tokens only."""
+    """(B, h, N, d) queries or keys, rotated; ``last``: places of the last ``last`` tokens."""
     cosine, sine = turns if last is None else (part[:, :, -last:] for part in turns)
     width = cosine.shape[-1]
     moved = x[..., :width].float()

@@ -35,7 +35,7 @@ from mimsuite.train.stored import Stored
 from mimsuite.train.tensor_files import write_tensors
 
 FORMAT = 1
-_SPACE_FACTOR = 1.5  # of the last checkpoint's size must be free before the next is begun
+_SPACE_FACTOR = 1.5  # free space needed to begin a checkpoint, in sizes of the last one
 
 
 @dataclass(frozen=True)

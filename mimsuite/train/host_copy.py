@@ -1,4 +1,4 @@
-"""A copy of the state in memory of its own, for a writer that goes on while training does."""
+"""A copy of the state in memory of its own, for a writer that works while training continues."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Saver:
         return minutes is not None and time.monotonic() - self._at >= 60 * minutes
 
     def loaded(self, step: int) -> None:
-        """The run goes on from a checkpoint of this step."""
+        """Continue from a checkpoint of this step."""
         self.step, self._loss, self._steps = step, 0.0, 0.0
 
     def save(self, run: RunDirectory, state: CheckpointState, *, last: bool) -> None:

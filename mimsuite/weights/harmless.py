@@ -52,7 +52,7 @@ class Array:
         """A copy of the array; ``None`` for an unusable one."""
         try:
             _, shape, kind, column_first, content = self._state
-            if isinstance(content, str):  # of Python 2
+            if isinstance(content, str):  # written by Python 2
                 content = content.encode("latin1")
             size = math.prod(shape) * kind.dtype.itemsize
             if not isinstance(content, bytes | bytearray) or len(content) != size:

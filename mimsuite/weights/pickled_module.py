@@ -130,7 +130,7 @@ def read_module(path: Path, package: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # damage surfaces as whatever the parser happened to be doing
+    except Exception as error:  # damage can raise any error of the parser
         raise UserError(
             f"{path} is damaged or no pickled module: {type(error).__name__}: {error}"
         ) from None
@@ -152,7 +152,7 @@ def _read_stream(file: IO[bytes], package: str) -> tuple[Any, dict[str, bytes]]:
     if Reader(file, package).load() != _MAGIC:
         raise UserError("not written by torch.save")
     Reader(file, package).load()  # version of the format
-    Reader(file, package).load()  # of the machine: byte order, sizes of numbers
+    Reader(file, package).load()  # skip the machine's byte order and sizes of numbers
     reader = Reader(file, package)
     root = reader.load()
     keys = Reader(file, package).load()

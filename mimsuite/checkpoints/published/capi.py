@@ -74,7 +74,7 @@ def _parts() -> tuple[str, ...]:
 
 
 def _keys(tensors: Mapping[str, Tensor], hints: Hints) -> tuple[dict[str, Any], list[str]]:
-    """Recipe keys of the model; no tensor tells the size of the images."""
+    """Recipe keys of the model; the size of the images is in no tensor."""
     lead = _SLOW + _BACKBONE
     kernel = of_rank(tensors, f"{lead}patch_embed.weight", 4)  # (D, C, p, p)
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[2]
@@ -100,7 +100,7 @@ def _keys(tensors: Mapping[str, Tensor], hints: Hints) -> tuple[dict[str, Any], 
     for name in (f"{_SLOW}{_HEAD}weight_v", f"{_CLUSTERS}weight"):
         if name in tensors:
             keys["target.clusters"] = of_rank(tensors, name, 2).shape[0]
-    # Of published masks, which the file does not tell, what must change on a small grid.
+    # Settings of the published masks that must change on a small grid; the file lacks them.
     section = RolledBlockMaskSection(ratio=0.65)
     if not section.decoded((height // patch) * (wide // patch)):
         keys["mask.predicted"] = 1.0

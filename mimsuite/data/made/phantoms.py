@@ -15,7 +15,7 @@ from mimsuite.data.scans.volume import library
 
 LABELS = ("air", "body", "lung", "liver", "bone")
 _UNITS = np.array([-1000.0, 40.0, -800.0, 110.0, 700.0])  # Hounsfield units of each label
-_NOISE = 15.0  # likewise, standard deviation
+_NOISE = 15.0  # standard deviation, in the same units
 CLASSES = ("lung", "liver", "bone")
 _LENGTH = 300.0  # mm that the longest side covers
 

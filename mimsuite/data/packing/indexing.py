@@ -85,5 +85,5 @@ def facts_by_split(names: Iterable[str], headers: Iterable[IndexHeader]) -> dict
 
 
 class _Named(NamedTuple):
-    name: str  # of the shard
+    name: str  # file name of the shard
     header: IndexHeader

@@ -24,7 +24,7 @@ from mimsuite.errors import CorruptSample
 _ENDINGS = (".dcm", ".dicom", ".ima")
 _MAGIC = b"DICM"  # at byte 128
 _MOST_SLICES = 4096
-_UNEVEN = 0.1  # of a step, by which steps between slices may differ
+_UNEVEN = 0.1  # share of a step by which steps between slices may differ
 _NEEDED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
 

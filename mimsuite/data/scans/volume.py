@@ -15,7 +15,7 @@ import numpy as np
 
 from mimsuite.errors import CorruptSample, UserError
 
-MOST_VOXELS = 1 << 28  # of a scan, before and after it is resampled
+MOST_VOXELS = 1 << 28  # limit of voxels per scan, before and after resampling
 LONGEST_SIDE = 4096  # voxels
 Spacing = tuple[float, float, float]
 _SAME = 1e-3  # relative difference of spacings that count as equal
@@ -52,7 +52,7 @@ class Summary:
     high: tuple[int, int, int]
 
     def percentile(self, percent: float) -> float:
-        """The value below which so many percent of the voxels lie."""
+        """The value below which this percentage of the voxels lies."""
         return float(np.interp(percent, np.linspace(0, 100, 201), self.percentiles))
 
 
@@ -172,7 +172,9 @@ def _otsu(values: np.ndarray) -> float:
     above = total - below
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1:][np.nan_to_num(apart, nan=-1.0).argmax()])  # of one value: all below
+    return float(
+        edges[1:][np.nan_to_num(apart, nan=-1.0).argmax()]
+    )  # a single value: all voxels lie below
 
 
 def _times(sides: Sequence[int]) -> str:

@@ -215,7 +215,7 @@ class _Scanner:
         self.size = opened.size
         self.found: dict[str, list[str]] = {}  # every extension of every key
         self.kept: list[_Kept] = []
-        self.places: dict[str, _Place] = {}  # of members, for links to them
+        self.places: dict[str, _Place] = {}  # places of members, for links to them
         self.classes: list[str] | None = None
         self.label_names: dict[str, str] = {}  # by key
         self.unused = Unused()

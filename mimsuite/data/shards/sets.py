@@ -135,7 +135,7 @@ def _count_beside(source: TarSource, read: dict[str, int]) -> None:
     more = sum(read.values()) - source.facts.samples
     if more <= 0:
         return
-    names: list[str] = []  # of the rarest and longest endings, as many as explain the count
+    names: list[str] = []  # the rarest and longest endings, enough to explain the count
     for name in sorted(read, key=lambda name: (name.count("."), -read[name]))[:0:-1]:
         if sum(read[one] for one in names) < more:
             names.insert(0, name)
@@ -148,7 +148,7 @@ def _last(extension: str) -> str:
 
 
 def shard_splits(spec: str, *, cache: ShardCache | None = None) -> set[str]:
-    """Splits of a shard set: told by sub-folders, file names or keys; empty where by none."""
+    """Splits of a shard set, by sub-folders, file names or keys; empty if none of them has one."""
     found = _find(spec, cache=cache)
     if None not in found.by_split:
         return {split for split in found.by_split if split is not None}
@@ -180,7 +180,7 @@ def _find(spec: str, *, beside: bool = True, cache: ShardCache | None = None) ->
 
 
 def _key_splits(headers: list[IndexHeader]) -> set[str]:
-    """Splits told by keys; only where every key of every shard tells one."""
+    """Splits by keys, if every key of every shard has one."""
     if not all(header.splits for header in headers):
         return set()
     return {split for header in headers for split in header.splits}

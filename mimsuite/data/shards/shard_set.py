@@ -119,7 +119,7 @@ Named = TypeVar("Named", bound=_Named)
 
 
 def by_name(items: list[Named]) -> dict[str | None, list[Named]]:
-    """Shards by the split in their names; all under None unless every name tells one."""
+    """Shards by the split in their names; all under None unless every name has one."""
     parts: dict[str | None, list[Named]] = {}
     for item in items:
         parts.setdefault(splits.split_in(item.name.removesuffix(".tar")), []).append(item)
