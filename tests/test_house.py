@@ -30,6 +30,7 @@ RUN_UP = {
     ("evaluate", "train"),  # fine-tuning is training
     ("report", "evaluate"),  # intervals of differences
     ("report", "dictionaries"),  # the page's section on them
+    ("methods", "train"),  # the rate of a schedule, for a method with an optimizer of its own
     ("cli", "demo"),  # the command of the demo, which runs other commands
 }
 AT_MOST_FLAT = {"data": 16, "evaluate": 12, "config": 14}

@@ -197,7 +197,7 @@ class Rclone:
         self.root, self.keys, self.port = root, keys, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, tries: int = 3) -> None:
         program = rclone_program()
         assert program is not None
         command = [program, "serve", "s3", "--addr", f"127.0.0.1:{self.port}"]
@@ -212,9 +212,14 @@ class Rclone:
         for _ in range(500):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+                    break
             time.sleep(0.01)
-        raise AssertionError("rclone does not answer")
+        # Another test's server may have taken the port meanwhile, and answers in place of ours.
+        time.sleep(0.3)
+        if self._process.poll() is not None:
+            assert tries > 1, "rclone does not start"
+            self.port = free_port()
+            self.start(tries - 1)
 
     def stop(self) -> None:
         if self._process is not None:
