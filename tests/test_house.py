@@ -20,9 +20,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mimsuite"
 # From the ground floor up: a folder, or a file on its own, imports from those before it.
 FLOORS = [
     "errors", "text", "waiting", "children", "batch", "paths", "console", "files", "noise",
-    "config", "cluster", "weights", "masking", "tokens", "pictures", "models", "targets",
-    "methods", "data", "fields", "doctor", "checkpoints", "export", "api", "report", "evaluate",
-    "train", "dictionaries", "cli", "demo",
+    "config", "cluster", "weights", "masking", "tokens", "pictures", "models", "schedule",
+    "targets", "methods", "data", "fields", "doctor", "checkpoints", "export", "api", "report",
+    "evaluate", "train", "dictionaries", "cli", "demo",
 ]  # fmt: skip
 # Imports that run up: each is one that is known, and no other comes in unseen.
 RUN_UP = {
@@ -30,7 +30,6 @@ RUN_UP = {
     ("evaluate", "train"),  # fine-tuning is training
     ("report", "evaluate"),  # intervals of differences
     ("report", "dictionaries"),  # the page's section on them
-    ("methods", "train"),  # the rate of a schedule, for a method with an optimizer of its own
     ("cli", "demo"),  # the command of the demo, which runs other commands
 }
 AT_MOST_FLAT = {"data": 16, "evaluate": 12, "config": 14}

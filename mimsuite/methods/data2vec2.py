@@ -125,9 +125,9 @@ class Data2Vec2(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """``prediction`` is (B R, M, D), with the masks of an image side by side."""
-        joined, target = TokenMask.interleaved(list(masks.values())), ctx.made["target"]
+        target = ctx.made["target"]
         cls, found = self.predict(batch, masks, ctx)
-        ids = joined.masked.unflatten(0, (len(batch), -1)).flatten(1)  # (B, R M)
+        ids = torch.cat([mask.masked for mask in masks.values()], dim=1)  # (B, R M)
         wanted = gather_tokens(target, ids).view_as(found)
         regression, class_token = self.losses(cls, found, target, wanted)
         terms = {

@@ -36,6 +36,7 @@ from mimsuite.models.frozen_encoder import FrozenEncoder
 from mimsuite.models.perceptual import centred
 from mimsuite.models.token_decoder import TokenDecoder
 from mimsuite.noise import Noise
+from mimsuite.schedule import rate_at
 from mimsuite.targets.adversarial import (
     adaptive_weight,
     augmented,
@@ -45,7 +46,6 @@ from mimsuite.targets.adversarial import (
 )
 from mimsuite.targets.latents import LatentStatistics, read_statistics
 from mimsuite.tokens import unpatchify
-from mimsuite.train.schedule import rate_at
 from mimsuite.weights.names import Names
 
 

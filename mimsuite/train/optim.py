@@ -10,8 +10,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from mimsuite.config.keys.shared import GroupSection, OptimSection, Recipe
 from mimsuite.methods.base import Method
+from mimsuite.schedule import beta_at, decay_at, rate_at
 from mimsuite.train.lars import LARS
-from mimsuite.train.schedule import beta_at, decay_at, rate_at
 
 Group = dict[str, Any]
 

@@ -20,6 +20,7 @@ from mimsuite.methods import Method, build
 from mimsuite.methods.base import Progress
 from mimsuite.noise import Noise
 from mimsuite.report.follower import NoDirectory
+from mimsuite.schedule import decay_at, rate_at
 from mimsuite.train import checkpoint, replay
 from mimsuite.train.average import MovingAverage
 from mimsuite.train.batchnorm import sync_batchnorm
@@ -32,7 +33,6 @@ from mimsuite.train.optim import build_optimizer, set_schedules
 from mimsuite.train.precision import Precision
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.saving import Saver
-from mimsuite.train.schedule import decay_at, rate_at
 from mimsuite.train.state import (
     generator_tensors,
     load_generators,

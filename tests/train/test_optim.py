@@ -13,11 +13,11 @@ from mimsuite.config.keys.shared import GroupSection
 from mimsuite.errors import UserError
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.noise import Noise
+from mimsuite.schedule import half_cosine
 from mimsuite.train.lars import LARS
 from mimsuite.train.meter import Meter
 from mimsuite.train.optim import build_optimizer, param_groups, set_lr, set_schedules
 from mimsuite.train.precision import Precision
-from mimsuite.train.schedule import half_cosine
 from mimsuite.train.state import load_optimizer, optimizer_tensors
 from mimsuite.train.step import StepResult, train_step
 

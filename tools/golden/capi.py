@@ -22,7 +22,7 @@ from mimsuite.methods.capi import CAPI
 from mimsuite.models.momentum import warm_cosine
 from mimsuite.models.register_vit import kept_of
 from mimsuite.noise import FixedNoise, Noise
-from mimsuite.train.schedule import cosine_per_step
+from mimsuite.schedule import cosine_per_step
 
 SIZES = (
     "img_size patch_size in_chans embed_dim depth num_heads mlp_ratio norm_layer norm_eps "

@@ -23,7 +23,7 @@ from mimsuite.methods import Method
 from mimsuite.methods.data2vec2 import Data2Vec2
 from mimsuite.models.momentum import rising
 from mimsuite.noise import FixedNoise, Noise
-from mimsuite.train.schedule import rate_at
+from mimsuite.schedule import rate_at
 
 SIZES = (
     "img_size patch_size in_chans embed_dim depth prenet_depth num_heads mlp_ratio qkv_bias "

@@ -16,7 +16,7 @@ from mimsuite.masking import MultiBlockSampler
 from mimsuite.methods import Method
 from mimsuite.models.momentum import rising
 from mimsuite.noise import Noise
-from mimsuite.train.schedule import decay_at, rate_at, stretched
+from mimsuite.schedule import decay_at, rate_at, stretched
 
 # Width, depth, heads and hidden units of the published encoders (facebookresearch/ijepa).
 _SIZES = {

@@ -15,8 +15,8 @@ from mimsuite.batch import Batch
 from mimsuite.config.keys.shared import ScheduleSection
 from mimsuite.methods import Method, Output
 from mimsuite.noise import FixedNoise
+from mimsuite.schedule import rate_at
 from mimsuite.train.optim import param_groups
-from mimsuite.train.schedule import rate_at
 
 _SIZES = (
     "trans_dim depth num_heads num_group group_size encoder_dims norm_eps bn_eps bn_momentum "

@@ -27,9 +27,9 @@ from mimsuite.models.discriminator import Discriminator
 from mimsuite.models.momentum import follow
 from mimsuite.models.teachers.base import frozen
 from mimsuite.noise import FixedNoise
+from mimsuite.schedule import counted_warmup
 from mimsuite.targets import adversarial
 from mimsuite.targets.latents import LatentStatistics, MomentumStatistics, merged
-from mimsuite.train.schedule import counted_warmup
 from mimsuite.train.trainer import Trainer
 
 _MODEL = (

@@ -18,9 +18,9 @@ from mimsuite.config.keys.masks import RandomMaskSection
 from mimsuite.config.keys.shared import ScheduleSection
 from mimsuite.masking import RandomSampler
 from mimsuite.methods import Method
+from mimsuite.schedule import half_cosine, rate_at
 from mimsuite.tokens import sincos_2d
 from mimsuite.train.optim import param_groups
-from mimsuite.train.schedule import half_cosine, rate_at
 
 Entry = dict[str, Any]
 

@@ -16,8 +16,8 @@ from mimsuite.config.keys.masks import ClipMaskSection
 from mimsuite.config.keys.shared import ScheduleSection
 from mimsuite.data.video import clip_geometry, clip_indices
 from mimsuite.masking.running_cell import running_cell
+from mimsuite.schedule import rate_at
 from mimsuite.tokens import sinusoid_1d
-from mimsuite.train.schedule import rate_at
 
 Entry = dict[str, Any]
 Group = Callable[[Case, Entry], dict[str, Any]]

@@ -17,8 +17,8 @@ from mimsuite.methods import Method
 from mimsuite.models.momentum import rising
 from mimsuite.models.rotary import turn, turns_of
 from mimsuite.noise import Noise
+from mimsuite.schedule import cosine_ahead, half_cosine_to, linear_ahead
 from mimsuite.tokens import sincos_clip
-from mimsuite.train.schedule import cosine_ahead, half_cosine_to, linear_ahead
 
 # Width, depth, heads and hidden units of the published encoders, and pixels.
 _SIZES = {

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from mimsuite.data.local_file import Stored, opened
-from mimsuite.data.video.containers import boxes, container_of
+from mimsuite.data.video.containers import boxes
 
 _MATRIX_AT = {0: 40, 1: 52}  # track header version -> byte offset of the matrix
 
 
 def is_mirrored(data: Stored) -> bool:
-    """Whether any track of the video is to be shown mirrored.
+    """Whether a track of an mp4 file is shown mirrored.
 
     Raises:
-        CorruptSample: see :func:`container_of`.
+        CorruptSample: a box that is smaller than its own header.
     """
-    if container_of(data).demuxer != "mov":
-        return False
     with opened(data) as file:
         return any(map(_mirrors, _track_headers(file)))
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mimsuite.evaluate.dense.tasks import Task
 from mimsuite.noise import keyed_rng
-from mimsuite.train.schedule import rate_at
+from mimsuite.schedule import rate_at
 
 
 @dataclass(frozen=True)

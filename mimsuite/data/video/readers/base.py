@@ -38,7 +38,7 @@ def require_plain(reader: str, data: Stored) -> None:
         raise VideoDecodeError(
             reader, f"does not find frames in .{container.extension} files by their numbers"
         )
-    if is_mirrored(data):
+    if container.demuxer == "mov" and is_mirrored(data):
         raise VideoDecodeError(reader, "does not mirror frames as the file asks")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mimsuite.config.keys.shared import ScheduleSection
-from mimsuite.train.schedule import beta_at, cosine_per_step, rate_at
+from mimsuite.schedule import beta_at, cosine_per_step, rate_at
 
 
 def test_warm_up_of_cosine_per_step_ends_on_the_peak() -> None:
