@@ -99,20 +99,28 @@ def test_a_decoding_child_ends_with_a_killed_parent():
         from mimsuite.data.packing.isolated import Isolated
         child = Isolated()
         child._start()
-        os.fork() or time.sleep(60)  # a fork keeps the pipe open: no end of file tells the child
-        time.sleep(20)
+        print(child._process.pid, flush=True)
+        os.fork()  # the fork keeps the pipe open: no end of file tells the child
+        time.sleep(60)
     """
-    parent = start("-c", textwrap.dedent(code))
-    assert wait_until(lambda: len(descendants(parent.pid)) == 2, 30)
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    parent = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE)
+    decoder = int(parent.stdout.readline())
+    assert wait_until(lambda: len(descendants(parent.pid)) == 2, 60)
     below = descendants(parent.pid)
-    (decoder,) = [p for p in below if b"serve" in Path(f"/proc/{p}/cmdline").read_bytes()]
     try:
         parent.kill()
         parent.wait()
-        assert wait_until(lambda: not is_alive(decoder), 5)
+        assert wait_until(lambda: not is_alive(decoder), 15)
     finally:
         for pid in filter(is_alive, below):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_decoding_child_starts_without_torch():
+    """One child a loader worker: torch would take seconds and 200 MB in each."""
+    code = "import mimsuite.data.packing.isolated, sys; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) == b"False\n"
 
 
 @pytest.mark.parametrize(
