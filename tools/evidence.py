@@ -15,13 +15,16 @@ import sys
 import time
 
 from evidence_pages import write_pages
-from evidence_rows import Failed, Row, make, rows_of, tables
+from evidence_rows import LOWEST, ROW_SECONDS, Failed, Row, make, rows_of, tables
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, help="how long to work at most")
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="these only")
+    parser.add_argument(
+        "--nice", type=int, default=LOWEST, help="priority; 19, the default, is lowest"
+    )
     parser.add_argument("--pages", action="store_true", help="write docs/evidence/*.md")
     parser.add_argument("--list", action="store_true", help="count rows of each table")
     options = parser.parse_args()
@@ -31,13 +34,13 @@ def main() -> int:
             rows = list(rows_of(table))
             print(f"{table.name}: {sum(row.done for row in rows)} of {len(rows)} rows")
     if options.hours is not None:
-        work(plan, options.hours)
+        work(plan, options.hours, options.nice)
     if options.pages:
         write_pages(tables())
     return 0
 
 
-def work(plan: list, hours: float) -> None:
+def work(plan: list, hours: float, nice: int = LOWEST) -> None:
     """Make rows in the order of the plan until the time is over."""
     end = time.monotonic() + 3600 * hours
     given_up: set[str] = set()
@@ -52,10 +55,8 @@ def work(plan: list, hours: float) -> None:
         name = f"{row.table.name}: {' '.join(row.command())}"
         print(name, flush=True)
         try:
-            done = make(row, seconds=min(600.0, max(1.0, end - time.monotonic())))
+            done = make(row, min(ROW_SECONDS, max(1.0, end - time.monotonic())), nice)
             print("  done" if done else "  goes on later", flush=True)
-            if not done and row.measure:  # it has nothing to go on from: too long for a turn
-                given_up.add(row.key)
         except Failed as fault:
             print(f"  failed: {fault}", flush=True)
             given_up.add(row.key)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PLAN = TOP / "docs/evidence/plan.yaml"
 ROWS = TOP / "docs/evidence/rows"
 RUNS = TOP / "runs/evidence"
 ROW_SECONDS = 600  # after which a command is stopped, and goes on in a later turn
+LOWEST = 19  # priority
 SAVED = 75  # exit code: stopped after saving
 _RUN_OF = re.compile(r"\{run:([^}]+)\}")
 
@@ -277,8 +278,11 @@ def prepare(table: Table) -> None:
                 raise Failed(f"mimsuite {command} {folder}: {said.strip().splitlines()[-1:]}")
 
 
-def make(row: Row, seconds: float = ROW_SECONDS) -> bool:
-    """Run a row's command for a while, at the lowest priority and on one core.
+def make(row: Row, seconds: float = ROW_SECONDS, nice: int = LOWEST) -> bool:
+    """Run a row's command for a while on one core.
+
+    Args:
+        nice: its priority, 19 the lowest.
 
     Returns:
         whether the row is done; otherwise it goes on from what was saved when called again.
@@ -292,7 +296,7 @@ def make(row: Row, seconds: float = ROW_SECONDS) -> bool:
             return row.done
         prepare(row.table)
         begun = time.monotonic()
-        code, out, said = _run(row.words(), seconds)
+        code, out, said = _run(row.words(), seconds, nice)
         if code == SAVED:
             return False
         if code:
@@ -316,7 +320,7 @@ def make(row: Row, seconds: float = ROW_SECONDS) -> bool:
     return True
 
 
-def _run(words: list[str], seconds: float) -> tuple[int, str, str]:
+def _run(words: list[str], seconds: float, nice: int = LOWEST) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command of the suite."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mimsuite", *words],
@@ -324,7 +328,7 @@ def _run(words: list[str], seconds: float) -> tuple[int, str, str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        preexec_fn=_be_modest,
+        preexec_fn=partial(_be_modest, nice),
         cwd=TOP,
     )
     try:
@@ -332,8 +336,8 @@ def _run(words: list[str], seconds: float) -> tuple[int, str, str]:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         out, said = process.communicate()
-        if process.returncode == -signal.SIGTERM:  # a probe, which has nothing to save
-            return SAVED, out, said
+        if process.returncode == -signal.SIGTERM:
+            said = f"not done after {seconds:.0f} s, and a probe saves nothing to go on from"
     except BaseException:
         process.kill()
         process.wait()
@@ -341,8 +345,8 @@ def _run(words: list[str], seconds: float) -> tuple[int, str, str]:
     return process.returncode, out, said
 
 
-def _be_modest() -> None:
-    os.nice(19)
+def _be_modest(nice: int) -> None:
+    os.nice(nice)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 

@@ -107,7 +107,7 @@ def test_a_row_stands_while_its_recipe_says_the_same(plan) -> None:
 def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None:
     made: list[str] = []
 
-    def answer(words: list[str], seconds: float) -> tuple[int, str, str]:
+    def answer(words: list[str], seconds: float, nice: int) -> tuple[int, str, str]:
         made.append(words[0])
         make_run(words)
         return 0, json.dumps(result("1111", random_init="1010")), ""
@@ -127,7 +127,7 @@ def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None
 def test_rows_come_in_an_order_that_works_and_none_twice(plan, place, monkeypatch) -> None:
     made: list[list[str]] = []
 
-    def answer(words: list[str], seconds: float) -> tuple[int, str, str]:
+    def answer(words: list[str], seconds: float, nice: int) -> tuple[int, str, str]:
         made.append(words)
         make_run(words)
         if words[0] == "finetune" and "train.seed=1" not in words and words[-1] == "auto":
@@ -152,7 +152,7 @@ def test_a_training_goes_on_in_a_later_turn(plan, monkeypatch) -> None:
     codes = iter([75, 75, 0])
     row = next(iter(evidence_rows.rows_of(plan[0])))
     row.run.mkdir(parents=True)
-    monkeypatch.setattr(evidence_rows, "_run", lambda words, seconds: (next(codes), "{}", ""))
+    monkeypatch.setattr(evidence_rows, "_run", lambda *_: (next(codes), "{}", ""))
     assert [evidence_rows.make(row) for _ in range(3)] == [False, False, True]
     assert row.read() == {}
 
@@ -160,7 +160,7 @@ def test_a_training_goes_on_in_a_later_turn(plan, monkeypatch) -> None:
 def test_a_failure_is_said_and_not_repeated(plan, monkeypatch, capsys) -> None:
     calls = []
 
-    def fail(words: list[str], seconds: float) -> tuple[int, str, str]:
+    def fail(words: list[str], seconds: float, nice: int) -> tuple[int, str, str]:
         calls.append(words)
         return 3, "", "error: no such data\n"
 
@@ -168,6 +168,19 @@ def test_a_failure_is_said_and_not_repeated(plan, monkeypatch, capsys) -> None:
     evidence.work(plan, hours=1)
     assert len(calls) == 4  # each pretraining once; what needs them waits
     assert "no such data" in capsys.readouterr().out
+
+
+def test_what_saves_nothing_must_fit_in_a_turn() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence_rows.subprocess, "Popen", Sleeper)
+        code, _, said = evidence_rows._run(["linear-probe"], 0.1)
+    assert code not in (0, evidence_rows.SAVED)
+    assert "not done after 0 s" in said
+
+
+class Sleeper(subprocess.Popen):
+    def __init__(self, words: list[str], **options: Any) -> None:
+        super().__init__(["sleep", "60"], **options)
 
 
 @pytest.mark.parametrize(
