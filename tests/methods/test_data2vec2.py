@@ -116,6 +116,7 @@ def test_a_step_is_the_mean_of_steps_with_one_mask_each() -> None:
     assert not torch.equal(visible[0], visible[1])
 
 
+@pytest.mark.slow
 def test_sixteen_masks_cost_less_than_sixteen_times_one(capsys: Any) -> None:
     costs = {}
     for clones in (1, 16):
