@@ -26,6 +26,8 @@ from typing import Any
 
 import yaml
 
+from mimsuite.children import start_child
+
 TOP = Path(__file__).resolve().parents[1]
 PLAN = TOP / "docs/evidence/plan.yaml"
 ROWS = TOP / "docs/evidence/rows"
@@ -322,7 +324,7 @@ def make(row: Row, seconds: float = ROW_SECONDS, nice: int = LOWEST) -> bool:
 
 def _run(words: list[str], seconds: float, nice: int = LOWEST) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command of the suite."""
-    process = subprocess.Popen(
+    process = start_child(  # it ends with this process, also where that is killed
         [sys.executable, "-m", "mimsuite", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -172,7 +172,7 @@ def test_a_failure_is_said_and_not_repeated(plan, monkeypatch, capsys) -> None:
 
 def test_what_saves_nothing_must_fit_in_a_turn() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evidence_rows.subprocess, "Popen", Sleeper)
+        patch.setattr(evidence_rows, "start_child", Sleeper)
         code, _, said = evidence_rows._run(["linear-probe"], 0.1)
     assert code not in (0, evidence_rows.SAVED)
     assert "not done after 0 s" in said
