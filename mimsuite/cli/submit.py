@@ -1,11 +1,11 @@
-"""`mimsuite submit`: pretrain as a SLURM job. Does not load torch."""
+"""`mimsuite submit`: pretrain as a SLURM job, or as a JobSet of Kubernetes. No torch."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,10 @@ from mimsuite.cli.options import (
 from mimsuite.errors import UserError
 
 if TYPE_CHECKING:
-    from mimsuite.cluster.submission import Submission
+    from mimsuite.cluster.submission import Request, Submission
 
 _JOB = "The job"
+_ONLY_SLURM = ("profile", "time", "partition", "account", "qos", "constraint", "after", "sweep")
 
 
 def submit(
@@ -76,7 +77,7 @@ def submit(
         str | None,
         typer.Option(
             rich_help_panel=_JOB,
-            help="SIGNAL@SECONDS before the limit, to save. Default: USR1@120.",
+            help="SIGNAL@SECONDS before the limit: USR1@120.",
         ),
     ] = None,
     requeue: Annotated[
@@ -95,20 +96,42 @@ def submit(
         typer.Option(
             metavar="KEY=A,B,C",
             rich_help_panel=_JOB,
-            help="A run for each value, in one job array; repeat for combinations.",
+            help="A run for each value; repeatable.",
         ),
     ] = None,
     at_once: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", rich_help_panel=_JOB, help="At most N runs at a time."),
     ] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="SYSTEM",
+            rich_help_panel=_JOB,
+            show_default=False,
+            help="slurm, or with --dry-run kubernetes: a JobSet.",
+        ),
+    ] = "slurm",
+    image: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_JOB, metavar="IMAGE", help="Kubernetes: with mimsuite in it."
+        ),
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLAIM:/path",
+            rich_help_panel=_JOB,
+            help="Kubernetes: a volume claim; repeatable.",
+        ),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Pretrain as a SLURM job: one process per GPU, requeued until it is done.
 
-    The recipe is checked before anything is queued. The run directory keeps the script, job.sbatch,
-    which can be read, changed and submitted again. Settings that a cluster always needs go into
-    ~/.config/mimsuite/slurm.yaml; its keys are in the documentation (slurm).
+    The recipe is checked first. The run directory keeps the script, job.sbatch, to be read, changed
+    and sent again. Settings of a cluster: ~/.config/mimsuite/slurm.yaml (documentation: slurm).
 
     Example: mimsuite submit image/mae-vitb16-in1k --nodes 2 --gpus-per-node 8
     """
@@ -130,8 +153,8 @@ def submit(
         "requeue": requeue,
         "max_requeues": max_requeues,
     }
-    options = load_profile(profile, {k: v for k, v in given.items() if v is not None})
-    _check_words(resume, after, sweep, at_once)
+    given = {key: value for key, value in given.items() if value is not None}
+    _check_words(resume, after, sweep, at_once, to)
     plugins = [*(ctx.find_root().params.get("plugin") or ()), *(plugin or ())]
     more = [word for file in plugins for word in ("--plugin", str(file.resolve()))]
     more += ["--init-from", init_from] if init_from else []
@@ -145,9 +168,17 @@ def submit(
         at_once=at_once,
         after=after,
         resume=resume == "auto",
+        elsewhere=to == "kubernetes",
         more=tuple(more),
     )
-    ready = submission.prepare(request, options)
+    if request.elsewhere:
+        others = {"profile": profile, "after": after, "sweep": sweep}
+        unfit = [key for key in _ONLY_SLURM if given.get(key) or others.get(key)]
+        print(_job_set(request, given, unfit, image, volume, dry_run and not as_json), end="")
+        return
+    if image is not None or volume:
+        raise UserError("--image and --volume are for --to kubernetes")
+    ready = submission.prepare(request, load_profile(profile, given))
     if init_from is not None and not Path(init_from).expanduser().exists():
         raise UserError(f"--init-from {init_from}: there is no such run, checkpoint or file")
     if dry_run:
@@ -162,9 +193,36 @@ def submit(
     _tell(ready, job)
 
 
+def _job_set(
+    request: Request,
+    given: dict[str, Any],
+    unfit: list[str],
+    image: str | None,
+    volumes: list[str] | None,
+    printed: bool,
+) -> str:
+    """The manifest for Kubernetes."""
+    from mimsuite.cluster.kubernetes import Volume, render
+    from mimsuite.cluster.profile import only_given
+
+    if unfit:
+        options = ", ".join(f"--{key}" for key in unfit)
+        raise UserError(f"{options}: for SLURM alone, leave away with --to kubernetes")
+    if image is None:
+        raise UserError("--to kubernetes needs --image, a container image with mimsuite in it")
+    if not printed:
+        raise UserError(
+            "a JobSet is only printed: add --dry-run, without --json, and pipe it to "
+            "kubectl apply -f -"
+        )
+    return render(request, only_given(given), image, [Volume.of(one) for one in volumes or ()])
+
+
 def _check_words(
-    resume: str, after: str | None, sweep: list[str] | None, at_once: int | None
+    resume: str, after: str | None, sweep: list[str] | None, at_once: int | None, to: str
 ) -> None:
+    if to not in ("slurm", "kubernetes"):
+        raise UserError(f"--to {to}: expected slurm or kubernetes")
     if resume not in ("never", "auto"):
         raise UserError(f"--resume {resume}: expected never or auto")
     if after is not None and not re.fullmatch(r"\d+(_\d+)?(,\d+(_\d+)?)*", after, re.ASCII):

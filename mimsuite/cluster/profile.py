@@ -108,8 +108,23 @@ def load_profile(name: str | None, given: Mapping[str, Any]) -> Profile:
         layer.document.pop("tasks_per_node", None)
     if given.get("tasks_per_node") and "gpus_per_node" not in given:
         layer.document.pop("gpus_per_node", None)
-    options = Layer(dict(given), dict.fromkeys([(key,) for key in given], COMMAND_LINE))
-    merged = options.over(layer)
+    return _checked(_given(given).over(layer))
+
+
+def only_given(given: Mapping[str, Any]) -> Profile:
+    """A profile of command-line options alone.
+
+    Raises:
+        UserError: invalid options; lists all faults at once.
+    """
+    return _checked(_given(given))
+
+
+def _given(options: Mapping[str, Any]) -> Layer:
+    return Layer(dict(options), dict.fromkeys([(key,) for key in options], COMMAND_LINE))
+
+
+def _checked(merged: Layer) -> Profile:
     try:
         # Strict JSON mode: a list is accepted for a tuple, but "8" is not for a number.
         profile = Profile.model_validate_json(json.dumps(merged.document), strict=True)

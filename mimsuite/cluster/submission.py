@@ -27,6 +27,7 @@ class Request:
     Attributes:
         more: further arguments of ``mimsuite pretrain``.
         resume: continue in directories that already contain a run.
+        elsewhere: data and run directory are paths of another machine.
     """
 
     recipe: str
@@ -38,6 +39,7 @@ class Request:
     at_once: int | None = None
     after: str | None = None
     resume: bool = False
+    elsewhere: bool = False
     more: tuple[str, ...] = ()
 
 
@@ -60,7 +62,7 @@ def prepare(request: Request, profile: Profile) -> Submission:
     folder = request.out.resolve()
     sweep = combinations(request.sweeps)
     elements = tuple(Element(folder / name_of(keys) if keys else folder, keys) for keys in sweep)
-    resolved = _check_recipes(request, profile, elements)
+    resolved = check_recipes(request, profile, elements)
     _check_directories(request, folder, elements)
     file = catalog.find(request.recipe)
     own = file.name not in catalog.names()
@@ -72,7 +74,7 @@ def prepare(request: Request, profile: Profile) -> Submission:
     job = Job(
         title=file.path.name if own else file.name,
         folder=folder,
-        words=(recipe, *request.overrides, *_options(request, profile, resolved.recipe)),
+        words=words_of(request, profile, resolved.recipe, recipe),
         elements=elements,
         at_once=request.at_once,
         after=request.after,
@@ -110,18 +112,19 @@ def send(submission: Submission) -> str:
     return number
 
 
-def _options(request: Request, profile: Profile, recipe: Recipe) -> tuple[str, ...]:
-    words = list(request.more)
+def words_of(request: Request, profile: Profile, resolved: Recipe, recipe: str) -> tuple[str, ...]:
+    """Arguments of ``mimsuite pretrain``, without ``--out`` and ``--resume``."""
+    words = [recipe, *request.overrides, *request.more]
     if request.data is not None:
-        local = Path(request.data).exists()
+        local = not request.elsewhere and Path(request.data).exists()
         words += ["--data", str(Path(request.data).resolve()) if local else request.data]
     # Otherwise a node with broken GPUs would silently train on its CPUs.
-    if profile.gpus_per_node and recipe.train.device == "auto":
+    if profile.gpus_per_node and resolved.train.device == "auto":
         words += ["--device", "cuda"]
     return (*words, *(["--smoke"] if request.smoke else []))
 
 
-def _check_recipes(request: Request, profile: Profile, elements: Sequence[Element]) -> Resolved:
+def check_recipes(request: Request, profile: Profile, elements: Sequence[Element]) -> Resolved:
     """Check the recipe of every run; returns the first."""
     found: list[Resolved] = []
     faults: dict[str, None] = {}
@@ -133,7 +136,7 @@ def _check_recipes(request: Request, profile: Profile, elements: Sequence[Elemen
             if request.data is not None:
                 resolved = config.with_overrides(resolved, {"data.source": request.data})
             found.append(resolved)
-            faults.update(dict.fromkeys(_misfits(resolved, profile)))
+            faults.update(dict.fromkeys(_misfits(resolved, profile, request.elsewhere)))
         except UserError as error:
             faults[str(error)] = None
     if faults:
@@ -141,7 +144,7 @@ def _check_recipes(request: Request, profile: Profile, elements: Sequence[Elemen
     return found[0]
 
 
-def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
+def _misfits(resolved: Resolved, profile: Profile, elsewhere: bool) -> list[str]:
     """Faults that would end the job in its first minute."""
     recipe, world = resolved.recipe, profile.world
     batch, task = recipe.train.global_batch, recipe.recipe.task
@@ -155,7 +158,9 @@ def _misfits(resolved: Resolved, profile: Profile) -> list[str]:
     for source in [one.source for one in recipe.data.mixture or ()] or [recipe.data.source]:
         if not source:
             faults.append("data.source: required, but not set; use --data")
-        elif not set(source) & set(":{}*?[") and not Path(expand_path(source)).exists():
+        elif elsewhere or set(source) & set(":{}*?["):
+            continue
+        elif not Path(expand_path(source)).exists():
             faults.append(f"data.source: there is no {source}")
     return faults
 

@@ -318,7 +318,7 @@ def test_what_the_docs_show_is_so(submit, tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text()
     (tmp_path / "here" / "shards").mkdir()
     commands = [line.split()[1:] for line in text.splitlines() if line.startswith("mimsuite ")]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for words in commands:
         assert "--dry-run" in words or words == ["runs", "list"]
         assert main(words) == 0
