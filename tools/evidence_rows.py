@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -349,6 +349,8 @@ def _run(words: list[str], seconds: float, nice: int = LOWEST) -> tuple[int, str
 
 def _be_modest(nice: int) -> None:
     os.nice(nice)
+    with suppress(OSError):  # on Linux priorities count within a session, and sessions have theirs
+        Path("/proc/self/autogroup").write_text(str(nice))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
