@@ -320,7 +320,9 @@ def synth(
     ] = None,
     parts: Annotated[
         bool,
-        typer.Option("--parts", help="Points: part labels. Grids: boxes and voxel labels."),
+        typer.Option(
+            "--parts", help="Points: part labels. Grids: boxes, voxel labels. Scans: label maps."
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:

@@ -20,6 +20,8 @@ class Decoder(ABC):
         in_place: whether a local file is read by seeking instead of being loaded whole.
         in_parts: whether it reads only the parts that it needs of a sample in a shard, and checks
             them itself; such a sample comes as a :class:`~mimsuite.data.local_file.Stretch`.
+        label_map: extension under which shards store the classes of a sample's voxels; empty: they
+            are not read.
         layouts: modules that read further on-disk layouts of such samples; see
             :mod:`mimsuite.data.sources.layouts`.
     """
@@ -30,6 +32,7 @@ class Decoder(ABC):
     sequences = False
     in_place = False
     in_parts = False
+    label_map = ""
     layouts: tuple[str, ...] = ()
 
     @property
@@ -47,3 +50,7 @@ class Decoder(ABC):
         Raises:
             CorruptSample: it cannot be decoded, or is too large.
         """
+
+    def with_label_map(self, payload: Any, label_map: Any) -> Any:
+        """Decode a sample with the classes of its voxels; arguments and errors as for a call."""
+        return self(payload)

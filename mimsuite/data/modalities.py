@@ -43,6 +43,9 @@ class Modality:
         corruptions: module with ``CORRUPTIONS``; None: it has none.
         in_place: whether local files are read by seeking instead of being loaded whole.
         sequences: whether a folder of images may be one sample (the frames of a video).
+        label_map: extension of the classes of a sample's voxels in a shard; empty: there are none.
+        label_formats: module for these with ``facts`` and ``store``, as ``formats`` has them, and
+            ``check``, which compares a stored sample and its stored label map.
         layouts: modules that read further on-disk layouts of its samples; see
             :mod:`mimsuite.data.sources.layouts`.
         codec: ``module:class`` of its :class:`~mimsuite.data.packing.codecs.Codec`, which works in
@@ -65,6 +68,8 @@ class Modality:
     corruptions: str | None = None
     in_place: bool = False
     sequences: bool = False
+    label_map: str = ""
+    label_formats: str = ""
     layouts: tuple[str, ...] = ()
     codec: Target = None
     pack_options: tuple[str, ...] = ()
@@ -154,6 +159,7 @@ class Undecoded(Decoder):
     def __init__(self, modality: Modality) -> None:
         self.modality, self.in_place = modality, modality.in_place
         self.sequences, self.layouts = modality.sequences, modality.layouts
+        self.label_map = modality.label_map
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -251,9 +257,12 @@ SCANS = register(
         views="mimsuite.data.scans.views:ScanViews",
         tile=(252, 84),
         in_place=True,
+        label_map="labels.scan",
+        label_formats="mimsuite.data.scans.label_maps",
         layouts=("mimsuite.data.scans.folders",),
         pack_options=("spacing", "voxels"),
         maker="mimsuite.data.made.phantoms:MAKER",
+        parted_maker="mimsuite.data.made.phantoms:LABELLED",
         canvas="mimsuite.report.canvases:pixel_canvas",
     )
 )

@@ -32,12 +32,14 @@ class Sample:
         payload: an encoded file, or an array (H, W) or (H, W, C); for a decoder that reads
             ``in_place``, the file's location, and for one that reads ``in_parts``, its place in the
             shard.
+        label_map: the stored classes of its voxels, in a form of ``payload``; None = it has none.
     """
 
     key: str
     shard_name: str
     label: int | np.ndarray | None
     payload: Payload
+    label_map: Payload | None = None
 
 
 class Source(ABC):
@@ -122,6 +124,10 @@ class Source(ABC):
             CorruptSample: it cannot be read, or its checksum is wrong.
         """
 
+    def label_map(self, shard: int, offset: int) -> Payload | None:
+        """The stored classes of a sample's voxels; None without them. Raises ``CorruptSample``."""
+        return None
+
     @abstractmethod
     def sample_bytes(self, shard: int, offset: int) -> int:
         """Stored size of the payload in bytes."""
@@ -135,6 +141,7 @@ class Source(ABC):
             if self.targets is None
             else self._target(shard, offset),
             payload=self.payload(shard, offset),
+            label_map=self.label_map(shard, offset),
         )
 
     def label_texts(self) -> Sequence[str] | None:
@@ -178,6 +185,8 @@ class Source(ABC):
         """The decoded sample, from which views are made. For images (C, H, W) uint8, or float32
         for more than 8 bits; see :class:`Decoder`.
         """
+        if sample.label_map is not None:
+            return self.decoder.with_label_map(sample.payload, sample.label_map)
         return self.decoder(sample.payload)  # type: ignore[arg-type]  # matches the decoder
 
     def labels(self) -> np.ndarray:

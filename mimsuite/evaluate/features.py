@@ -176,18 +176,21 @@ def normalized_batches(
     device: torch.device,
     positions: Sequence[int] | None = None,
     views: Views | None = None,
+    size: int | None = None,
 ) -> Iterator[Batch]:
     """Every sample of a source once, in normalised batches; corrupt samples are skipped and named.
 
     Args:
         positions: positions in the source of the samples to read; None: all.
         views: views of the samples; None: the recipe's.
+        size: samples per batch; None: ``eval.batch``.
     """
     recipe = resolved.recipe
     views = views or views_of(recipe)
     normalize = views.normalizer(device)
     workers = recipe.data.workers
-    loader = eval_loader(source, views, recipe.eval.batch, workers=workers, positions=positions)
+    size = size or recipe.eval.batch
+    loader = eval_loader(source, views, size, workers=workers, positions=positions)
     for batch in loader:
         yield normalize(batch)
     for damage in loader.damaged:

@@ -20,7 +20,9 @@ from mimsuite.evaluate.sources import open_splits
 DENSE = "dense-probe"
 _ATTENTIVE = "image/tiny-attentive"  # default for runs whose recipe names none
 # Keys outside the encoder that the weights were trained with.
-_INHERITED = ("data.channels", "augment.mean", "augment.std")
+_INHERITED = (
+    "data.channels", "augment.mean", "augment.std", "augment.spacing", "augment.intensity"
+)  # fmt: skip
 _FOLDS = ("data.folds", "data.fold")
 
 
@@ -113,7 +115,9 @@ def with_encoder_of(
         if key not in decided
     }
     known = {
-        key: _value(run, key) for key in _INHERITED if key in {*run.origins} & {*probe.origins}
+        key: _value(run, key)
+        for key in run.origins
+        if any(f"{key}.".startswith(f"{part}.") for part in _INHERITED) and _has(probe, key)
     }
     taken = encoder | known | (inherited or {})
     return with_data(config.with_overrides(probe, taken, "pretrained run"), data, overrides)
@@ -124,7 +128,11 @@ def _with_kind_of(run: Resolved, probe: Resolved) -> Resolved:
     known = type(run.recipe.model.encoder).model_fields
     model = probe.document["model"]
     encoder = {key: value for key, value in model["encoder"].items() if key in known}
-    return replace(probe, document={**probe.document, "model": {**model, "encoder": encoder}})
+    document = {**probe.document, "model": {**model, "encoder": encoder}}
+    if "intensity" in document["augment"] and "intensity" in run.document["augment"]:
+        ours = run.document["augment"]["intensity"]  # kinds of rules have different keys
+        document["augment"] = {**document["augment"], "intensity": ours}
+    return replace(probe, document=document)
 
 
 def with_data(probe: Resolved, data: str, overrides: Sequence[str]) -> Resolved:
@@ -164,5 +172,15 @@ def _of_data(run: Resolved, tuning: Resolved, data: str) -> dict[str, Any]:
 
 
 def _value(resolved: Resolved, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return resolved.document[section][name]
+    found: Any = resolved.document
+    for name in key.split("."):
+        found = found[name]
+    return found
+
+
+def _has(resolved: Resolved, key: str) -> bool:
+    try:
+        _value(resolved, key)
+    except (KeyError, TypeError):
+        return False
+    return True

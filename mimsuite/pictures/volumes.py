@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CUT = 0.2  # fraction of the depth that is cut away
+_COLOURS = 12
+_TURN = 0.618  # of the colour circle, between two classes: neighbours differ most
+_COVER = 0.5  # share of a class's colour in the picture
 
 
 def march(grids: Tensor) -> Tensor:
@@ -29,6 +32,22 @@ def slices(scans: Tensor) -> Tensor:
     shown = [plane.transpose(2, 3).flip(2) for plane in planes]  # (B, C, rows, columns)
     padded = [F.pad(plane, (0, 0, 0, height - plane.shape[2])) for plane in shown]
     return torch.cat(padded, dim=3)
+
+
+def coloured(grey: Tensor, labels: Tensor) -> Tensor:
+    """(B, 1, H, W) pictures in [0, 1] with a colour over each class but 0 -> (B, 3, H, W).
+
+    Args:
+        labels: (B, H, W) int64; a class from 1 on has one of twelve colours, 255 is unknown and
+            shown as white.
+    """
+    number = torch.arange(_COLOURS)
+    turns = (number * _TURN % 1.0)[:, None] + torch.tensor([0.0, 1 / 3, 2 / 3])
+    palette = (0.5 + 0.5 * (2 * torch.pi * turns).cos()).to(grey)  # (colours, 3)
+    colours = palette[(labels - 1) % _COLOURS]
+    colours = torch.where((labels == 255)[..., None], 1.0, colours).movedim(-1, 1)
+    over = (labels > 0)[:, None].to(grey) * _COVER
+    return grey * (1 - over) + colours * over
 
 
 def _along(grids: Tensor, axis: int) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Make = Callable[[str, str, int, np.random.Generator], bytes]
+
 
 @dataclass(frozen=True)
 class Maker:
@@ -18,10 +20,13 @@ class Maker:
         size: default size: pixels per side, points, or voxels along the longest side.
         smallest: smallest accepted size.
         make: (class name, split, size, generator) -> the bytes of a file.
+        label_map: likewise the bytes of ``NAME.label.EXTENSION``, the classes of the same sample's
+            voxels; None: there are none.
     """
 
     classes: tuple[str, ...]
     extension: str
     size: int
     smallest: int
-    make: Callable[[str, str, int, np.random.Generator], bytes]
+    make: Make
+    label_map: Make | None = None

@@ -52,7 +52,17 @@ def phantom(
 def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
     """A ``.nii.gz`` file of a phantom, stored left to right reversed as scanners do (LAS)."""
     units, _, spacing = phantom(name, size, rng)
-    return nifti(units[::-1], np.diag([-spacing[0], spacing[1], spacing[2], 1.0]))
+    return _reversed(units, spacing)
+
+
+def make_labels(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
+    """The label map of :func:`make` by the same arguments."""
+    _, labels, spacing = phantom(name, size, rng)
+    return _reversed(labels, spacing)
+
+
+def _reversed(values: np.ndarray, spacing: tuple[float, float, float]) -> bytes:
+    return nifti(values[::-1], np.diag([-spacing[0], spacing[1], spacing[2], 1.0]))
 
 
 def nifti(values: np.ndarray, affine: np.ndarray) -> bytes:
@@ -73,3 +83,4 @@ def _fill(
 
 
 MAKER = Maker(CLASSES, "nii.gz", 48, 16, make)
+LABELLED = Maker(CLASSES, "nii.gz", 48, 16, make, make_labels)

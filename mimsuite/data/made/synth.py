@@ -44,8 +44,8 @@ def synthesise(
             so that each class has samples for training and testing.
         size: None: the modality's default.
         photos: a source of images that clips are cut from; None: the embedded drawings.
-        parts: write clouds with a part label for every point, or furnished rooms with boxes around
-            the pieces and a class for every voxel.
+        parts: write clouds with a part label for every point, furnished rooms with boxes around
+            the pieces and a class for every voxel, or scans with label maps.
 
     Returns:
         number of samples by split.
@@ -59,7 +59,9 @@ def synthesise(
         raise UserError(f"--count {count} is too few: {LEAST} or more, to train on and to test")
     if modality == "scenes":
         if photos is not None or parts:
-            raise UserError("--photos is for video, --parts for points and grids; this is scenes")
+            raise UserError(
+                "--photos is for video, --parts for points, grids and scans; this is scenes"
+            )
         from mimsuite.data.made.rendered_scenes import SIZE, render_scenes
 
         return render_scenes(out, count=count, size=size or SIZE, seed=seed, progress=progress)
@@ -81,11 +83,15 @@ def synthesise(
     for number in range(count):
         name = classes[number % len(classes)]
         split = "test" if number // len(classes) % _TEST_EVERY == 0 else "train"
-        content = make(name, split, size, keyed_rng(seed, "synth", number))
+        files = {maker.extension: make}
+        if maker.label_map is not None:
+            files[f"label.{maker.extension}"] = maker.label_map
         folder = out / split / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{number:06d}.{maker.extension}").write_bytes(content)
+            for extension, content_of in files.items():
+                content = content_of(name, split, size, keyed_rng(seed, "synth", number))
+                (folder / f"{number:06d}.{extension}").write_bytes(content)
         except OSError as error:
             raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
         written[split] += 1

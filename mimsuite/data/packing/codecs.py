@@ -20,7 +20,7 @@ from mimsuite.data.image.encode import encode, extension_of, shrink
 from mimsuite.data.local_file import LocalFile, Stored
 from mimsuite.data.modalities import IMAGE, Modality
 from mimsuite.data.packing.isolated import shared
-from mimsuite.data.source import MAX_SAMPLE_BYTES, Sample, Source
+from mimsuite.data.source import MAX_SAMPLE_BYTES, Payload, Sample, Source
 from mimsuite.data.sources.frame_folders import Frames
 
 SAMPLE_SECONDS = 120.0  # limit of processor time for one sample
@@ -141,7 +141,10 @@ class IsolatedCodec:
     seconds: float
 
     def facts(self, source: Source, sample: Sample) -> Facts:
-        return self._call("facts", sample)[0]
+        found = self._call("facts", sample.payload)[0]
+        if sample.label_map is not None:
+            found |= self._call("facts", sample.label_map, labels=True)[0]
+        return found
 
     def store(self, source: Source, sample: Sample, options: dict[str, Any]) -> dict[str, bytes]:
         whole = len(sample.payload) if isinstance(sample.payload, LocalFile) else 0
@@ -151,17 +154,25 @@ class IsolatedCodec:
                 f"{whole} bytes, and a shard takes {MAX_SAMPLE_BYTES} a sample: leave it a file, "
                 "or shrink it by --short-side or --gop",
             )
-        figures, content = self._call("store", sample, **options)
-        if len(content) > MAX_SAMPLE_BYTES:
-            raise CorruptSample("too-large", f"{len(content)} bytes when packed: too many")
-        return {figures["extension"]: content}
+        figures, content = self._call("store", sample.payload, **options)
+        stored = {figures["extension"]: content}
+        if sample.label_map is not None:
+            figures, labels = self._call("store", sample.label_map, labels=True, **options)
+            modalities.target(f"{self.modality.label_formats}:check")(content, labels)
+            stored[figures["extension"]] = labels
+        if (size := max(map(len, stored.values()))) > MAX_SAMPLE_BYTES:
+            raise CorruptSample("too-large", f"{size} bytes when packed: too many")
+        return stored
 
     def picture(self, source: Source, sample: Sample) -> Image.Image:
-        figures, content = self._call("picture", sample)
+        figures, content = self._call("picture", sample.payload)
         return Image.fromarray(np.frombuffer(content, np.uint8).reshape(figures["shape"]))
 
-    def _call(self, name: str, sample: Sample, **options: Any) -> tuple[dict[str, Any], bytes]:
-        if not isinstance(sample.payload, Stored):
+    def _call(
+        self, name: str, payload: Payload, *, labels: bool = False, **options: Any
+    ) -> tuple[dict[str, Any], bytes]:
+        """Call a function of the modality's ``formats``, or of its ``label_formats``."""
+        if not isinstance(payload, Stored):
             raise CorruptSample("decode", f"an array is no {self.modality.name} file")
-        function = f"{self.modality.formats}:{name}"
-        return shared().call(function, sample.payload, seconds=self.seconds, **options)
+        formats = self.modality.label_formats if labels else self.modality.formats
+        return shared().call(f"{formats}:{name}", payload, seconds=self.seconds, **options)

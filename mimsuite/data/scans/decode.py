@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.local_file import LocalFile, Stored, Stretch, reader
-from mimsuite.data.scans import files
+from mimsuite.data.scans import files, label_maps
 from mimsuite.data.scans.packed import MAGIC, Packed, open_packed
 from mimsuite.data.scans.volume import (
     MOST_VOXELS,
@@ -28,7 +28,7 @@ from mimsuite.data.source import Payload
 
 @dataclass(frozen=True)
 class WholeScan:
-    """A scan in memory, at the spacing that is wanted."""
+    """A scan, or a label map, in memory, at the spacing that is wanted."""
 
     volume: Volume
 
@@ -52,16 +52,18 @@ class StoredScan:
     Attributes:
         data: the file, or where it is.
         most_voxels: larger scans are refused.
+        label_map: the file of its voxels' classes, or where it is; None: it has none.
     """
 
     data: Stored | Stretch
     most_voxels: int
+    label_map: Stored | Stretch | None = None
 
     def at(self, spacing: Spacing) -> WholeScan | Packed:
         """The scan at so many mm; one that is packed so is read crop by crop, of others all is
         read and resampled once. Raises CorruptSample."""
-        if (packed := self._packed()) is None:
-            volume = files.read(self._stored(), self.most_voxels)
+        if (packed := self._packed(self.data)) is None:
+            volume = files.read(_stored(self.data), self.most_voxels)
         elif same_spacing(packed.spacing, spacing):
             return packed
         else:
@@ -69,16 +71,32 @@ class StoredScan:
             volume = Volume(values, packed.spacing, packed.stored)
         return WholeScan(resampled(volume, spacing, self.most_voxels))
 
-    def _packed(self) -> Packed | None:
-        if isinstance(self.data, LocalFile) and Path(self.data.path).is_dir():
+    def labels_at(self, spacing: Spacing) -> WholeScan | Packed:
+        """The classes of its voxels, uint8, likewise.
+
+        Raises:
+            CorruptSample: it has no label map, or one that cannot be read.
+        """
+        if self.label_map is None:
+            raise CorruptSample("label", "a scan without a label map")
+        packed = self._packed(self.label_map)
+        if packed is not None and same_spacing(packed.spacing, spacing):
+            if packed.dtype != np.uint8:
+                raise CorruptSample("label", f"a label map of {packed.dtype}: pack it again")
+            return packed
+        volume = label_maps.read(_stored(self.label_map), self.most_voxels)
+        return WholeScan(resampled(volume, spacing, self.most_voxels, nearest=True))
+
+    def _packed(self, data: Stored | Stretch) -> Packed | None:
+        if isinstance(data, LocalFile) and Path(data.path).is_dir():
             return None
-        read = reader(self.data)
+        read = reader(data)
         return open_packed(read, self.most_voxels) if read(len(MAGIC), 0) == MAGIC else None
 
-    def _stored(self) -> Stored:
-        """All of it, where it lies in a shard as another kind of file."""
-        data = self.data
-        return data.pread(data.size, 0) if isinstance(data, Stretch) else data
+
+def _stored(data: Stored | Stretch) -> Stored:
+    """All of it, where it lies in a shard as another kind of file."""
+    return data.pread(data.size, 0) if isinstance(data, Stretch) else data
 
 
 class ScanDecoder(Decoder):
@@ -92,6 +110,7 @@ class ScanDecoder(Decoder):
     in_place = True
     in_parts = True
     channel_count = 1
+    label_map = label_maps.EXTENSION
     layouts = ("mimsuite.data.scans.folders",)
 
     def __init__(self, channels: Channels = "native", max_pixels: int = MOST_VOXELS) -> None:
@@ -105,3 +124,8 @@ class ScanDecoder(Decoder):
         if isinstance(payload, np.ndarray):
             raise CorruptSample("decode", "an array is no scan")
         return StoredScan(payload, self.max_pixels)
+
+    def with_label_map(self, payload: Payload, label_map: Payload) -> StoredScan:
+        if isinstance(label_map, np.ndarray):
+            raise CorruptSample("decode", "an array is no label map")
+        return replace(self(payload), label_map=label_map)

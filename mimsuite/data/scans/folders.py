@@ -1,13 +1,14 @@
 """Folders of scans: ``.nii``, ``.nii.gz`` and ``.scan`` files, and folders of DICOM files, each a
 scan. Folders above them are splits and classes, as those of images are.
 
-Segmentations beside scans (``*_seg.nii.gz``, ``*_label.nii.gz`` ...) are counted as not used.
+Label maps of scans lie beside them, or in folders of their own; see
+:mod:`mimsuite.data.scans.label_maps`. ``imagesTr`` and ``imagesTs``, with ``labelsTr`` and
+``labelsTs``, are the splits train and test, as nnU-Net lays them out.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from mimsuite.data.decoder import Decoder
 from mimsuite.data.local_file import LocalFile
 from mimsuite.data.modalities import SCANS, payload_extensions
 from mimsuite.data.scans.dicom import is_slice, slices_in
+from mimsuite.data.scans.label_maps import LabelMaps, is_label_folder, is_label_map
 from mimsuite.data.shards import holds_shards
 from mimsuite.data.source import Payload, Source
 from mimsuite.data.sources.files import (
@@ -27,16 +29,27 @@ from mimsuite.data.sources.files import (
     unused_files,
     walk,
 )
+from mimsuite.data.strings import StringTable
 from mimsuite.errors import DataError
 
 _FILES = (".nii", ".nii.gz", ".scan")
-_LABELS = re.compile(r"[_-](seg|segmentation|label|labels|mask)\.nii(\.gz)?$", re.IGNORECASE)
+_NNUNET = {"imagestr": "train", "imagests": "test", "imagesval": "val"}
 _LOOKED_AT = 4096  # files of a folder among which one shows what it holds
-_SEGMENTATIONS = "segmentations (*_seg, *_label, *_mask), which pretraining does not read"
+_ORPHANS = "label maps of no scan"
 
 
 class ScanSource(FileSource):
-    """Each file, or folder of DICOM files, is a shard of one sample."""
+    """Each file, or folder of DICOM files, is a shard of one sample.
+
+    Attributes:
+        maps: path of the label map of each sample; empty: it has none.
+    """
+
+    maps: StringTable
+
+    def label_map(self, shard: int, offset: int) -> Payload | None:
+        path = self.maps[shard]
+        return LocalFile(os.path.abspath(path)) if path else None
 
     def payload(self, shard: int, offset: int) -> Payload:
         path = self.root / self._paths[shard]
@@ -82,7 +95,9 @@ def open_set(path: Path, split: str, decoder: Decoder, name: str) -> Source:
     open_listing = partial(ScanSource, name=name, decoder=decoder)
     if path.is_file() or slices_in(path):
         split = splits.choose(name, split, ())
-        return open_listing(path.parent, Listing([path.name], [-1], None), split=split)
+        one = open_listing(path.parent, Listing([path.name], [-1], None), split=split)
+        one.maps = StringTable.of([LabelMaps(path.parent).of(path.name)])
+        return one
     parts = _parts(path)
     split = splits.choose(name, split, parts)
     found = {part: _scans(folder) for part, folder in (parts or {split: path}).items()}
@@ -90,18 +105,21 @@ def open_set(path: Path, split: str, decoder: Decoder, name: str) -> Source:
     if not paths:
         raise DataError(f"{name}: no scans below {top} (looked for {', '.join(_FILES)}, DICOM)")
     source = open_listing(top, class_listing(paths, found.values()), split=split)
-    labels = {file for file in walk(top) if _LABELS.search(file)}
+    maps = LabelMaps(top)
+    source.maps = StringTable.of([maps.of(file) for file in paths])
+    labels = {file for file in walk(top) if is_label_map(file)}
     folders = {one for one in paths if not one.lower().endswith(_FILES)}
     slices = {file for file in walk(top) if file.rpartition("/")[0] in folders}
     source.unused.update(unused_files(top, {*paths, *labels, *slices}))
-    source.unused.add(_SEGMENTATIONS, sorted(labels))
+    read = set(source.maps)
+    source.unused.add(_ORPHANS, sorted(file for file in labels if str(top / file) not in read))
     return source
 
 
 def _scans(folder: Path) -> list[str]:
     """Sorted paths below a folder, of files and of folders of slices."""
     files = list(walk(folder))
-    found = {file for file in files if file.lower().endswith(_FILES) and not _LABELS.search(file)}
+    found = {file for file in files if file.lower().endswith(_FILES) and not is_label_map(file)}
     for below in {file.rpartition("/")[0] for file in files} - {""}:
         if slices_in(folder / below):
             found.add(below)
@@ -113,11 +131,19 @@ def _parts(path: Path) -> dict[str, Path]:
     named = {
         part: folder
         for folder in sorted(path.iterdir())
-        if folder.is_dir() and (part := splits.split_of(folder.name)) and _shows_scans(folder)
+        if folder.is_dir() and (part := _split_of(folder.name)) and _shows_scans(folder)
     }
-    others = [one for one in path.iterdir() if one.is_dir() and one not in named.values()]
+    others = [
+        one
+        for one in path.iterdir()
+        if one.is_dir() and one not in named.values() and not is_label_folder(one.name)
+    ]
     alone = len(named) == 1 and any(_shows_scans(one) for one in others)
     return {} if alone else named
+
+
+def _split_of(name: str) -> str | None:
+    return splits.split_of(name) or _NNUNET.get(name.lower())
 
 
 def _shows_scans(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 The file is ``MIMSCAN1``, the length of the head (4 bytes, little-endian), the head as JSON, and the
 cubes one after the other: cube (i, j, k) holds voxels 32 i ... 32 i + 31 along x and so on, k
 running fastest; cubes at the far ends are smaller. Within a cube z runs fastest. The head has
-``shape``, ``dtype`` (int16, float16 or float32), ``spacing`` in mm, ``percentiles`` and
+``shape``, ``dtype`` (uint8, int16, float16 or float32), ``spacing`` in mm, ``percentiles`` and
 ``foreground`` (see :class:`~mimsuite.data.scans.volume.Summary`) and ``crc32`` of each cube, which
 is compared whenever the cube is read. Numbers are little-endian, axes RAS+.
 """
@@ -31,7 +31,7 @@ from mimsuite.data.scans.volume import (
 from mimsuite.errors import CorruptSample
 
 MAGIC = b"MIMSCAN1"
-DTYPES = ("int16", "float16", "float32")
+DTYPES = ("uint8", "int16", "float16", "float32")
 _CUBE = 32
 _LONGEST_HEAD = 1 << 24
 _START = len(MAGIC) + 4
@@ -41,12 +41,13 @@ Read = Callable[[int, int], bytes]  # (size, offset)
 def pack(volume: Volume, dtype: str) -> bytes:
     """The packed form; values beyond the type's range are a ``CorruptSample``."""
     values = volume.values
-    limits = np.iinfo(dtype) if dtype == "int16" else np.finfo(dtype)
+    whole = np.dtype(dtype).kind in "iu"
+    limits = np.iinfo(dtype) if whole else np.finfo(dtype)
     if values.max() > limits.max or values.min() < limits.min:
         raise CorruptSample(
             "decode", f"values from {values.min():g} to {values.max():g} do not fit {dtype}"
         )
-    if dtype == "int16" and values.dtype.kind == "f":
+    if whole and values.dtype.kind == "f":
         values = np.rint(values)
     kind = np.dtype(dtype).newbyteorder("<")
     cubes = [

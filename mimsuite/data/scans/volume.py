@@ -123,8 +123,13 @@ def same_spacing(one: Spacing, other: Spacing) -> bool:
     return bool(np.allclose(one, other, rtol=_SAME, atol=0))
 
 
-def resampled(volume: Volume, spacing: Spacing, most_voxels: int = MOST_VOXELS) -> Volume:
+def resampled(
+    volume: Volume, spacing: Spacing, most_voxels: int = MOST_VOXELS, *, nearest: bool = False
+) -> Volume:
     """Trilinear, without smoothing; the centre of the first voxel stays where it is.
+
+    Args:
+        nearest: take the value of the nearest voxel, for classes, and keep its type.
 
     Returns:
         float32 values, or the volume itself where the spacing is the same.
@@ -142,7 +147,12 @@ def resampled(volume: Volume, spacing: Spacing, most_voxels: int = MOST_VOXELS) 
     ]
     check_size(shape, most_voxels)
     values = ndimage.affine_transform(
-        volume.values, steps, output_shape=tuple(shape), output=np.float32, order=1, mode="nearest"
+        volume.values,
+        steps,
+        output_shape=tuple(shape),
+        output=volume.values.dtype if nearest else np.float32,
+        order=0 if nearest else 1,
+        mode="nearest",
     )
     return Volume(values, spacing, volume.stored)
 

@@ -123,9 +123,13 @@ def _count_unread(source: TarSource) -> None:
     if isinstance(source, FrameTarSource):
         return
     counts = source.facts.counts
-    read = {name: n for name, n in counts.items() if _last(name) in source.decoder.extensions}
+    read = {
+        name: n
+        for name, n in counts.items()
+        if _last(name) in source.decoder.extensions and name != source.decoder.label_map
+    }
     for name, count in counts.items():
-        if name not in read and name not in LABEL_EXTENSIONS:
+        if name not in (*read, *LABEL_EXTENSIONS, source.decoder.label_map):
             source.unused.add(f".{_last(name)} members", [f"*.{name}"], count=count)
     if not isinstance(source, DottedTarSource) and source.key_split is None:
         _count_beside(source, read)

@@ -32,7 +32,8 @@ class _OpenShard:
     """An open shard: its file, tables, and what is derived from them.
 
     ``samples`` are the rows of the tables that belong to the split; ``payloads`` and ``labels``
-    the members that are read of each, -1 where there is no label.
+    the members that are read of each, -1 where there is no label; ``maps`` those with the classes
+    of its voxels.
     """
 
     file: OpenShard
@@ -40,6 +41,7 @@ class _OpenShard:
     samples: np.ndarray
     payloads: np.ndarray
     labels: np.ndarray
+    maps: np.ndarray
 
 
 class TarSource(Source):
@@ -106,10 +108,12 @@ class TarSource(Source):
 
     def payload(self, shard: int, offset: int) -> Payload:
         opened = self._open(shard)
-        if self.decoder.in_parts:
-            start, size, *_ = opened.index.members[opened.payloads[offset]].item()
-            return Stretch(opened.file, start, size)
-        return self._read_member(opened, opened.payloads[offset])
+        return self._stored(opened, opened.payloads[offset])
+
+    def label_map(self, shard: int, offset: int) -> Payload | None:
+        opened = self._open(shard)
+        member = opened.maps[offset]
+        return None if member < 0 else self._stored(opened, member)
 
     def sample_bytes(self, shard: int, offset: int) -> int:
         return int(self._payload_member(shard, offset)["size"])
@@ -169,7 +173,8 @@ class TarSource(Source):
             index=index,
             samples=samples,
             payloads=payloads,
-            labels=_label_members(index)[samples],
+            labels=_members_of(index, LABEL_EXTENSIONS)[samples],
+            maps=_members_of(index, (self.decoder.label_map,))[samples],
         )
         self._shards[shard] = opened
         return opened
@@ -193,6 +198,12 @@ class TarSource(Source):
         opened = self._open(shard)
         return opened.index.members[opened.payloads[offset]]
 
+    def _stored(self, opened: _OpenShard, member: int) -> Payload:
+        if self.decoder.in_parts:
+            start, size, *_ = opened.index.members[member].item()
+            return Stretch(opened.file, start, size)
+        return self._read_member(opened, member)
+
     def _read_member(self, opened: _OpenShard, member: int) -> bytes:
         offset, size, crc, *_ = opened.index.members[member].item()
         try:
@@ -213,10 +224,11 @@ def _payload_members(index: ShardIndex, decoded: tuple[str, ...]) -> np.ndarray:
     return order[index.first[:-1]]
 
 
-def _label_members(index: ShardIndex) -> np.ndarray:
-    """(samples,) the member of each sample that is its label, -1 where there is none."""
+def _members_of(index: ShardIndex, extensions: Sequence[str]) -> np.ndarray:
+    """(samples,) the member of each sample with one of these extensions, the first that it has; -1
+    where there is none."""
     found = np.full(len(index.keys), -1)
-    for extension in reversed(LABEL_EXTENSIONS):
+    for extension in reversed(extensions):
         if extension in index.extensions:
             label = index.extensions.index(extension)
             rows = np.flatnonzero(index.members["extension"] == label)

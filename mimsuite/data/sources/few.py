@@ -127,6 +127,9 @@ class Subset(Source):
     def payload(self, shard: int, offset: int) -> Payload:
         return self._source.payload(*self._places[shard])
 
+    def label_map(self, shard: int, offset: int) -> Payload | None:
+        return self._source.label_map(*self._places[shard])
+
     def sample_bytes(self, shard: int, offset: int) -> int:
         return self._source.sample_bytes(*self._places[shard])
 

@@ -60,6 +60,10 @@ class Joined(Source):
         source, shard = self._of(shard)
         return source.payload(shard, offset)
 
+    def label_map(self, shard: int, offset: int) -> Payload | None:
+        source, shard = self._of(shard)
+        return source.label_map(shard, offset)
+
     def sample_bytes(self, shard: int, offset: int) -> int:
         source, shard = self._of(shard)
         return source.sample_bytes(shard, offset)

@@ -57,6 +57,7 @@ class Scorer(ABC):
         ability: name of the method's function that it calls.
         labelled: whether samples need class labels.
         counted: word for what a split must have: samples, or labels if samples may lack them.
+        at_once: samples per batch; None: ``eval.batch``.
     """
 
     figures: tuple[Figure, ...]
@@ -64,6 +65,7 @@ class Scorer(ABC):
     ability: ClassVar[str]
     labelled: ClassVar[bool] = False
     counted: ClassVar[str] = "sample"
+    at_once: ClassVar[int | None] = None
 
     def __init__(self, resolved: Resolved) -> None:
         self.resolved, self.recipe = resolved, resolved.recipe
@@ -111,7 +113,9 @@ class Scorer(ABC):
         judged: list[Any] = []
         device = next(method.parameters()).device
         with torch.inference_mode(), evaluating(method):
-            for batch in normalized_batches(source, self.resolved, device, views=self.views):
+            for batch in normalized_batches(
+                source, self.resolved, device, views=self.views, size=self.at_once
+            ):
                 if stop:
                     raise Preempted(f"stopped by {stop.name} while scoring; training is saved")
                 self.check(method, batch)
@@ -201,6 +205,7 @@ def _differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict
 _SCORERS = {
     "boxes": "mimsuite.evaluate.scoring.detection:BoxScorer",
     "voxel-labels": "mimsuite.evaluate.scoring.voxels:VoxelScorer",
+    "scan-labels": "mimsuite.evaluate.scoring.scans:ScanScorer",
     "super-resolution": "mimsuite.evaluate.scoring.super_resolution:FinerScorer",
     "reconstruction": "mimsuite.evaluate.scoring.reconstruction:ReconstructionScorer",
     "parts": "mimsuite.evaluate.scoring.part_segmentation:PartScorer",
