@@ -1,7 +1,8 @@
 """When a run saves, and what happens when it cannot.
 
-Training waits for a copy of its state on the host, not for the disk: a thread writes the copy.
-One save is on its way at a time, and what became of it is known at one of the next steps.
+Threads copy the state on the host and write the copy; training waits for the copy, not for the
+disk, and only before it applies its next step. One save is on its way at a time, and what became of
+it is known at one of the next steps.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +27,13 @@ from mimsuite.config.keys.shared import CheckpointSection
 from mimsuite.errors import UserError
 from mimsuite.train import checkpoint, parts, retention
 from mimsuite.train.checkpoint import CheckpointState
-from mimsuite.train.host_copy import host_copy
+from mimsuite.train.host_copy import Copying, HostCopier
 from mimsuite.train.step import StepResult
 
 if TYPE_CHECKING:
     from mimsuite.report import RunDirectory
 
+_NICE = 10  # of the writer: hashing takes a core
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 
 
@@ -63,7 +64,9 @@ class Saver:
         self._at, self._failed = time.monotonic(), 0
         self._loss: Tensor | float = 0.0  # summed since the last save
         self._steps: Tensor | float = 0.0
-        self._writer = Background("checkpoints")
+        self._copier = HostCopier()
+        self._copying: Copying | None = None
+        self._writer = Background("checkpoints", nice=_NICE)
         self._on_its_way: _Save | None = None
         self.fault: UserError | None = None
 
@@ -82,11 +85,13 @@ class Saver:
         self.step, self._loss, self._steps = step, 0.0, 0.0
 
     def save(self, run: RunDirectory, state: CheckpointState, *, last: bool) -> None:
-        """Copy the state and begin to write it, by all ranks together; the save before is waited
-        for.
+        """Begin to copy and write the state, by all ranks together; the save before is waited for.
+
+        :meth:`hold` must be called before the state changes.
 
         Args:
-            state: its tensors as this rank has them.
+            state: its tensors as this rank has them. Of the model's, those named in ``fixed`` do
+                not change before; of the optimizer and the average, none does.
             last: training ends here: the save is waited for, and a failure is final.
 
         Raises:
@@ -109,7 +114,6 @@ class Saver:
             model=gathered["model"],
             optim=gathered["optim"],
             ema=gathered["ema"],
-            facts={**state.facts, retention.FIGURE: self._mean_loss()},
         )
         if self.peers.first:
             self._begin(run, ready, groups, reports)
@@ -127,6 +131,12 @@ class Saver:
             UserError: as :meth:`save`.
         """
         self.peers.on_first(lambda: self._settle(last))
+
+    def hold(self) -> None:
+        """Before a step is applied: wait for the copy of the state, if one is under way."""
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            copying.wait()
 
     def look(self) -> None:
         """Note what became of a save that has ended meanwhile. Never waits."""
@@ -157,16 +167,23 @@ class Saver:
             group: {n: t for n, t in tensors.items() if t is live[group][n]}
             for group, tensors in groups.items()
         }
-        copies = host_copy(shared)
-        ready = replace(
-            state,
-            model={**state.model, **copies["model"]},
-            optim={**state.optim, **copies["optim"]},
-            ema={**state.ema, **copies["ema"]},
-            facts=deepcopy(state.facts),
+        copying = self._copier.begin(
+            shared, fixed=lambda group, name: group != "model" or name in state.fixed
         )
-        write = partial(self._write, run.checkpoints, ready, reports)
-        self._on_its_way = _Save(run, state.step, self._loss, self._steps, self._writer.do(write))
+        facts = deepcopy(state.facts)
+        loss, steps = self._loss, self._steps
+        # The state itself would hold the originals.
+        left = {g: {n: t for n, t in groups[g].items() if n not in shared[g]} for g in groups}
+        ready = replace(state, model={}, optim={}, ema={}, facts=facts)
+
+        def write() -> None:
+            copies = copying.done.result()
+            whole = {group: {**left[group], **copies[group]} for group in left}
+            facts[retention.FIGURE] = _mean(loss, steps)
+            self._write(run.checkpoints, replace(ready, **whole), reports)
+
+        self._copying = copying
+        self._on_its_way = _Save(run, state.step, loss, steps, self._writer.do(write))
         self._loss, self._steps = 0.0, 0.0
 
     def _write_part(self, run: RunDirectory, step: int, groups: parts.Groups) -> str:
@@ -195,6 +212,7 @@ class Saver:
         """Wait for the save on its way, and note what became of it."""
         save, self._on_its_way = self._on_its_way, None
         assert save is not None
+        self.hold()
         try:
             save.ended.result()
         except OSError as error:
@@ -210,7 +228,8 @@ class Saver:
         self._failed = 0
         save.run.event("save", save.step)
 
-    def _mean_loss(self) -> float | None:
-        """``None`` where there was no good step since the last save."""
-        steps = float(self._steps)
-        return float(self._loss) / steps if steps else None
+
+def _mean(loss: Tensor | float, steps: Tensor | float) -> float | None:
+    """``None`` where there was no good step since the last save."""
+    number = float(steps)
+    return float(loss) / number if number else None
