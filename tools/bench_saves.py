@@ -6,7 +6,7 @@
 The training thread is timed in `save` and in the wait before the next step is applied; between the
 two it multiplies matrices, as long as the gradients of a step take (`--step`). Prints one JSON
 line: seconds of the training thread on the clock (`blocked`) and of the processor (`worked`),
-seconds until the checkpoint was whole (`written`), and shares of it; all are medians over the saves.
+seconds until the checkpoint was whole (`written`), and shares of it; all are medians of the saves.
 """
 
 from __future__ import annotations

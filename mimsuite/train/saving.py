@@ -8,12 +8,11 @@ it is known at one of the next steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,10 +41,10 @@ class _Save:
     """A save on its way; the sums since the save before belong to it, unless it fails."""
 
     run: RunDirectory
-    step: int
+    state: CheckpointState  # without tensors
     loss: Tensor | float
     steps: Tensor | float
-    ended: Future[None]
+    ended: Future[None] = field(default_factory=Future)
 
 
 class Saver:
@@ -68,6 +67,8 @@ class Saver:
         self._copying: Copying | None = None
         self._writer = Background("checkpoints", nice=_NICE)
         self._on_its_way: _Save | None = None
+        self._part: Future[str] | None = None  # of a sharded state, while it is written
+        self._unfinished: _Save | None = None  # that waits for the parts
         self.fault: UserError | None = None
 
     def add(self, result: StepResult) -> None:
@@ -99,25 +100,19 @@ class Saver:
         """
         self.settle()
         groups = {"model": state.model, "optim": state.optim, "ema": state.ema}
+        facts = replace(state, model={}, optim={}, ema={}, facts=deepcopy(state.facts))
+        save = _Save(run, facts, self._loss, self._steps)
         every = [tensor for tensors in groups.values() for tensor in tensors.values()]
-        reports: list[str] = []
-        if not any(isinstance(tensor, DTensor) for tensor in every):
-            gathered = groups
-        elif sum(map(full_bytes, groups.values())) <= self.section.gather_gib * 2**30:
-            gathered = {n: whole(t, keep=self.peers.first) for n, t in groups.items()}
+        sharded = any(isinstance(tensor, DTensor) for tensor in every)
+        if sharded and sum(map(full_bytes, groups.values())) > self.section.gather_gib * 2**30:
+            self._begin_part(save, groups, state.fixed)
         else:
-            gathered = {name: {} for name in groups}
-            own = self._write_part(run, state.step, groups)
-            reports = self.peers.texts(own, patient=True)
-        ready = replace(
-            state,
-            model=gathered["model"],
-            optim=gathered["optim"],
-            ema=gathered["ema"],
-        )
-        if self.peers.first:
-            self._begin(run, ready, groups, reports)
+            gathered = {n: whole(t, keep=self.peers.first) for n, t in groups.items()}
+            if self.peers.first:
+                self._begin(save, gathered, groups, state.fixed)
         self._at, self.step = time.monotonic(), state.step
+        if self.peers.first:
+            self._loss, self._steps = 0.0, 0.0
         if last:
             self.settle(last=True)
 
@@ -130,7 +125,28 @@ class Saver:
         Raises:
             UserError: as :meth:`save`.
         """
+        self.gather()
         self.peers.on_first(lambda: self._settle(last))
+
+    @property
+    def writing(self) -> bool:
+        """Whether this rank still writes its part of a sharded state."""
+        return self._part is not None and not self._part.done()
+
+    def gather(self) -> None:
+        """Begin to put the parts of all ranks together, where there are any, by all ranks together;
+        waits until all are written."""
+        part, self._part = self._part, None
+        if part is None:
+            return
+        own = part.result()
+        self.hold()
+        reports = self.peers.texts(own, patient=True)
+        if self._unfinished is not None:
+            save, self._unfinished = self._unfinished, None
+            self._on_its_way = replace(
+                save, ended=self._writer.do(lambda: self._write(save, {}, reports))
+            )
 
     def hold(self) -> None:
         """Before a step is applied: wait for the copy of the state, if one is under way."""
@@ -145,6 +161,8 @@ class Saver:
 
     def close(self) -> None:
         """Before the process ends: wait for what this rank writes. A failure is a warning."""
+        if self._part is not None:
+            self._part.exception()
         with suppress(UserError):
             self._settle(last=False)
 
@@ -155,54 +173,64 @@ class Saver:
             raise self.fault
 
     def _begin(
-        self,
-        run: RunDirectory,
-        state: CheckpointState,
-        live: parts.Groups,
-        reports: list[str],
+        self, save: _Save, groups: parts.Groups, live: parts.Groups, fixed: Collection[str]
     ) -> None:
-        groups = {"model": state.model, "optim": state.optim, "ema": state.ema}
+        """Copy and write a state that this rank has whole."""
         # What was put together from the parts of ranks is a copy already.
         shared = {
             group: {n: t for n, t in tensors.items() if t is live[group][n]}
             for group, tensors in groups.items()
         }
-        copying = self._copier.begin(
-            shared, fixed=lambda group, name: group != "model" or name in state.fixed
-        )
-        facts = deepcopy(state.facts)
-        loss, steps = self._loss, self._steps
-        # The state itself would hold the originals.
-        left = {g: {n: t for n, t in groups[g].items() if n not in shared[g]} for g in groups}
-        ready = replace(state, model={}, optim={}, ema={}, facts=facts)
+        own = {g: {n: t for n, t in groups[g].items() if n not in shared[g]} for g in groups}
+        copying = self._copy(shared, lambda group, name: group != "model" or name in fixed)
 
         def write() -> None:
             copies = copying.done.result()
-            whole = {group: {**left[group], **copies[group]} for group in left}
-            facts[retention.FIGURE] = _mean(loss, steps)
-            self._write(run.checkpoints, replace(ready, **whole), reports)
+            self._write(save, {group: {**own[group], **copies[group]} for group in own}, [])
 
-        self._copying = copying
-        self._on_its_way = _Save(run, state.step, loss, steps, self._writer.do(write))
-        self._loss, self._steps = 0.0, 0.0
+        self._on_its_way = replace(save, ended=self._writer.do(write))
 
-    def _write_part(self, run: RunDirectory, step: int, groups: parts.Groups) -> str:
-        """Returns a report; see :mod:`mimsuite.train.parts`."""
-        try:
-            if self.peers.first:
-                checkpoint.need_space(run.checkpoints)
-        except OSError as error:
-            return parts.failure(0, error)
-        folder = checkpoint.folder_of_parts(run.checkpoints, step)
-        return parts.write_part(folder, groups, self.peers.rank, self.peers.world)
+    def _begin_part(self, save: _Save, groups: parts.Groups, fixed: Collection[str]) -> None:
+        """Copy and write this rank's part; see :mod:`mimsuite.train.parts`."""
+        lasting = {f"model/{name}" for name in fixed}
+        copying = self._copy(
+            {"": parts.pieces_of(groups, self.peers.rank)},
+            lambda _, key: not key.startswith("model/") or key in lasting,
+        )
+        root, step = save.run.checkpoints, save.state.step
 
-    def _write(self, root: Path, state: CheckpointState, reports: list[str]) -> None:
+        def write() -> str:
+            pieces = copying.done.result()[""]
+            try:
+                if self.peers.first:
+                    checkpoint.need_space(root)
+            except OSError as error:
+                return parts.failure(0, error)
+            folder = checkpoint.folder_of_parts(root, step)
+            return parts.write_part(folder, pieces, self.peers.rank, self.peers.world)
+
+        self._part = self._writer.do(write)
+        self._unfinished = save if self.peers.first else None
+
+    def _copy(self, groups: parts.Groups, fixed: Callable[[str, str], bool]) -> Copying:
+        self._copying = self._copier.begin(groups, fixed=fixed)
+        return self._copying
+
+    def _write(self, save: _Save, groups: parts.Groups, reports: list[str]) -> None:
         """In the writer's thread."""
-        section = self.section
+        section, root = self.section, save.run.checkpoints
+        facts = {**save.state.facts, retention.FIGURE: _mean(save.loss, save.steps)}
+        state = replace(
+            save.state,
+            model=groups.get("model", {}),
+            optim=groups.get("optim", {}),
+            ema=groups.get("ema", {}),
+            facts=facts,
+        )
         checkpoint.save(root, state, reports)
         retention.prune(
             root,
-            state.step,
+            save.state.step,
             section.keep,
             best=section.keep_best,
             every_steps=section.keep_every_steps,
@@ -218,7 +246,7 @@ class Saver:
         except OSError as error:
             self._failed += 1
             self._loss, self._steps = self._loss + save.loss, self._steps + save.steps
-            self.warn(f"checkpoint at step {save.step} not written: {error}")
+            self.warn(f"checkpoint at step {save.state.step} not written: {error}")
             if last or self._failed >= _FAILED_SAVES:
                 self.fault = UserError(
                     f"cannot write checkpoints in {save.run.checkpoints}: "
@@ -226,7 +254,7 @@ class Saver:
                 )
             return
         self._failed = 0
-        save.run.event("save", save.step)
+        save.run.event("save", save.state.step)
 
 
 def _mean(loss: Tensor | float, steps: Tensor | float) -> float | None:

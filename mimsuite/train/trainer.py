@@ -151,14 +151,17 @@ class Trainer:
                 self.saver.late(),
                 self.collapse.must_stop,
                 self.saver.fault is not None,
+                self.saver.writing,
             )
-            stop, late, collapsed, unwritten = self.peers.vote(
+            stop, late, collapsed, unwritten, writing = self.peers.vote(
                 *flags, now=self.step == self.total_steps
             )
             if unwritten:
                 self.saver.settle()
-            # A save after that vote has already fulfilled it.
-            late &= self.saver.step < self.step - self.peers.vote_lag
+            if self.saver.step >= self.step - self.peers.vote_lag:
+                late, writing = False, True  # of a save, or before one, that the vote did not know
+            if not writing:
+                self.saver.gather()
             if stop:
                 self._stopping = True
                 self.save()
