@@ -32,7 +32,7 @@ from mimsuite.train.step import StepResult
 if TYPE_CHECKING:
     from mimsuite.report import RunDirectory
 
-_NICE = 10  # of the writer: hashing takes a core
+_NICE = 5  # of the writer, which takes most of a core; more would starve it beside loader workers
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 
 
