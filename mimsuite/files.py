@@ -1,11 +1,14 @@
-"""Atomic file writes."""
+"""Atomic file writes, and the number of files that may be open."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from pathlib import Path
 from typing import Any
+
+_FILES = 65_536  # wanted as limit of open files, where the system allows it
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
@@ -40,3 +43,16 @@ def write_synced(path: Path, content: bytes) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def allow_many_files() -> int:
+    """Raise this process's limit of open files, often 1024, as far as it may; returns the limit.
+
+    Connections count as files, too.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return _FILES if soft == resource.RLIM_INFINITY else soft

@@ -1,7 +1,7 @@
 """Kill training at random moments, resume it, and compare with a run that nobody disturbed.
 
     python tools/soak.py                        100 kills of a single process
-    python tools/soak.py --kills 20 --ranks 2   20 kills, each of one of two ranks
+    python tools/soak.py --kills 20 --ranks 3   20 kills, each of one of three ranks
 
 A kill is SIGKILL, so nothing can be tidied up. After each the newest checkpoint must verify. Runs
 that reached their end must equal the undisturbed one in every byte of model, optimizer, moving
@@ -35,22 +35,21 @@ from mimsuite.cluster.port import free_port
 from mimsuite.train import checkpoint
 from mimsuite.train import run as _loaded  # noqa: F401  (imported before the first fork)
 
+STEPS_PER_EPOCH, EPOCHS = 8, 8
+STEPS = EPOCHS * STEPS_PER_EPOCH
 KEYS = (
     "image/mae-tiny-fashion",
     "--smoke",
     "model.encoder.width=64",
     "model.encoder.drop_path=0.1",
     "train.ema=0.9",
-    "data.limit=128",
-    "train.global_batch=16",
-    "schedule.epochs=8",
+    f"schedule.epochs={EPOCHS}",
     "log.every_steps=1",
     "log.pictures_every_epochs=null",
     "checkpoint.every_steps=2",
     "checkpoint.every_minutes=null",
     "train.timeout_seconds=10",
 )
-STEPS = 8 * 128 // 16
 GRACE = 5.0  # seconds; as of `--procs` and of srun --kill-on-bad-exit
 
 
@@ -80,6 +79,7 @@ def soak(
     undisturbed = folder / "undisturbed"
     took = -time.monotonic()
     if wait(start(undisturbed, ranks)) != [0] * ranks:
+        sys.stderr.write(undisturbed.with_suffix(".log").read_text())
         raise SystemExit("the undisturbed run failed: nothing to compare with")
     took += time.monotonic()
     report: dict[str, Any] = {
@@ -151,7 +151,9 @@ def fork(out: Path, rank: int, ranks: int, port: int) -> int:
                 "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
             }  # fmt: skip
-        code = mimsuite(["pretrain", *KEYS, "--out", str(out), "--resume", "auto"])
+        batch = ranks * -(-16 // ranks)
+        sizes = [f"train.global_batch={batch}", f"data.limit={STEPS_PER_EPOCH * batch}"]
+        code = mimsuite(["pretrain", *KEYS, *sizes, "--out", str(out), "--resume", "auto"])
     finally:
         os._exit(code)
 

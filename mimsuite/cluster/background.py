@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,9 +19,11 @@ class Background:
 
     Args:
         name: name of the thread.
+        nice: added to its niceness, where the system has one for each thread.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, nice: int = 0) -> None:
+        self._nice = nice
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True, name=name).start()
 
@@ -30,6 +34,8 @@ class Background:
         return future
 
     def _work(self) -> None:
+        if self._nice and sys.platform == "linux":  # elsewhere it is the process's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         while True:
             future, call = self._calls.get()
             try:

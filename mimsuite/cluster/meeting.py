@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import resource
 import socket
 import threading
 import time
@@ -19,9 +18,9 @@ from mimsuite.cluster.alike import compare, facts_of
 from mimsuite.cluster.group import START_SECONDS, STORE_SECONDS, Group
 from mimsuite.cluster.peers import ALONE, PeerError, Peers, rank_names
 from mimsuite.cluster.place import Place
+from mimsuite.files import allow_many_files
 from mimsuite.waiting import waiting
 
-_FILES = 65_536  # limit of open files, where the system allows it
 _LOOK_SECONDS = 0.1  # interval of the checks for arrived ranks
 
 _joined: Group | None = None
@@ -64,7 +63,7 @@ def _meet(
     place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
 ) -> None:
     """Connect the processes; done once per process, for all runs."""
-    _allow_many_files()
+    allow_many_files()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -143,14 +142,6 @@ def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> No
                     raise
                 fault = f" ({error.strerror or error})"
             time.sleep(_LOOK_SECONDS)
-
-
-def _allow_many_files() -> None:
-    """Raise the limit of open files, often 1024: connections count as files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _part() -> None:

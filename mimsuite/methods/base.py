@@ -179,7 +179,8 @@ class Method(nn.Module):
 
         Called without gradient after every step, on the parameters that this rank holds: whole
         ones, or its shards (FSDP). Must do the same on every rank. May change only parameters and
-        buffers, so that checkpoints hold the result.
+        buffers, so that checkpoints hold the result. No other hook may change parameters: they are
+        copied for a checkpoint while the next step's gradients are computed.
         """
 
     def scheduled(self, progress: Progress) -> dict[str, float]:

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class CheckpointState:
         model, optim, ema: tensors by name; ``ema`` is empty where it is not used.
         ranks: generator states of each rank.
         facts: JSON-able rest: optimizer hyperparameters, loss scaler, running sums, versions.
+        fixed: names of ``model`` that change only where a step is applied; not stored.
     """
 
     step: int
@@ -57,6 +58,7 @@ class CheckpointState:
     ema: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Sequence[Mapping[str, Tensor]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    fixed: Collection[str] = ()
 
 
 def save(root: Path, state: CheckpointState, reports: Sequence[str] = ()) -> Path:

@@ -22,22 +22,31 @@ INDEX = "parts.json"
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 
-def write_part(folder: Path, groups: Groups, rank: int, world: int) -> str:
-    """Write what this rank has.
+def pieces_of(groups: Groups, rank: int) -> dict[str, Tensor]:
+    """What a rank has of the state, by ``GROUP/NAME``; shares memory with it.
 
     Args:
-        folder: of the checkpoint in the making; made where it is missing.
         groups: ``model``, ``optim``, ``ema`` -> tensors by name, DTensors among them.
-
-    Returns:
-        a report for :func:`index`: JSON with ``file``, ``facts``, ``names``, or with ``error``.
     """
     pieces = {}
     for group, tensors in groups.items():
         for name, tensor in tensors.items():
             piece = local(tensor)
             if piece.numel() and (rank == 0 or isinstance(tensor, DTensor)):
-                pieces[f"{group}/{name}"] = piece.contiguous()
+                pieces[f"{group}/{name}"] = piece
+    return pieces
+
+
+def write_part(folder: Path, pieces: Mapping[str, Tensor], rank: int, world: int) -> str:
+    """Write what this rank has.
+
+    Args:
+        folder: of the checkpoint in the making; made where it is missing.
+        pieces: as :func:`pieces_of` names them.
+
+    Returns:
+        a report for :func:`index`: JSON with ``file``, ``facts``, ``names``, or with ``error``.
+    """
     file = f"part-{rank:05d}-of-{world:05d}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,8 @@ from mimsuite.cluster.peers import Peers
 from mimsuite.config import Resolved
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
+from mimsuite.data.loading.train_loader import new_layout
+from mimsuite.data.order.layout import layout_of_run
 from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.unused import Unused
@@ -155,6 +157,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         rank=peers.rank,
         world=peers.world,
         device=session.device,
+        layout=layout_of_run(recipe, start.document, start.facts) if start else None,
     )
     normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
@@ -166,10 +169,12 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         loader.steps_per_epoch,
         session.stop,
         peers,
+        order=loader.layout.facts(),
     )
     if start is not None:
         trainer.load(start)
         notes += session.resolved.changed_since(start.document)
+        notes += _other_lanes(loader, source, recipe)
     resumed = start is not None
     del start  # and with it the files of the checkpoint
     probe = OnlineProbe(trainer)
@@ -184,7 +189,8 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             run.event("resume", trainer.step)
         if unused:
             run.event("unused", trainer.step, unused=unused.as_json())
-        run.event("start", trainer.step, samples=len(source), **trainer.facts())
+        facts = trainer.facts() | loader.layout.facts()
+        run.event("start", trainer.step, samples=len(source), **facts)
         for note in notes:
             run.log(note)
         if not session.quiet:
@@ -229,6 +235,14 @@ def _look(session: Session, source: Source, views: Views, *, fresh: bool) -> Unu
 
     session.peers.on_first(look)
     return unused
+
+
+def _other_lanes(loader: TrainLoader, source: Source, recipe: Recipe) -> list[str]:
+    """A line where the run goes on with other lanes than a new one would have."""
+    own, new = loader.layout.lanes, new_layout(source, recipe).lanes
+    if own == new:
+        return []
+    return [f"samples are read in {own} lanes, as the run began (a new run would have {new})"]
 
 
 def _fit(

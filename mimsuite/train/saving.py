@@ -1,19 +1,18 @@
 """When a run saves, and what happens when it cannot.
 
-Training waits for a copy of its state on the host, not for the disk: a thread writes the copy.
-One save is on its way at a time, and what became of it is known at one of the next steps.
+Threads copy the state on the host and write the copy; training waits for the copy, not for the
+disk, and only before it applies its next step. One save is on its way at a time, and what became of
+it is known at one of the next steps.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,12 +26,13 @@ from mimsuite.config.keys.shared import CheckpointSection
 from mimsuite.errors import UserError
 from mimsuite.train import checkpoint, parts, retention
 from mimsuite.train.checkpoint import CheckpointState
-from mimsuite.train.host_copy import host_copy
+from mimsuite.train.host_copy import Copying, HostCopier
 from mimsuite.train.step import StepResult
 
 if TYPE_CHECKING:
     from mimsuite.report import RunDirectory
 
+_NICE = 5  # of the writer, which takes most of a core; more would starve it beside loader workers
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 
 
@@ -41,10 +41,10 @@ class _Save:
     """A save on its way; the sums since the save before belong to it, unless it fails."""
 
     run: RunDirectory
-    step: int
+    state: CheckpointState  # without tensors
     loss: Tensor | float
     steps: Tensor | float
-    ended: Future[None]
+    ended: Future[None] = field(default_factory=Future)
 
 
 class Saver:
@@ -63,8 +63,12 @@ class Saver:
         self._at, self._failed = time.monotonic(), 0
         self._loss: Tensor | float = 0.0  # summed since the last save
         self._steps: Tensor | float = 0.0
-        self._writer = Background("checkpoints")
+        self._copier = HostCopier()
+        self._copying: Copying | None = None
+        self._writer = Background("checkpoints", nice=_NICE)
         self._on_its_way: _Save | None = None
+        self._part: Future[str] | None = None  # of a sharded state, while it is written
+        self._unfinished: _Save | None = None  # that waits for the parts
         self.fault: UserError | None = None
 
     def add(self, result: StepResult) -> None:
@@ -82,11 +86,13 @@ class Saver:
         self.step, self._loss, self._steps = step, 0.0, 0.0
 
     def save(self, run: RunDirectory, state: CheckpointState, *, last: bool) -> None:
-        """Copy the state and begin to write it, by all ranks together; the save before is waited
-        for.
+        """Begin to copy and write the state, by all ranks together; the save before is waited for.
+
+        :meth:`hold` must be called before the state changes.
 
         Args:
-            state: its tensors as this rank has them.
+            state: its tensors as this rank has them. Of the model's, those named in ``fixed`` do
+                not change before; of the optimizer and the average, none does.
             last: training ends here: the save is waited for, and a failure is final.
 
         Raises:
@@ -94,26 +100,19 @@ class Saver:
         """
         self.settle()
         groups = {"model": state.model, "optim": state.optim, "ema": state.ema}
+        facts = replace(state, model={}, optim={}, ema={}, facts=deepcopy(state.facts))
+        save = _Save(run, facts, self._loss, self._steps)
         every = [tensor for tensors in groups.values() for tensor in tensors.values()]
-        reports: list[str] = []
-        if not any(isinstance(tensor, DTensor) for tensor in every):
-            gathered = groups
-        elif sum(map(full_bytes, groups.values())) <= self.section.gather_gib * 2**30:
-            gathered = {n: whole(t, keep=self.peers.first) for n, t in groups.items()}
+        sharded = any(isinstance(tensor, DTensor) for tensor in every)
+        if sharded and sum(map(full_bytes, groups.values())) > self.section.gather_gib * 2**30:
+            self._begin_part(save, groups, state.fixed)
         else:
-            gathered = {name: {} for name in groups}
-            own = self._write_part(run, state.step, groups)
-            reports = self.peers.texts(own, patient=True)
-        ready = replace(
-            state,
-            model=gathered["model"],
-            optim=gathered["optim"],
-            ema=gathered["ema"],
-            facts={**state.facts, retention.FIGURE: self._mean_loss()},
-        )
-        if self.peers.first:
-            self._begin(run, ready, groups, reports)
+            gathered = {n: whole(t, keep=self.peers.first) for n, t in groups.items()}
+            if self.peers.first:
+                self._begin(save, gathered, groups, state.fixed)
         self._at, self.step = time.monotonic(), state.step
+        if self.peers.first:
+            self._loss, self._steps = 0.0, 0.0
         if last:
             self.settle(last=True)
 
@@ -126,7 +125,34 @@ class Saver:
         Raises:
             UserError: as :meth:`save`.
         """
+        self.gather()
         self.peers.on_first(lambda: self._settle(last))
+
+    @property
+    def writing(self) -> bool:
+        """Whether this rank still writes its part of a sharded state."""
+        return self._part is not None and not self._part.done()
+
+    def gather(self) -> None:
+        """Begin to put the parts of all ranks together, where there are any, by all ranks together;
+        waits until all are written."""
+        part, self._part = self._part, None
+        if part is None:
+            return
+        own = part.result()
+        self.hold()
+        reports = self.peers.texts(own, patient=True)
+        if self._unfinished is not None:
+            save, self._unfinished = self._unfinished, None
+            self._on_its_way = replace(
+                save, ended=self._writer.do(lambda: self._write(save, {}, reports))
+            )
+
+    def hold(self) -> None:
+        """Before a step is applied: wait for the copy of the state, if one is under way."""
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            copying.wait()
 
     def look(self) -> None:
         """Note what became of a save that has ended meanwhile. Never waits."""
@@ -135,6 +161,8 @@ class Saver:
 
     def close(self) -> None:
         """Before the process ends: wait for what this rank writes. A failure is a warning."""
+        if self._part is not None:
+            self._part.exception()
         with suppress(UserError):
             self._settle(last=False)
 
@@ -145,47 +173,64 @@ class Saver:
             raise self.fault
 
     def _begin(
-        self,
-        run: RunDirectory,
-        state: CheckpointState,
-        live: parts.Groups,
-        reports: list[str],
+        self, save: _Save, groups: parts.Groups, live: parts.Groups, fixed: Collection[str]
     ) -> None:
-        groups = {"model": state.model, "optim": state.optim, "ema": state.ema}
+        """Copy and write a state that this rank has whole."""
         # What was put together from the parts of ranks is a copy already.
         shared = {
             group: {n: t for n, t in tensors.items() if t is live[group][n]}
             for group, tensors in groups.items()
         }
-        copies = host_copy(shared)
-        ready = replace(
-            state,
-            model={**state.model, **copies["model"]},
-            optim={**state.optim, **copies["optim"]},
-            ema={**state.ema, **copies["ema"]},
-            facts=deepcopy(state.facts),
+        own = {g: {n: t for n, t in groups[g].items() if n not in shared[g]} for g in groups}
+        copying = self._copy(shared, lambda group, name: group != "model" or name in fixed)
+
+        def write() -> None:
+            copies = copying.done.result()
+            self._write(save, {group: {**own[group], **copies[group]} for group in own}, [])
+
+        self._on_its_way = replace(save, ended=self._writer.do(write))
+
+    def _begin_part(self, save: _Save, groups: parts.Groups, fixed: Collection[str]) -> None:
+        """Copy and write this rank's part; see :mod:`mimsuite.train.parts`."""
+        lasting = {f"model/{name}" for name in fixed}
+        copying = self._copy(
+            {"": parts.pieces_of(groups, self.peers.rank)},
+            lambda _, key: not key.startswith("model/") or key in lasting,
         )
-        write = partial(self._write, run.checkpoints, ready, reports)
-        self._on_its_way = _Save(run, state.step, self._loss, self._steps, self._writer.do(write))
-        self._loss, self._steps = 0.0, 0.0
+        root, step = save.run.checkpoints, save.state.step
 
-    def _write_part(self, run: RunDirectory, step: int, groups: parts.Groups) -> str:
-        """Returns a report; see :mod:`mimsuite.train.parts`."""
-        try:
-            if self.peers.first:
-                checkpoint.need_space(run.checkpoints)
-        except OSError as error:
-            return parts.failure(0, error)
-        folder = checkpoint.folder_of_parts(run.checkpoints, step)
-        return parts.write_part(folder, groups, self.peers.rank, self.peers.world)
+        def write() -> str:
+            pieces = copying.done.result()[""]
+            try:
+                if self.peers.first:
+                    checkpoint.need_space(root)
+            except OSError as error:
+                return parts.failure(0, error)
+            folder = checkpoint.folder_of_parts(root, step)
+            return parts.write_part(folder, pieces, self.peers.rank, self.peers.world)
 
-    def _write(self, root: Path, state: CheckpointState, reports: list[str]) -> None:
+        self._part = self._writer.do(write)
+        self._unfinished = save if self.peers.first else None
+
+    def _copy(self, groups: parts.Groups, fixed: Callable[[str, str], bool]) -> Copying:
+        self._copying = self._copier.begin(groups, fixed=fixed)
+        return self._copying
+
+    def _write(self, save: _Save, groups: parts.Groups, reports: list[str]) -> None:
         """In the writer's thread."""
-        section = self.section
+        section, root = self.section, save.run.checkpoints
+        facts = {**save.state.facts, retention.FIGURE: _mean(save.loss, save.steps)}
+        state = replace(
+            save.state,
+            model=groups.get("model", {}),
+            optim=groups.get("optim", {}),
+            ema=groups.get("ema", {}),
+            facts=facts,
+        )
         checkpoint.save(root, state, reports)
         retention.prune(
             root,
-            state.step,
+            save.state.step,
             section.keep,
             best=section.keep_best,
             every_steps=section.keep_every_steps,
@@ -195,12 +240,13 @@ class Saver:
         """Wait for the save on its way, and note what became of it."""
         save, self._on_its_way = self._on_its_way, None
         assert save is not None
+        self.hold()
         try:
             save.ended.result()
         except OSError as error:
             self._failed += 1
             self._loss, self._steps = self._loss + save.loss, self._steps + save.steps
-            self.warn(f"checkpoint at step {save.step} not written: {error}")
+            self.warn(f"checkpoint at step {save.state.step} not written: {error}")
             if last or self._failed >= _FAILED_SAVES:
                 self.fault = UserError(
                     f"cannot write checkpoints in {save.run.checkpoints}: "
@@ -208,9 +254,10 @@ class Saver:
                 )
             return
         self._failed = 0
-        save.run.event("save", save.step)
+        save.run.event("save", save.state.step)
 
-    def _mean_loss(self) -> float | None:
-        """``None`` where there was no good step since the last save."""
-        steps = float(self._steps)
-        return float(self._loss) / steps if steps else None
+
+def _mean(loss: Tensor | float, steps: Tensor | float) -> float | None:
+    """``None`` where there was no good step since the last save."""
+    number = float(steps)
+    return float(loss) / number if number else None

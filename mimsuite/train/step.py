@@ -56,6 +56,7 @@ def train_step(
     replica: Replica | None = None,
     loss_scope: str = "global",
     progress: Progress = Progress(),  # noqa: B008 - frozen
+    before_update: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Run one optimizer step; its gradients stay in place.
 
@@ -71,6 +72,7 @@ def train_step(
         loss_scope: how losses with a ``weight`` are averaged: ``global`` = weighted mean over all
             samples of the step, ``rank`` = plain mean of the micro-batches' losses.
         progress: training progress before this step, for the method's schedules.
+        before_update: called before weights and optimizer state change.
     """
     replica = replica or Replica(method)
     optimizer.zero_grad(set_to_none=True)
@@ -107,6 +109,7 @@ def train_step(
             norm = grad_norm if part == "" else _grad_norm(own)
             nn.utils.clip_grads_with_norm_(own, clip_grad, norm)
     skipped = (~torch.isfinite(loss + grad_norm)).float()
+    before_update()
     precision.step(optimizer, skipped)
     with torch.no_grad():
         method.after_step(replace(progress, skipped=skipped))

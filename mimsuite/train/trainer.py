@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class Trainer:
 
     Args:
         method: on its device; changed in place by the recipe's ``train`` section.
+        order: facts of the order of samples, which checkpoints keep.
 
     Attributes:
         run: run directory for metrics, events and checkpoints; set by :meth:`fit`.
@@ -79,6 +80,7 @@ class Trainer:
         steps_per_epoch: int,
         stop: StopFlag,
         peers: Peers = ALONE,
+        order: Mapping[str, int] | None = None,
     ) -> None:
         train = resolved.recipe.train
         if train.sync_batchnorm:
@@ -88,7 +90,7 @@ class Trainer:
         self.replica = peers.replicate(method, blocks_of(method), train.parallel)
         self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
         self.normalize, self.device, self.stop = normalize, device, stop
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self._order = steps_per_epoch, dict(order or {})
         self.total_steps = round(self.recipe.schedule.epochs * steps_per_epoch)
         self.optimizer = build_optimizer(method, self.recipe)
         self.precision = Precision(train.precision, device)
@@ -149,14 +151,17 @@ class Trainer:
                 self.saver.late(),
                 self.collapse.must_stop,
                 self.saver.fault is not None,
+                self.saver.writing,
             )
-            stop, late, collapsed, unwritten = self.peers.vote(
+            stop, late, collapsed, unwritten, writing = self.peers.vote(
                 *flags, now=self.step == self.total_steps
             )
             if unwritten:
                 self.saver.settle()
-            # A save after that vote has already fulfilled it.
-            late &= self.saver.step < self.step - self.peers.vote_lag
+            if self.saver.step >= self.step - self.peers.vote_lag:
+                late, writing = False, True  # of a save, or before one, that the vote did not know
+            if not writing:
+                self.saver.gather()
             if stop:
                 self._stopping = True
                 self.save()
@@ -195,6 +200,7 @@ class Trainer:
             replica=self.replica,
             loss_scope=self.recipe.train.loss_scope,
             progress=self._progress(self.step),
+            before_update=self.saver.hold,
         )
         if self.average is not None:
             self.average.update(self.method, result.skipped)
@@ -346,8 +352,10 @@ class Trainer:
                 "meter": self.meter.state_dict(),
                 "collapse": self.collapse.state_dict(),
                 "steps_per_epoch": self.steps_per_epoch,
+                **({"order": self._order} if self._order else {}),
                 "torch": torch.__version__,
             },
+            fixed={name for name, _ in self.method.named_parameters()},
         )
 
     def load(self, state: checkpoint.CheckpointState) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from mimsuite.cli.main import main
-from mimsuite.train import checkpoint
+from mimsuite.train import checkpoint, parts
 
 
 def train(seconds: str, *words: str) -> int:
@@ -18,3 +19,26 @@ def train(seconds: str, *words: str) -> int:
 
     checkpoint.save = slow
     return main(words)
+
+
+def train_on(out: str, *words: str) -> int:
+    """The first part that rank 1 writes is not ready before training is three steps further."""
+    write, waited = parts.write_part, list[bool]()
+
+    def slow(folder: Path, pieces: Any, rank: int, world: int) -> str:
+        until = time.monotonic() + 60
+        step = int(folder.name.split("-")[2])
+        while rank == 1 and not waited and _steps(Path(out)) < step + 3:
+            if time.monotonic() > until:
+                return parts.failure(rank, OSError("training waits for this part"))
+            time.sleep(0.01)
+        waited.append(True)
+        return write(folder, pieces, rank, world)
+
+    parts.write_part = slow
+    return main(words)
+
+
+def _steps(out: Path) -> int:
+    metrics = out / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0

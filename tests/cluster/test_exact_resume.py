@@ -87,8 +87,13 @@ def test_a_resumed_run_equals_one_that_went_on(train, recipe, parallel, world, t
 
 
 @pytest.mark.slow
-def test_three_killed_processes_go_on_exactly(tmp_path):
-    keys = ("--procs", "3", "data.limit=96", "train.global_batch=12", "data.lanes=12")
+@pytest.mark.parametrize("procs", [3, 4])
+@pytest.mark.parametrize("keys", [["ddp"], ["fsdp"], ["fsdp", "checkpoint.gather_gib=1e-6"]])
+def test_killed_processes_go_on_exactly(procs, keys, tmp_path):
+    keys = (
+        *("--procs", str(procs), "data.limit=96", "train.global_batch=12", "data.lanes=12"),
+        *(f"train.parallel={keys[0]}", *keys[1:]),
+    )
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert start(whole, *keys).wait() == 0
     process = start(out, *keys)

@@ -101,6 +101,21 @@ def test_parts_are_read_by_whoever_reads_checkpoints(two, one):
     assert mimsuite.load(two).method.encoder.patch_embed.proj.weight.shape[0] > 1
 
 
+def test_training_goes_on_while_parts_are_written(ranks, two, tmp_path):
+    function = f"{Path(__file__).with_name('slow_save.py')}:train_on"
+    out = tmp_path / "run"
+    words = ("pretrain", *SMALL, "--out", str(out), FSDP, PARTS)
+    codes, said = ranks.call(function, str(out), *words, ranks=2)
+    assert codes == [0, 0], said
+    assert "not written" not in said
+    saves = [row["step"] for row in rows(out, "events") if row["event"] == "save"]
+    assert saves == [*range(5, STEPS, 5), STEPS]
+    assert figures(out) == figures(two)
+    assert tensors(out, 5).keys() == tensors(two, 5).keys()
+    for file, content in tensors(two, 5).items():
+        assert all((tensors(out, 5)[file][n] == value).all() for n, value in content.items())
+
+
 def test_the_mean_loss_since_the_last_save_is_kept(two):
     state = json.loads((step(two, 10) / "state.json").read_text())
     losses = [loss for number, loss, _ in figures(two) if 5 < number <= 10]

@@ -117,8 +117,10 @@ def test_spares_lie_behind_a_small_block_and_are_others() -> None:
     assert len(Plan(np.array([999]), seed=0, global_batch=2).spares_of(BlockId(0, 0, 1, 0))) == 0
 
 
-@pytest.mark.parametrize(("batch", "lanes"), [(64, 64), (4096, 64), (48, 48), (100, 50), (67, 1)])
-def test_default_lanes_is_the_largest_divisor_up_to_64(batch: int, lanes: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "lanes"), [(64, 64), (4096, 512), (48, 48), (768, 384), (521, 1)]
+)
+def test_default_lanes_is_the_largest_divisor_up_to_512(batch: int, lanes: int) -> None:
     assert default_lanes(batch) == lanes
 
 

@@ -100,8 +100,11 @@ class DataSection(Section):
     channels: Literal["rgb", "gray", "rgba", "gray16", "native"] = "rgb"
     limit: Annotated[Positive | None, Key.SIZE] = None  # use only this many, spread over the set
     workers: Annotated[int, Field(ge=0), Key.SIZE] = 2
-    lanes: Annotated[Positive | None, Key.SIZE] = None  # readers per global batch; None: automatic
-    block: Annotated[Positive, Key.SIZE] = 1024  # samples of a lane that are shuffled together
+    # Readers per global batch; null: the largest divisor of it up to 512. Resumed runs keep theirs.
+    lanes: Annotated[Positive | None, Key.SIZE] = None
+    # Samples of a lane that are shuffled together; above 64 lanes that were not set, in proportion
+    # fewer, so that as many are read at the same time.
+    block: Annotated[Positive, Key.SIZE] = 1024
     tail: Literal["drop", "repeat"] = "drop"  # handling of an epoch's last, incomplete batch
     verify: Literal["crc", "size"] = "crc"  # crc: detect flipped bits too, not only truncation
     max_pixels: Positive = 64_000_000  # refuse larger images before decoding

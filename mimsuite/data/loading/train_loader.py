@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -23,6 +23,7 @@ from mimsuite.data.loading.batch_piece import Part, PartBuilder
 from mimsuite.data.loading.carrier import Carried, Carrier
 from mimsuite.data.loading.dealing import Deal, deal_of
 from mimsuite.data.loading.lanes import LaneReader
+from mimsuite.data.order.layout import Layout, layout_of
 from mimsuite.data.order.mixture import Mixture
 from mimsuite.data.order.sample_order import Order, Plan, share_of
 from mimsuite.data.source import Source
@@ -69,6 +70,7 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     device: torch.device | str = "cpu",
+    layout: Layout | None = None,
 ) -> TrainLoader:
     """The training loader of a recipe, from any global step on.
 
@@ -77,12 +79,13 @@ def train_loader(
         start_step: optimizer steps already done; their samples are not read.
         rank: number of this process out of ``world``; each reads its rows of every global batch.
         device: if it is a GPU, batches are copied to it ahead of training.
+        layout: of the run that is resumed; None: as a new run chooses.
 
     Raises:
         UserError: batch size, processes and set size do not fit together, or the channels of
             data, model and ``augment.mean`` differ.
     """
-    plan = _order(source, recipe)
+    plan = _order(source, recipe, layout)
     share = share_of(plan, rank, world, recipe.train.micro_batch)
     views = views or views_of(recipe)
     views.check(source)
@@ -108,6 +111,7 @@ class TrainLoader:
         repeated: samples that each epoch reads twice; different ones each time.
         workers: worker processes.
         damaged: all corrupt samples found so far.
+        layout: by which samples are read.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class TrainLoader:
         plan, share = reader.plan, deal.share
         self.steps_per_epoch = plan.steps_per_epoch
         self.dropped, self.repeated = plan.dropped, plan.repeated
+        self.layout = Layout(plan.lanes, plan.block)
         self.accumulation, self.micro_batch = share.accumulation, share.micro_batch
         self._labelled, self._device = reader.source.annotated, device
         self._count = DamageCount(plan.total)
@@ -242,15 +247,25 @@ def _next(take: Callable[[], Carried]) -> Carried:
         raise DataError(line) from None
 
 
-def _order(source: Source, recipe: Recipe) -> Order:
+def new_layout(source: Source, recipe: Recipe) -> Layout:
+    """The lanes and blocks of a run that begins now."""
+    return layout_of(recipe, [len(one) for one in _mixed(source, recipe)])
+
+
+def _mixed(source: Source, recipe: Recipe) -> Sequence[Source]:
+    return source.sources if recipe.data.mixture and isinstance(source, Joined) else ()
+
+
+def _order(source: Source, recipe: Recipe, layout: Layout | None) -> Order:
+    mixed = _mixed(source, recipe)
+    layout = layout or new_layout(source, recipe)
     keys: dict[str, Any] = {
         "seed": recipe.train.seed,
         "global_batch": recipe.train.global_batch,
-        "lanes": recipe.data.lanes,
-        "block": recipe.data.block,
+        "lanes": layout.lanes,
+        "block": layout.block,
     }
-    if recipe.data.mixture is None or not isinstance(source, Joined):
+    if not mixed:
         return Plan(source.counts, tail=recipe.data.tail, name=source.name, **keys)
-    mixed = source.sources
-    weights = [one.weight for one in recipe.data.mixture]
+    weights = [one.weight for one in recipe.data.mixture or ()]
     return Mixture([one.counts for one in mixed], weights, [one.name for one in mixed], **keys)

@@ -53,7 +53,7 @@ class Mixture:
         lanes: int | None = None,
         block: int = 1024,
     ) -> None:
-        self.seed, self.global_batch = seed, global_batch
+        self.seed, self.global_batch, self.block = seed, global_batch, block
         self.lanes = lanes or default_lanes(global_batch)
         if global_batch % self.lanes:
             raise UserError(
@@ -92,8 +92,8 @@ class Mixture:
         streams, before = self._table(lane)
         rounds, place = divmod(step * self.slots + slot, len(streams))
         stream = int(streams[place])
-        drawn = rounds * before[-1, stream] + before[place, stream]
-        block, place = self._plans[stream].find(int(drawn), 0, lane)
+        drawn = rounds * int(before[-1, stream]) + int(before[place, stream])
+        block, place = self._plans[stream].find(drawn, 0, lane)
         return block._replace(stream=stream), place
 
     def samples_of(self, block: BlockId) -> Addresses:
@@ -115,8 +115,9 @@ class Mixture:
             places = np.arange(period)
             number = (_stride(period) * places + lane * (period // self.lanes)) % period
             ends = np.cumsum(self.shares)[:-1] * period
-            streams = np.searchsorted(ends, number + 0.5, side="right")
-            before = np.zeros((period + 1, len(self.shares)), dtype=np.int64)
+            # Small types: there are hundreds of lanes, and a table of each in every worker.
+            streams = np.searchsorted(ends, number + 0.5, side="right").astype(np.int16)
+            before = np.zeros((period + 1, len(self.shares)), dtype=np.int32)
             np.cumsum(streams[:, None] == np.arange(len(self.shares)), axis=0, out=before[1:])
             self._tables[lane] = streams, before
         return self._tables[lane]

@@ -26,7 +26,7 @@ import numpy as np
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
-_MOST_LANES = 64
+MOST_LANES = 512
 _LEAST_CANDIDATES = 64  # smaller blocks also use samples after them to replace corrupt ones
 _EPOCHS_KEPT = 2  # a worker's lanes cross into the next epoch at the same step
 
@@ -77,6 +77,7 @@ class Order(Protocol):
         total: samples in the set.
         global_batch: B.
         lanes: L.
+        block: M.
         slots: K.
     """
 
@@ -84,6 +85,7 @@ class Order(Protocol):
     total: int
     global_batch: int
     lanes: int
+    block: int
     slots: int
 
     @property
@@ -109,7 +111,7 @@ class Plan:
         counts: (shards,) int64, samples per shard, in source order.
         seed: the recipe's ``train.seed``.
         global_batch: B.
-        lanes: L, a divisor of B; None: the largest divisor of B up to 64.
+        lanes: L, a divisor of B; None: the largest divisor of B up to 512.
         block: M.
         tail: what happens to the samples that do not fill a batch: ``drop`` or ``repeat``.
         name: name of the set, for errors.
@@ -245,6 +247,6 @@ def share_of(plan: Order, rank: int, world: int, micro_batch: int | None) -> Sha
     return Share(np.sort(slot * plan.lanes + lane), plan.lanes, micro, rows // micro)
 
 
-def default_lanes(global_batch: int) -> int:
-    """The largest divisor of the global batch up to 64."""
-    return max(n for n in range(1, min(_MOST_LANES, global_batch) + 1) if global_batch % n == 0)
+def default_lanes(global_batch: int, most: int = MOST_LANES) -> int:
+    """The largest divisor of the global batch up to a number."""
+    return max(n for n in range(1, min(most, global_batch) + 1) if global_batch % n == 0)

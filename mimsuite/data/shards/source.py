@@ -22,8 +22,9 @@ from mimsuite.data.source import Payload, Source
 from mimsuite.data.sources.label_texts import class_ids, is_label
 from mimsuite.data.stores import OpenShard, Shard
 from mimsuite.errors import DataError
+from mimsuite.files import allow_many_files
 
-_OPEN_AT_ONCE = 256  # files a process keeps open
+_OPEN_AT_ONCE = 1024  # files a process keeps open: two for each lane of the largest default
 _NO_PAYLOAD = 1 << 20  # rank of extensions that are not decoded
 
 
@@ -162,7 +163,7 @@ class TarSource(Source):
         if shard in self._shards:
             self._shards.move_to_end(shard)
             return self._shards[shard]
-        if len(self._shards) >= _OPEN_AT_ONCE:
+        if len(self._shards) >= min(_OPEN_AT_ONCE, allow_many_files() // 2):
             self._shards.popitem(last=False)[1].file.close()
         index = load_tables(self.headers[shard])
         samples, payloads = self._samples(index)
