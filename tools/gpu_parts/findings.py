@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-PACKAGE = "/mimsuite/"
+PACKAGE = Path(__file__).resolve().parents[2] / "mimsuite"
 END = "ended"  # name of the line that closes a part
 
 
@@ -74,5 +74,5 @@ class Findings:
 
 def place_of(frames: traceback.StackSummary) -> str:
     """``file:line`` of the innermost frame in the package, or "" if there is none."""
-    own = [frame for frame in frames if PACKAGE in frame.filename]
-    return f"{own[-1].filename.rpartition(PACKAGE)[2]}:{own[-1].lineno}" if own else ""
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    return f"{Path(own[-1].filename).relative_to(PACKAGE)}:{own[-1].lineno}" if own else ""
