@@ -49,7 +49,7 @@ class Findings:
         line = json.dumps(asdict(Finding(self.part, name, holds, figures)), default=str)
         print(line, flush=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(f"\n{line}\n")  # after a line that was cut short, too
 
     def missing(self, names: list[str]) -> list[str]:
         """Those of ``names`` that this part has not found yet."""
