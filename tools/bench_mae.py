@@ -22,7 +22,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from mimsuite import config
 from mimsuite.config import Resolved
 from mimsuite.config.keys.section import height_width
-from mimsuite.train.bench import stepper
+from mimsuite.train.bench import Stepper
 
 PROMISED = 0.95
 
@@ -79,7 +79,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     resolved = config.load(options.recipe)
-    ours = stepper(resolved, options.batch, torch.device("cpu"))
+    ours = Stepper(resolved, options.batch, torch.device("cpu"))
     theirs = peer_stepper(resolved, options.batch)
     ours(), theirs()  # first calls allocate
     ratios, times = [], {"ours": [], "transformers": []}

@@ -23,7 +23,7 @@ from plain_points import PlainPointMAE, check_plain
 from mimsuite import config
 from mimsuite.config import Resolved
 from mimsuite.tokens import group
-from mimsuite.train.bench import stepper
+from mimsuite.train.bench import Stepper
 
 PROMISED = {"ratio": 1.3, "visible_ratio": 1.9}
 MOST_GROUPING = 0.02  # of a step
@@ -77,8 +77,8 @@ def main() -> int:
     recipe = config.load("points/mae-shapenet55", still)
     visible = config.load("points/mae-visible-shapenet55", still)
     sides = {
-        "ours": stepper(recipe, options.batch, torch.device("cpu")),
-        "visible": stepper(visible, options.batch, torch.device("cpu")),
+        "ours": Stepper(recipe, options.batch, torch.device("cpu")),
+        "visible": Stepper(visible, options.batch, torch.device("cpu")),
         "plain": plain_stepper(recipe, options.batch, fused=False),
         "plain_fused": plain_stepper(recipe, options.batch, fused=True),
     }

@@ -26,7 +26,7 @@ from mimsuite import config
 from mimsuite.config import Resolved
 from mimsuite.masking import TokenMask, build_sampler
 from mimsuite.noise import Noise
-from mimsuite.train.bench import stepper
+from mimsuite.train.bench import Stepper
 
 RECIPE = "video/videomae2-vitb16"
 SMALL = {
@@ -101,15 +101,15 @@ def main() -> int:
     base = config.load(RECIPE)
     small = config.with_overrides(base, SMALL, "benchmark")
     lean = config.with_overrides(small, {"mask.decode_visible": False}, "benchmark")
-    ours = stepper(small, batch, cpu)
+    ours = Stepper(small, batch, cpu)
     pairs: dict[str, tuple[Step, Step]] = {
         "ratio": (plain_stepper(small, batch, fused=False), ours),
         "ratio_fused": (plain_stepper(small, batch, fused=True), ours),
-        "ratio_lean": (plain_stepper(small, batch, fused=False), stepper(lean, batch, cpu)),
+        "ratio_lean": (plain_stepper(small, batch, fused=False), Stepper(lean, batch, cpu)),
     }
     if options.dual:
         single = config.with_overrides(base, {"mask.decoder_ratio": 0}, "benchmark")
-        pairs["ratio_dual"] = (stepper(single, batch, cpu), stepper(base, batch, cpu))
+        pairs["ratio_dual"] = (Stepper(single, batch, cpu), Stepper(base, batch, cpu))
     figures: dict[str, Any] = {"batch": batch, "threads": options.threads}
     for name, (slow, fast) in pairs.items():
         found, slow_seconds, fast_seconds = ratios(slow, fast, options.rounds)

@@ -128,7 +128,7 @@ def _loader_table(figures: dict[str, Any]) -> list[str]:
 def gemm(
     threads: ThreadsOption = 1,
     device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, tf32, bf16 or fp16.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine's speed of matrix products (ViT-B's shapes) and of copies.

@@ -85,11 +85,15 @@ class Group(Peers):
         set_timeout(timedelta(seconds=device_seconds(seconds, self.device)), world)
 
     def replicate(
-        self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
+        self,
+        method: nn.Module,
+        units: Sequence[nn.Module] = (),
+        parallel: str = "ddp",
+        half: torch.dtype | None = None,
     ) -> Replica:
         with self._together("start of the model"):
             if parallel == "fsdp":
-                return Sharded(method, units, self.device)
+                return Sharded(method, units, self.device, half)
             return Copied(method, self.device)
 
     def mean(self, values: Tensor) -> Tensor:

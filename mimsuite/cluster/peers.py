@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from mimsuite.cluster.replica import Replica
@@ -26,13 +27,18 @@ class Peers:
         return self.rank == 0
 
     def replicate(
-        self, method: nn.Module, units: Sequence[nn.Module] = (), parallel: str = "ddp"
+        self,
+        method: nn.Module,
+        units: Sequence[nn.Module] = (),
+        parallel: str = "ddp",
+        half: torch.dtype | None = None,
     ) -> Replica:
         """Wrap the method's forward pass so that ranks share gradients.
 
         Args:
             units: modules of the method whose weights ``fsdp`` gathers one module at a time.
             parallel: ``ddp`` or ``fsdp``; a single process ignores it.
+            half: 16-bit type of the forward pass, in which ``fsdp`` gathers weights.
         """
         return Replica(method)
 

@@ -16,7 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mimsuite.errors import UserError
@@ -73,6 +79,9 @@ class Sharded(Replica):
     Args:
         method: changed in place; its parameters become DTensors.
         units: modules inside it, parents before children.
+        half: 16-bit type in which autocast computes. Units then gather their weights in it, half of
+            the traffic; gradients are summed in float32. Parameters outside of units stay float32,
+            and so do units with batch norm, whose kernels want weights and statistics of one type.
 
     Raises:
         UserError: a parameter cannot be sharded.
@@ -80,18 +89,30 @@ class Sharded(Replica):
 
     sharded = True
 
-    def __init__(self, method: nn.Module, units: Sequence[nn.Module], device: torch.device) -> None:
+    def __init__(
+        self,
+        method: nn.Module,
+        units: Sequence[nn.Module],
+        device: torch.device,
+        half: torch.dtype | None = None,
+    ) -> None:
         super().__init__(method)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        # The residual stream stays as autocast makes it: inputs are not cast.
+        less = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
         try:
-            for unit in [*reversed(units), method]:
-                fully_shard(unit, mesh=mesh)
+            for unit in reversed(units):
+                policy = MixedPrecisionPolicy() if half is None or _has_batch_norm(unit) else less
+                fully_shard(unit, mesh=mesh, mp_policy=policy)
+            fully_shard(method, mesh=mesh)
         except (ValueError, NotImplementedError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"train.parallel=fsdp: {reason}; use train.parallel=ddp") from None
-        for name in ("prepare", "mask"):  # these may use weights before the forward pass
-            if hasattr(method, name):
-                register_fsdp_forward_method(method, name)
+        # Methods other than forward that use weights.
+        for part, names in [(method, ("prepare", "mask")), *((unit, ("qkv",)) for unit in units)]:
+            for name in names:
+                if callable(getattr(type(part), name, None)):
+                    register_fsdp_forward_method(part, name)
 
     @contextmanager
     def without_sync(self) -> Iterator[None]:
@@ -101,3 +122,7 @@ class Sharded(Replica):
             yield
         finally:
             self.module.set_requires_gradient_sync(True)
+
+
+def _has_batch_norm(unit: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in unit.modules())

@@ -28,7 +28,7 @@ print(json.dumps({
     "import_seconds": seconds,
     "built_for_cuda": torch.version.cuda,
     "devices": [{"name": d.name, "memory_bytes": d.total_memory} for d in devices],
-    "bf16": cuda and torch.cuda.is_bf16_supported(),
+    "bf16": cuda and torch.cuda.is_bf16_supported(including_emulation=False),
     "mps": torch.backends.mps.is_available(),
     "distributed": dist.is_available(),
     "gloo": dist.is_available() and dist.is_gloo_available(),

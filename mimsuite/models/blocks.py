@@ -17,6 +17,7 @@ from timm.layers import Attention as TimmAttention
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.drop_path import Keep, branch
 from mimsuite.models.rotary import Turns, turn
 
@@ -121,6 +122,13 @@ class Block(nn.Module):
             x = x[:, -queries:]
         x = x + branch(attended, first)
         return x + branch(self.mlp(self.norm2(x)), second)
+
+    def qkv(self, x: Tensor) -> QKV:
+        """Queries, keys and values (B, h, N, d) that :meth:`forward` makes of (B, N, D) tokens.
+
+        A method of the block, since sharded weights are whole only inside of a block's own calls.
+        """
+        return split_heads(self.attn, self.norm1(x))
 
 
 def run_blocks(

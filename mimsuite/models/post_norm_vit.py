@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import PostNormViTSection
+from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.blocks import Block
 from mimsuite.models.drop_path import Keep, branch
 from mimsuite.models.vit import ViT
@@ -43,6 +44,9 @@ class PostNormBlock(Block):
         mixed: Tensor = self.mlp(x)
         x = self.norm2(x + branch(mixed, second))
         return (x, mixed) if inner else x
+
+    def qkv(self, x: Tensor) -> QKV:
+        return split_heads(self.attn, x)
 
 
 class PostNormViT(ViT):
@@ -72,9 +76,6 @@ class PostNormViT(ViT):
     ) -> Tensor:
         normed: Tensor = self.norm_pre(super().embed(patches, ids, grid))
         return normed
-
-    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
-        return x
 
     def mlp_outputs(self, patches: Tensor, last: int) -> list[Tensor]:
         """What the MLPs of the ``last`` blocks make of all (B, N, P) patches, each (B, N, D),

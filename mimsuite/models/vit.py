@@ -7,6 +7,7 @@ Parameter names below the encoder are those of timm's ``VisionTransformer`` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import ViTSection
 from mimsuite.masking import gather_tokens
-from mimsuite.models.attention import QKV, split_heads
+from mimsuite.models.attention import QKV
 from mimsuite.models.blocks import Block, init_linear
 from mimsuite.models.drop_path import drop_path
 from mimsuite.models.encoder import ImageEncoder
@@ -105,9 +106,10 @@ class ViT(ImageEncoder):
         keep = drop_path(self, self.drop_path_rates(), self.depth, noise)
         outputs: dict[int, Tensor] = {0: x} if 0 in layers else {}
         heads: dict[int, QKV] = {}
+        block: Any
         for number, block in enumerate(self.blocks, start=1):
             if number in qkv:
-                heads[number] = split_heads(block.attn, self.attention_input(block, x))
+                heads[number] = block.qkv(x)
             x = block(x, keep=keep[number - 1])
             if number in layers:
                 outputs[number] = x
@@ -134,11 +136,6 @@ class ViT(ImageEncoder):
             cls = self.cls_token + positions[:, :rows] if rows else self.cls_token  # (1, C, D)
             x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
         return x
-
-    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
-        """What the attention of a block reads of the tokens that the block is given."""
-        normed: Tensor = block.norm1(x)  # type: ignore[operator]
-        return normed
 
     def drop_path_rates(self) -> float | list[float]:
         """Of each block, or of the last one where they grow linearly from 0."""

@@ -30,9 +30,14 @@ from mimsuite.train.memory import keep_freed_memory
 from mimsuite.train.optim import build_optimizer, set_lr
 from mimsuite.train.precision import Precision
 from mimsuite.train.rate import matrix_rate, memory_rate, timer
-from mimsuite.train.step import train_step
+from mimsuite.train.step import StepResult, train_step
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 _WARM_UP = 3  # steps until the heap has its final size and all its pages are mapped
 _GEMM_ROUNDS = 7
 
@@ -64,7 +69,7 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
     device = choose_device(recipe.train.device)
     precision = Precision(recipe.train.precision, device).name
     now, prepared = timer(device), list[float]()
-    run = stepper(resolved, batch, device, watch=lambda method: _clock(method, now, prepared))
+    run = Stepper(resolved, batch, device, watch=lambda method: _clock(method, now, prepared))
     for _ in range(_WARM_UP):
         run()
     prepared.clear()
@@ -108,7 +113,7 @@ def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers
     """
     torch.set_num_threads(threads)
     device = choose_device(resolved.recipe.train.device)
-    run = stepper(resolved, batch // peers.world, device, peers)
+    run = Stepper(resolved, batch // peers.world, device, peers)
     run()
     walls = []
     for _ in range(rounds):
@@ -125,42 +130,48 @@ def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers
     }
 
 
-def stepper(
-    resolved: Resolved,
-    batch: int,
-    device: torch.device,
-    peers: Peers = ALONE,
-    watch: Callable[[Method], None] = lambda method: None,
-) -> Callable[[], None]:
-    """A function that runs one whole optimizer step on the same random batch.
+class Stepper:
+    """Runs whole optimizer steps of a recipe on the same random batch.
 
-    Args:
-        watch: called with the method before the first step.
+    Attributes:
+        method: in train mode, as the recipe's ``train`` section wants it.
+        batch: the rows of every step.
     """
-    recipe = resolved.recipe
-    method = build(recipe).train().to(device)
-    watch(method)
-    prepare_blocks(method, recipe.train, device)
-    replica = peers.replicate(method, blocks_of(method), recipe.train.parallel)
-    optimizer = build_optimizer(method, recipe)
-    set_lr(optimizer, recipe.lr)
-    precision = Precision(recipe.train.precision, device)
-    rows = random_batch(shapes_of(recipe), batch, device)
 
-    def run() -> None:
-        train_step(
-            method,
-            optimizer,
-            [rows],
-            1,
-            noise=lambda rows: Noise(recipe.train.seed, 0, rows.index),
-            precision=precision,
-            clip_grad=recipe.optim.clip_grad,
-            peers=peers,
-            replica=replica,
+    def __init__(
+        self,
+        resolved: Resolved,
+        batch: int,
+        device: torch.device,
+        peers: Peers = ALONE,
+        watch: Callable[[Method], None] = lambda method: None,
+    ) -> None:
+        """``watch`` is called with the method before the first step."""
+        recipe = self.recipe = resolved.recipe
+        self.method = build(recipe).train().to(device)
+        watch(self.method)
+        prepare_blocks(self.method, recipe.train, device)
+        self.precision, self.peers = Precision(recipe.train.precision, device), peers
+        self.replica = peers.replicate(
+            self.method, blocks_of(self.method), recipe.train.parallel, self.precision.half
         )
+        self.optimizer = build_optimizer(self.method, recipe)
+        set_lr(self.optimizer, recipe.lr)
+        self.batch = random_batch(shapes_of(recipe), batch, device)
+        self._rows = self.batch.index.cpu()
 
-    return run
+    def __call__(self) -> StepResult:
+        return train_step(
+            self.method,
+            self.optimizer,
+            [self.batch],
+            1,
+            noise=lambda rows: Noise(self.recipe.train.seed, 0, rows.index, self._rows),
+            precision=self.precision,
+            clip_grad=self.recipe.optim.clip_grad,
+            peers=self.peers,
+            replica=self.replica,
+        )
 
 
 def _clock(method: Method, now: Callable[[], float], spent: list[float]) -> None:

@@ -103,7 +103,7 @@ def bench_data(
     if channels not in _PIL_MODES:
         raise UserError(f"data.channels={channels}: the comparison is of rgb and gray images")
     torch.set_num_threads(1)
-    stored = _made_up(_MADE) if source is None else _stored(source)
+    stored = photos(_MADE) if source is None else _stored(source)
     keys = {"randaugment": None, "erase": 0.0}
     views = _Views(
         [item.content for item in islice(_cycle(stored), VIEW_SAMPLES)],
@@ -187,7 +187,7 @@ def _stored(source: Source) -> list[Stored]:
     return kept
 
 
-def _made_up(count: int) -> list[Stored]:
+def photos(count: int) -> list[Stored]:
     """Coloured noise with the spectrum of photos, as JPEG 4:2:0; the same on every machine."""
     height, width = _SIZE
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mimsuite.config.keys.shared import TrainSection
 from mimsuite.errors import UserError
+
+_GRAPHS = 64  # compiled forms of a function at most; then torch would run it as written
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -37,14 +41,24 @@ def prepare_blocks(model: nn.Module, section: TrainSection, device: torch.device
     for key in ("checkpoint_activations", "compile"):
         if getattr(section, key) and not blocks:
             raise UserError(f"train.{key}: this model has no blocks; leave it out")
-    if section.checkpoint_activations:
-        for block in blocks:
-            # The backward pass recomputes activations; random draws must then be the same.
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if section.compile:
         _require_compiler(device)
-        for block in blocks:
-            block.compile()
+        # Blocks share their code: those of each width, length and precision need a graph of it.
+        torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
+    for block in blocks:
+        forward = block.forward
+        if section.compile:  # else a decoder's sizes would make those of the encoder symbolic
+            forward = torch.compile(forward, dynamic=False)
+        if section.checkpoint_activations:
+            # Outside of the compiled function: the compiler leaves what is inside of it alone.
+            # The backward pass recomputes activations; random draws must then be the same.
+            forward = partial(checkpoint, forward, use_reentrant=False)
+        block.forward = forward  # type: ignore[method-assign]
+
+
+def without_compiled() -> AbstractContextManager[Any]:
+    """Context in which compiled blocks run as written: for pictures, whose sizes no step has."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def _require_compiler(device: torch.device) -> None:

@@ -128,7 +128,7 @@ def estimate(recipe: Recipe, precision: str = "fp32") -> Estimate:
     """Count a step of a few samples.
 
     Args:
-        precision: ``fp32``, or ``bf16`` or ``fp16`` for a step under autocast.
+        precision: ``fp32`` or ``tf32``, or ``bf16`` or ``fp16`` for a step under autocast.
 
     Raises:
         DataError, UserError: sample shapes do not follow from the recipe, and its data cannot be
@@ -203,7 +203,8 @@ def _count(method: Method, shapes: Shapes, size: int, recipe: Recipe, precision:
             kept[storage._cdata] = storage
         return tensor
 
-    cast = nullcontext() if precision == "fp32" else torch.autocast("cpu", torch.bfloat16)
+    half = precision in ("bf16", "fp16")
+    cast = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
     batch = random_batch(shapes, size, _CPU)
     counted: Counted = "forward and backward"
     with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:

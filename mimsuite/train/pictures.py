@@ -5,6 +5,7 @@ from __future__ import annotations
 from mimsuite import report
 from mimsuite.batch import Batch
 from mimsuite.report import RunDirectory
+from mimsuite.train.blocks import without_compiled
 from mimsuite.train.trainer import Trainer
 
 _SAMPLES = 32
@@ -43,4 +44,5 @@ class Pictures:
         method = trainer.whole_method()
         if trainer.peers.first:
             seed = trainer.recipe.train.seed
-            report.first_pictures(self.run, method, self.batch, seed=seed, step=step)
+            with without_compiled():
+                report.first_pictures(self.run, method, self.batch, seed=seed, step=step)

@@ -18,7 +18,12 @@ from mimsuite.train.example import shapes_of
 from mimsuite.train.precision import Precision
 from mimsuite.train.rate import matrix_rate
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 _ROOM = 0.9  # usable share of device memory; the framework and fragmentation take the rest
 
 

@@ -1,6 +1,8 @@
-"""Precision of the forward pass: fp32, bf16 autocast, or fp16 autocast with loss scaling.
+"""Precision of the forward pass: fp32, tf32, bf16 autocast, or fp16 autocast with loss scaling.
 
-Parameters, losses, targets and optimizer state are float32 in all of them.
+Parameters, losses, targets and optimizer state are float32 in all of them. On CUDA, products and
+convolutions of float32 tensors are exact except in tf32, which rounds their factors to 10 bits as
+cuDNN's convolutions would by default.
 """
 
 from __future__ import annotations
@@ -14,20 +16,31 @@ from torch.optim import Optimizer
 
 from mimsuite.errors import UserError
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Precision:
-    """Autocast and loss scaling behind one interface; ``name`` is the chosen precision."""
+    """Autocast and loss scaling behind one interface; ``name`` is the chosen precision.
+
+    The precision of float32 products belongs to the process: the last instance on CUDA sets it.
+    """
 
     def __init__(self, wanted: str, device: torch.device) -> None:
         self.device = device
         self.name = self._choose(wanted)
         self.scaler = torch.amp.GradScaler(device.type) if self.name == "fp16" else None
+        if device.type == "cuda":
+            rounded = self.name == "tf32"
+            torch.set_float32_matmul_precision("high" if rounded else "highest")
+            torch.backends.cudnn.allow_tf32 = rounded
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The 16-bit type of autocast, if there is one."""
+        return _HALF.get(self.name)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        if self.name == "fp32":
-            return nullcontext()
-        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype)
+        return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
     def backward(self, loss: Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -61,12 +74,13 @@ class Precision:
 
     def _choose(self, wanted: str) -> str:
         if wanted == "auto":
-            return (
-                "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-            )
-        if wanted == "fp16" and self.device.type != "cuda":
+            # Older GPUs emulate bf16, slower than fp32.
+            real = {"including_emulation": False}
+            cuda = self.device.type == "cuda"
+            return "bf16" if cuda and torch.cuda.is_bf16_supported(**real) else "fp32"
+        if wanted in ("fp16", "tf32") and self.device.type != "cuda":
             raise UserError(
-                f"train.precision=fp16 needs a CUDA device, not {self.device.type}: use fp32"
+                f"train.precision={wanted} needs a CUDA device, not {self.device.type}: use fp32"
             )
         return wanted
 

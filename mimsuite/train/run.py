@@ -35,6 +35,7 @@ from mimsuite.report import RunDirectory
 from mimsuite.report.follower import Follower
 from mimsuite.report.writers import require_packages
 from mimsuite.train import checkpoint
+from mimsuite.train.determinism import same_bits
 from mimsuite.train.device import choose_device
 from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
@@ -102,7 +103,7 @@ def train(
 
     peers = join(place, device, recipe.train.timeout_seconds, stopped, facts)
     quiet = quiet or not peers.first
-    with peers.named_faults(), RunLock() as lock:
+    with peers.named_faults(), same_bits(recipe.train.deterministic), RunLock() as lock:
         session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet, unused)
         return _train(session, initialise)
 

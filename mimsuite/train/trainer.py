@@ -87,13 +87,14 @@ class Trainer:
             sync_batchnorm(method, peers, device)
         prepare_blocks(method, train, device)
         self.peers = peers
-        self.replica = peers.replicate(method, blocks_of(method), train.parallel)
+        self.precision = Precision(train.precision, device)
+        half = self.precision.half
+        self.replica = peers.replicate(method, blocks_of(method), train.parallel, half)
         self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
         self.normalize, self.device, self.stop = normalize, device, stop
         self.steps_per_epoch, self._order = steps_per_epoch, dict(order or {})
         self.total_steps = round(self.recipe.schedule.epochs * steps_per_epoch)
         self.optimizer = build_optimizer(method, self.recipe)
-        self.precision = Precision(train.precision, device)
         self.average = None if train.ema is None else MovingAverage(method, train.ema)
         self.meter = Meter()
         self.collapse = CollapseWatch(self.recipe.log, method.collapse_terms, self.total_steps)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import mimsuite
 from mimsuite.train import checkpoint
@@ -161,3 +162,40 @@ def test_an_overflow_of_one_rank_lowers_the_loss_scale_of_all(ranks, tmp_path, p
     for rows_of_rank in found[2]:
         for ours, wanted in zip(rows_of_rank, one, strict=True):
             assert ours == pytest.approx(wanted, rel=1e-4)
+
+
+HYBRID = (
+    "image/hybrid-tiny-clipart",
+    "--smoke",
+    "data.limit=32",
+    "train.global_batch=16",
+    "data.lanes=4",
+    "schedule.epochs=2",
+    "log.every_steps=1",
+    "checkpoint.every_minutes=null",
+)
+
+
+def test_queries_and_keys_of_sharded_blocks_are_of_whole_weights(ranks, tmp_path):
+    """A method that reads what the attention of blocks computes trains as in one process."""
+    for name, world, words in (("one", 1, ()), ("two", 2, (FSDP,))):
+        codes, said = ranks.run("pretrain", *HYBRID, "--out", tmp_path / name, *words, ranks=world)
+        assert codes == [0] * world, said
+    two, one = (figures(tmp_path / name) for name in ("two", "one"))
+    assert len(one) == 4
+    for ours, wanted in zip(two, one, strict=True):
+        assert ours == pytest.approx(wanted, rel=1e-4)
+
+
+def test_units_gather_bf16_under_bf16(ranks, tmp_path):
+    call = f"{Path(__file__).parent / 'half.py'}:train"
+    for half in ("none", "bf16"):
+        codes, said = ranks.call(call, half, str(tmp_path / f"{half}.safetensors"))
+        assert codes == [0, 0], said
+    half, full = (load_file(tmp_path / f"{name}.safetensors") for name in ("bf16", "none"))
+    assert half["gathered"].dtype == torch.bfloat16
+    assert full["gathered"].dtype == torch.float32
+    assert half["seen"].dtype == full["seen"].dtype == torch.float32  # inputs are not cast
+    for name in full.keys() - {"gathered"}:
+        assert half[name].dtype == torch.float32
+        assert float((half[name] - full[name]).norm() / full[name].norm()) < 0.02, name

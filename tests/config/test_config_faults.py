@@ -78,7 +78,7 @@ def faults(recipe, *overrides, **options):
         ("train.device=1", "train.device: expected text, got 1; quotes make it text"),
         (
             "train.precision=bf61",
-            "train.precision: expected one of auto, fp32, bf16, fp16, got 'bf61'. "
+            "train.precision: expected one of auto, fp32, tf32, bf16, fp16, got 'bf61'. "
             "Did you mean bf16? (command line)",
         ),
         ("augment.mean=0.5", "augment.mean: expected a list of numbers, got 0.5"),

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mimsuite import config
@@ -111,14 +110,16 @@ def test_compiled_blocks_give_the_same_step():
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_attention_is_the_fused_one(device):
+def test_attention_is_a_fused_one(device):
+    """Whichever torch chooses: flash, cuDNN's or the memory-efficient kernel."""
     method, batch = model_of(recipe_of(), device)
     precision = Precision("auto", device)
-    with Operations() as operations, sdpa_kernel(SDPBackend.FLASH_ATTENTION), precision.autocast():
+    with Operations() as operations, precision.autocast():
         run_method(method, batch, Noise(0, 0, batch.index)).loss.backward()
-    suffix = "_for_cpu" if device.type == "cpu" else ""
-    assert f"_scaled_dot_product_flash_attention{suffix}" in operations.names
-    assert f"_scaled_dot_product_flash_attention{suffix}_backward" in operations.names
+    fused = {name for name in operations.names if name.startswith("_scaled_dot_product_")}
+    kernels = {name.removesuffix("_backward") for name in fused}
+    assert len(kernels) == 1
+    assert fused == kernels | {f"{name}_backward" for name in kernels}
     assert "_softmax" not in operations.names
 
 
@@ -163,9 +164,14 @@ def test_images_reach_the_device_as_bytes(device):
     with Operations() as operations:
         ours = normalize(batch).image
     sent = [
-        t for name, t, to in operations.seen if name == "_to_copy" and to == device and t.ndim == 4
+        tensor
+        for name, tensor, to in operations.seen
+        if name == "_to_copy" and to is not None and tensor.ndim == 4 and tensor.is_cpu
+        if torch.device(to).type == device.type  # `to` may be without a number
     ]
-    assert {tensor.dtype for tensor in sent if tensor.device != device} <= {torch.uint8}
+    if device.type == "cuda":  # on the CPU nothing is sent
+        assert sent
+        assert {tensor.dtype for tensor in sent} == {torch.uint8}
     assert ours.device.type == device.type
     assert ours.dtype == torch.float32
     wanted = Normalize(recipe.augment, "cpu")(replace(batch, views=bytes_of)).image

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from mimsuite import config
 from mimsuite.batch import Batch
@@ -15,7 +18,8 @@ from mimsuite.config.keys.shared import TrainSection
 from mimsuite.errors import UserError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
-from mimsuite.train.blocks import blocks_of, prepare_blocks
+from mimsuite.report.training_pictures import draw_panels
+from mimsuite.train.blocks import blocks_of, prepare_blocks, without_compiled
 from mimsuite.train.step import run_method
 
 CPU = torch.device("cpu")
@@ -74,6 +78,45 @@ def test_recomputed_activations_give_the_very_gradients(method):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert list(method.state_dict()) == names
     assert kept_for_backward(method) < 0.7 * memory
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> Iterator[CompileCounterWithBackend]:
+    """Counts the graphs of compiled blocks; they are run without a compiler."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    monkeypatch.setattr("mimsuite.train.blocks._require_compiler", lambda device: None)
+    yield counter
+    torch._dynamo.reset()
+
+
+def has_symbols(graph: torch.fx.GraphModule) -> bool:
+    values = [n.meta.get("example_value") for n in graph.graph.nodes if n.op == "placeholder"]
+    sizes = [s for value in values for s in (value.shape if isinstance(value, Tensor) else [value])]
+    return any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_compiled_blocks_are_graphs_of_fixed_sizes(method, compiled, again):
+    _, expected = gradients(method)
+    prepare_blocks(method, section(compile=True, checkpoint_activations=again), CPU)
+    _, found = gradients(method)
+    assert len(compiled.graphs) >= 2  # blocks of the encoder and of the decoder
+    assert not any(has_symbols(graph) for graph in compiled.graphs)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+
+
+def test_pictures_compile_nothing(method, compiled):
+    prepare_blocks(method, section(compile=True), CPU)
+    gradients(method)
+    graphs = len(compiled.graphs)
+    batch = Batch.of_images(torch.randn(3, 1, 28, 28))
+    with without_compiled():
+        assert draw_panels(method, batch, 0)
+    assert len(compiled.graphs) == graphs
+    draw_panels(method, batch, 0)
+    assert len(compiled.graphs) > graphs
 
 
 @pytest.mark.slow

@@ -24,14 +24,14 @@ import json, sys
 import torch
 from mimsuite import config
 from mimsuite.data.workers import resident_mb
-from mimsuite.train.bench import stepper
+from mimsuite.train.bench import Stepper
 from mimsuite.train.device import peak_memory_mb
 import os
 torch.set_num_threads(1)
 resolved = config.load(sys.argv[2], sys.argv[3:])
 torch.mm(torch.ones(64, 64), torch.ones(64, 64))
 before = resident_mb([os.getpid()])
-run = stepper(resolved, int(sys.argv[1]), torch.device("cpu"))
+run = Stepper(resolved, int(sys.argv[1]), torch.device("cpu"))
 for _ in range(2):
     run()
 print(json.dumps(2**20 * (peak_memory_mb(torch.device("cpu")) - before)))

@@ -111,7 +111,11 @@ def idle_sections() -> dict[str, Any]:
     return {
         "optim": {"lr": 1e-3},
         "schedule": {"epochs": 1},
-        "train": {"global_batch": 2, "precision": "fp32", "device": "cpu"},
+        "train": {
+            "global_batch": 2,
+            "precision": "fp32",
+            "device": str(torch.get_default_device()),
+        },
     }
 
 
@@ -124,7 +128,7 @@ def method_of(document: dict[str, Any], *, meta: bool = False) -> Any:
     Raises:
         CaseFault: the product's own check of the recipe refuses it.
     """
-    with torch.device("meta" if meta else "cpu"):
+    with torch.device("meta") if meta else torch.get_default_device():
         return methods.build(resolve(document).recipe)
 
 

@@ -160,7 +160,7 @@ def training(hparams: Hparams) -> dict[str, Any]:
             "global_batch": hparams["batch"],
             "micro_batch": hparams["batch"],
             "precision": "fp32",
-            "device": "cpu",
+            "device": str(torch.get_default_device()),
         },
     }
 

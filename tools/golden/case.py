@@ -87,7 +87,9 @@ class Case:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             beside = path.with_suffix(".safetensors")
-            tensors = load_file(beside) if beside.exists() else {}
+            tensors = (
+                load_file(beside, device=str(torch.get_default_device())) if beside.exists() else {}
+            )
         except (OSError, ValueError, SafetensorError) as error:
             raise CaseFault(f"{path}: {error}") from None
         if not isinstance(document, dict):

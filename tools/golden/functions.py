@@ -79,7 +79,7 @@ def linear_probe(case: Case) -> Results:
             [batch],
             1,
             noise=lambda batch: FixedNoise({}),
-            precision=Precision("fp32", torch.device("cpu")),
+            precision=Precision("fp32", torch.get_default_device()),
         )
         results.tensors[f"step{step}.logits"] = seen[-1]
         results.tensors[f"step{step}.loss"] = done.loss

@@ -346,8 +346,8 @@ def extract(case: Case) -> Results:
     for name in ("max_res", "num_poses", "resolution", "bbox_min_pts", "bbox_max_pts"):
         hparams.skip(name)  # box and resolution are stored
     scale, a, b = hparams["density_scale"], case.input("A"), case.input("B")
-    poses = case.input("poses").double().numpy()
-    box = torch.stack([case.input("bbox_min"), case.input("bbox_max")]).double().numpy()
+    poses = case.input("poses").double().cpu().numpy()
+    box = torch.stack([case.input("bbox_min"), case.input("bbox_max")]).double().cpu().numpy()
     grid = export_grid(
         lambda points: scale * (points @ case.input("c")),
         lambda points, views: torch.sigmoid(points @ a.T + views @ b.T),

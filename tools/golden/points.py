@@ -278,7 +278,11 @@ def trajectory_document(hparams: Hparams) -> dict[str, Any]:
         "min_lr": hparams["min_lr"],
         "warmup_lr": hparams["warmup_lr"],
     }
-    document["train"] = {"global_batch": batch, "precision": "fp32", "device": "cpu"}
+    document["train"] = {
+        "global_batch": batch,
+        "precision": "fp32",
+        "device": str(torch.get_default_device()),
+    }
     return document
 
 

@@ -212,7 +212,7 @@ class _Run:
             method=self.method,
             resolved=resolved,
             normalize=absent,
-            device=torch.device("cpu"),
+            device=torch.get_default_device(),
             steps_per_epoch=hparams["steps_per_epoch"],
             stop=absent,
         )
@@ -343,7 +343,7 @@ def _training(hparams: Hparams) -> dict[str, Any]:
         "train": {
             "global_batch": hparams["batch"],
             "precision": "fp32",
-            "device": "cpu",
+            "device": str(torch.get_default_device()),
             "ema": hparams["ema_decay"],
         },
     }

@@ -360,7 +360,7 @@ def _training(
             "global_batch": hparams["batch"] * accumulation,
             "micro_batch": hparams["batch"],
             "precision": "fp32",
-            "device": "cpu",
+            "device": str(torch.get_default_device()),
         },
     }
 
@@ -393,7 +393,7 @@ class _Run:
             method=method,
             resolved=resolved,
             normalize=absent,
-            device=torch.device("cpu"),
+            device=torch.get_default_device(),
             steps_per_epoch=self.steps_per_epoch,
             stop=absent,
         )

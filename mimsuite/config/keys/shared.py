@@ -251,7 +251,11 @@ class TrainSection(Section):
     global_batch: Annotated[Positive, Key.SIZE]
     # Samples per device and forward pass; None: global_batch / devices
     micro_batch: Annotated[Positive | None, Key.SIZE] = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # auto: bf16 on GPUs that have it, else fp32. tf32: on GPUs, float32 whose products round their
+    # factors to 10 bits; under the others float32 products are exact
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    # Only operations that give the same bits each time; a step that has none is refused
+    deterministic: bool = False
     device: str = "auto"
     threads: Positive | None = None  # CPU threads of a step; None: all cores
     seed: Annotated[int, Field(ge=0)] = 0
