@@ -28,7 +28,7 @@ from mimsuite.train.estimate import estimate
 from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.memory import keep_freed_memory
 from mimsuite.train.optim import build_optimizer, set_lr
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import Precision, precision_of
 from mimsuite.train.rate import matrix_rate, memory_rate, timer
 from mimsuite.train.step import train_step
 
@@ -62,7 +62,7 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
     torch.set_num_threads(threads)
     recipe = resolved.recipe
     device = choose_device(recipe.train.device)
-    precision = Precision(recipe.train.precision, device).name
+    precision = precision_of(recipe, device).name
     now, prepared = timer(device), list[float]()
     run = stepper(resolved, batch, device, watch=lambda method: _clock(method, now, prepared))
     for _ in range(_WARM_UP):
@@ -144,7 +144,7 @@ def stepper(
     replica = peers.replicate(method, blocks_of(method), recipe.train.parallel)
     optimizer = build_optimizer(method, recipe)
     set_lr(optimizer, recipe.lr)
-    precision = Precision(recipe.train.precision, device)
+    precision = precision_of(recipe, device)
     rows = random_batch(shapes_of(recipe), batch, device)
 
     def run() -> None:

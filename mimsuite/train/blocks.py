@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimsuite.config.keys.shared import TrainSection
 from mimsuite.errors import UserError
+from mimsuite.models.attend import attending_again
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -40,7 +41,9 @@ def prepare_blocks(model: nn.Module, section: TrainSection, device: torch.device
     if section.checkpoint_activations:
         for block in blocks:
             # The backward pass recomputes activations; random draws must then be the same.
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(  # type: ignore[method-assign]
+                checkpoint, block.forward, use_reentrant=False, context_fn=attending_again
+            )
     if section.compile:
         _require_compiler(device)
         for block in blocks:

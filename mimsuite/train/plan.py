@@ -15,7 +15,7 @@ from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device
 from mimsuite.train.estimate import Estimate, Memory, estimate, samples_of
 from mimsuite.train.example import shapes_of
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import precision_of
 from mimsuite.train.rate import matrix_rate
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -96,7 +96,7 @@ def planned_devices(recipe: Recipe, gpus: int | None, memory_gb: float | None) -
     else:
         name, free = str(device), usable_memory()
     memory = float(free) if memory_gb is None else memory_gb * 1e9
-    precision = Precision(wanted, device).name
+    precision = precision_of(recipe, device).name
     return Devices(name, gpus or 1, memory, device.type != "cuda", precision)
 
 

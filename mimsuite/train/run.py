@@ -6,11 +6,13 @@ papers' linear-probe protocol are all this, with different methods.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +40,7 @@ from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import Precision, precision_of
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
@@ -144,6 +146,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     _require_one_recipe(session)
     peers.on_first(lambda: require_packages(recipe.log.writers))
     start = _checkpoint_to_resume(session)
+    precision = _precision(session, start)
     method, notes = _build(session, initialise if start is None else None)
     views = views_of(recipe)
     source = _open_source(session)
@@ -166,6 +169,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         loader.steps_per_epoch,
         session.stop,
         peers,
+        precision,
     )
     if start is not None:
         trainer.load(start)
@@ -175,7 +179,8 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     probe = OnlineProbe(trainer)
     unused = _look(session, source, views, fresh=not resumed)
     # Everything that a wrong command could upset is behind us: only now is something written.
-    run = _open_run(session)
+    chosen = {"precision": precision.facts()}
+    run = _open_run(session, chosen)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
         if peers.first:
             checkpoint.clean(run.checkpoints)
@@ -184,12 +189,12 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             run.event("resume", trainer.step)
         if unused:
             run.event("unused", trainer.step, unused=unused.as_json())
-        run.event("start", trainer.step, samples=len(source), **trainer.facts())
+        run.event("start", trainer.step, samples=len(source), **trainer.facts(), **chosen)
         for note in notes:
             run.log(note)
         if not session.quiet:
             _banner(trainer, run, loader, source, unused, notes)
-        if (warning := trainer.precision.warning) is not None and peers.first:
+        if (warning := precision.warning) is not None and peers.first:
             report.warn(warning)
             run.log(f"warning: {warning}")
         _fit(session, trainer, run, loader, probe)
@@ -198,6 +203,16 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         report.next_commands(run.path)
     trained = trainer.whole_method(averaged=True)
     return TrainResult(run.path, trained.eval(), trainer.step, time.monotonic() - begun)
+
+
+def _precision(session: Session, start: checkpoint.CheckpointState | None) -> Precision:
+    """The run's precision: the first rank measures where that is needed, the others follow."""
+    recipe, device, peers = session.recipe, session.device, session.peers
+    before = None if start is None else start.facts.get("precision", {})
+    found: list[Precision] = []
+    peers.on_first(lambda: found.append(precision_of(recipe, device, before)))
+    (facts, *_) = peers.texts(json.dumps(found[0].facts() if found else {}))
+    return found[0] if found else precision_of(recipe, device, json.loads(facts))
 
 
 def _build(
@@ -267,13 +282,14 @@ def _first_batches(
             yield normalize(loaded.batch)
 
 
-def _open_run(session: Session) -> RunDirectory:
+def _open_run(session: Session, chosen: dict[str, Any]) -> RunDirectory:
     """The run directory, made and locked by the first rank; the others write a log in it."""
     made: list[RunDirectory] = []
 
     def create() -> None:
         resume = session.resume != "never"
-        made.append(RunDirectory.create(session.out, session.resolved, resume=resume))
+        out, resolved = session.out, session.resolved
+        made.append(RunDirectory.create(out, resolved, resume=resume, chosen=chosen))
         session.lock.take(session.out)
 
     session.peers.on_first(create)

@@ -63,6 +63,7 @@ class Trainer:
 
     Args:
         method: on its device; changed in place by the recipe's ``train`` section.
+        precision: of the forward pass; ``None``: the recipe's, without a measurement.
 
     Attributes:
         run: run directory for metrics, events and checkpoints; set by :meth:`fit`.
@@ -79,6 +80,7 @@ class Trainer:
         steps_per_epoch: int,
         stop: StopFlag,
         peers: Peers = ALONE,
+        precision: Precision | None = None,
     ) -> None:
         train = resolved.recipe.train
         if train.sync_batchnorm:
@@ -91,7 +93,7 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = round(self.recipe.schedule.epochs * steps_per_epoch)
         self.optimizer = build_optimizer(method, self.recipe)
-        self.precision = Precision(train.precision, device)
+        self.precision = precision or Precision(train.precision, device)
         self.average = None if train.ema is None else MovingAverage(method, train.ema)
         self.meter = Meter()
         self.collapse = CollapseWatch(self.recipe.log, method.collapse_terms, self.total_steps)
@@ -343,6 +345,7 @@ class Trainer:
             ranks=self.peers.tensors(generator_tensors()),
             facts={
                 "scaler": self.precision.state_dict(),
+                "precision": self.precision.facts(),
                 "meter": self.meter.state_dict(),
                 "collapse": self.collapse.state_dict(),
                 "steps_per_epoch": self.steps_per_epoch,
