@@ -75,11 +75,11 @@ class Precision:
     def step(self, optimizer: Optimizer, skipped: Tensor) -> None:
         """Update the parameters unless ``skipped`` is 1.
 
-        A fused optimizer reads the flag on the device (``found_inf``), without synchronisation. For
-        other optimizers, used only for small heads, the flag is read on the CPU. The loss scale
-        follows the scaler's own count of infinities.
+        Fused optimizers and LARS read the flag on the device (``found_inf``), without
+        synchronisation. For other optimizers the flag is read on the CPU. The loss scale follows
+        the scaler's own count of infinities.
         """
-        if optimizer.defaults.get("fused"):
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = skipped  # type: ignore[attr-defined]
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.step()
@@ -131,7 +131,8 @@ def precision_of(
         if wanted in ("auto", kept):
             way, measured = before.get("attention", "fused"), before.get("measured", "")
             return Precision(kept, device, way, measured)
-    if device.type != "cpu" or not (wanted == "bf16" or wanted == "auto" and worth_measuring(recipe)):
+    measures = wanted == "bf16" or (wanted == "auto" and worth_measuring(recipe))
+    if device.type != "cpu" or not measures:
         return Precision(wanted, device)
     speed = bf16_on_this_cpu(recipe)
     warning = None

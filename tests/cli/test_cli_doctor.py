@@ -76,7 +76,8 @@ def test_packages_that_are_missing_or_old_come_with_their_pip_line(tmp_path, mon
 
 @pytest.mark.parametrize(("pays", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_what_bf16_gains_on_this_cpu(pays, chosen):
-    found = check_bf16(["-c", f"print({json.dumps(json.dumps({'line': 'so fast', 'pays': pays}))})"])
+    line = json.dumps({"line": "so fast", "pays": pays})
+    found = check_bf16(["-c", f"print({line!r})"])
     assert (found.state, found.value) == ("ok", f"so fast: train.precision=auto is {chosen}")
     assert check_bf16(["-c", "raise SystemExit(1)"]).state == "note"
 

@@ -108,7 +108,8 @@ def test_a_damaged_cache_is_measured_again(faked, tmp_path: Path) -> None:
     assert kept(768, 12) == PAYS
     path = tmp_path / "cache" / "cpu-bf16.json"
     table = json.loads(path.read_text())
-    for damaged in ("{", "[]", json.dumps(dict.fromkeys(table, {"fp32": 1})), json.dumps({"a": 1})):
+    odd = ({key: {"fp32": 1} for key in table}, {"a": 1})
+    for damaged in ("{", "[]", *map(json.dumps, odd)):
         path.write_text(damaged)
         assert kept(768, 12) == PAYS
     assert len(calls) == 5
@@ -186,7 +187,8 @@ def test_weights_are_cast_once_a_step() -> None:
     optimizer = build_optimizer(method, resolved.recipe)
     set_lr(optimizer, 1e-3)
     rows = random_batch(shapes_of(resolved.recipe), 4, CPU)
-    weights = [p for n, p in method.named_parameters() if "blocks" in n and ("mlp" in n or "proj" in n)]
+    named = ((n, p) for n, p in method.named_parameters() if "blocks" in n)
+    weights = [p for n, p in named if "mlp" in n or "proj" in n]
     for _ in range(2):  # the second step must cast the new weights
         with Casts(weights) as casts:
             train_step(

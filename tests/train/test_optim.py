@@ -98,7 +98,7 @@ def test_accumulation_equals_the_whole_batch() -> None:
         assert torch.allclose(a, b, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_a_step_that_is_not_finite_changes_nothing(name: str) -> None:
     recipe = tiny_recipe(optim={"name": name, "lr": 1e-2})
     method = MAE(recipe)
