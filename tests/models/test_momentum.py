@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from mimsuite.models import momentum
 from mimsuite.models.momentum import MomentumCopy
 
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
