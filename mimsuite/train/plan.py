@@ -119,12 +119,14 @@ def make_plan(
     recipe = resolved.recipe
     counted = estimate(recipe, devices.precision)
     share, per_device = _shared(recipe, devices.count)
+    automatic = recipe.train.micro_batch == "auto"
     shards = devices.count if recipe.train.parallel == "fsdp" else 1
-    memory = counted.memory(per_device, shards, on_host=devices.on_host)
     free, largest = devices.memory_bytes, share
     if free is not None:
         largest = counted.largest_micro_batch(_ROOM * free, shards, on_host=devices.on_host)
-    fitting = (n for n in range(1, share + 1) if share % n == 0 and n <= largest)
+    fitting = [n for n in range(1, share + 1) if share % n == 0 and n <= largest]
+    per_device = max(fitting, default=1) if automatic else per_device
+    memory = counted.memory(per_device, shards, on_host=devices.on_host)
     samples = samples_of(recipe)
     batch = recipe.train.global_batch
     steps = None if samples is None else _steps(recipe, samples)
@@ -160,7 +162,7 @@ def _shared(recipe: Recipe, count: int) -> tuple[int, int]:
     if batch % count:
         raise UserError(f"train.global_batch={batch} cannot be shared evenly by {count} devices")
     share = batch // count
-    micro = min(recipe.train.micro_batch or share, share)
+    micro = min(recipe.train.most_at_once, share)
     if share % micro:
         raise UserError(f"train.micro_batch={micro} does not divide the {share} of each device")
     return share, micro

@@ -10,7 +10,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from mimsuite.noise import key_of
 from mimsuite.report import RunDirectory
 from mimsuite.report.follower import Follower
 from mimsuite.report.writers import require_packages
-from mimsuite.train import checkpoint
+from mimsuite.train import checkpoint, micro_batch
 from mimsuite.train.device import choose_device
 from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
@@ -147,18 +148,24 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     peers.on_first(lambda: require_packages(recipe.log.writers))
     start = _checkpoint_to_resume(session)
     precision = _precision(session, start)
+    automatic = recipe.train.micro_batch == "auto"
+    if automatic:
+        before = None if start is None else start.facts.get("micro_batch")
+        session = _sized(session, _micro_batch(session, precision, before))
+        recipe = session.recipe
     method, notes = _build(session, initialise if start is None else None)
     views = views_of(recipe)
     source = _open_source(session)
-    loader = train_loader(
+    make_loader = partial(
+        train_loader,
         source,
-        recipe,
-        views,
+        views=views,
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
         device=session.device,
     )
+    loader = make_loader(recipe)
     normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
     trainer = Trainer(
@@ -171,6 +178,12 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         peers,
         precision,
     )
+    if automatic and start is None:
+        size = micro_batch.tried(trainer, loader.micro_batch)
+        session = _sized(session, size)
+        trainer.resolved, trainer.recipe = session.resolved, session.recipe
+        recipe = session.recipe
+        loader = make_loader(recipe)
     if start is not None:
         trainer.load(start)
         notes += session.resolved.changed_since(start.document)
@@ -179,7 +192,8 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     probe = OnlineProbe(trainer)
     unused = _look(session, source, views, fresh=not resumed)
     # Everything that a wrong command could upset is behind us: only now is something written.
-    chosen = {"precision": precision.facts()}
+    chosen: dict[str, Any] = {"precision": precision.facts()}
+    chosen |= {"micro_batch": loader.micro_batch} if automatic else {}
     run = _open_run(session, chosen)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
         if peers.first:
@@ -213,6 +227,22 @@ def _precision(session: Session, start: checkpoint.CheckpointState | None) -> Pr
     peers.on_first(lambda: found.append(precision_of(recipe, device, before)))
     (facts, *_) = peers.texts(json.dumps(found[0].facts() if found else {}))
     return found[0] if found else precision_of(recipe, device, json.loads(facts))
+
+
+def _micro_batch(session: Session, precision: Precision, before: int | None) -> int:
+    """``train.micro_batch: auto``: as before on resume where that is possible, else the largest
+    that fits on every rank."""
+    recipe, peers = session.recipe, session.peers
+    if before in micro_batch.sizes_of(recipe, peers.world):
+        return before
+    own = micro_batch.estimated(recipe, session.device, peers.world, precision.name)
+    return min(int(size) for size in peers.texts(str(own)))
+
+
+def _sized(session: Session, size: int) -> Session:
+    """The session with a micro-batch of this size; the recipe as written stays ``auto``."""
+    recipe = micro_batch.with_micro_batch(session.recipe, size)
+    return replace(session, resolved=replace(session.resolved, recipe=recipe))
 
 
 def _build(

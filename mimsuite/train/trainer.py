@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
@@ -206,16 +207,13 @@ class Trainer:
     def _warm_up(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Run the first micro-batch once without effect; returns all micro-batches."""
         first = next(batches)
-        warm_up(
-            self.method,
-            first,
-            self._noise(first),
-            self.precision,
-            self.peers.gather,
-            self.replica,
-            self._progress(self.step),
-        )
+        self.rehearse(first, self.peers.gather)
         return itertools.chain([first], batches)
+
+    def rehearse(self, batch: Batch, gather: Callable[[Tensor], Tensor]) -> None:
+        """Run forward and backward on a normalised batch without effect."""
+        noise, progress = self._noise(batch), self._progress(self.step)
+        warm_up(self.method, batch, noise, self.precision, gather, self.replica, progress)
 
     def _noise(self, batch: Batch) -> Noise:
         """The noise of a micro-batch in the coming step."""
@@ -346,6 +344,7 @@ class Trainer:
             facts={
                 "scaler": self.precision.state_dict(),
                 "precision": self.precision.facts(),
+                "micro_batch": self.recipe.train.micro_batch,
                 "meter": self.meter.state_dict(),
                 "collapse": self.collapse.state_dict(),
                 "steps_per_epoch": self.steps_per_epoch,

@@ -246,8 +246,8 @@ class TrainSection(Section):
     """`train:` batch, precision and device."""
 
     global_batch: Annotated[Positive, Key.SIZE]
-    # Samples per device and forward pass; None: global_batch / devices
-    micro_batch: Annotated[Positive | None, Key.SIZE] = None
+    # Samples per device and forward pass; None: global_batch / devices; auto: as many as fit
+    micro_batch: Annotated[Positive | Literal["auto"] | None, Key.SIZE] = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     threads: Positive | None = None  # CPU threads of a step; None: all cores
@@ -262,6 +262,11 @@ class TrainSection(Section):
     loss_scope: Literal["global", "rank"] = "global"
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits this long for others
     max_bad_steps: Positive = 20  # stop after this many non-finite losses in a row
+
+    @property
+    def most_at_once(self) -> int:
+        """Largest number of samples in a forward pass, as far as the recipe says it."""
+        return self.micro_batch if isinstance(self.micro_batch, int) else self.global_batch
 
 
 class EvalSection(Section):
