@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mimsuite.doctor.findings import Finding
 
 _PATIENCE = 180  # seconds; the first import from a network disk is slow
 _SLOW_IMPORT = 30.0  # seconds above which an import counts as slow
+_BF16 = ("-m", "mimsuite.train.cpu_bf16")
 _QUESTIONS = """
 import json, time
 begun = time.monotonic()
@@ -59,7 +61,30 @@ def check_engine(command: str = _QUESTIONS) -> list[Finding]:
         mend = "pip install --force-reinstall torch torchvision, both from one index"
         return [Finding("import torch", "missing", said, mend)]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return [_imported(found), _devices(found), _distributed(found)]
+    findings = [_imported(found), _devices(found), _distributed(found)]
+    return findings if found["devices"] or found["mps"] else [*findings, check_bf16()]
+
+
+def check_bf16(command: Sequence[str] = _BF16) -> Finding:
+    """Whether bf16 pays on this CPU: measured for a ViT-B block, or read from the cache.
+
+    Args:
+        command: arguments of a Python that prints one JSON object.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+        )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        return Finding("bf16", "note", "could not be measured", "use train.precision=fp32")
+    chosen = "bf16" if found["pays"] else "fp32"
+    value = f"{found['line']}: train.precision=auto is {chosen}"
+    return Finding("bf16", "ok", value, facts=found)
 
 
 def _imported(found: dict[str, Any]) -> Finding:
@@ -85,7 +110,7 @@ def _devices(found: dict[str, Any]) -> Finding:
         if built is None:
             mend = "this torch is built without CUDA: install one of pytorch.org's CUDA builds"
         return Finding("devices", "missing", value, mend)
-    return Finding("devices", "note", "no GPU: the CPU, fp32", "enough for the tiny recipes")
+    return Finding("devices", "note", "no GPU: the CPU", "enough for the tiny recipes")
 
 
 def _distributed(found: dict[str, Any]) -> Finding:

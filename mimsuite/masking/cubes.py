@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mimsuite.config.keys.volume import VolumeMaskSection
 from mimsuite.masking.mask import TokenMask
-from mimsuite.masking.sampler import Sampler
+from mimsuite.masking.sampler import Sampler, on_device
 from mimsuite.noise import Noise
 
 
@@ -41,9 +41,9 @@ class CubeSampler(Sampler):
         if self.section.draw == "exact":
             return super().sample(noise, grid, guide)
         one = self.thrown(noise.shared("mask", self.noise_width(grid)), grid)
+        one = on_device(one, noise.device)
         batch = len(noise.index)
-        mask = TokenMask(grid, one.visible.repeat(batch, 1), one.masked.repeat(batch, 1))
-        return mask.to(noise.device)
+        return TokenMask(grid, one.visible.repeat(batch, 1), one.masked.repeat(batch, 1))
 
     def thrown(self, noise: np.ndarray, grid: tuple[int, ...]) -> TokenMask:
         """Mask of one sample: each cube is masked whose noise (cubes,) is below the ratio.

@@ -85,6 +85,7 @@ class TokenMask:
 
         Args:
             removed: (B, N) bool or 0/1, True = hidden from the encoder; equal counts per sample.
+                On the host: the counts decide shapes, so reading a device's would wait for it.
             order: (B, N) permutation, the order of the visible and of the masked tokens; ``None``
                 = raster order.
             not_decoded: (B, N) bool, True = the decoder skips it (VideoMAE V2's decoder mask).
@@ -225,12 +226,12 @@ def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
 
 def _split(flags: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
     """Ids where ``flags`` (B, N) is False and where it is True, each in the order ``order``."""
-    counts = flags.sum(1)
-    if not bool((counts == counts[0]).all()):
-        raise ValueError(f"samples mask different numbers of tokens: {counts.tolist()}")
+    counts = flags.sum(1).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(f"samples mask different numbers of tokens: {counts}")
     if order is None:
         order = torch.arange(flags.shape[1], device=flags.device).expand_as(flags)
     by_flag = flags.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True)
-    kept = flags.shape[1] - int(counts[0])
+    kept = flags.shape[1] - counts[0]
     ids = order.gather(1, by_flag)
     return ids[:, :kept].contiguous(), ids[:, kept:].contiguous()

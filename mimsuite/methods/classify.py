@@ -79,7 +79,7 @@ class ClassifyRecipe(LabelRecipe):
         mixes = self.target.mixup > 0 or self.target.cutmix > 0
         for key in ("global_batch", "micro_batch"):
             size = getattr(self.train, key)
-            if mixes and size is not None and size % 2:
+            if mixes and isinstance(size, int) and size % 2:
                 raise ValueError(
                     f"target.mixup and target.cutmix pair up samples: train.{key} {size} is odd"
                 )

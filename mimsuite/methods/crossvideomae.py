@@ -138,7 +138,7 @@ class CrossVideoMAE(VideoMAE):
     def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         train = self.recipe.train
         lines = self.teacher.open() if self.asks_teacher else []
-        many = train.micro_batch or train.global_batch
+        many = train.most_at_once
         if many < _FEW:
             each = "train.micro_batch" if train.micro_batch else "train.global_batch"
             what = " on each device" if train.micro_batch else ""

@@ -30,6 +30,7 @@ from mimsuite.config.keys.teachers import check_teacher
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
 from mimsuite.models import perceptual
+from mimsuite.models.constants import constant
 from mimsuite.models.discriminator import Discriminator
 from mimsuite.models.frozen import Frozen
 from mimsuite.models.frozen_encoder import FrozenEncoder
@@ -113,7 +114,7 @@ class RAE(Method):
         if self.target.adversarial is not None:
             self.discriminator = Discriminator(self.target.adversarial, "target.adversarial")
             self.keep_frozen(self.discriminator)
-        self.judged: dict[str, float] = {}  # figures of the discriminator's last update
+        self.judged: dict[str, Tensor] = {}  # figures of the discriminator's last update
         self._to_judge: dict[bytes, _Judged] = {}
         self._gather: Callable[[Tensor], Tensor] = alone
         self._statistics: LatentStatistics | None = None
@@ -165,7 +166,7 @@ class RAE(Method):
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 1]; reconstructions may exceed it."""
         augment = self.recipe.augment
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (augment.mean, augment.std))
+        mean, std = (constant(v, images).view(1, -1, 1, 1) for v in (augment.mean, augment.std))
         return images * std + mean
 
     # --- the step ---
@@ -241,11 +242,28 @@ class RAE(Method):
         """Train the discriminator's heads on this step's images and reconstructions."""
         judged, self._to_judge = list(self._to_judge.values()), {}
         section = self.target.adversarial
-        if not judged or section is None or bool(progress.skipped > 0):
+        if not judged or section is None:
             return
+        # What a skipped step must not change, so that the host need not wait to know of it.
+        kept = [(tensor, tensor.clone()) for tensor in self._judge_state()]
+        figures = self.judged
         started = section.heads_from_epoch * progress.epoch_steps
         for number in range(section.updates):
             self._judge(judged, number, (progress.step - started) * section.updates, progress)
+        skipped = progress.skipped > 0
+        for tensor, before in kept:
+            tensor.copy_(torch.where(skipped, before, tensor))
+        self.judged = {
+            name: torch.where(skipped, figures.get(name, torch.zeros_like(value)), value)
+            for name, value in self.judged.items()
+        }
+
+    def _judge_state(self) -> list[Tensor]:
+        """Weights, buffers and moments of the discriminator's heads."""
+        found = self.discriminator
+        assert found is not None
+        heads = found.heads.state_dict(keep_vars=False).values()
+        return [*heads, *found.moments("first"), *found.moments("second")]
 
     def _judge(self, judged: list[_Judged], number: int, before: int, progress: Progress) -> None:
         """One update of the heads, the ``number``-th of this step; ``before`` it, those of earlier
@@ -280,8 +298,8 @@ class RAE(Method):
             eps=optim.eps,
             weight_decay=optim.weight_decay,
         )
-        figures = [loss.item(), logits_real.mean().item(), logits_fake.mean().item(), lr]
-        self.judged = dict(zip(_JUDGED, figures, strict=True))
+        figures = [loss, logits_real.mean(), logits_fake.mean(), torch.full_like(loss, lr)]
+        self.judged = {n: f.detach().float() for n, f in zip(_JUDGED, figures, strict=True)}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, and the reconstruction from its tokens."""

@@ -16,6 +16,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from mimsuite.errors import UserError
+from mimsuite.models.attend import attend
 from mimsuite.models.drop_path import Keep, branch
 
 _MOST_LOG_SCALE = 4.6052  # ln 100, the limit of cosine attention's log scale
@@ -64,7 +65,7 @@ class BEiTAttention(nn.Module):
         if self.scale is not None:
             sharpness = self.scale.clamp(max=_MOST_LOG_SCALE).exp().to(q.dtype)
             q, k, scale = F.normalize(q, dim=-1) * sharpness, F.normalize(k, dim=-1), 1.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets, scale=scale)
+        out = attend(q, k, v, offsets, scale)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _offset_bias(self, k: Tensor) -> Tensor | None:

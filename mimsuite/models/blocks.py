@@ -17,6 +17,7 @@ from timm.layers import Attention as TimmAttention
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from mimsuite.models.attend import attend
 from mimsuite.models.attention import QKV, split_heads
 from mimsuite.models.drop_path import Keep, branch
 from mimsuite.models.rotary import Turns, turn
@@ -55,12 +56,12 @@ class Attention(TimmAttention):
             q, k = turn(q, turns, last=queries), turn(k, turns)
         if closed and queries is None:
             parts = [
-                F.scaled_dot_product_attention(*(x[:, :, :closed] for x in (q, k, v))),
-                F.scaled_dot_product_attention(q[:, :, closed:], k, v),
+                attend(*(x[:, :, :closed] for x in (q, k, v))),
+                attend(q[:, :, closed:], k, v),
             ]
             out = torch.cat(parts, dim=2)
         else:
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = attend(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -82,7 +83,7 @@ class CrossAttention(nn.Module):
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, h, N, d)
         kv = self.kv(memory).unflatten(2, (2, self.heads, -1))
         k, v = (part.transpose(1, 2) for part in kv.unbind(2))  # each (B, h, T, d)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attend(q, k, v)
         mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return mixed
 

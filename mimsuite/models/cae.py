@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.cae import RegressorSection, TokenDecoderSection
 from mimsuite.masking import TokenMask, gather_tokens
+from mimsuite.models.attend import attend
 from mimsuite.models.beit import init_tokens
 from mimsuite.models.beit_block import BEiTBlock
 from mimsuite.models.blocks import init_linear
@@ -41,7 +42,7 @@ class CrossAttention(nn.Module):
         q = F.linear(queries, self.q.weight, self.q_bias)
         v = F.linear(values, self.v.weight, self.v_bias)
         parts = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (q, self.k(keys), v))
-        out = F.scaled_dot_product_attention(*parts)  # (B, h, M, d)
+        out = attend(*parts)  # (B, h, M, d)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import CrateSection
 from mimsuite.masking import gather_tokens
+from mimsuite.models.attend import attend
 from mimsuite.models.blocks import init_linear, run_blocks
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
@@ -45,9 +46,7 @@ class MSSA(nn.Module):
         """(B, N, D) -> (B, N, D), or (B, q, D) where only the last q tokens are queries."""
         w = self.qkv(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, N, d)
         asking = w if queries is None else w[:, :, -queries:]
-        out: Tensor = self.proj(
-            F.scaled_dot_product_attention(asking, w, w).transpose(1, 2).flatten(2)
-        )
+        out: Tensor = self.proj(attend(asking, w, w).transpose(1, 2).flatten(2))
         return out
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from mimsuite.config.keys.rae import AdversarialSection
+from mimsuite.models.constants import constant
 from mimsuite.models.frozen import Frozen
 from mimsuite.models.teachers import dino
 from mimsuite.models.teachers.base import Wanted
@@ -114,7 +115,7 @@ class Discriminator(nn.Module):
         """Features (B, D, T) of (B, 3, H, W) images in [-1, 1], per level."""
         size = self.section.image_size
         x = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-        mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+        mean, std = (constant(values, x).view(1, 3, 1, 1) for values in (_MEAN, _STD))
         x = ((x + 1) / 2 - mean) / std
         numbers = (self.section.network.blocks, *self.section.layers)
         hidden = self.network.on(images)(x, Wanted(hidden=numbers)).hidden

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mimsuite.cluster.sharding import local
+
+_AT_ONCE = 32 << 20  # bytes of differences held at once
 
 
 @torch.no_grad()
@@ -30,11 +32,35 @@ def follow(
         return
     weight = (1 - momentum) * (1 - skipped)
     # A skipped step does not update parameters, so they are finite and a weight of 0 is safe.
-    torch._foreach_lerp_(
-        [local(average) for average in averages],
-        [local(tensor) for tensor in live],
-        [weight] * len(live),
-    )
+    own, new = [local(average) for average in averages], [local(tensor) for tensor in live]
+    if own[0].is_cpu:
+        torch._foreach_lerp_(own, new, [weight] * len(new))
+    else:
+        follow_fused(own, new, weight)
+
+
+def follow_fused(own: Sequence[Tensor], new: Sequence[Tensor], weight: Tensor) -> None:
+    """``own += weight (new - own)`` in a few kernels for all tensors together.
+
+    With a weight on the device ``_foreach_lerp_`` starts a kernel for each tensor.
+    """
+    for some, targets in _parts(list(zip(own, new, strict=True))):
+        apart = torch._foreach_sub(targets, some)
+        torch._foreach_mul_(apart, weight)
+        torch._foreach_add_(some, apart)
+
+
+def _parts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Consecutive tensors, at most ``_AT_ONCE`` bytes together unless a single one is larger."""
+    own: list[Tensor] = []
+    new: list[Tensor] = []
+    for average, tensor in pairs:
+        if own and sum(one.nbytes for one in own) + average.nbytes > _AT_ONCE:
+            yield own, new
+            own, new = [], []
+        own.append(average)
+        new.append(tensor)
+    yield own, new
 
 
 @torch.no_grad()

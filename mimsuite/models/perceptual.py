@@ -13,6 +13,7 @@ from torchvision.models import vgg16
 from mimsuite.config.keys.rae import PerceptualSection
 from mimsuite.config.keys.teachers import RANDOM
 from mimsuite.errors import UserError
+from mimsuite.models.constants import constant
 from mimsuite.models.teachers.files import read_tensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -43,7 +44,7 @@ class LPIPS(nn.Module):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Features (B, C, h, w) of (B, 3, H, W) images in [-1, 1], per level."""
-        shift, scale = (images.new_tensor(v).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
+        shift, scale = (constant(v, images).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
         x, found = (images - shift) / scale, []
         for level in self.net.values():
             for layer in level.values():  # type: ignore[operator]

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import RegisterViTSection
+from mimsuite.models.attend import attend
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.encoder import ImageEncoder
 from mimsuite.models.features import Features
@@ -62,7 +62,7 @@ class RotaryAttention(nn.Module):
             for part in (self.q_proj(x), self.k_proj(asked), self.v_proj(asked))
         )
         q, k = turn_halves(q, places, self.freqs), turn_halves(k, where, self.freqs)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attend(q, k, v)
         mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return mixed
 

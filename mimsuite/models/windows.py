@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimsuite.models.attend import attend
+
 Size = tuple[int, ...]
 # Added to the logits of tokens that share a window only because of the shift. Published code adds
 # -100, whose exponential of 4e-44 has no effect either.
@@ -61,7 +63,7 @@ class WindowAttention(nn.Module):
         q, k, v = (  # each (B, W h, n, d)
             part.transpose(2, 3).flatten(1, 2) for part in qkv.unbind(3)
         )
-        out = F.scaled_dot_product_attention(q, k, v, self._bias(padded, shift, q))
+        out = attend(q, k, v, self._bias(padded, shift, q))
         out = out.unflatten(1, (windows, self.heads)).transpose(2, 3)  # (B, W, n, h, d)
         return self.proj(out.flatten(3))
 

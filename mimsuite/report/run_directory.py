@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,22 @@ class RunDirectory:
         self._writers: Writers | None = None
 
     @classmethod
-    def create(cls, path: str | Path, resolved: Resolved, *, resume: bool) -> RunDirectory:
+    def create(
+        cls,
+        path: str | Path,
+        resolved: Resolved,
+        *,
+        resume: bool,
+        chosen: Mapping[str, Any] | None = None,
+    ) -> RunDirectory:
         """Create the directory of a new run, or open an existing one.
 
         With ``resume`` a missing directory is created and an existing one is continued: its status
         file is removed, the command is appended, and a changed configuration replaces the stored
         one, which is kept as ``config.1.yaml``, ``config.2.yaml`` ...
+
+        Args:
+            chosen: what was chosen for this machine (``train.precision: auto``), for ``env.json``.
 
         Raises:
             UserError: the directory is not empty and ``resume`` is off, it holds files that belong
@@ -80,7 +91,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             _write_configuration(path, resolved)
             _append_command(path / "command.txt")
-            _write_environment(path / "env.json")
+            _write_environment(path / "env.json", chosen or {})
             clear_status(path)
             run = cls(path)
             run._start_writers(resolved)
@@ -201,9 +212,9 @@ def _append_command(path: Path) -> None:
         file.write(shlex.join([program, *sys.argv[1:]]) + "\n")
 
 
-def _write_environment(path: Path) -> None:
+def _write_environment(path: Path, chosen: Mapping[str, Any]) -> None:
     """The present environment on top; earlier ones that differed from their successor below."""
-    current = environment()
+    current = {**environment(), **chosen}
     earlier: list[Any] = []
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

@@ -11,13 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mimsuite.models.constants import constant
+
 _INSIDE = 1e-9  # tolerance: corners this far outside an edge count as on it
-_UNIT = ((0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5))  # counter-clockwise
+_UNIT = (0.5, 0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5)  # x, y of corners, counter-clockwise
 
 
 def corners(boxes: Tensor) -> Tensor:
     """(..., 4, 2) corners of the footprints of (..., 7) boxes, counter-clockwise."""
-    unit = boxes.new_tensor(_UNIT)  # (4, 2)
+    unit = constant(_UNIT, boxes).view(4, 2)
     x, y = (unit * boxes[..., None, 3:5]).unbind(-1)  # (..., 4)
     cos, sin = boxes[..., None, 6].cos(), boxes[..., None, 6].sin()
     turned = torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1)

@@ -22,6 +22,7 @@ from mimsuite.config.keys.tokenizers import (
     DVAETokenizerSection,
     KMeansTokenizerSection,
 )
+from mimsuite.models.constants import constant
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Batches = Callable[[], Iterable[Batch]] | None
@@ -123,8 +124,7 @@ class FrozenTokenizer(Tokenizer):
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels, clamped to [0, 1] because bicubic resizing overshoots."""
         mean, std = (
-            torch.tensor(values, device=images.device).view(1, -1, 1, 1)
-            for values in self.statistics
+            constant(values, images.float()).view(1, -1, 1, 1) for values in self.statistics
         )
         return (images.float() * std + mean).clamp(0, 1)
 

@@ -28,7 +28,7 @@ from mimsuite.train.estimate import estimate
 from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.memory import keep_freed_memory
 from mimsuite.train.optim import build_optimizer, set_lr
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import Precision, precision_of
 from mimsuite.train.rate import matrix_rate, memory_rate, timer
 from mimsuite.train.step import StepResult, train_step
 
@@ -67,7 +67,7 @@ def bench_step(resolved: Resolved, batch: int, threads: int, rounds: int) -> Fig
     torch.set_num_threads(threads)
     recipe = resolved.recipe
     device = choose_device(recipe.train.device)
-    precision = Precision(recipe.train.precision, device).name
+    precision = precision_of(recipe, device).name
     now, prepared = timer(device), list[float]()
     run = Stepper(resolved, batch, device, watch=lambda method: _clock(method, now, prepared))
     for _ in range(_WARM_UP):
@@ -151,7 +151,7 @@ class Stepper:
         self.method = build(recipe).train().to(device)
         watch(self.method)
         prepare_blocks(self.method, recipe.train, device)
-        self.precision, self.peers = Precision(recipe.train.precision, device), peers
+        self.precision, self.peers = precision_of(recipe, device), peers
         self.replica = peers.replicate(
             self.method, blocks_of(self.method), recipe.train.parallel, self.precision.half
         )

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mimsuite.config.keys.shared import TrainSection
 from mimsuite.errors import UserError
+from mimsuite.models.attend import attending_again
 
 _GRAPHS = 64  # compiled forms of a function at most; then torch would run it as written
 
@@ -52,7 +53,7 @@ def prepare_blocks(model: nn.Module, section: TrainSection, device: torch.device
         if section.checkpoint_activations:
             # Outside of the compiled function: the compiler leaves what is inside of it alone.
             # The backward pass recomputes activations; random draws must then be the same.
-            forward = partial(checkpoint, forward, use_reentrant=False)
+            forward = partial(checkpoint, forward, use_reentrant=False, context_fn=attending_again)
         block.forward = forward  # type: ignore[method-assign]
 
 

@@ -15,7 +15,7 @@ class LARS(Optimizer):
 
     For parameters with more than one axis: ``g += weight_decay * p``, then ``g *= trust *
     |p| / |g|`` (factor 1 if either norm is 0). 1-D parameters get neither. For all:
-    ``mu = momentum * mu + g; p -= lr * mu``.
+    ``mu = momentum * mu + g; p -= lr * mu``. Where ``found_inf`` is 1 a step changes nothing.
     """
 
     def __init__(
@@ -33,6 +33,8 @@ class LARS(Optimizer):
             "trust_coefficient": trust_coefficient,
         }
         super().__init__(params, defaults)
+        self.found_inf: Tensor | None = None
+        self._step_supports_amp_scaling = True  # as torch's fused optimizers say it
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -52,5 +54,11 @@ class LARS(Optimizer):
         state = self.state[parameter]
         if "mu" not in state:
             state["mu"] = torch.zeros_like(parameter)
-        state["mu"].mul_(group["momentum"]).add_(gradient)
-        parameter.add_(state["mu"], alpha=-group["lr"])
+        mu: Tensor = state["mu"]
+        moved = (mu * group["momentum"]).add_(gradient)
+        updated = torch.add(parameter, moved, alpha=-group["lr"])
+        if self.found_inf is not None:  # read on the device: the host does not wait
+            moved = torch.where(self.found_inf > 0, mu, moved)
+            updated = torch.where(self.found_inf > 0, parameter, updated)
+        mu.copy_(moved)
+        parameter.copy_(updated)

@@ -99,7 +99,7 @@ class OnlineProbe:
     def _recipe(self) -> Resolved:
         """The run's recipe, changed to read the probe's samples."""
         resolved, recipe = self.trainer.resolved, self.trainer.recipe
-        batch = min(recipe.eval.batch, recipe.train.micro_batch or recipe.train.global_batch)
+        batch = min(recipe.eval.batch, recipe.train.most_at_once)
         changes: dict[str, object] = {"eval.batch": batch}
         if source := recipe.log.probe_source:
             changes |= {"data.source": source, "data.mixture": None, "data.folds": None}

@@ -74,7 +74,13 @@ def build_optimizer(method: Method, recipe: Recipe) -> Optimizer:
         )
     if optim.name == "lars":
         return LARS(groups, lr=recipe.lr, momentum=optim.momentum)
-    return SGD(groups, lr=recipe.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
+    return SGD(
+        groups,
+        lr=recipe.lr,
+        momentum=optim.momentum,
+        nesterov=optim.momentum > 0,
+        fused=_can_fuse(method),
+    )
 
 
 def set_schedules(optimizer: Optimizer, recipe: Recipe, step: int, steps_per_epoch: int) -> None:

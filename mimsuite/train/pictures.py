@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mimsuite import report
 from mimsuite.batch import Batch
 from mimsuite.report import RunDirectory
@@ -19,15 +21,21 @@ class Pictures:
 
     def __init__(self, trainer: Trainer, run: RunDirectory) -> None:
         self.trainer, self.run = trainer, run
-        self.batch: Batch | None = None
+        self.batch: Batch | None = None  # to draw; on the first rank
+        self._seen = False
         epochs = trainer.recipe.log.pictures_every_epochs
         self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
         self._drawn = -1  # step of the last picture: a step may have several micro-batches
 
     def __call__(self, batch: Batch) -> None:
         step = self.trainer.step
-        if self.batch is None:
-            self.batch = batch.rows(0, _SAMPLES)
+        if not self._seen:
+            self._seen = True
+            if self.trainer.peers.first:
+                first = batch.rows(0, _SAMPLES)
+                # Copies: slices would keep the whole micro-batch in the device's memory.
+                views = {name: view.clone() for name, view in first.views.items()}
+                self.batch = replace(first, views=views)
             if step == 0:
                 self._draw(None)
         elif self.every is not None and step and step % self.every == 0 and step != self._drawn:
@@ -35,14 +43,13 @@ class Pictures:
         self._drawn = step
 
     def at_end(self) -> None:
-        if self.batch is not None:
+        if self._seen:
             self._draw(self.trainer.step)
 
     def _draw(self, step: int | None) -> None:
         trainer = self.trainer
-        assert self.batch is not None
         method = trainer.whole_method()
-        if trainer.peers.first:
+        if self.batch is not None:
             seed = trainer.recipe.train.seed
             with without_compiled():
                 report.first_pictures(self.run, method, self.batch, seed=seed, step=step)

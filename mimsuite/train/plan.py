@@ -15,7 +15,7 @@ from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device
 from mimsuite.train.estimate import Estimate, Memory, estimate, samples_of
 from mimsuite.train.example import shapes_of
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import precision_of
 from mimsuite.train.rate import matrix_rate
 
 _DTYPES = {
@@ -101,7 +101,7 @@ def planned_devices(recipe: Recipe, gpus: int | None, memory_gb: float | None) -
     else:
         name, free = str(device), usable_memory()
     memory = float(free) if memory_gb is None else memory_gb * 1e9
-    precision = Precision(wanted, device).name
+    precision = precision_of(recipe, device).name
     return Devices(name, gpus or 1, memory, device.type != "cuda", precision)
 
 
@@ -124,12 +124,14 @@ def make_plan(
     recipe = resolved.recipe
     counted = estimate(recipe, devices.precision)
     share, per_device = _shared(recipe, devices.count)
+    automatic = recipe.train.micro_batch == "auto"
     shards = devices.count if recipe.train.parallel == "fsdp" else 1
-    memory = counted.memory(per_device, shards, on_host=devices.on_host)
     free, largest = devices.memory_bytes, share
     if free is not None:
         largest = counted.largest_micro_batch(_ROOM * free, shards, on_host=devices.on_host)
-    fitting = (n for n in range(1, share + 1) if share % n == 0 and n <= largest)
+    fitting = [n for n in range(1, share + 1) if share % n == 0 and n <= largest]
+    per_device = max(fitting, default=1) if automatic else per_device
+    memory = counted.memory(per_device, shards, on_host=devices.on_host)
     samples = samples_of(recipe)
     batch = recipe.train.global_batch
     steps = None if samples is None else _steps(recipe, samples)
@@ -165,7 +167,7 @@ def _shared(recipe: Recipe, count: int) -> tuple[int, int]:
     if batch % count:
         raise UserError(f"train.global_batch={batch} cannot be shared evenly by {count} devices")
     share = batch // count
-    micro = min(recipe.train.micro_batch or share, share)
+    micro = min(recipe.train.most_at_once, share)
     if share % micro:
         raise UserError(f"train.micro_batch={micro} does not divide the {share} of each device")
     return share, micro

@@ -7,26 +7,48 @@ cuDNN's convolutions would by default.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import UserError
+from mimsuite.models.attend import Way, attending
+from mimsuite.train.cpu_bf16 import bf16_on_this_cpu, worth_measuring
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """Autocast and loss scaling behind one interface; ``name`` is the chosen precision.
+    """Autocast and loss scaling behind one interface.
 
     The precision of float32 products belongs to the process: the last instance on CUDA sets it.
+
+    Args:
+        wanted: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a CUDA device that has it, else
+            fp32. :func:`precision_of` also measures whether bf16 pays on a CPU.
+
+    Attributes:
+        name: the chosen precision.
+        attention: how attention is computed.
+        measured: speed of bf16 on this CPU in words, if it was measured.
+        warning: what is wrong with the choice, if anything.
     """
 
-    def __init__(self, wanted: str, device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self,
+        wanted: str,
+        device: torch.device,
+        attention: Way = "fused",
+        measured: str = "",
+        warning: str | None = None,
+    ) -> None:
+        self.device, self.attention = device, attention
+        self.measured, self.warning = measured, warning
         self.name = self._choose(wanted)
         self.scaler = torch.amp.GradScaler(device.type) if self.name == "fp16" else None
         if device.type == "cuda":
@@ -40,7 +62,22 @@ class Precision:
         return _HALF.get(self.name)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
+        """Context of a forward pass."""
+        if self.half is None:
+            return nullcontext()
+        context = ExitStack()
+        context.enter_context(attending(self.attention))
+        context.enter_context(torch.autocast(self.device.type, self.half))
+        return context
+
+    def one_cast(self) -> AbstractContextManager[Any]:
+        """Context of all micro-batches of a step, in which each weight is cast only once.
+
+        Autocast forgets its copies when its outermost context ends. Weights must not change inside.
+        """
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, enabled=False)
 
     def backward(self, loss: Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -52,11 +89,11 @@ class Precision:
     def step(self, optimizer: Optimizer, skipped: Tensor) -> None:
         """Update the parameters unless ``skipped`` is 1.
 
-        A fused optimizer reads the flag on the device (``found_inf``), without synchronisation. For
-        other optimizers, used only for small heads, the flag is read on the CPU. The loss scale
-        follows the scaler's own count of infinities.
+        Fused optimizers and LARS read the flag on the device (``found_inf``), without
+        synchronisation. For other optimizers the flag is read on the CPU. The loss scale follows
+        the scaler's own count of infinities.
         """
-        if optimizer.defaults.get("fused"):
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = skipped  # type: ignore[attr-defined]
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.step()
@@ -72,6 +109,15 @@ class Precision:
         if self.scaler is not None and state:
             self.scaler.load_state_dict(state)
 
+    def facts(self) -> dict[str, Any]:
+        """What was chosen and why, for the run's records; :func:`precision_of` reads it again."""
+        found: dict[str, Any] = {"name": self.name, "device": self.device.type}
+        if self.name != "fp32":
+            found["attention"] = self.attention
+        if self.measured:
+            found["measured"] = self.measured
+        return found
+
     def _choose(self, wanted: str) -> str:
         if wanted == "auto":
             # Older GPUs emulate bf16, slower than fp32.
@@ -84,13 +130,29 @@ class Precision:
             )
         return wanted
 
-    @property
-    def warning(self) -> str | None:
-        """A warning about the chosen precision, if there is any."""
-        if self.name == "bf16" and self.device.type == "cpu":
-            # Measured on a CPU without native bf16: 29 times slower.
-            return (
-                "train.precision=bf16 on a CPU: most of them are many times slower with it than "
-                "with fp32; use train.precision=auto"
-            )
-        return None
+
+def precision_of(
+    recipe: Recipe, device: torch.device, before: Mapping[str, Any] | None = None
+) -> Precision:
+    """The precision of a recipe on a device; on a CPU decided by measurement.
+
+    Args:
+        before: :meth:`Precision.facts` of the run that is resumed, or ``{}`` where it recorded
+            none; the run then keeps its precision on the same kind of device.
+    """
+    wanted: str = recipe.train.precision
+    if before is not None and before.get("device", "cpu") == device.type:
+        kept = before.get("name", "fp32")
+        if wanted in ("auto", kept):
+            way, measured = before.get("attention", "fused"), before.get("measured", "")
+            return Precision(kept, device, way, measured)
+    measures = wanted == "bf16" or (wanted == "auto" and worth_measuring(recipe))
+    if device.type != "cpu" or not measures:
+        return Precision(wanted, device)
+    speed = bf16_on_this_cpu(recipe)
+    warning = None
+    if wanted == "auto":
+        wanted = "bf16" if speed.pays else "fp32"
+    elif not speed.pays:
+        warning = f"train.precision=bf16: {speed.line()}; with train.precision=auto it is fp32"
+    return Precision(wanted, device, speed.fastest, speed.line(), warning)

@@ -22,7 +22,7 @@ from mimsuite.methods import build
 from mimsuite.noise import Noise
 from mimsuite.train import checkpoint
 from mimsuite.train.device import choose_device
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import precision_of
 from mimsuite.train.state import load_model
 from mimsuite.train.step import run_method
 
@@ -63,7 +63,7 @@ def replay(path: Path, device: str = "auto") -> dict[str, Any]:
     place = choose_device(device)
     method = build(recipe).to(place).train()
     load_model(method, state.model)
-    precision = Precision(recipe.train.precision, place)
+    precision = precision_of(recipe, place, state.facts.get("precision", {}))
     batch = batch.to(place)
     with precision.autocast():
         output = run_method(method, batch, Noise(recipe.train.seed, step, batch.index))

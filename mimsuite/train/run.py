@@ -6,11 +6,14 @@ papers' linear-probe protocol are all this, with different methods.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,14 +37,14 @@ from mimsuite.noise import key_of
 from mimsuite.report import RunDirectory
 from mimsuite.report.follower import Follower
 from mimsuite.report.writers import require_packages
-from mimsuite.train import checkpoint
+from mimsuite.train import checkpoint, micro_batch
 from mimsuite.train.determinism import same_bits
 from mimsuite.train.device import choose_device
 from mimsuite.train.lock import RunLock
 from mimsuite.train.memory import is_out_of_memory, keep_freed_memory, out_of_memory
 from mimsuite.train.online_probe import OnlineProbe
 from mimsuite.train.pictures import Pictures
-from mimsuite.train.precision import Precision
+from mimsuite.train.precision import Precision, precision_of
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.signals import Signals
 from mimsuite.train.state import seed_generators
@@ -147,19 +150,26 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     _require_one_recipe(session)
     peers.on_first(lambda: require_packages(recipe.log.writers))
     start = _checkpoint_to_resume(session)
+    precision = _precision(session, start)
+    automatic = recipe.train.micro_batch == "auto"
+    if automatic:
+        before = None if start is None else start.facts.get("micro_batch")
+        session = _sized(session, _micro_batch(session, precision, before))
+        recipe = session.recipe
     method, notes = _build(session, initialise if start is None else None)
     views = views_of(recipe)
     source = _open_source(session)
-    loader = train_loader(
+    make_loader = partial(
+        train_loader,
         source,
-        recipe,
-        views,
+        views=views,
         start_step=start.step if start else 0,
         rank=peers.rank,
         world=peers.world,
         device=session.device,
         layout=layout_of_run(recipe, start.document, start.facts) if start else None,
     )
+    loader = make_loader(recipe)
     normalize = views.normalizer(session.device)
     notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
     trainer = Trainer(
@@ -170,8 +180,15 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         loader.steps_per_epoch,
         session.stop,
         peers,
+        precision,
         order=loader.layout.facts(),
     )
+    if automatic and start is None:
+        size = micro_batch.tried(trainer, loader.micro_batch)
+        session = _sized(session, size)
+        trainer.resolved, trainer.recipe = session.resolved, session.recipe
+        recipe = session.recipe
+        loader = make_loader(recipe)
     if start is not None:
         trainer.load(start)
         notes += session.resolved.changed_since(start.document)
@@ -181,7 +198,9 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     probe = OnlineProbe(trainer)
     unused = _look(session, source, views, fresh=not resumed)
     # Everything that a wrong command could upset is behind us: only now is something written.
-    run = _open_run(session)
+    chosen: dict[str, Any] = {"precision": precision.facts()}
+    chosen |= {"micro_batch": loader.micro_batch} if automatic else {}
+    run = _open_run(session, chosen)
     with _verdict(run, trainer, loader.micro_batch), peers.named_faults(), loader:
         if peers.first:
             checkpoint.clean(run.checkpoints)
@@ -190,13 +209,13 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             run.event("resume", trainer.step)
         if unused:
             run.event("unused", trainer.step, unused=unused.as_json())
-        facts = trainer.facts() | loader.layout.facts()
+        facts = trainer.facts() | loader.layout.facts() | chosen
         run.event("start", trainer.step, samples=len(source), **facts)
         for note in notes:
             run.log(note)
         if not session.quiet:
             _banner(trainer, run, loader, source, unused, notes)
-        if (warning := trainer.precision.warning) is not None and peers.first:
+        if (warning := precision.warning) is not None and peers.first:
             report.warn(warning)
             run.log(f"warning: {warning}")
         _fit(session, trainer, run, loader, probe)
@@ -205,6 +224,32 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
         report.next_commands(run.path)
     trained = trainer.whole_method(averaged=True)
     return TrainResult(run.path, trained.eval(), trainer.step, time.monotonic() - begun)
+
+
+def _precision(session: Session, start: checkpoint.CheckpointState | None) -> Precision:
+    """The run's precision: the first rank measures where that is needed, the others follow."""
+    recipe, device, peers = session.recipe, session.device, session.peers
+    before = None if start is None else start.facts.get("precision", {})
+    found: list[Precision] = []
+    peers.on_first(lambda: found.append(precision_of(recipe, device, before)))
+    (facts, *_) = peers.texts(json.dumps(found[0].facts() if found else {}))
+    return found[0] if found else precision_of(recipe, device, json.loads(facts))
+
+
+def _micro_batch(session: Session, precision: Precision, before: int | None) -> int:
+    """``train.micro_batch: auto``: as before on resume where that is possible, else the largest
+    that fits on every rank."""
+    recipe, peers = session.recipe, session.peers
+    if before in micro_batch.sizes_of(recipe, peers.world):
+        return before
+    own = micro_batch.estimated(recipe, session.device, peers.world, precision.name)
+    return min(int(size) for size in peers.texts(str(own)))
+
+
+def _sized(session: Session, size: int) -> Session:
+    """The session with a micro-batch of this size; the recipe as written stays ``auto``."""
+    recipe = micro_batch.with_micro_batch(session.recipe, size)
+    return replace(session, resolved=replace(session.resolved, recipe=recipe))
 
 
 def _build(
@@ -282,13 +327,14 @@ def _first_batches(
             yield normalize(loaded.batch)
 
 
-def _open_run(session: Session) -> RunDirectory:
+def _open_run(session: Session, chosen: dict[str, Any]) -> RunDirectory:
     """The run directory, made and locked by the first rank; the others write a log in it."""
     made: list[RunDirectory] = []
 
     def create() -> None:
         resume = session.resume != "never"
-        made.append(RunDirectory.create(session.out, session.resolved, resume=resume))
+        out, resolved = session.out, session.resolved
+        made.append(RunDirectory.create(out, resolved, resume=resume, chosen=chosen))
         session.lock.take(session.out)
 
     session.peers.on_first(create)

@@ -53,7 +53,7 @@ class Signals:
         recipe = trainer.recipe
         if self._source is None:  # a separate source: the loader's has files open in its workers
             self._source = open_training_set(recipe)
-        batch = min(recipe.eval.batch, recipe.train.micro_batch or recipe.train.global_batch)
+        batch = min(recipe.eval.batch, recipe.train.most_at_once)
         samples, device = recipe.log.signals_samples, trainer.device
         drawn = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(drawn), evaluating(method), trainer.precision.autocast():

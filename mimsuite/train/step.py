@@ -75,25 +75,29 @@ def train_step(
         before_update: called before weights and optimizer state change.
     """
     replica = replica or Replica(method)
+    # Sharded weights are gathered anew for each micro-batch, and so are their copies.
+    one_cast = nullcontext() if replica.sharded else precision.one_cast()
     optimizer.zero_grad(set_to_none=True)
     sums: list[Tensor] = []  # per micro-batch: weight, weighted loss, weighted terms
     names: list[str] = []
     weighted = False
-    for number, batch in enumerate(micro_batches, start=1):
-        rows = noise(batch)
-        with nullcontext() if number == accumulation else replica.without_sync():
-            with precision.autocast():
-                output = run_method(method, batch, rows, peers.gather, replica, progress)
-            share = None if output.weight is None else output.weight.detach().float()
-            if loss_scope == "rank":
-                share = None
-            weighted = share is not None
-            precision.backward(output.loss / accumulation if share is None else output.loss * share)
-        names = list(output.terms)
-        values = [output.loss.detach(), *(output.terms[name].float() for name in names)]
-        if share is None:
-            share = torch.full_like(values[0], 1 / accumulation)
-        sums.append(torch.stack([share, *(value * share for value in values)]))
+    with one_cast:
+        for number, batch in enumerate(micro_batches, start=1):
+            rows = noise(batch)
+            with nullcontext() if number == accumulation else replica.without_sync():
+                with precision.autocast():
+                    output = run_method(method, batch, rows, peers.gather, replica, progress)
+                share = None if output.weight is None else output.weight.detach().float()
+                if loss_scope == "rank":
+                    share = None
+                weighted = share is not None
+                loss = output.loss / accumulation if share is None else output.loss * share
+                precision.backward(loss)
+            names = list(output.terms)
+            values = [output.loss.detach(), *(output.terms[name].float() for name in names)]
+            if share is None:
+                share = torch.full_like(values[0], 1 / accumulation)
+            sums.append(torch.stack([share, *(value * share for value in values)]))
     precision.unscale(optimizer)
     # One small reduction, so that all ranks log and check the loss of the global batch.
     weight, *means = peers.mean(torch.stack(sums).sum(0))

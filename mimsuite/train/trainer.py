@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
@@ -63,6 +64,7 @@ class Trainer:
 
     Args:
         method: on its device; changed in place by the recipe's ``train`` section.
+        precision: of the forward pass; ``None``: the recipe's, without a measurement.
         order: facts of the order of samples, which checkpoints keep.
 
     Attributes:
@@ -80,6 +82,7 @@ class Trainer:
         steps_per_epoch: int,
         stop: StopFlag,
         peers: Peers = ALONE,
+        precision: Precision | None = None,
         order: Mapping[str, int] | None = None,
     ) -> None:
         train = resolved.recipe.train
@@ -87,7 +90,7 @@ class Trainer:
             sync_batchnorm(method, peers, device)
         prepare_blocks(method, train, device)
         self.peers = peers
-        self.precision = Precision(train.precision, device)
+        self.precision = precision or Precision(train.precision, device)
         half = self.precision.half
         self.replica = peers.replicate(method, blocks_of(method), train.parallel, half)
         self.method, self.resolved, self.recipe = method, resolved, resolved.recipe
@@ -211,16 +214,13 @@ class Trainer:
     def _warm_up(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Run the first micro-batch once without effect; returns all micro-batches."""
         first = next(batches)
-        warm_up(
-            self.method,
-            first,
-            self._noise(first),
-            self.precision,
-            self.peers.gather,
-            self.replica,
-            self._progress(self.step),
-        )
+        self.rehearse(first, self.peers.gather)
         return itertools.chain([first], batches)
+
+    def rehearse(self, batch: Batch, gather: Callable[[Tensor], Tensor]) -> None:
+        """Run forward and backward on a normalised batch without effect."""
+        noise, progress = self._noise(batch), self._progress(self.step)
+        warm_up(self.method, batch, noise, self.precision, gather, self.replica, progress)
 
     def _noise(self, batch: Batch) -> Noise:
         """The noise of a micro-batch in the coming step."""
@@ -350,6 +350,8 @@ class Trainer:
             ranks=self.peers.tensors(generator_tensors()),
             facts={
                 "scaler": self.precision.state_dict(),
+                "precision": self.precision.facts(),
+                "micro_batch": self.recipe.train.micro_batch,
                 "meter": self.meter.state_dict(),
                 "collapse": self.collapse.state_dict(),
                 "steps_per_epoch": self.steps_per_epoch,

@@ -14,6 +14,7 @@ import torch
 from mimsuite.cli.main import main
 from mimsuite.cluster.host import cpu_quota, memory_limit
 from mimsuite.doctor import check_disk, check_engine, check_limits, check_packages, check_store
+from mimsuite.doctor.engine import check_bf16
 from mimsuite.doctor.findings import Finding
 from tests import needs
 from tests.data.remote_servers import KEY, SECRET, Rclone, files, need_rclone, serving
@@ -71,6 +72,14 @@ def test_packages_that_are_missing_or_old_come_with_their_pip_line(tmp_path, mon
     assert "not-for-us" not in found
     assert (found["suite[cloud]"].state, found["suite[video]"].state) == ("note", "ok")
     assert found["suite[cloud]"].mend == "pip install 'suite[cloud]'"
+
+
+@pytest.mark.parametrize(("pays", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_what_bf16_gains_on_this_cpu(pays, chosen):
+    line = json.dumps({"line": "so fast", "pays": pays})
+    found = check_bf16(["-c", f"print({line!r})"])
+    assert (found.state, found.value) == ("ok", f"so fast: train.precision=auto is {chosen}")
+    assert check_bf16(["-c", "raise SystemExit(1)"]).state == "note"
 
 
 def test_a_torch_that_does_not_load_is_a_finding():

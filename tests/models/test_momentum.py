@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from mimsuite.models import momentum
 from mimsuite.models.momentum import MomentumCopy
 
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
@@ -37,3 +39,13 @@ def test_it_is_never_trained_and_always_in_eval_mode():
     trained = {name for name, value in owner.named_parameters() if value.requires_grad}
     assert trained == {"student.0.weight", "student.0.bias"}
     assert "teacher.module.0.weight" in owner.state_dict()
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 20])
+def test_the_fused_form_is_the_same_average(at_once, monkeypatch):
+    monkeypatch.setattr(momentum, "_AT_ONCE", at_once)
+    own, new = ([torch.randn(n, 3) for n in (1, 5, 2, 40)] for _ in range(2))
+    for weight in (0.1, 0.0):
+        wanted = [torch.lerp(a, b, weight) for a, b in zip(own, new, strict=True)]
+        momentum.follow_fused(own, new, torch.tensor(weight))
+        torch.testing.assert_close(own, wanted, atol=1e-6, rtol=1e-6)

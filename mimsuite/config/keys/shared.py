@@ -249,10 +249,10 @@ class TrainSection(Section):
     """`train:` batch, precision and device."""
 
     global_batch: Annotated[Positive, Key.SIZE]
-    # Samples per device and forward pass; None: global_batch / devices
-    micro_batch: Annotated[Positive | None, Key.SIZE] = None
-    # auto: bf16 on GPUs that have it, else fp32. tf32: on GPUs, float32 whose products round their
-    # factors to 10 bits; under the others float32 products are exact
+    # Samples per device and forward pass; None: global_batch / devices; auto: as many as fit
+    micro_batch: Annotated[Positive | Literal["auto"] | None, Key.SIZE] = None
+    # auto: bf16 where it is fast, on a CPU by a measurement, else fp32. tf32: on GPUs, float32
+    # products of factors rounded to 10 bits; under the others they are exact
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     # Only operations that give the same bits each time; a step that has none is refused
     deterministic: bool = False
@@ -269,6 +269,11 @@ class TrainSection(Section):
     loss_scope: Literal["global", "rank"] = "global"
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0  # a rank waits this long for others
     max_bad_steps: Positive = 20  # stop after this many non-finite losses in a row
+
+    @property
+    def most_at_once(self) -> int:
+        """Largest number of samples in a forward pass, as far as the recipe says it."""
+        return self.micro_batch if isinstance(self.micro_batch, int) else self.global_batch
 
 
 class EvalSection(Section):

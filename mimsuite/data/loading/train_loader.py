@@ -86,7 +86,7 @@ def train_loader(
             data, model and ``augment.mean`` differ.
     """
     plan = _order(source, recipe, layout)
-    share = share_of(plan, rank, world, recipe.train.micro_batch)
+    share = share_of(plan, rank, world, recipe.train.most_at_once)
     views = views or views_of(recipe)
     views.check(source)
     reader = LaneReader(source, plan, views)

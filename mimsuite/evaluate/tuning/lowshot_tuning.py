@@ -82,7 +82,7 @@ def few_labels(recipe: Resolved, amount: Amount, number: int) -> Resolved:
     micro = few.recipe.train.micro_batch
     changes = {
         "train.global_batch": batch,
-        "train.micro_batch": micro if micro is None or batch % micro == 0 else None,
+        "train.micro_batch": None if isinstance(micro, int) and batch % micro else micro,
         "schedule.epochs": schedule.epochs * factor,
         "schedule.warmup_epochs": schedule.warmup_epochs * factor,
     }
