@@ -37,8 +37,7 @@ class VideoClassifierSection(ClassifierSection):
     """`model:` an encoder of tubelets and a linear head."""
 
     encoder: AnyClipEncoderSection = VideoViTSection()  # type: ignore[assignment]
-    # Input of the head. mean: mean token, then a fresh norm; attentive: pooling by a trained query,
-    # then a batch norm
+    # Input of the head. mean: mean token, then a fresh norm; attentive: pooling by a trained query
     pool: Literal["mean", "attentive"] = "mean"  # type: ignore[assignment]
     head_dropout: Fraction = 0.0  # dropout on the input of the head
     # JSON file, a list: for each class its row in the head of the --init-from weights, or null for
@@ -80,12 +79,14 @@ class VideoClassifier(Classifier):
         return self.head(pooled)
 
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Take rows from a head of other classes, as ``model.head_rows`` says."""
+        """Add a released head, and take rows of another head as ``model.head_rows`` says."""
+        state, lines = super().fitted(state)
         path = self.recipe.model.head_rows
         if path is None:
-            return state, []
+            return state, lines
         own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
-        return head_rows.moved(state, own, path)
+        moved, rows = head_rows.moved(state, own, path)
+        return moved, lines + rows
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}
