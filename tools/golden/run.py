@@ -86,6 +86,7 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "latent/param-groups": latent_tables.parameter_groups,
     "latent/state-dict-keys": latent_tables.keys,
     "latent/vjepa": vjepa.pretrain,
+    "latent/vjepa-clip-indices": vjepa_tables.clips,
     "latent/vjepa-encoder": vjepa.encode,
     "latent/vjepa-probe": attentive_probes.blocks,
     "latent/vjepa-traj": trajectory.vjepa_pretrain,

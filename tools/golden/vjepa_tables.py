@@ -13,6 +13,7 @@ from golden import attentive_probes, build
 from golden.case import Case, CaseFault
 from golden.tables import Entry, args_of, groups_of, table
 from mimsuite.config.keys.masks import ClipBlocksMaskSection, ClipBlocksSection
+from mimsuite.data.video import clip_indices
 from mimsuite.masking import ClipBlockSampler, TokenMask
 from mimsuite.methods import Method
 from mimsuite.models.momentum import rising
@@ -136,6 +137,34 @@ def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
     return {"tensors": {entry["id"]: sincos_clip(width, shape, even)[rows]}}
 
 
+# --- frames ---------------------------------------------------------------------------------------
+
+
+class _Ends:
+    """The ends of clips that an entry stores, behind a generator's face."""
+
+    def __init__(self, ends: list[int]) -> None:
+        self._ends = iter(ends)
+
+    def integers(self, low: int, high: int) -> int:
+        return next(self._ends)
+
+
+def _clips(case: Case, entry: Entry) -> dict[str, Any]:
+    total, rate, length, fps, stride, seconds, clips, overlap, drawn, ends = args_of(
+        entry,
+        *("num_video_frames", "video_fps", "frames_per_clip", "fps", "frame_step"),
+        *("clip_duration", "num_clips", "allow_clip_overlap", "random_clip_sampling", "end_draws"),
+    )
+    if fps is not None or seconds is not None:
+        stride = clip_indices.stride_at(rate, length / seconds if fps is None else fps)
+    draws: Any = _Ends(ends) if drawn else None
+    found = clip_indices.spread(total, length, stride, clips, draws, overlap)
+    if clips == 1 and not overlap:  # then it is the rule of pretraining
+        assert found == [clip_indices.dense(total, length, stride, _Ends(ends))]  # type: ignore
+    return {"frame_ids": found}
+
+
 # --- schedules, groups, key lists -----------------------------------------------------------------
 
 
@@ -255,5 +284,6 @@ mask_statistics = table({"multiblock3d": _statistics})
 rotary = table({"rope": _rope})
 positions = table({"sincos": _sincos})
 schedules = table({"warmup-cosine": _schedules, "linear": _schedules})
+clips = table({"clip_indices": _clips})
 groups = table({"weight_decay_split": _groups})
 keys = table({"state_dict": _keys})

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from mimsuite.config.keys.section import Dimension, PathText, Positive, Section, by_kind
+from mimsuite.config.keys.section import Dimension, PathText, Section, by_kind
 
 
 class NormPoolerSection(Section):
@@ -29,7 +29,7 @@ class BlockPoolerSection(Section):
     arXiv:2506.09985)."""
 
     kind: Literal["blocks"] = "blocks"
-    depth: Positive = 4  # blocks; all but the last are self-attention
+    depth: Dimension = 4  # blocks; all but the last are self-attention
     heads: Dimension = 16
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
