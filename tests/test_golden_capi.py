@@ -33,6 +33,7 @@ from mimsuite.models import QueryDecoder, RegisterViT, register_vit  # noqa: E40
 
 def test_every_answer_is_compared() -> None:
     all_is_compared("capi-droppath-a", "capi-eval-a", "capi-traj-a", "capi-masks-a")
+    all_is_compared("capi-attnpool-a")
 
 
 def test_hparams_that_are_not_built_are_refused(tmp_path: Path) -> None:

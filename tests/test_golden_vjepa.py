@@ -40,6 +40,7 @@ from mimsuite.targets import FeatureTarget  # noqa: E402
 
 def test_every_answer_is_compared() -> None:
     all_is_compared("vjepa-pretrain-a", "vjepa-v1-a", "vjepa-image-a", "vjepa-traj-a")
+    all_is_compared("vjepa-probe-a")
 
 
 def test_hparams_that_are_not_built_are_refused(tmp_path: Path) -> None:
