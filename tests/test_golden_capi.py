@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,33 @@ from torch import Tensor, nn
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS)]
-from golden import build, run  # noqa: E402
 from golden import capi as tool  # noqa: E402
-from golden_cases import document, stored, tensors, write  # noqa: E402
+from golden import run  # noqa: E402
+from golden_cases import stored  # noqa: E402
+from golden_traps import (  # noqa: E402
+    Patch,
+    all_are_refused,
+    all_is_compared,
+    each,
+    fails,
+    momentum_early,
+    other_eps,
+)
 
 from mimsuite.config.keys.shared import GroupSection  # noqa: E402
 from mimsuite.methods import capi as method_file  # noqa: E402
-from mimsuite.methods.base import Progress  # noqa: E402
 from mimsuite.methods.capi import CAPI  # noqa: E402
 from mimsuite.models import QueryDecoder, RegisterViT, register_vit  # noqa: E402
 
-Patch = Callable[[pytest.MonkeyPatch], None]
-
 
 def test_every_answer_is_compared() -> None:
-    for name in ("capi-droppath-a", "capi-eval-a", "capi-traj-a", "capi-masks-a"):
-        report = run.check(stored(name))
-        assert report.verdict == "pass", report.line()
-        compared = {finding.name for finding in report.findings}
-        assert run.Case.read(stored(name)).answers().keys() <= compared
+    all_is_compared("capi-droppath-a", "capi-eval-a", "capi-traj-a", "capi-masks-a")
+    all_is_compared("capi-attnpool-a")
 
 
 def test_hparams_that_are_not_built_are_refused(tmp_path: Path) -> None:
-    case = document("capi-droppath-a")
-    for change in ({"qkv_bias": True}, {"sk_eps": 1e-6}, {"decoder_embed_dim": 8}, {"x": 1}):
-        changed = case | {"hparams": case["hparams"] | change}
-        assert run.check(write(tmp_path, changed, tensors("capi-droppath-a"))).exit_code == 2
+    changes = ({"qkv_bias": True}, {"sk_eps": 1e-6}, {"decoder_embed_dim": 8}, {"x": 1})
+    all_are_refused(tmp_path, "capi-droppath-a", *changes)
 
 
 def true_rotation(patch: pytest.MonkeyPatch) -> None:
@@ -66,18 +66,6 @@ def registers_around_the_image(patch: pytest.MonkeyPatch) -> None:
         return torch.cat([whole.expand(len(made), -1, -1), made[:, self.class_tokens :]], dim=1)
 
     patch.setattr(RegisterViT, "places", wrong)
-
-
-def norm_eps(patch: pytest.MonkeyPatch) -> None:
-    load = build.load_published
-
-    def loaded(method: Any, *rest: Any) -> None:
-        load(method, *rest)
-        for module in method.modules():
-            if isinstance(module, nn.RMSNorm):
-                module.eps = 1e-6
-
-    patch.setattr(build, "load_published", loaded)
 
 
 def balanced_over_the_batch(patch: pytest.MonkeyPatch) -> None:
@@ -118,7 +106,7 @@ STEP = [
     true_rotation,
     columns_first,
     registers_around_the_image,
-    norm_eps,
+    other_eps(nn.RMSNorm, 1e-6, "load_published"),
     balanced_over_the_batch,
     one_iteration_more,
     not_balanced,
@@ -127,10 +115,9 @@ STEP = [
 ]
 
 
-@pytest.mark.parametrize("wrong", STEP, ids=lambda patch: patch.__name__)
+@each(STEP)
 def test_a_wrong_step_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    assert run.check(stored("capi-droppath-a")).verdict == "fail"
+    fails(wrong, monkeypatch, "capi-droppath-a")
 
 
 def test_the_last_block_in_place_of_the_first_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,15 +167,6 @@ def turning_trained(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def momentum_early(patch: pytest.MonkeyPatch) -> None:
-    right = CAPI.after_step
-    patch.setattr(
-        CAPI,
-        "after_step",
-        lambda self, p: right(self, Progress(p.step + 1, p.total, p.epoch_steps, p.skipped)),
-    )
-
-
 def whole_cosine(patch: pytest.MonkeyPatch) -> None:
     right = tool.training
 
@@ -205,14 +183,11 @@ TRAJECTORY = [
     clusters_do_not_decay,
     prototypes_not_followed,
     turning_trained,
-    momentum_early,
+    momentum_early(CAPI),
     whole_cosine,
 ]
 
 
-@pytest.mark.parametrize("wrong", TRAJECTORY, ids=lambda patch: patch.__name__)
+@each(TRAJECTORY)
 def test_a_wrong_trajectory_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    report = run.check(stored("capi-traj-a"))
-    assert report.verdict == "fail"
-    assert not report.error
+    fails(wrong, monkeypatch, "capi-traj-a")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,17 @@ from torch import Tensor, nn
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS)]
-from golden import build, run  # noqa: E402
-from golden_cases import document, stored, tensors, write  # noqa: E402
+from golden import run  # noqa: E402
+from golden_cases import stored  # noqa: E402
+from golden_traps import (  # noqa: E402
+    Patch,
+    all_are_refused,
+    all_is_compared,
+    each,
+    fails,
+    other_eps,
+    student_targets,
+)
 
 import mimsuite.models.conv_decoder as conv_decoder  # noqa: E402
 from mimsuite.config.keys.masks import SquareBlockMaskSection  # noqa: E402
@@ -26,45 +35,20 @@ from mimsuite.models.blocks import Block  # noqa: E402
 from mimsuite.models.post_norm_vit import PostNormBlock, PostNormViT  # noqa: E402
 from mimsuite.train import optim  # noqa: E402
 
-Patch = Callable[[pytest.MonkeyPatch], None]
 NAMES = ("data2vec2-a", "data2vec2-traj-a", "data2vec2-masks-a", "data2vec2-ft-a")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_answer_is_compared(name: str) -> None:
-    report = run.check(stored(name))
-    assert report.verdict == "pass"
-    compared = {finding.name for finding in report.findings}
-    assert run.Case.read(stored(name)).answers().keys() <= compared
+    all_is_compared(name)
 
 
 def test_hparams_that_are_not_built_are_refused(tmp_path: Path) -> None:
-    case = document("data2vec2-a")
     changes = ({"target_norm_eps": 1e-6}, {"loss_beta": 1.0}, {"num_extra_tokens": 2}, {"x": 1})
-    for change in changes:
-        path = write(tmp_path, case | {"hparams": case["hparams"] | change}, tensors("data2vec2-a"))
-        assert run.check(path).exit_code == 2
+    all_are_refused(tmp_path, "data2vec2-a", *changes)
 
 
 # --- one step ---
-
-
-def every_eps(kind: type[nn.Module]) -> Patch:
-    def wrong(patch: pytest.MonkeyPatch) -> None:
-        load = build.load
-
-        def loaded(method: Any, case: Any, *names: str) -> None:
-            load(method, case, *names)
-            for module in method.modules():
-                if isinstance(module, kind):
-                    module.eps = 1e-5  # type: ignore[assignment]
-
-        patch.setattr(build, "load", loaded)
-
-    return wrong
-
-
-block_eps = every_eps(nn.LayerNorm)
 
 
 def pre_norm(patch: pytest.MonkeyPatch) -> None:
@@ -105,19 +89,6 @@ def one_layer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostNormViT, "mlp_outputs", lambda self, x, last: right(self, x, 1))
 
 
-def student_targets(patch: pytest.MonkeyPatch) -> None:
-    prepare = Data2Vec2.prepare
-
-    def wrong(self: Any, batch: Any, *rest: Any) -> Any:
-        context = prepare(self, batch, *rest)
-        with torch.no_grad():
-            layers = self.encoder.mlp_outputs(self.encoder.patches(batch.image), 2)
-            context.made["target"] = data2vec2.average_layers(layers)
-        return context
-
-    patch.setattr(Data2Vec2, "prepare", wrong)
-
-
 def zeros_for_noise(patch: pytest.MonkeyPatch) -> None:
     right = Data2Vec2._fill
     patch.setattr(Data2Vec2, "_fill", lambda self, *rest: 0 * right(self, *rest))
@@ -152,8 +123,13 @@ def token_means(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Data2Vec2, "losses", wrong)
 
 
+def _averaged_own(method: Any, batch: Any) -> Tensor:
+    layers = method.encoder.mlp_outputs(method.encoder.patches(batch.image), 2)
+    return data2vec2.average_layers(layers)
+
+
 STEP = {
-    "blocks' eps": block_eps,
+    "blocks' eps": other_eps(nn.LayerNorm),
     "norms in front": pre_norm,
     "targets behind the block": targets_behind_the_block,
     "targets' eps": averaged(eps=1e-6),
@@ -161,7 +137,7 @@ STEP = {
     "no norm of the mean": averaged(last=False),
     "a block of the stem averaged": stem_counts,
     "one layer alone": one_layer,
-    "the student's targets": student_targets,
+    "the student's targets": student_targets(Data2Vec2, _averaged_own),
     "zeros in place of noise": zeros_for_noise,
     "decoder's eps": decoder_eps,
     "decoder without residual": decoder_without_residual,
@@ -172,8 +148,7 @@ STEP = {
 
 @pytest.mark.parametrize("name", STEP)
 def test_a_wrong_step_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    STEP[name](monkeypatch)
-    assert run.check(stored("data2vec2-a")).verdict == "fail"
+    fails(STEP[name], monkeypatch, "data2vec2-a")
 
 
 # --- a trajectory ---
@@ -216,14 +191,9 @@ def token_spared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(optim, "param_groups", wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [decay_as_usual, teacher_to_the_end, momentum_late, no_clip, token_spared],
-    ids=lambda patch: patch.__name__,
-)
+@each([decay_as_usual, teacher_to_the_end, momentum_late, no_clip, token_spared])
 def test_a_wrong_trajectory_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    assert run.check(stored("data2vec2-traj-a")).verdict == "fail"
+    fails(wrong, monkeypatch, "data2vec2-traj-a")
 
 
 # --- masks, groups ---

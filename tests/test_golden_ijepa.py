@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +13,38 @@ from torch import Tensor, nn
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS)]
-from golden import build, run  # noqa: E402
-from golden_cases import document, stored, tensors, write  # noqa: E402
+from golden import run  # noqa: E402
+from golden_cases import document, tensors, write  # noqa: E402
+from golden_traps import (  # noqa: E402
+    Patch,
+    all_are_refused,
+    all_is_compared,
+    constant_decay,
+    each,
+    fails,
+    momentum_early,
+    no_target_norm,
+    other_eps,
+    rate_late,
+    spared,
+    student_targets,
+    target_eps,
+)
 
 from mimsuite.config.keys.masks import MultiBlockMaskSection  # noqa: E402
 from mimsuite.masking import MultiBlockSampler  # noqa: E402
-from mimsuite.methods.base import Progress  # noqa: E402
 from mimsuite.methods.ijepa import IJEPA  # noqa: E402
 from mimsuite.models import Predictor  # noqa: E402
-from mimsuite.targets import FeatureTarget  # noqa: E402
-from mimsuite.train import optim  # noqa: E402
-
-Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def test_every_answer_is_compared() -> None:
-    for name in ("ijepa-a", "ijepa-traj-a", "ijepa-masks-a"):
-        report = run.check(stored(name))
-        assert report.verdict == "pass"
-        compared = {finding.name for finding in report.findings}
-        idle = {n for n in run.Case.read(stored(name)).answers() if n.startswith("state_final.")}
-        assert run.Case.read(stored(name)).answers().keys() - idle <= compared
+    all_is_compared("ijepa-a", "ijepa-masks-a")
+    all_is_compared("ijepa-traj-a", idle=lambda name: name.startswith("state_final."))
 
 
 def test_hparams_that_are_not_built_are_refused(tmp_path: Path) -> None:
-    case = document("ijepa-a")
-    for change in ({"target_norm_eps": 1e-6}, {"loss": "l1"}, {"smooth_l1_beta": 2.0}, {"x": 1}):
-        path = write(tmp_path, case | {"hparams": case["hparams"] | change}, tensors("ijepa-a"))
-        assert run.check(path).exit_code == 2
-
-
-def target_eps(patch: pytest.MonkeyPatch) -> None:
-    wrong = lambda self, x: F.layer_norm(x, x.shape[-1:], eps=1e-6)  # noqa: E731
-    patch.setattr(FeatureTarget, "__call__", wrong)
-
-
-def no_target_norm(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(FeatureTarget, "__call__", lambda self, x: x)
-
-
-def block_eps(patch: pytest.MonkeyPatch) -> None:
-    load = build.load
-
-    def loaded(method: Any, case: Any, *names: str) -> None:
-        load(method, case, *names)
-        for module in method.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.eps = 1e-5
-
-    patch.setattr(build, "load", loaded)
-
-
-def student_targets(patch: pytest.MonkeyPatch) -> None:
-    prepare = IJEPA.prepare
-
-    def wrong(self: Any, batch: Any, *rest: Any) -> Any:
-        context = prepare(self, batch, *rest)
-        with torch.no_grad():
-            tokens = self.student(self.student.patches(batch.image)).tokens
-        context.made["target"] = self.target(tokens)
-        return context
-
-    patch.setattr(IJEPA, "prepare", wrong)
+    changes = ({"target_norm_eps": 1e-6}, {"loss": "l1"}, {"smooth_l1_beta": 2.0}, {"x": 1})
+    all_are_refused(tmp_path, "ijepa-a", *changes)
 
 
 def one_sequence(patch: pytest.MonkeyPatch) -> None:
@@ -97,47 +66,30 @@ def places_left_out(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-STEP = [target_eps, no_target_norm, block_eps, student_targets, one_sequence, places_left_out]
+STEP = [
+    *(target_eps, no_target_norm, other_eps(nn.LayerNorm), one_sequence, places_left_out),
+    student_targets(IJEPA, lambda self, batch: self.target(_tokens(self, batch))),
+]
 
 
-@pytest.mark.parametrize("wrong", STEP, ids=lambda patch: patch.__name__)
+def _tokens(method: IJEPA, batch: Any) -> Tensor:
+    # Not through hooks, which record what the student sees
+    return method.student.forward(method.student.patches(batch.image)).tokens
+
+
+@each(STEP)
 def test_a_wrong_step_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    assert run.check(stored("ijepa-a")).verdict == "fail"
+    fails(wrong, monkeypatch, "ijepa-a")
 
 
-def momentum_early(patch: pytest.MonkeyPatch) -> None:
-    right = IJEPA.after_step
-    patch.setattr(
-        IJEPA,
-        "after_step",
-        lambda self, p: right(self, Progress(p.step + 1, p.total, p.epoch_steps, p.skipped)),
-    )
-
-
-def constant_decay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(optim, "decay_at", lambda section, start, *rest: start)
-
-
-def rate_late(patch: pytest.MonkeyPatch) -> None:
-    right = optim.rate_at
-    patch.setattr(
-        optim, "rate_at", lambda section, lr, step, n: right(section, lr, max(step - 1, 0), n)
-    )
-
-
-def mask_token_spared(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(IJEPA, "no_weight_decay", lambda self: {"predictor.mask_token"})
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [momentum_early, constant_decay, rate_late, mask_token_spared],
-    ids=lambda patch: patch.__name__,
+@each(
+    [
+        *(momentum_early(IJEPA), constant_decay, rate_late),
+        spared(IJEPA, "predictor.mask_token"),
+    ]
 )
 def test_a_wrong_trajectory_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    assert run.check(stored("ijepa-traj-a")).verdict == "fail"
+    fails(wrong, monkeypatch, "ijepa-traj-a")
 
 
 def test_targets_of_two_contexts_are_outermost(tmp_path: Path) -> None:

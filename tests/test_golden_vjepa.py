@@ -14,34 +14,38 @@ from torch import Tensor, nn
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS)]
-from golden import build, run  # noqa: E402
+from golden import run  # noqa: E402
 from golden_cases import document, stored, tensors, write  # noqa: E402
+from golden_traps import (  # noqa: E402
+    Patch,
+    all_are_refused,
+    all_is_compared,
+    constant_decay,
+    each,
+    fails,
+    momentum_early,
+    no_target_norm,
+    other_eps,
+    rate_late,
+    spared,
+    student_targets,
+    target_eps,
+)
 
 from mimsuite.masking import ClipBlockSampler  # noqa: E402
-from mimsuite.methods.base import Progress  # noqa: E402
 from mimsuite.methods.vjepa import VJEPA  # noqa: E402
 from mimsuite.models import ClipPredictor, ClipViT, blocks, clip_predictor, clip_vit  # noqa: E402
 from mimsuite.targets import FeatureTarget  # noqa: E402
-from mimsuite.train import optim  # noqa: E402
-
-Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def test_every_answer_is_compared() -> None:
-    for name in ("vjepa-pretrain-a", "vjepa-v1-a", "vjepa-image-a", "vjepa-traj-a"):
-        report = run.check(stored(name))
-        assert report.verdict == "pass"
-        compared = {finding.name for finding in report.findings}
-        assert run.Case.read(stored(name)).answers().keys() <= compared
+    all_is_compared("vjepa-pretrain-a", "vjepa-v1-a", "vjepa-image-a", "vjepa-traj-a")
+    all_is_compared("vjepa-probe-a")
 
 
 def test_hparams_that_are_not_built_are_refused(tmp_path: Path) -> None:
-    case = document("vjepa-pretrain-a")
-    for change in ({"target_norm_eps": 1e-6}, {"loss_exp": 3.0}, {"clip_lengths": [8, 4]}):
-        path = write(
-            tmp_path, case | {"hparams": case["hparams"] | change}, tensors("vjepa-pretrain-a")
-        )
-        assert run.check(path).exit_code == 2
+    changes = ({"target_norm_eps": 1e-6}, {"loss_exp": 3.0}, {"clip_lengths": [8, 4]})
+    all_are_refused(tmp_path, "vjepa-pretrain-a", *changes)
 
 
 # --- a wrong step ---------------------------------------------------------------------------------
@@ -111,40 +115,6 @@ def all_tokens_encoded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(VJEPA, "predict", wrong)
 
 
-def block_eps(patch: pytest.MonkeyPatch) -> None:
-    load = build.load
-
-    def loaded(method: Any, case: Any, *names: str) -> None:
-        load(method, case, *names)
-        for module in method.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.eps = 1e-5
-
-    patch.setattr(build, "load", loaded)
-
-
-def target_eps(patch: pytest.MonkeyPatch) -> None:
-    wrong = lambda self, x: F.layer_norm(x, x.shape[-1:], eps=1e-6)  # noqa: E731
-    patch.setattr(FeatureTarget, "__call__", wrong)
-
-
-def no_target_norm(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(FeatureTarget, "__call__", lambda self, x: x)
-
-
-def student_targets(patch: pytest.MonkeyPatch) -> None:
-    prepare = VJEPA.prepare
-
-    def wrong(self: Any, batch: Any, *rest: Any) -> Any:
-        context = prepare(self, batch, *rest)
-        with torch.no_grad():
-            tokens = self.student(self.student.tubelets(self._clips(batch))).tokens
-        context.made["target"] = self.target(tokens)
-        return context
-
-    patch.setattr(VJEPA, "prepare", wrong)
-
-
 def token_by_set(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(VJEPA, "_token", lambda self, number: number)
 
@@ -168,27 +138,23 @@ def mean_of_all_tokens(patch: pytest.MonkeyPatch) -> None:
 
 STEP = [
     *(textbook_rotation, half_split_pairs, places_by_rank, time_last, all_tokens_encoded),
-    *(block_eps, target_eps, no_target_norm, student_targets, token_by_set, squares),
+    *(other_eps(nn.LayerNorm), target_eps, no_target_norm, token_by_set, squares),
+    student_targets(VJEPA, lambda self, batch: self.target(_tokens(self, batch))),
     mean_of_all_tokens,
 ]
 
 
-@pytest.mark.parametrize("wrong", STEP, ids=lambda patch: patch.__name__)
+def _tokens(method: Any, batch: Any) -> Tensor:
+    tokens: Tensor = method.student(method.student.tubelets(method._clips(batch))).tokens
+    return tokens
+
+
+@each(STEP)
 def test_a_wrong_step_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    assert run.check(stored("vjepa-pretrain-a")).verdict == "fail"
+    fails(wrong, monkeypatch, "vjepa-pretrain-a")
 
 
 # --- a wrong trajectory ---------------------------------------------------------------------------
-
-
-def momentum_early(patch: pytest.MonkeyPatch) -> None:
-    right = VJEPA.after_step
-    patch.setattr(
-        VJEPA,
-        "after_step",
-        lambda self, p: right(self, Progress(p.step + 1, p.total, p.epoch_steps, p.skipped)),
-    )
 
 
 def momentum_not_stretched(patch: pytest.MonkeyPatch) -> None:
@@ -201,29 +167,14 @@ def momentum_not_stretched(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(VJEPA, "__init__", wrong)
 
 
-def constant_decay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(optim, "decay_at", lambda section, start, *rest: start)
-
-
-def rate_late(patch: pytest.MonkeyPatch) -> None:
-    right = optim.rate_at
-    patch.setattr(
-        optim, "rate_at", lambda section, lr, step, n: right(section, lr, max(step - 1, 0), n)
-    )
-
-
-def mask_token_spared(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(VJEPA, "no_weight_decay", lambda self: {"predictor.mask_tokens.0"})
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [momentum_early, momentum_not_stretched, constant_decay, rate_late, mask_token_spared],
-    ids=lambda patch: patch.__name__,
+@each(
+    [
+        *(momentum_early(VJEPA), momentum_not_stretched, constant_decay, rate_late),
+        spared(VJEPA, "predictor.mask_tokens.0"),
+    ]
 )
 def test_a_wrong_trajectory_fails(wrong: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong(monkeypatch)
-    assert run.check(stored("vjepa-traj-a")).verdict == "fail"
+    fails(wrong, monkeypatch, "vjepa-traj-a")
 
 
 def test_gradients_clipped_together_or_from_the_start_fail(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def attentive_probe(
     ] = None,
     as_json: options.JsonOption = False,
 ) -> int:
-    """Train one attention query and a linear classifier on a frozen encoder's tokens (CAE).
+    """Train one attention query and a linear classifier on a frozen encoder's tokens.
+
+    The recipe's model.pooler selects the form: CAE's, CAPI's or V-JEPA's.
 
     Without --recipe it uses the recipe that the run's recipe names, or image/tiny-attentive. With
     --baselines it also probes an encoder with fresh weights. Test features are standardised by

@@ -9,7 +9,8 @@ arXiv:2111.06377, appendix A.1):
   standardises the class token before the linear head.
 
 CAE (Chen et al., arXiv:2202.03026) initialises ``fc_norm`` from the encoder's last norm (``fc_norm:
-encoder``) and also probes a frozen encoder by attentive pooling (``pool: attentive``).
+encoder``). A frozen encoder is also probed by attentive pooling (``pool: attentive``), in the form
+that ``model.pooler`` selects.
 
 Letters: B batch, D width, K classes.
 """
@@ -26,11 +27,12 @@ from torch import Tensor, nn
 from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import EncoderSection, ViTSection
 from mimsuite.config.keys.labels import ClassTargetSection, LabelRecipe
+from mimsuite.config.keys.poolers import NormPoolerSection, PoolerSection, require_heads
 from mimsuite.config.keys.section import FirstBlocks, Nothing, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
-from mimsuite.models import AttentivePooler, Features, build_encoder, encoder_named
+from mimsuite.models import Features, build_encoder, build_pooler, encoder_named, released_head
 from mimsuite.models.teachers.classifier import LogitTeacher
 from mimsuite.noise import Noise
 from mimsuite.targets import PairMix, labels_of
@@ -46,9 +48,10 @@ class ClassifierSection(Section):
     """`model:` an encoder and a linear head."""
 
     encoder: EncoderSection = ViTSection()
-    # Input of the head. mean: mean patch token, then a norm; attentive: pooling by a trained query,
-    # then a batch norm; mean_all: mean of all tokens, then the encoder's last norm (CRATE)
+    # Input of the head. mean: mean patch token, then a norm; attentive: pooling by a trained query;
+    # mean_all: mean of all tokens, then the encoder's last norm (CRATE)
     pool: Literal["mean", "mean_all", "cls", "attentive"]
+    pooler: PoolerSection = NormPoolerSection()  # form of attentive pooling
     fc_norm: Literal["fresh", "encoder"] = "fresh"  # start of the norm after the mean
     # all or true: train only the head, as in a linear probe; 3: freeze the embeddings and the first
     # three blocks; false: train all
@@ -61,6 +64,9 @@ class ClassifierSection(Section):
         kind = self.encoder.kind
         if self.pool == "mean_all" and kind != "crate":
             raise ValueError(f"pool=mean_all is for encoders of kind crate, not {kind}: set mean")
+        if self.pool != "attentive" and self.pooler.kind != "batch-norm":
+            raise ValueError(f"pooler.kind={self.pooler.kind} needs pool=attentive")
+        require_heads(self.pooler, self.encoder.width)
         return self
 
 
@@ -120,7 +126,7 @@ class Classifier(Method):
             assert isinstance(last, nn.LayerNorm)
             self.encoder.add_module("norm", PooledNorm(width, eps=last.eps))
         if self.pool == "attentive":
-            self.pooler = AttentivePooler(width, _heads(model.encoder), eps)
+            self.pooler = build_pooler(model.pooler, width, _heads(model.encoder), eps)
         if self.frozen:
             self.encoder.requires_grad_(False)
             self.train()
@@ -189,6 +195,14 @@ class Classifier(Method):
         if self.pool != "mean" or self.recipe.model.fc_norm != "encoder":
             return {}
         return {f"fc_norm.{name}": f"encoder.norm.{name}" for name in ("weight", "bias")}
+
+    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Add the released head that ``model.pooler.weights`` names."""
+        path = getattr(self.recipe.model.pooler, "weights", None)
+        if path is None:
+            return state, []
+        head, lines = released_head.read(self.pooler, self.classes, path)
+        return state | head, lines
 
     # --- for the optimizer ---
 

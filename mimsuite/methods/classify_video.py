@@ -18,12 +18,12 @@ from mimsuite.config.keys.section import Fraction, PathText
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.config.keys.video import (
     AnyClipEncoderSection,
-    ClipAugmentSection,
     ClipDataSection,
+    LabelledClipAugmentSection,
     VideoViTSection,
 )
 from mimsuite.methods.classify import Classifier, ClassifierSection, ClassifyRecipe
-from mimsuite.models import ClipEncoder, VideoViT, head_rows
+from mimsuite.models import ClipEncoder, Features, VideoViT, head_rows
 from mimsuite.noise import Noise
 
 
@@ -37,8 +37,7 @@ class VideoClassifierSection(ClassifierSection):
     """`model:` an encoder of tubelets and a linear head."""
 
     encoder: AnyClipEncoderSection = VideoViTSection()  # type: ignore[assignment]
-    # Input of the head. mean: mean token, then a fresh norm; attentive: pooling by a trained query,
-    # then a batch norm
+    # Input of the head. mean: mean token, then a fresh norm; attentive: pooling by a trained query
     pool: Literal["mean", "attentive"] = "mean"  # type: ignore[assignment]
     head_dropout: Fraction = 0.0  # dropout on the input of the head
     # JSON file, a list: for each class its row in the head of the --init-from weights, or null for
@@ -54,7 +53,7 @@ class VideoClassifyRecipe(ClassifyRecipe):
     method: VideoClassifySection  # type: ignore[assignment]
     model: VideoClassifierSection
     data: ClipDataSection = ClipDataSection()
-    augment: ClipAugmentSection = ClipAugmentSection()
+    augment: LabelledClipAugmentSection = LabelledClipAugmentSection()
 
 
 class VideoClassifier(Classifier):
@@ -71,21 +70,37 @@ class VideoClassifier(Classifier):
     def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, C, T, H, W) normalised clips -> (B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            batch = Batch.of_views({self.view: images})
-            pooled = self.pooled(self.encoder.encode(batch, noise=noise))
+            features = self._features(images, noise)
+        pooled = self.pooled(features)
         if self.training and self.head_dropout:
             assert noise is not None
             kept = noise.rows("head_dropout", pooled.shape[1]) >= self.head_dropout
             pooled = pooled * kept / (1 - self.head_dropout)
         return self.head(pooled)
 
+    def _features(self, images: Tensor, noise: Noise | None) -> Features:
+        """Features of the clips of each view, encoded apart and joined."""
+        parts = [  # (B, C, J T, H, W) -> J of (B, C, T, H, W)
+            self.encoder.encode(Batch.of_views({self.view: part}), noise=noise)
+            for part in images.chunk(self.recipe.augment.joined_clips, dim=2)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Features(
+            torch.cat([part.cls for part in parts], dim=1),
+            torch.cat([part.tokens for part in parts], dim=1),
+            pools=parts[0].pools,
+        )
+
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Take rows from a head of other classes, as ``model.head_rows`` says."""
+        """Add a released head, and take rows of another head as ``model.head_rows`` says."""
+        state, lines = super().fitted(state)
         path = self.recipe.model.head_rows
         if path is None:
-            return state, []
+            return state, lines
         own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
-        return head_rows.moved(state, own, path)
+        moved, rows = head_rows.moved(state, own, path)
+        return moved, lines + rows
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}

@@ -7,7 +7,7 @@ from typing import cast
 
 from mimsuite.config.keys.encoders import CrossDecoderSection, DecoderSection
 from mimsuite.config.keys.section import Section
-from mimsuite.models.attentive import AttentivePooler
+from mimsuite.models.attentive import build_pooler
 from mimsuite.models.beit import BEiT
 from mimsuite.models.cae import FeatureHead, Regressor, TokenDecoder
 from mimsuite.models.clip_encoder import ClipEncoder
@@ -36,7 +36,6 @@ from mimsuite.models.video_vit import VideoViT
 from mimsuite.models.vit import ViT
 
 __all__ = [
-    "AttentivePooler",
     "BEiT",
     "ClassToken",
     "ClipDecoder",
@@ -70,6 +69,7 @@ __all__ = [
     "VideoViT",
     "build_decoder",
     "build_encoder",
+    "build_pooler",
     "encoder_named",
 ]
 

@@ -69,14 +69,17 @@ class CrossAttention(nn.Module):
     """Multi-head attention of tokens to a memory of another width.
 
     Parameter names are those of published code: ``q``, a fused ``kv``, ``proj``.
+
+    Args:
+        project: end with an output layer.
     """
 
-    def __init__(self, width: int, memory_width: int, heads: int) -> None:
+    def __init__(self, width: int, memory_width: int, heads: int, *, project: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(memory_width, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width) if project else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """(B, N, D) and memory (B, T, E) -> (B, N, D)."""

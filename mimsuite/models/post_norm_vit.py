@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Literal, overload
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from mimsuite.config.keys.encoders import PostNormViTSection
@@ -93,10 +93,11 @@ class PostNormViT(ViT):
         """The blocks behind the stem grow to the last rate, from where the stem leaves off."""
         prenet, rate = self.section.prenet, self.section.drop_path
         main = self.depth - prenet
-        steps = torch.linspace(0, rate, main, dtype=torch.float64).tolist()
+        steps = np.linspace(0, rate, main).tolist()  # numpy: exporters trace torch
         stem = steps[:prenet] + [rate] * (prenet - main)
         first = steps[min(prenet, main - 1)]
-        return stem + torch.linspace(first, rate, main, dtype=torch.float64).tolist()
+        rates: list[float] = stem + np.linspace(first, rate, main).tolist()
+        return rates
 
     def rate_layer(self, name: str) -> int:
         """Rates decay from block to block; the embedding keeps the full one, as published."""

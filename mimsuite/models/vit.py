@@ -134,7 +134,7 @@ class ViT(ImageEncoder):
         x: Tensor = self.patch_embed(patches) + patch_positions
         if self.class_tokens:
             cls = self.cls_token + positions[:, :rows] if rows else self.cls_token  # (1, C, D)
-            x = torch.cat([cls.expand(len(patches), -1, -1), x], dim=1)
+            x = torch.cat([cls.expand(patches.shape[0], -1, -1), x], dim=1)
         return x
 
     def drop_path_rates(self) -> float | list[float]:

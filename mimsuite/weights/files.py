@@ -35,6 +35,7 @@ _CONTAINERS = (
     *("model", "state_dict", "model_state_dict", "module", "base_model", "network", "net"),
     *("teacher", "target_encoder", "base_encoder", "encoder", "backbone", "student"),
     *("model_ema", "ema", "state_dict_ema", "weights", "params", "params_ema"),
+    *("classifiers", "classifier", "0"),  # heads alone; of several, the first
 )
 # Entries of a checkpoint that are read as one model, with the entry's name as prefix.
 _TOGETHER = ("encoder", "predictor", "target_encoder")
@@ -102,7 +103,7 @@ def read_weights_file(path: Path, entry: str | None = None) -> WeightsFile:
             inside, header = _read_safetensors(file)
             metadata |= header
         else:
-            content = _read_torch(file, kind)
+            content = _numbered(_read_torch(file, kind))
             if not entry:
                 content = _joined(content)
             way = _way_to_tensors(path, content, entry)
@@ -167,6 +168,18 @@ def _read_torch(path: Path, kind: Kind) -> Any:
                 f"ran. If you trust it, save only its weights as .safetensors where it was made"
             ) from None
         raise UserError(f"{path} is damaged or no weights file ({_line(error)})") from None
+
+
+def _numbered(content: Any) -> Any:
+    """Lists of networks in a checkpoint as mappings from their numbers."""
+    if not isinstance(content, Mapping):
+        return content
+    lists = {
+        key: {str(number): network for number, network in enumerate(value)}
+        for key, value in content.items()
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)
+    }
+    return {**content, **lists} if lists else content
 
 
 def _joined(content: Any) -> Any:

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: Any) -> Path:
     return root
 
 
-def recipe_of(folder: Path, **changes: Any) -> config.Resolved:
+def recipe_of(folder: Path, name: str = RECIPE, **changes: Any) -> config.Resolved:
     keys = {
         "data.source": str(folder),
         "data.workers": 0,
@@ -44,7 +44,7 @@ def recipe_of(folder: Path, **changes: Any) -> config.Resolved:
         "model.encoder.image_size": 48,
         **changes,
     }
-    return config.with_overrides(config.load(RECIPE), keys, "test")
+    return config.with_overrides(config.load(name), keys, "test")
 
 
 def batches(resolved: config.Resolved, count: int, start: int = 0) -> list[Any]:
@@ -227,3 +227,48 @@ def test_all_frames_of_a_clip_change_colour_alike() -> None:
     assert (clip == clip[:, :1]).all()
     plain = ClipTransform(recipe_of(Path("x")).recipe.augment, (48, 48)).train(still, keyed_rng(2))
     assert not torch.equal(clip, plain)
+
+
+def test_frames_a_second_set_the_stride_by_the_rate_of_the_file(folder: Path) -> None:
+    changes = {"augment.sampling": "dense", "model.encoder.frames": 4, "augment.fps": 5.0}
+    views: Any = views_of(recipe_of(folder, **changes).recipe)
+    source = open_training_set(recipe_of(folder).recipe)
+    sample = source.decode(source.read(*source.locate(7)))
+    rates = []
+    frames = sample.read_timed(
+        lambda total, rate: rates.append(rate) or views._indices(total, rate, None)
+    )
+    assert rates == [25.0]
+    assert numbers(frames) == clip_indices.dense(41, 4, 5, None)
+
+
+def test_a_stride_by_time_is_at_least_one_frame() -> None:
+    rates = (29.97, 30.0, 23.976, 12.0, 3.0)
+    assert [clip_indices.stride_at(rate, 4) for rate in rates] == [7, 7, 6, 3, 1]
+
+
+def test_joined_clips_lie_in_their_parts_of_the_video(folder: Path) -> None:
+    changes = {
+        "augment.sampling": "dense",
+        "augment.joined_clips": 2,
+        "augment.test_crops": 3,
+        "model.encoder.frames": 4,
+        "augment.crop": "resize",
+        "augment.hflip": 0.0,
+    }
+    resolved = recipe_of(folder, name="video/tiny-attentive", **changes)
+    views, source = views_of(resolved.recipe), open_training_set(resolved.recipe)
+    sample = source.decode(source.read(*source.locate(7)))
+    assert views.shapes() == {"clip": (3, 8, 48, 48)}
+    clip = views.train(sample, keyed_rng(1))["clip"]
+    assert clip.shape == (1, 3, 8, 48, 48)
+    shown = numbers(sample.read(lambda total: views._indices(total, 25.0, keyed_rng(1))))
+    assert max(shown[:4]) < 20 <= min(shown[4:])  # halves of 41 frames
+    assert views.test().evaluate(sample)["clip"].shape == (3, 3, 8, 48, 48)
+
+
+def test_joined_clips_need_parts(folder: Path) -> None:
+    for changes in ({"augment.sampling": "clip"}, {"augment.test_clips": 2}):
+        keys = {"augment.sampling": "dense", "augment.joined_clips": 2, **changes}
+        with pytest.raises(UserError, match="joined_clips > 1 needs"):
+            recipe_of(folder, name="video/tiny-attentive", **keys)

@@ -66,10 +66,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("sampling", ["clip", "still"])
+@pytest.mark.parametrize("sampling", ["clip", "still", "dense"])
 def test_attentive_probe_of_clips(run: Path, tmp_path: Path, sampling: str) -> None:
     resolved = config.load(str(run / "config.yaml"))
     keys = [f"eval.opposites={MOTIONS}", f"augment.sampling={sampling}"]
+    if sampling == "dense":
+        keys += ["augment.joined_clips=2", "augment.test_crops=2", "model.pooler.kind=blocks"]
+        keys += ["model.pooler.depth=2", "model.pooler.heads=4"]
     recipe = compose(resolved, "", "attentive-probe", overrides=keys, smoke=True)
     assert recipe.name == "video/tiny-attentive"
     result = evaluate.trained_probe(run, recipe, tmp_path, baselines=True, quiet=True)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from golden import (
+    attentive_probes,
     cae,
     cae_classify,
     capi,
@@ -77,6 +78,7 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "latent/data2vec2-traj": trajectory.data2vec2_pretrain,
     "latent/capi": capi.pretrain,
     "latent/capi-eval": capi.encode,
+    "latent/capi-attnpool": attentive_probes.query,
     "latent/capi-masks": capi.masks,
     "latent/capi-mask-stats": latent_tables.mask_statistics,
     "latent/capi-traj": trajectory.capi_pretrain,
@@ -84,7 +86,9 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "latent/param-groups": latent_tables.parameter_groups,
     "latent/state-dict-keys": latent_tables.keys,
     "latent/vjepa": vjepa.pretrain,
+    "latent/vjepa-clip-indices": vjepa_tables.clips,
     "latent/vjepa-encoder": vjepa.encode,
+    "latent/vjepa-probe": attentive_probes.blocks,
     "latent/vjepa-traj": trajectory.vjepa_pretrain,
     "latent/vjepa-masks": vjepa_tables.masks,
     "latent/vjepa-mask-stats": vjepa_tables.mask_statistics,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from golden import build
+from golden import attentive_probes, build
 from golden.case import Case, CaseFault
 from golden.tables import Entry, args_of, groups_of, table
 from mimsuite.config.keys.masks import ClipBlocksMaskSection, ClipBlocksSection
+from mimsuite.data.video import clip_indices
 from mimsuite.masking import ClipBlockSampler, TokenMask
 from mimsuite.methods import Method
 from mimsuite.models.momentum import rising
@@ -19,6 +21,7 @@ from mimsuite.models.rotary import turn, turns_of
 from mimsuite.noise import Noise
 from mimsuite.schedule import cosine_ahead, half_cosine_to, linear_ahead
 from mimsuite.tokens import sincos_clip
+from mimsuite.train.optim import param_groups
 
 # Width, depth, heads and hidden units of the published encoders, and pixels.
 _SIZES = {
@@ -134,6 +137,34 @@ def _sincos(case: Case, entry: Entry) -> dict[str, Any]:
     return {"tensors": {entry["id"]: sincos_clip(width, shape, even)[rows]}}
 
 
+# --- frames ---------------------------------------------------------------------------------------
+
+
+class _Ends:
+    """The ends of clips that an entry stores, behind a generator's face."""
+
+    def __init__(self, ends: list[int]) -> None:
+        self._ends = iter(ends)
+
+    def integers(self, low: int, high: int) -> int:
+        return next(self._ends)
+
+
+def _clips(case: Case, entry: Entry) -> dict[str, Any]:
+    total, rate, length, fps, stride, seconds, clips, overlap, drawn, ends = args_of(
+        entry,
+        *("num_video_frames", "video_fps", "frames_per_clip", "fps", "frame_step"),
+        *("clip_duration", "num_clips", "allow_clip_overlap", "random_clip_sampling", "end_draws"),
+    )
+    if fps is not None or seconds is not None:
+        stride = clip_indices.stride_at(rate, length / seconds if fps is None else fps)
+    draws: Any = _Ends(ends) if drawn else None
+    found = clip_indices.spread(total, length, stride, clips, draws, overlap)
+    if clips == 1 and not overlap:  # then it is the rule of pretraining
+        assert found == [clip_indices.dense(total, length, stride, _Ends(ends))]  # type: ignore
+    return {"frame_ids": found}
+
+
 # --- schedules, groups, key lists -----------------------------------------------------------------
 
 
@@ -182,9 +213,16 @@ def _model(version: int, sizes: tuple[int, ...], pixels: int, depth: int, tokens
     return method
 
 
-def _groups(case: Case, entry: Entry) -> dict[str, Any] | None:
+def _groups(case: Case, entry: Entry) -> dict[str, Any]:
     if entry["id"].endswith("probe"):
-        return None
+        probe = attentive_probes.probe(32, {"depth": args_of(entry, "depth")[0]}, 5)
+        return {
+            "decays": {
+                probe.pooler.published.published(name): one["weight_decay"] > 0
+                for one in param_groups(probe, 0.04, decay_all=True)
+                for name in one["names"]
+            }
+        }
     version, depth, predictor_depth = args_of(entry, "version", "depth", "pred_depth")
     method = _model(version, (384, depth, 6, 1536, 16), 32, predictor_depth, 2)
     # The published optimizer holds mask tokens that are never used.
@@ -194,10 +232,10 @@ def _groups(case: Case, entry: Entry) -> dict[str, Any] | None:
     return {"decays": {name: decay > 0 for name, decay in decays.items()}}
 
 
-def _keys(case: Case, entry: Entry) -> dict[str, Any] | None:
+def _keys(case: Case, entry: Entry) -> dict[str, Any]:
     stage, _ = args_of(entry, "stage", "layout")
-    if stage != "pretrain":
-        return None
+    if stage == "probe":
+        return _head_keys(entry)
     first = entry["id"].startswith("v1")
     pixels = (384 if entry["model"].endswith("384") else 224) if first else 256
     size = entry["model"].removesuffix("_384")
@@ -222,10 +260,30 @@ def _keys(case: Case, entry: Entry) -> dict[str, Any] | None:
     }
 
 
+def _head_keys(entry: Entry) -> dict[str, Any]:
+    depth, heads, classes = args_of(entry, "depth", "num_heads", "num_classes")
+    width = _SIZES[entry["model"]][0]
+    pooler = {"depth": depth, "heads": heads}
+    method = attentive_probes.probe(width, pooler, classes, meta=True)
+    own = {n: list(t.shape) for n, t in method.state_dict().items()}
+    lead = "module."  # these were trained in parallel
+    keys = {lead + method.pooler.published.published(name): shape for name, shape in own.items()}
+    stored = entry.get("expected", {}).get("keys", {})
+    # Importing drops what published code stores but never reads; the counts include it.
+    unread = {
+        name: shape
+        for name, shape in stored.items()
+        if name.removeprefix(lead).startswith(method.pooler.unread)
+    }
+    count = sum(math.prod(shape) for shape in [*keys.values(), *unread.values()])
+    return {"keys": keys | unread, "params": count, "trainable": count}
+
+
 masks = table({"multiblock3d": _multiblock})
 mask_statistics = table({"multiblock3d": _statistics})
 rotary = table({"rope": _rope})
 positions = table({"sincos": _sincos})
 schedules = table({"warmup-cosine": _schedules, "linear": _schedules})
+clips = table({"clip_indices": _clips})
 groups = table({"weight_decay_split": _groups})
 keys = table({"state_dict": _keys})

@@ -212,8 +212,24 @@ class ClipAugmentSection(AugmentSection):
     # still: one frame repeated, without motion.
     sampling: Literal["clip", "dense", "segments", "still"] = "clip"
     stride: Positive = 4  # distance of sampled frames, in frames
+    # Sampled frames a second, which set the stride by the rate in each file; null: stride holds
+    fps: Annotated[float, Field(gt=0.0)] | None = None
     temporal_jitter: bool = False  # shift each frame randomly within its stride
     repeats: Positive = 1  # views cut from the frames of one decoding (repeated augmentation)
     second_view: SecondClipSection | None = None  # type: ignore[assignment]  # beside each clip
     test_clips: Positive = 1  # clips per video, over which a trained classifier's test averages
     test_crops: Positive = 1  # crops per test clip
+
+
+class LabelledClipAugmentSection(ClipAugmentSection):
+    """`augment:` of classifiers, whose views may hold several clips of a video."""
+
+    # Clips of a view, one from each of so many parts of the video. They are cropped and encoded
+    # apart, and their tokens pooled together.
+    joined_clips: Positive = 1
+
+    @model_validator(mode="after")
+    def _spread(self) -> LabelledClipAugmentSection:
+        if self.joined_clips > 1 and (self.sampling != "dense" or self.test_clips > 1):
+            raise ValueError("joined_clips > 1 needs sampling=dense and test_clips=1")
+        return self

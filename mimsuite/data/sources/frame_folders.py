@@ -21,6 +21,7 @@ from mimsuite.data.image.kinds import IMAGE_EXTENSIONS
 from mimsuite.data.source import Sample
 from mimsuite.data.sources.files import FileSource, Listing, folder_splits, unused_files, walk
 from mimsuite.data.video.natural_order import natural_key
+from mimsuite.data.video.readers import ASSUMED_RATE
 
 
 class Frames(ABC):
@@ -47,7 +48,13 @@ class Frames(ABC):
         Raises:
             CorruptSample: a frame cannot be read, or frames differ in size.
         """
-        wanted = choose(len(self))
+        return self.read_timed(lambda total, rate: choose(total), reader)
+
+    def read_timed(
+        self, choose: Callable[[int, float], list[int]], reader: str = "auto"
+    ) -> np.ndarray:
+        """As :meth:`read`, at the rate that is assumed of frames without one."""
+        wanted = choose(len(self), ASSUMED_RATE)
         numbers = sorted(set(wanted))
         frames = dict(zip(numbers, self.decoded(numbers), strict=True))
         return np.stack([frames[number].permute(1, 2, 0).numpy() for number in wanted])

@@ -1,11 +1,13 @@
 """Frame sampling: the frame indices of a clip, as pure functions of (video length, generator).
 
 Letters: n frames in the video, L frames per clip, r stride. Indices start at 0; a video that is too
-short repeats its last legal frame. The rules are those of OpenGVLab/VideoMAEv2.
+short repeats its last legal frame. The rules are those of OpenGVLab/VideoMAEv2; those of several
+clips and of strides by time are facebookresearch/vjepa2's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,10 +44,7 @@ def dense(total: int, length: int, stride: int, rng: Draw) -> list[int]:
     """
     span = length * stride
     if total <= span:
-        count = total // stride
-        ids = np.linspace(0, total, num=count)
-        ids = np.concatenate([ids, np.full(max(0, length - count), total)])
-        return [int(i) for i in np.clip(ids, 0, total - 1)]
+        return _all_of(total, length, stride)
     end = (span + total) // 2 if rng is None else int(rng.integers(span, total))
     return dense_until(end, length, stride)
 
@@ -54,6 +53,39 @@ def dense_until(end: int, length: int, stride: int) -> list[int]:
     """The frames of :func:`dense` whose stretch of L * r frames ends before ``end``."""
     ids = np.linspace(end - length * stride, end, num=length)
     return [int(i) for i in np.clip(ids, end - length * stride, end - 1)]
+
+
+def _all_of(end: int, length: int, stride: int) -> list[int]:
+    """Evenly spread frames before ``end``, the last of them repeated."""
+    count = end // stride
+    ids = np.concatenate([np.linspace(0, end, num=count), np.full(max(0, length - count), end)])
+    return [int(i) for i in np.clip(ids, 0, end - 1)]
+
+
+def stride_at(rate: float, fps: float) -> int:
+    """Distance of frames for ``fps`` frames a second of a video with ``rate`` of them."""
+    return max(1, int(math.ceil(rate) / fps))
+
+
+def spread(
+    total: int, length: int, stride: int, clips: int, rng: Draw, overlap: bool = True
+) -> list[list[int]]:
+    """One dense clip from each of ``clips`` equal parts of a video; without ``rng`` its first.
+
+    Args:
+        overlap: clips that are longer than a part cover more than it; else they repeat its last
+            frame.
+    """
+    span, part = length * stride, total // clips
+    if part > span:
+        ends = [span if rng is None else int(rng.integers(span, part)) for _ in range(clips)]
+        ids, shift = [dense_until(end, length, stride) for end in ends], part
+    elif overlap:
+        ids = [_all_of(max(min(span, total) - 1, 1), length, stride)] * clips
+        shift = (total - span) // (clips - 1) if total > span and clips > 1 else 0
+    else:
+        ids, shift = [_all_of(max(part, 1), length, stride)] * clips, part
+    return [[frame + number * shift for frame in clip] for number, clip in enumerate(ids)]
 
 
 def segments(total: int, length: int, rng: Draw) -> list[int]:

@@ -12,7 +12,7 @@ from mimsuite.data.decoder import Channels, Decoder
 from mimsuite.data.local_file import Stored
 from mimsuite.data.modalities import get
 from mimsuite.data.source import Payload
-from mimsuite.data.video.readers import read_video
+from mimsuite.data.video.readers import read_timed
 from mimsuite.errors import UserError
 
 
@@ -30,7 +30,13 @@ class EncodedVideo:
 
     def read(self, choose: Callable[[int], list[int]], reader: str = "auto") -> np.ndarray:
         """(n, H, W, 3) uint8; see :func:`~mimsuite.data.video.readers.read_video`."""
-        frames = read_video(self.data, choose, reader)
+        return self.read_timed(lambda total, rate: choose(total), reader)
+
+    def read_timed(
+        self, choose: Callable[[int, float], list[int]], reader: str = "auto"
+    ) -> np.ndarray:
+        """(n, H, W, 3) uint8; see :func:`~mimsuite.data.video.readers.read_timed`."""
+        frames = read_timed(self.data, choose, reader)
         _, height, width, _ = frames.shape
         if height * width > self.max_pixels:
             raise CorruptSample(

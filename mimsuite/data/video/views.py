@@ -49,13 +49,18 @@ class VideoViews(Views):
         self.recipe, self.testing = recipe, testing
         self._transform = ClipTransform(self.augment, self.size)
         self._second = _second(self.augment, self.size)
+        self.joined: int = getattr(self.augment, "joined_clips", 1)  # clips of a view
         if testing:
             self.rows = self.augment.test_clips * self.augment.test_crops
 
     def train(self, sample: EncodedVideo, rng: np.random.Generator) -> dict[str, Tensor]:
         """``repeats`` random views per view name; all are made from one random clip."""
-        frames = sample.read(lambda total: self._indices(total, rng), self.reader)
-        views = [self._transform.train(frames, rng) for _ in range(self.augment.repeats)]
+        frames = sample.read_timed(lambda *video: self._indices(*video, rng), self.reader)
+        clips = np.split(frames, self.joined)
+        views = [
+            torch.cat([self._transform.train(clip, rng) for clip in clips], dim=1)
+            for _ in range(self.augment.repeats)
+        ]
         found = {"clip": torch.stack(views)}
         if self._second is not None:
             others = [self._second.train(frames, rng) for _ in views]
@@ -65,14 +70,19 @@ class VideoViews(Views):
     def evaluate(self, sample: EncodedVideo) -> dict[str, Tensor]:
         """The central clip, or all test views."""
         if not self.testing:
-            frames = sample.read(lambda total: self._indices(total, None), self.reader)
-            return {"clip": self._transform.evaluate(frames)[None]}
-        frames = sample.read(lambda total: [*chain(*self._test_clips(total))], self.reader)
-        clips = frames.reshape(-1, self.frames, *frames.shape[1:])
-        crops = self.augment.test_crops
-        return {
-            "clip": torch.stack([v for clip in clips for v in self._transform.test(clip, crops)])
-        }
+            frames = sample.read_timed(lambda *video: self._indices(*video, None), self.reader)
+            clips = np.split(frames, self.joined)
+            view = torch.cat([self._transform.evaluate(clip) for clip in clips], dim=1)
+            return {"clip": view[None]}
+        frames = sample.read_timed(lambda *video: [*chain(*self._test_clips(*video))], self.reader)
+        views = np.split(frames, self.augment.test_clips)
+        return {"clip": torch.stack([crop for view in views for crop in self._crops(view)])}
+
+    def _crops(self, frames: np.ndarray) -> list[Tensor]:
+        """The test crops of a view, whose clips are joined along time."""
+        clips = np.split(frames, self.joined)
+        crops = [self._transform.test(clip, self.augment.test_crops) for clip in clips]
+        return [torch.cat(one, dim=1) for one in zip(*crops, strict=True)]
 
     def test(self) -> Views:
         return VideoViews(self.recipe, testing=True)
@@ -87,7 +97,7 @@ class VideoViews(Views):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         names = ["clip"] if self._second is None else ["clip", "clip2"]
-        return {name: (self.channels, self.frames, *self.size) for name in names}
+        return {name: (self.channels, self.joined * self.frames, *self.size) for name in names}
 
     def check(self, source: Source) -> None:
         """Compare the channels of the model and of ``augment.mean``."""
@@ -96,24 +106,33 @@ class VideoViews(Views):
         if len(self.augment.mean) not in (1, 3):
             raise UserError(f"augment.mean has {len(self.augment.mean)} values for rgb video")
 
-    def _indices(self, total: int, rng: np.random.Generator | None) -> list[int]:
-        augment = self.augment
+    def _stride(self, rate: float) -> int:
+        """Distance of sampled frames in a video of ``rate`` frames a second."""
+        fps = self.augment.fps
+        return self.augment.stride if fps is None else clip_indices.stride_at(rate, fps)
+
+    def _indices(self, total: int, rate: float, rng: np.random.Generator | None) -> list[int]:
+        augment, stride = self.augment, self._stride(rate)
         if augment.sampling == "segments":
             return clip_indices.segments(total, self.frames, rng)
         if augment.sampling == "still":
             return clip_indices.still(total, self.frames, rng)
+        if self.joined > 1:
+            return [*chain(*clip_indices.spread(total, self.frames, stride, self.joined, rng))]
         if augment.sampling == "dense":
-            return clip_indices.dense(total, self.frames, augment.stride, rng)
-        jitter = augment.temporal_jitter
-        return clip_indices.clip(total, self.frames, augment.stride, rng, jitter)
+            return clip_indices.dense(total, self.frames, stride, rng)
+        return clip_indices.clip(total, self.frames, stride, rng, augment.temporal_jitter)
 
-    def _test_clips(self, total: int) -> list[list[int]]:
+    def _test_clips(self, total: int, rate: float) -> list[list[int]]:
         augment = self.augment
         if augment.sampling == "segments":
             return clip_indices.test_segments(total, self.frames, augment.test_clips)
         if augment.sampling == "still":
             return clip_indices.test_stills(total, self.frames, augment.test_clips)
-        return clip_indices.test_clips(total, self.frames, augment.stride, augment.test_clips)
+        stride = self._stride(rate)
+        if self.joined > 1:
+            return clip_indices.spread(total, self.frames, stride, self.joined, None)
+        return clip_indices.test_clips(total, self.frames, stride, augment.test_clips)
 
 
 class ClipNormalize(Normalize):

@@ -17,6 +17,8 @@ from mimsuite.data.video.containers import container_of
 from mimsuite.data.video.display_matrix import is_mirrored
 from mimsuite.errors import CorruptSample
 
+ASSUMED_RATE = 25.0  # frames a second of a video that states none
+
 
 class VideoDecodeError(CorruptSample):
     """A library cannot read a video; ``str`` gives the library and its message."""
@@ -55,6 +57,11 @@ class VideoReader(ABC):
     @abstractmethod
     def num_frames(self) -> int:
         """Number of readable frames, at least 1."""
+
+    @property
+    @abstractmethod
+    def rate(self) -> float | None:
+        """Mean number of frames a second by the container; ``None`` if it states none."""
 
     @abstractmethod
     def _read(self, ids: Sequence[int]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mimsuite.data.local_file import Stored
 from mimsuite.data.video.containers import container_of
-from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader
+from mimsuite.data.video.readers.base import ASSUMED_RATE, VideoDecodeError, VideoReader
 from mimsuite.errors import UserError
 
 # `auto` tries them in this order.
@@ -55,10 +55,17 @@ def open_video(data: Stored, reader: str) -> VideoReader:
 def read_video(
     data: Stored, choose: Callable[[int], list[int]], reader: str = "auto"
 ) -> np.ndarray:
+    """:func:`read_timed` for a choice that does not depend on the rate."""
+    return read_timed(data, lambda total, rate: choose(total), reader)
+
+
+def read_timed(
+    data: Stored, choose: Callable[[int, float], list[int]], reader: str = "auto"
+) -> np.ndarray:
     """Open an encoded video, read frames (n, H, W, 3) uint8 RGB, and close it.
 
     Args:
-        choose: number of frames -> frame numbers to read.
+        choose: number of frames, frames a second (25 if unknown) -> frame numbers to read.
         reader: a key of :data:`READERS`, or ``auto``: the first that can read the file.
 
     Raises:
@@ -66,13 +73,13 @@ def read_video(
     """
     if reader != "auto":
         with open_video(data, reader) as video:
-            return video.read(choose(video.num_frames))
+            return video.read(choose(video.num_frames, video.rate or ASSUMED_RATE))
     first: VideoDecodeError | None = None
     choose = cache(choose)  # it may be random, so call it only once per length
     for name in filter(_class_of, READERS):
         try:
             with open_video(data, name) as video:
-                frames = video.read(choose(video.num_frames))
+                frames = video.read(choose(video.num_frames, video.rate or ASSUMED_RATE))
         except VideoDecodeError as fault:
             first = first or fault
             continue

@@ -40,6 +40,11 @@ class DecordReader(VideoReader):
     def num_frames(self) -> int:
         return self._count
 
+    @property
+    def rate(self) -> float | None:
+        stated = self._reader.get_avg_fps()
+        return float(stated) if stated else None
+
     def _read(self, ids: Sequence[int]) -> np.ndarray:
         try:
             frames: np.ndarray = self._reader.get_batch(ids).asnumpy()

@@ -55,6 +55,11 @@ class PyAVReader(VideoReader):
     def num_frames(self) -> int:
         return self._count
 
+    @property
+    def rate(self) -> float | None:
+        stated = self._stream.average_rate
+        return float(stated) if stated else None
+
     def _read(self, ids: Sequence[int]) -> np.ndarray:
         try:
             timed = len(set(self._times)) == self._count and self._keys

@@ -41,6 +41,11 @@ class TorchcodecReader(VideoReader):
     def num_frames(self) -> int:
         return self._count
 
+    @property
+    def rate(self) -> float | None:
+        stated = self._decoder.metadata.average_fps
+        return float(stated) if stated else None
+
     def _read(self, ids: Sequence[int]) -> np.ndarray:
         try:
             frames: np.ndarray = self._decoder.get_frames_at(list(ids)).data.numpy()
