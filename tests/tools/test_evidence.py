@@ -180,7 +180,7 @@ def test_what_saves_nothing_must_fit_in_a_turn() -> None:
 
 class Sleeper(subprocess.Popen):
     def __init__(self, words: list[str], **options: Any) -> None:
-        super().__init__(["sleep", "60"], **options)
+        super().__init__(["sleep", "60"], start_new_session=True, **options)
 
 
 @pytest.mark.parametrize(
