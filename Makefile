@@ -51,6 +51,7 @@ test-slurm-short: dev
 # All that must be true on a CUDA device, of which some needs two; says what it left out, and why.
 test-gpu: dev
 	$(BIN)/python -m pytest tests/gpu -rs -s
+	$(BIN)/python tools/gpu_report.py --out build/gpu
 
 # Kills training at random moments; a shorter one is in `make test`.
 soak: dev
