@@ -33,6 +33,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, alone
 from mimsuite.models import Features, build_encoder, build_pooler, encoder_named, released_head
+from mimsuite.models.attentive import NormPooler
 from mimsuite.models.teachers.classifier import LogitTeacher
 from mimsuite.noise import Noise
 from mimsuite.targets import PairMix, labels_of
@@ -199,7 +200,7 @@ class Classifier(Method):
     def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Add the released head that ``model.pooler.weights`` names."""
         path = getattr(self.recipe.model.pooler, "weights", None)
-        if path is None:
+        if path is None or isinstance(self.pooler, NormPooler):
             return state, []
         head, lines = released_head.read(self.pooler, self.classes, path)
         return state | head, lines

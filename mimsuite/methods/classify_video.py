@@ -66,6 +66,7 @@ class VideoClassifier(Classifier):
     def __init__(self, recipe: VideoClassifyRecipe) -> None:
         super().__init__(recipe)
         self.head_dropout = recipe.model.head_dropout
+        self.joined_clips = recipe.augment.joined_clips
 
     def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, C, T, H, W) normalised clips -> (B, K) outputs of the head."""
@@ -82,7 +83,7 @@ class VideoClassifier(Classifier):
         """Features of the clips of each view, encoded apart and joined."""
         parts = [  # (B, C, J T, H, W) -> J of (B, C, T, H, W)
             self.encoder.encode(Batch.of_views({self.view: part}), noise=noise)
-            for part in images.chunk(self.recipe.augment.joined_clips, dim=2)
+            for part in images.chunk(self.joined_clips, dim=2)
         ]
         if len(parts) == 1:
             return parts[0]

@@ -58,9 +58,9 @@ def attend(
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
     if _way == "fp32":
         wide = None if bias is None else bias.float()
-        parts = (part.float() for part in (query, key, value))
+        q, k, v = query.float(), key.float(), value.float()
         with torch.autocast(query.device.type, enabled=False):
-            out = F.scaled_dot_product_attention(*parts, attn_mask=wide, scale=scale)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=wide, scale=scale)
         return out.to(value.dtype)
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
     if bias is not None:

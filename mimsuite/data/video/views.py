@@ -55,7 +55,7 @@ class VideoViews(Views):
 
     def train(self, sample: EncodedVideo, rng: np.random.Generator) -> dict[str, Tensor]:
         """``repeats`` random views per view name; all are made from one random clip."""
-        frames = sample.read_timed(lambda *video: self._indices(*video, rng), self.reader)
+        frames = sample.read_timed(lambda total, rate: self._indices(total, rate, rng), self.reader)
         clips = np.split(frames, self.joined)
         views = [
             torch.cat([self._transform.train(clip, rng) for clip in clips], dim=1)
@@ -70,11 +70,15 @@ class VideoViews(Views):
     def evaluate(self, sample: EncodedVideo) -> dict[str, Tensor]:
         """The central clip, or all test views."""
         if not self.testing:
-            frames = sample.read_timed(lambda *video: self._indices(*video, None), self.reader)
+            frames = sample.read_timed(
+                lambda total, rate: self._indices(total, rate, None), self.reader
+            )
             clips = np.split(frames, self.joined)
             view = torch.cat([self._transform.evaluate(clip) for clip in clips], dim=1)
             return {"clip": view[None]}
-        frames = sample.read_timed(lambda *video: [*chain(*self._test_clips(*video))], self.reader)
+        frames = sample.read_timed(
+            lambda total, rate: [*chain(*self._test_clips(total, rate))], self.reader
+        )
         views = np.split(frames, self.augment.test_clips)
         return {"clip": torch.stack([crop for view in views for crop in self._crops(view)])}
 
