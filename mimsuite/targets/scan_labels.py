@@ -26,7 +26,8 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor, known: Tensor) -> tuple[T
     logits = logits.float()
     entropy = F.cross_entropy(logits, labels, reduction="none")  # (B, X, Y, Z)
     entropy = (entropy * known).sum() / known.sum().clamp_min(1)
-    true = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).float()
+    classes = torch.arange(logits.shape[1], device=labels.device).view(1, -1, 1, 1, 1)
+    true = (labels.unsqueeze(1) == classes).float()  # one_hot would look at the labels on the host
     inside = known.unsqueeze(1).float()
     true, found = true * inside, logits.softmax(dim=1) * inside
     axes = (2, 3, 4)
