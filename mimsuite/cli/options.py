@@ -75,7 +75,7 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 
 def complete_key(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Keys of the recipe that was named, for shell completion; without one, those of all recipes."""
+    """Keys of the recipe that was named, for shell completion; else those of every recipe."""
     from mimsuite.config import load
     from mimsuite.config.keys.shared import Recipe
     from mimsuite.config.schema import dotted_keys

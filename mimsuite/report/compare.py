@@ -169,6 +169,7 @@ def draw_comparison(runs: Sequence[RunResult], *, dark: bool = False) -> bytes |
                 drawn += _draw(axes[metric], run, metric, colour)
             axes[metric].set_title(title, loc="left")
             axes[metric].set_xlabel("step")
+            axes[metric].xaxis.get_major_locator().set_params(integer=True)
             axes[metric].margins(x=0.02)
             if metric != "lr" and drawn and min(drawn) > 0 and max(drawn) > 20 * min(drawn):
                 axes[metric].set_yscale("log")

@@ -84,6 +84,7 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
             _draw_measured(axes[panel], *_EXTRA[panel], series, colours)
         for shown in axes.values():
             shown.set_xlabel("step")
+            shown.xaxis.get_major_locator().set_params(integer=True)
             shown.margins(x=0.02)
             for step in resumes:
                 shown.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)

@@ -39,7 +39,8 @@ def data_sheet(run: RunFacts) -> Iterator[Markup]:
         ]
     if rows:
         yield table(rows)
-    for name, caption in _PICTURES:
+    rebuilt = any((run.path / "images").glob("reconstruction-*.png"))  # which show masks, too
+    for name, caption in _PICTURES[:1] if rebuilt else _PICTURES:
         file: Path = run.path / "images" / name
         if file.is_file():
             yield tag("h3", caption.partition(":")[0])

@@ -44,6 +44,7 @@ th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; overflo
   border-top: 1px solid var(--line); }
 tr:first-child > * { border-top: 0; }
 th { color: var(--faint); font-weight: 600; overflow-wrap: normal; }
+.pairs th { width: 34%; }
 .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .scroll + p { margin-top: 6px; } main > p { margin-top: 14px; }
 .bar { background: var(--line); border-radius: 3px; height: 8px; margin-top: 7px; min-width: 50px; }
@@ -61,7 +62,8 @@ pre { background: var(--code); border: 1px solid var(--line); border-radius: 6px
   padding: 8px 12px; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 details summary { cursor: pointer; color: var(--faint); } details pre { margin-top: 10px; }
 @media (max-width: 560px) { section { padding: 14px; border-radius: 8px; }
-  main { padding: 16px 10px 32px; } th, td { padding-right: 8px; } }
+  main { padding: 16px 10px 32px; } .chart img { max-width: none; width: 600px; }
+  th, td { padding-right: 8px; } }
 @media print { section { break-inside: avoid; } }
 """
 
@@ -107,16 +109,20 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[object] = ()) -> Mark
     """Rows of cells, the first of each a heading; it scrolls by itself where it is too wide."""
     lines = [tag("tr", *(tag("th", cell) for cell in head))] if head else []
     lines += [tag("tr", tag("th", row[0]), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    return tag("div", tag("table", *lines), class_="scroll")
+    pairs = not head and all(len(row) == 2 for row in rows)
+    return tag("div", tag("table", *lines, class_="pairs" if pairs else ""), class_="scroll")
 
 
 def picture(png: bytes, caption: str, *, dark: bytes | None = None) -> Markup:
-    """An embedded picture; ``dark`` is shown instead where the reader prefers dark pages."""
+    """An embedded picture; ``dark`` is shown instead where the reader prefers dark pages.
+
+    With ``dark`` it is a chart, whose words stay readable on a phone: there it scrolls by itself.
+    """
     image = Markup(f'<img src="{_data(png)}" alt="{escape(caption)}">')
     if dark is not None:
         query = "(prefers-color-scheme: dark)"
         source = Markup(f'<source srcset="{_data(dark)}" media="{query}">')
-        image = tag("picture", source, image)
+        image = tag("div", tag("picture", source, image), class_="scroll chart")
     return tag("figure", tag("figcaption", caption), image)
 
 

@@ -80,7 +80,7 @@ def test_page_shows_the_run_and_escapes_everything(full_run):
     assert "hidden" not in page
     for text in ("done", "81.0 %", "60.0 %", "Resumed at step 300.", "bad_sample", "12.3 k"):
         assert text in found.text
-    assert found.tags.count("img") == 1 + 5 + 2  # curves, reconstructions, masks, first batch
+    assert found.tags.count("img") == 1 + 5 + 1  # curves, reconstructions, first batch
     assert found.text.index("After step 1000") < found.text.index("After step 200")
     titles = [found.text.index(title) for title in ("Probes", "Reconstructions", "Curves", "Data")]
     assert titles == sorted(titles)  # results first
