@@ -14,7 +14,15 @@ from typing import Any
 from mimsuite.errors import UserError
 from mimsuite.evaluate.probes_table import PROBES
 from mimsuite.report.braille import plot
-from mimsuite.report.curves import DARK, FEW, LIGHT, PANELS, draw_reference, figure_style
+from mimsuite.report.curves import (
+    DARK,
+    FEW,
+    LIGHT,
+    PANELS,
+    draw_reference,
+    figure_style,
+    number_steps,
+)
 from mimsuite.report.reference import reference_of
 from mimsuite.report.run_facts import RunFacts, leaves_of, read_json
 from mimsuite.report.smoothing import SMOOTH, points_of, smoothed
@@ -168,9 +176,7 @@ def draw_comparison(runs: Sequence[RunResult], *, dark: bool = False) -> bytes |
             for run, colour in zip(runs, itertools.cycle(_COLOURS), strict=False):
                 drawn += _draw(axes[metric], run, metric, colour)
             axes[metric].set_title(title, loc="left")
-            axes[metric].set_xlabel("step")
-            axes[metric].xaxis.get_major_locator().set_params(integer=True)
-            axes[metric].margins(x=0.02)
+            number_steps(axes[metric])
             if metric != "lr" and drawn and min(drawn) > 0 and max(drawn) > 20 * min(drawn):
                 axes[metric].set_yscale("log")
         figure.legend(

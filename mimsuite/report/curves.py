@@ -83,14 +83,21 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
         for panel in extra:
             _draw_measured(axes[panel], *_EXTRA[panel], series, colours)
         for shown in axes.values():
-            shown.set_xlabel("step")
-            shown.xaxis.get_major_locator().set_params(integer=True)
-            shown.margins(x=0.02)
+            number_steps(shown)
             for step in resumes:
                 shown.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
         data = io.BytesIO()
         figure.savefig(data, format="png")
     return data.getvalue()
+
+
+def number_steps(axes: Axes) -> None:
+    """Steps along a panel, as whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    axes.margins(x=0.02)
 
 
 def draw_reference(

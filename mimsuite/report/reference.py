@@ -1,7 +1,7 @@
-"""Losses of healthy runs, to see one's own beside: three seeds of a recipe, kept in the package.
+"""Losses of healthy runs, to see one's own beside: seeds of a recipe, kept in the package.
 
 ``tools/reference_curves.py`` makes them from runs. A run has a reference if every setting that the
-loss depends on is as in those runs; the seed may differ.
+loss depends on is as in those runs; the seed may differ. The sentence it gives is no verdict.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Reference:
 
     @property
     def title(self) -> str:
-        return f"{self.runs} runs of this recipe"
+        return f"{self.runs} run{'s' if self.runs > 1 else ''} of this recipe"
 
     def band(self, step: float) -> tuple[float, float]:
         """Lowest and highest loss at a step."""
@@ -104,7 +104,7 @@ def beside_reference(run: RunFacts) -> str:
     low, high = reference.band(step)
     margin = max(_WIDTHS * (high - low), _SHARE * (max(reference.loss) - min(reference.loss)))
     seen = f"Loss {number(loss)} at step {number(step)}"
-    others = f"{number(low)} to {number(high)}"
+    others = number(low) if low == high else f"{number(low)} to {number(high)}"
     if low - margin <= loss <= high + margin:
         return f"{seen}; {reference.title} had {others}."
     where = "above" if loss > high else "below"
