@@ -27,10 +27,13 @@ def card(
     Example: mimsuite card runs/first
     """
     from mimsuite.cli.output import print_json, say
+    from mimsuite.report import write_page
     from mimsuite.report.card import write_card
     from mimsuite.report.gains import read_gains, verdict
 
     path = write_card(run, out)
+    if out is None:
+        write_page(run)  # which names the card now
     found = verdict(read_gains(run))
     if as_json:
         shown = None if found is None else {**vars(found), "gain": vars(found.gain)}

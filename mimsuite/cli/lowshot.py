@@ -101,6 +101,7 @@ def _write(folder: Path, result: dict[str, Any], data: ProbeData) -> None:
     from mimsuite.data.sources.few import amount_of, lists
     from mimsuite.evaluate.probes.lowshot_show import draw_low_shot
     from mimsuite.files import write_atomic
+    from mimsuite.report import write_page
 
     amounts: list[Amount] = [amount_of(text) for text in result["amounts"]]
     keys = lists(data.train_labels.numpy(), data.train_keys, amounts, result["draws"])
@@ -116,3 +117,5 @@ def _write(folder: Path, result: dict[str, Any], data: ProbeData) -> None:
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     say(f"written to {folder}: {', '.join(contents)}")
+    if (folder.parent / "config.yaml").is_file():
+        write_page(folder.parent)

@@ -170,12 +170,13 @@ def finish(
 
 
 def write_result(result: dict[str, Any], path: Path | None, as_json: bool) -> None:
-    """Write a result to ``path``, if given, and to stdout with --json."""
+    """Write a result to ``path``, if given, and to stdout with --json; a run's page shows it."""
     import json
 
     from mimsuite.cli.output import print_json
     from mimsuite.console import say
     from mimsuite.files import write_atomic
+    from mimsuite.report import write_page
 
     if path is not None:
         try:
@@ -184,5 +185,7 @@ def write_result(result: dict[str, Any], path: Path | None, as_json: bool) -> No
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         say(f"written to {path}")
+        if (path.parent / "config.yaml").is_file():
+            write_page(path.parent)
     if as_json:
         print_json(result)

@@ -74,6 +74,19 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in catalog.names() if name.startswith(incomplete)]
 
 
+def complete_key(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Keys of the recipe that was named, for shell completion; else those of every recipe."""
+    from mimsuite.config import load
+    from mimsuite.config.keys.shared import Recipe
+    from mimsuite.config.schema import dotted_keys
+
+    try:
+        keys = list(load(ctx.params.get("recipe") or "").origins)
+    except UserError:
+        keys = list(dotted_keys(Recipe))
+    return [f"{key}=" for key in keys if key.startswith(incomplete)]
+
+
 RecipeArgument = Annotated[
     str,
     typer.Argument(
@@ -86,7 +99,10 @@ RecipeArgument = Annotated[
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Keys to change, as in mask.ratio=0.6.", show_default=False
+        metavar="KEY=VALUE",
+        help="Keys to change, as in mask.ratio=0.6.",
+        show_default=False,
+        autocompletion=complete_key,
     ),
 ]
 DataOption = Annotated[

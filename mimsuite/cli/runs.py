@@ -40,7 +40,7 @@ def list_runs(
 
     Example: mimsuite runs list runs
     """
-    from mimsuite.cli.output import print_json, print_table, say
+    from mimsuite.cli.output import print_json, print_list, say
     from mimsuite.cluster.slurm import GONE, job_states
     from mimsuite.report.runs import find_runs, summarise
 
@@ -60,10 +60,10 @@ def list_runs(
         say(f"no runs in {' '.join(map(str, where))}")
         return
     rows = [_row(run, state) for run, state in zip(found, jobs, strict=True)]
-    columns = ["run", "recipe", "status", "step", "loss", "age", "job", "next"]
+    columns = ["run", "status", "step", "loss", "age", "job", "recipe", "next"]
     # Next commands are too wide for a column, and they name their run anyway.
     apart = sys.stdout.isatty()
-    print_table(columns[:-1] if apart else columns, [row[:-1] if apart else row for row in rows])
+    print_list(columns[:-1] if apart else columns, [row[:-1] if apart else row for row in rows])
     for run in found if apart else ():
         if run.next:
             print(f"next  {run.next}")
@@ -83,12 +83,12 @@ def _row(run: RunSummary, state: str | None) -> list[str]:
         step += f"/{run.total_steps}"
     return [
         str(run.path),
-        run.recipe,
         run.status,
         step,
         "" if run.loss is None else number(run.loss),
         duration(run.age),
         f"{run.job} {state or ''}".strip() if run.job else "",
+        run.recipe,
         run.next,
     ]
 

@@ -91,26 +91,28 @@ def _follow(run: Path) -> None:
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Draw the curves, as PNG.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Page (.html), or picture of curves (.png)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs: keys that differ, curves, best checkpoints and probes.
 
-    Example: mimsuite runs compare runs/first runs/second --out curves.png
+    Example: mimsuite runs compare runs/first runs/second --out both.html
     """
     from mimsuite.cli.output import print_json, print_table
     from mimsuite.report.compare import differing, paired, read_runs, text_curves
+    from mimsuite.report.compare_page import compared, paired_line
     from mimsuite.report.files import jsonable
 
     if len(runs) < 2:
         raise UserError(f"only {runs[0]} was named: name two runs or more")
-    if out is not None and out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the name must end in .png")
+    if out is not None and out.suffix not in (".html", ".png"):
+        raise UserError(f"--out {out}: the name must end in .html or .png")
     found = read_runs(runs)
     differences, pairs = differing(found), paired(found)
     if out is not None:
-        _draw(found, out)
+        _write(found, out)
     if as_json:
         print_json(
             jsonable(
@@ -118,75 +120,43 @@ def compare(
             )
         )
         return
-    print_table(["", *(run.name for run in found)], _table(found, differences))
+    print_table(["", *(run.name for run in found)], compared(found, differences))
     for pair in pairs:
-        value, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
-        sure = "" if low > 0 or high < 0 else "; not a significant difference"
-        print(
-            f"{pair['probe']}: {pair['run']} minus {pair['against']} {value:+.1f} points "
-            f"[{low:+.1f}, {high:+.1f}], {pair['samples']} paired test samples{sure}"
-        )
+        print(paired_line(pair))
     _print(text_curves(found))
 
 
 def _facts(run: RunResult) -> list[tuple[str, str]]:
     """Labelled lines of one run."""
     from mimsuite.console import shown_value
+    from mimsuite.report.compare_page import reached
+    from mimsuite.report.reference import beside_reference
 
-    lines = [(label, text) for label, text in _reached(run) if text and label not in run.probes]
+    lines = [(label, text) for label, text in reached(run) if text and label not in run.probes]
     if run.probes:
         probes = (f"{name} {100 * value:.1f} %" for name, value in run.probes.items())
         lines.append(("probes", ", ".join(probes)))
     changed = [f"{key}={shown_value(value)}" for key, value in run.facts.changed.items()]
     recipe = str(run.facts.key("recipe.title") or run.facts.key("method.name") or "")
+    if said := beside_reference(run.facts):
+        lines.append(("beside", said))
     return [("recipe", recipe), ("changed", " ".join(changed) or "nothing"), *lines]
 
 
-def _reached(run: RunResult) -> list[tuple[str, str]]:
-    """(label, text) of each result of a run; the text is empty if there is none."""
-    from mimsuite.text import duration, number
-
-    lowest = ""
-    if run.lowest is not None:
-        lowest = f"{number(run.lowest)} at step {run.lowest_step}"
-    return [
-        ("step", "" if run.step is None else str(run.step)),
-        ("loss", "" if run.loss is None else number(run.loss)),
-        ("lowest", lowest),
-        ("took", "" if run.seconds is None else duration(run.seconds)),
-        ("best", "" if run.best is None else Path(run.best).name),
-        *((name, f"{100 * value:.1f} %") for name, value in run.probes.items()),
-    ]
-
-
-def _table(runs: list[RunResult], differences: dict[str, list[Any]]) -> list[list[str]]:
-    """The results of the runs, then the keys in which they differ."""
-    from mimsuite.console import shown_value
-
-    reached = [dict(_reached(run)) for run in runs]
-    labels = dict.fromkeys(label for one in reached for label in one)
-    table = [["status", *(run.status for run in runs)]]
-    table += [[label, *(one.get(label) or "-" for one in reached)] for label in labels]
-    table += [
-        [key, *("-" if value is None else shown_value(value) for value in values)]
-        for key, values in differences.items()
-    ]
-    return table
-
-
-def _draw(runs: list[RunResult], out: Path) -> None:
+def _write(runs: list[RunResult], out: Path) -> None:
     from mimsuite.console import say
     from mimsuite.files import write_atomic
     from mimsuite.report.compare import draw_comparison
+    from mimsuite.report.compare_page import comparison_page
 
-    picture = draw_comparison(runs)
-    if picture is None:
+    drawn = draw_comparison(runs)
+    if drawn is None:
         raise UserError(f"nothing was logged in {', '.join(run.name for run in runs)}")
     try:
-        write_atomic(out, picture)
+        write_atomic(out, comparison_page(runs, drawn) if out.suffix == ".html" else drawn)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
-    say(f"curves: {out}")
+    say(f"{'page' if out.suffix == '.html' else 'curves'}: {out}")
 
 
 def _print(lines: list[str]) -> None:

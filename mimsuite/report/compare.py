@@ -14,8 +14,18 @@ from typing import Any
 from mimsuite.errors import UserError
 from mimsuite.evaluate.probes_table import PROBES
 from mimsuite.report.braille import plot
-from mimsuite.report.curves import FEW, LIGHT, PANELS, SMOOTH, figure_style, points_of, smoothed
+from mimsuite.report.curves import (
+    DARK,
+    FEW,
+    LIGHT,
+    PANELS,
+    draw_reference,
+    figure_style,
+    number_steps,
+)
+from mimsuite.report.reference import reference_of
 from mimsuite.report.run_facts import RunFacts, leaves_of, read_json
+from mimsuite.report.smoothing import SMOOTH, points_of, smoothed
 from mimsuite.text import number
 
 # That differ between any two runs, or follow from other keys.
@@ -142,23 +152,31 @@ def text_curves(runs: Sequence[RunResult], width: int = 64, height: int = 8) -> 
     return [*lines, f"{'':{margin}}  {first}{last:>{width - len(first)}}"]
 
 
-def draw_comparison(runs: Sequence[RunResult]) -> bytes | None:
-    """Loss, learning rate and gradient norm of all runs as PNG; ``None``: nothing was logged."""
+def draw_comparison(runs: Sequence[RunResult], *, dark: bool = False) -> bytes | None:
+    """Loss, learning rate and gradient norm of all runs as PNG; ``None``: nothing was logged.
+
+    Where all have the settings of one reference, it lies behind their losses.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     if not any(run.facts.rows for run in runs):
         return None
-    with rc_context(figure_style(LIGHT)):
+    colours = DARK if dark else LIGHT
+    found = [reference_of(run.facts.config) for run in runs]
+    reference = found[0] if all(one == found[0] for one in found) else None
+    with rc_context(figure_style(colours)):
         figure = Figure(figsize=(7.2, 5.2), dpi=200, layout="constrained")
         axes = figure.subplot_mosaic([["loss", "loss"], ["lr", "grad_norm"]], height_ratios=[3, 2])
+        if reference is not None:
+            points = [p for run in runs for p in points_of(run.facts.rows, "loss")]
+            draw_reference(axes["loss"], reference, colours["mark"], points)
         for metric, title in PANELS:
             drawn: list[float] = []
             for run, colour in zip(runs, itertools.cycle(_COLOURS), strict=False):
                 drawn += _draw(axes[metric], run, metric, colour)
             axes[metric].set_title(title, loc="left")
-            axes[metric].set_xlabel("step")
-            axes[metric].margins(x=0.02)
+            number_steps(axes[metric])
             if metric != "lr" and drawn and min(drawn) > 0 and max(drawn) > 20 * min(drawn):
                 axes[metric].set_yscale("log")
         figure.legend(

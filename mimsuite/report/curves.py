@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mimsuite.console import warn
 from mimsuite.files import write_atomic
 from mimsuite.report.files import read_lines
+from mimsuite.report.reference import Reference, reference_of
+from mimsuite.report.run_facts import read_yaml
+from mimsuite.report.smoothing import SMOOTH, points_of, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +35,6 @@ _EXTRA = {
     "probes": (ONLINE_PROBES, "probe accuracy while training"),
 }
 FEW = 40  # rows, below which they are drawn as they are, with dots
-SMOOTH = 25  # the smoothed line averages over about a 25th of the rows
 
 
 def save_curves(run_dir: str | Path) -> Path | None:
@@ -57,7 +58,10 @@ def save_curves(run_dir: str | Path) -> Path | None:
 
 
 def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
-    """The curves as PNG: raw values faint, smoothed ones on top, resumes as dotted lines."""
+    """The curves as PNG: raw values faint, smoothed ones on top, resumes as dotted lines.
+
+    The loss of healthy runs of the same recipe, where the package has them, lies behind.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -71,13 +75,15 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
         figure = Figure(figsize=(6.4, 4.4), dpi=220, layout="constrained")
         extra = [panel for panel in _EXTRA if any(series[name] for name, _ in _EXTRA[panel][0])]
         axes = figure.subplot_mosaic(_layout(extra), height_ratios=[3, 2])
+        if (reference := reference_of(read_yaml(run_dir / "config.yaml"))) is not None:
+            draw_reference(axes["loss"], reference, colours["mark"], series["loss"])
+            axes["loss"].legend(frameon=False)
         for name, title in PANELS:
             _draw(axes[name], series[name], title, colours[name], smooth=name != "lr")
         for panel in extra:
             _draw_measured(axes[panel], *_EXTRA[panel], series, colours)
         for shown in axes.values():
-            shown.set_xlabel("step")
-            shown.margins(x=0.02)
+            number_steps(shown)
             for step in resumes:
                 shown.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
         data = io.BytesIO()
@@ -85,39 +91,25 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
     return data.getvalue()
 
 
-def smoothed(values: Sequence[float], span: float) -> list[float]:
-    """Mean of the exponential moving averages from either side, so that nothing lags behind.
+def number_steps(axes: Axes) -> None:
+    """Steps along a panel, as whole numbers."""
+    from matplotlib.ticker import MaxNLocator
 
-    ``span`` is in values, as in pandas; NaN is skipped.
-    """
-    forward = _moving_average(values, span)
-    backward = _moving_average(values[::-1], span)[::-1]
-    pairs = zip(forward, backward, strict=True)
-    return [b if math.isnan(a) else a if math.isnan(b) else (a + b) / 2 for a, b in pairs]
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    axes.margins(x=0.02)
 
 
-def _moving_average(values: Sequence[float], span: float) -> list[float]:
-    keep = 1 - 2 / (max(span, 1) + 1)  # the bias of the start is taken out by the weight
-    total = weight = 0.0
-    result: list[float] = []
-    for value in values:
-        if math.isfinite(value):
-            total = keep * total + value
-            weight = keep * weight + 1
-        result.append(total / weight if weight else math.nan)
-    return result
-
-
-def points_of(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    """(step, value) of a column; infinities are gaps like NaN."""
-    points = []
-    for row in rows:
-        try:
-            step, value = float(row["step"]), float(row[name])
-        except (KeyError, TypeError, ValueError):
-            continue
-        points.append((step, value if math.isfinite(value) else math.nan))
-    return points
+def draw_reference(
+    axes: Axes, reference: Reference, colour: str, points: list[tuple[float, float]]
+) -> None:
+    """The mean and the band of other runs; of what is to come, three times what there is."""
+    ends = [step for step in reference.steps if step <= 4 * max((s for s, _ in points), default=1)]
+    shown = slice(max(len(ends), 2))
+    steps, mean = reference.steps[shown], reference.loss[shown]
+    band = reference.low[shown], reference.high[shown]
+    axes.fill_between(steps, *band, color=colour, alpha=0.35, linewidth=0)
+    axes.plot(steps, mean, color=colour, linewidth=1.0, label=reference.title)
 
 
 def _draw(

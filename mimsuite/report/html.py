@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,11 +36,15 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .figures dd { margin: 0; font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere;
   font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr));
+  gap: 14px; }
+.columns > * { min-width: 0; } .columns h3 { margin-top: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; overflow-wrap: anywhere;
   border-top: 1px solid var(--line); }
 tr:first-child > * { border-top: 0; }
 th { color: var(--faint); font-weight: 600; overflow-wrap: normal; }
+.pairs th { width: 34%; }
 .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .scroll + p { margin-top: 6px; } main > p { margin-top: 14px; }
 .bar { background: var(--line); border-radius: 3px; height: 8px; margin-top: 7px; min-width: 50px; }
@@ -48,12 +53,17 @@ th { color: var(--faint); font-weight: 600; overflow-wrap: normal; }
 figure { margin: 0 0 14px; } figure:last-child { margin: 0; }
 figure img { display: block; max-width: 100%; height: auto; border-radius: 6px; margin: 0 auto; }
 figcaption { color: var(--faint); font-size: .85rem; margin-bottom: 6px; }
+label:has(+ .slides) { display: flex; gap: 14px; align-items: center; margin-bottom: 10px; }
+input[type=range] { flex: 1; min-width: 0; height: 28px; accent-color: var(--accent); }
+output { font-size: .85rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.single figcaption { display: none; } .single figure { margin: 0; }
 pre, code { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--code); border: 1px solid var(--line); border-radius: 6px; margin: 0;
   padding: 8px 12px; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 details summary { cursor: pointer; color: var(--faint); } details pre { margin-top: 10px; }
 @media (max-width: 560px) { section { padding: 14px; border-radius: 8px; }
-  main { padding: 16px 10px 32px; } th, td { padding-right: 8px; } }
+  main { padding: 16px 10px 32px; } .chart img { max-width: none; width: 600px; }
+  th, td { padding-right: 8px; } }
 @media print { section { break-inside: avoid; } }
 """
 
@@ -78,7 +88,9 @@ def escape(value: object) -> str:
 def tag(name: str, *children: object, **attributes: object) -> Markup:
     """``<name attr="...">children</name>``; ``class_`` is the class attribute."""
     given = "".join(
-        f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items() if value
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+        for key, value in attributes.items()
+        if value
     )
     return Markup(f"<{name}{given}>{''.join(map(escape, children))}</{name}>")
 
@@ -97,28 +109,45 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[object] = ()) -> Mark
     """Rows of cells, the first of each a heading; it scrolls by itself where it is too wide."""
     lines = [tag("tr", *(tag("th", cell) for cell in head))] if head else []
     lines += [tag("tr", tag("th", row[0]), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    return tag("div", tag("table", *lines), class_="scroll")
+    pairs = not head and all(len(row) == 2 for row in rows)
+    return tag("div", tag("table", *lines, class_="pairs" if pairs else ""), class_="scroll")
 
 
 def picture(png: bytes, caption: str, *, dark: bytes | None = None) -> Markup:
-    """An embedded picture; ``dark`` is shown instead where the reader prefers dark pages."""
+    """An embedded picture; ``dark`` is shown instead where the reader prefers dark pages.
+
+    With ``dark`` it is a chart, whose words stay readable on a phone: there it scrolls by itself.
+    """
     image = Markup(f'<img src="{_data(png)}" alt="{escape(caption)}">')
     if dark is not None:
         query = "(prefers-color-scheme: dark)"
         source = Markup(f'<source srcset="{_data(dark)}" media="{query}">')
-        image = tag("picture", source, image)
+        image = tag("div", tag("picture", source, image), class_="scroll chart")
     return tag("figure", tag("figcaption", caption), image)
 
 
-def document(title: str, *body: object) -> str:
-    """A whole page that loads nothing from elsewhere, and is forbidden to."""
+def section(title: str, content: Markup) -> Markup:
+    """A part under its title; empty without content."""
+    return tag("section", tag("h2", title), content) if content.text else content
+
+
+def document(title: str, *body: object, script: str = "") -> str:
+    """A whole page that loads nothing from elsewhere, and is forbidden to.
+
+    Args:
+        script: the only one that may run; the page's policy names it by its hash.
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        digest = hashlib.sha256(script.encode()).digest()
+        policy += f"; script-src 'sha256-{base64.b64encode(digest).decode()}'"
+    ending = f"<script>{script}</script>\n" if script else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{tag('main', *body)}\n</body>\n</html>\n"
+        f"<body>\n{tag('main', *body)}\n{ending}</body>\n</html>\n"
     )
 
 

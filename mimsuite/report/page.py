@@ -9,19 +9,21 @@ from typing import Any
 
 import mimsuite
 from mimsuite.console import shown_value, warn
-from mimsuite.evaluate.probes_table import PROBES
-from mimsuite.evaluate.variants import TITLES, title_of
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
 from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, draw_curves
+from mimsuite.report.data_sheet import data_sheet
 from mimsuite.report.dictionaries import dictionaries
-from mimsuite.report.html import Markup, document, join, picture, preformatted, table, tag
-from mimsuite.report.run_facts import RunFacts, read_json
+from mimsuite.report.html import Markup, document, join, picture, preformatted, section, table, tag
+from mimsuite.report.reference import beside_reference
+from mimsuite.report.results import results
+from mimsuite.report.run_facts import RunFacts
+from mimsuite.report.slides import SCRIPT, slides
 from mimsuite.text import count, duration, memory, number
 
 _PLAIN_EVENTS = ("save", "resume", "start")  # expected ones, not listed one by one
 _LISTED = 20  # events shown singly, the latest
-_RECONSTRUCTIONS = 3  # shown: the first, one in the middle, the last
+_RECONSTRUCTIONS = 12  # at most, so that a page stays a few megabytes
 
 
 def write_page(run_dir: str | Path) -> Path | None:
@@ -33,23 +35,20 @@ def write_page(run_dir: str | Path) -> Path | None:
     run = RunFacts.read(Path(run_dir))
     name = run.key("recipe.title") or run.path.resolve().name
     sections = [
-        section("Figures", key_figures(run)),
-        section("Probes", join(probes(run.path))),
+        *results(run.path, ask=_is_pretrained(run)),
+        _card(run.path),
         section("Dictionaries", join(dictionaries(run.path))),
+        section("Reconstructions", reconstructions(run.path)),
         section("Curves", curves(run.path)),
-        section("Reconstructions", join(reconstructions(run.path))),
-        section("Masks", _image(run.path, "masks.png", "What the encoder sees")),
-        section(
-            "First batch",
-            _image(run.path, "first_batch.png", "After augmentation, as the model gets it"),
-        ),
+        section("Figures", key_figures(run)),
+        section("Data", join(data_sheet(run))),
         section("Recipe", _recipe(run)),
         section("Events", join(_events(run))),
         section("Next", _next(run.path)),
         section("Environment", _environment(run.environment)),
     ]
     footer = tag("p", f"mimsuite {mimsuite.__version__}", class_="faint")
-    page = document(name, header(run, name), *sections, footer)
+    page = document(name, header(run, name), *sections, footer, script=SCRIPT)
     try:
         return write_atomic(run.path / "report.html", page)
     except OSError as error:
@@ -57,12 +56,18 @@ def write_page(run_dir: str | Path) -> Path | None:
         return None
 
 
+def _is_pretrained(run: RunFacts) -> bool:
+    done = run.status is not None and run.status[0] == "DONE"
+    return done and run.key("recipe.task", "pretrain") == "pretrain"
+
+
+def _card(path: Path) -> Markup:
+    if not (path / "card.html").is_file():
+        return Markup("")
+    return tag("p", "All of the results: ", tag("a", "report card", href="card.html"))
+
+
 # Parts that the report card shows too: each is empty where the run has nothing to show.
-
-
-def section(title: str, content: Markup) -> Markup:
-    """A part under its title; empty without content."""
-    return tag("section", tag("h2", title), content) if content.text else content
 
 
 def header(run: RunFacts, name: str) -> Markup:
@@ -115,100 +120,28 @@ def key_figures(run: RunFacts) -> Markup:
     return tag("dl", *pairs, class_="figures", style="margin:0") if pairs else Markup("")
 
 
-def probes(path: Path) -> Iterator[Markup]:
-    """A table for each probe of the run."""
-    for probe in PROBES:
-        title, result = probe.title.capitalize(), read_json(path / probe.file)
-        accuracy, balanced = (
-            value if isinstance(value := result.get(key), dict) else {}
-            for key in ("accuracy", "balanced_accuracy")
-        )
-        if not accuracy:
-            yield from _described(title, result)
-            continue
-        yield tag("h3", title)
-        names = [*TITLES, *(name for name in accuracy if name not in TITLES)]
-        rows = [
-            (
-                title_of(name),
-                _percent(accuracy[name]),
-                _percent(balanced.get(name)),
-                _bar(accuracy[name], ours=name == "pretrained"),
-            )
-            for name in names
-            if name in accuracy
-        ]
-        yield table(rows, ("", "accuracy", "class-balanced", ""))
-        yield _measured(result)
-
-
-def _described(title: str, result: dict[str, Any]) -> Iterator[Markup]:
-    """Of results that say which figures they have."""
-    figures = result.get("figures")
-    if not isinstance(figures, list):
-        return
-    figures = [figure for figure in figures if isinstance(figure, dict)]
-    known = [figure for figure in figures if isinstance(result.get(figure.get("name")), dict)]
-    names = [name for name in result[known[0]["name"]]] if known else []
-    rows = [
-        (title_of(name), *(_figure(result[f["name"]].get(name), f) for f in known))
-        for name in names
-        if result[known[0]["name"]][name] is not None
-    ]
-    if rows:
-        yield tag("h3", title)
-        yield table(rows, ("", *(figure.get("title", "") for figure in known)))
-        yield _measured(result)
-
-
-def _measured(result: dict[str, Any]) -> Markup:
-    """How figures were made, and what their reader must know."""
-    counts = f"{result.get('n_train', '?')} training and {result.get('n_test', '?')} test samples"
-    protocol, notes = result.get("protocol"), result.get("notes")
-    text = protocol if isinstance(protocol, str) else shown_value(protocol) if protocol else ""
-    more = "".join(f" {note}." for note in notes) if isinstance(notes, list) else ""
-    return tag("p", f"{counts}. {text}{more}", class_="faint")
-
-
-def _figure(value: Any, figure: dict[str, Any]) -> Markup:
-    if figure.get("unit") == "%" or not isinstance(value, int | float):
-        return _percent(value)
-    unit = figure.get("unit", "")
-    return tag("span", f"{value:.2f} {unit}" if unit else f"{value:.4g}", class_="number")
-
-
-def _percent(value: Any) -> Markup:
-    known = isinstance(value, int | float)
-    return Markup(f'<span class="number">{100 * value:.1f} %</span>' if known else "-")
-
-
-def _bar(value: Any, *, ours: bool) -> Markup:
-    width = 100 * min(max(value, 0.0), 1.0) if isinstance(value, int | float) else 0.0
-    fill = tag("i", style=f"width:{width:.1f}%")
-    return tag("div", fill, class_="bar ours" if ours else "bar")
-
-
 def curves(path: Path) -> Markup:
-    """Loss, signals, learning rate and gradient norm."""
+    """Loss, signals, learning rate and gradient norm, and how the loss compares with others'."""
     light = draw_curves(path)
     if light is None:
         return Markup("")
-    return picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))
+    drawn = picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))
+    said = beside_reference(RunFacts.read(path))
+    return join([tag("p", said) if said else "", drawn])
 
 
-def reconstructions(path: Path) -> Iterator[Markup]:
-    """The first, one in the middle and the last."""
-    files = sorted((path / "images").glob("reconstruction-*.png"))
-    chosen = {0, len(files) // 2, len(files) - 1} if len(files) > _RECONSTRUCTIONS else None
-    for i, file in enumerate(files):
-        if chosen is None or i in chosen:
-            step = file.stem.removeprefix("reconstruction-").lstrip("0") or "0"
-            yield picture(file.read_bytes(), f"After step {step}")
+def reconstructions(path: Path) -> Markup:
+    """Pictures from the last to the first, some of those between left out."""
+    files = sorted((path / "images").glob("reconstruction-*.png"), reverse=True)
+    last = len(files) - 1
+    count = min(len(files), _RECONSTRUCTIONS)
+    chosen = [files[round(n * last / max(count - 1, 1))] for n in range(count)]
+    shown = [picture(file.read_bytes(), f"After step {_step(file)}") for file in chosen]
+    return slides(shown, "Step of the reconstruction")
 
 
-def _image(path: Path, name: str, caption: str) -> Markup:
-    file = path / "images" / name
-    return picture(file.read_bytes(), caption) if file.is_file() else Markup("")
+def _step(picture: Path) -> str:
+    return picture.stem.removeprefix("reconstruction-").lstrip("0") or "0"
 
 
 def _recipe(run: RunFacts) -> Markup:
@@ -219,7 +152,6 @@ def _recipe(run: RunFacts) -> Markup:
             ("paper", "recipe.paper"),
             ("published", "recipe.published"),
             ("method", "method.name"),
-            ("data", "data.source"),
         )
         if run.key(key)
     ]

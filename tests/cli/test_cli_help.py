@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,11 +48,16 @@ def test_help_fits_a_screen_and_shows_an_example(words, monkeypatch, capsys):
             "mimsuite linear-probe RUN --recipe image/mae-vitb16-lin",
             ["image/mae-vitb16-linprobe-in1k"],
         ),
+        (
+            "mimsuite pretrain image/mae-tiny-fashion optim.l",
+            ["optim.lr=", "optim.lr_per_256=", "optim.layer_decay="],
+        ),
+        ("mimsuite linear-probe RUN schedule.warmup_e", ["schedule.warmup_epochs="]),
         ("mimsuite pretrain ./no-recipe", []),  # then the shell offers files
         ("mimsuite no-such-command x", []),
     ],
 )
-def test_the_shell_completes_commands_and_recipes(typed, offered):
+def test_the_shell_completes_commands_recipes_and_keys(typed, offered):
     words = typed.split()
     program = "import sys; from mimsuite.cli.main import main; sys.exit(main([]))"
     done = subprocess.run(
@@ -67,5 +73,19 @@ def test_the_shell_completes_commands_and_recipes(typed, offered):
         timeout=60,
     )
     assert done.returncode == 0
-    assert done.stdout.split() == offered
+    assert sorted(done.stdout.split()) == sorted(offered)
     assert done.stderr == ""
+
+
+def test_bash_completes_by_the_script_that_is_shown():
+    typed = "COMP_WORDS=(mimsuite pretrain image/mae-tiny-fa); COMP_CWORD=2"
+    lines = 'eval "$(mimsuite --show-completion)"', typed, "_mimsuite_completion mimsuite"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", "; ".join([*lines, 'echo "${COMPREPLY[@]}"'])],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("image/mae-tiny-fashion\n", "")

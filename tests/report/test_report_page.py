@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from mimsuite.report import first_pictures, save_curves, write_page
-from mimsuite.report.curves import smoothed
 from mimsuite.report.html import escape, tag
+from mimsuite.report.slides import SCRIPT
+from mimsuite.report.smoothing import smoothed
 
 EVIL = "<script>alert('x')</script>\x1b[31m & \"quoted\""
 VOID = ("meta", "img", "source", "link", "br")
@@ -69,16 +70,20 @@ def full_run(run, method, batch):
 def test_page_shows_the_run_and_escapes_everything(full_run):
     page = write_page(full_run.path).read_text()
     found = checked(page)
-    assert "script" not in found.tags
+    assert found.tags.count("script") == 1
+    assert f"<script>{SCRIPT}</script>" in page  # and no other may run:
+    assert "script-src 'sha256-" in page
     assert "<script>alert('x')</script>" in found.text
+    page = page.replace(SCRIPT, "")
     assert "\x1b" not in page
     assert "secret" not in page
     assert "hidden" not in page
     for text in ("done", "81.0 %", "60.0 %", "Resumed at step 300.", "bad_sample", "12.3 k"):
         assert text in found.text
-    assert found.tags.count("img") == 1 + 3 + 2  # curves, three reconstructions, masks, first batch
-    assert "After step 200" in found.text
-    assert "After step 1000" in found.text
+    assert found.tags.count("img") == 1 + 5 + 1  # curves, reconstructions, first batch
+    assert found.text.index("After step 1000") < found.text.index("After step 200")
+    titles = [found.text.index(title) for title in ("Probes", "Reconstructions", "Curves", "Data")]
+    assert titles == sorted(titles)  # results first
 
 
 def test_page_loads_nothing_and_suits_phones_and_dark_rooms(full_run):

@@ -87,7 +87,7 @@ def test_the_table_and_its_json(tmp_path, capfd, monkeypatch):
     make(tmp_path / "run", step=39, status="PREEMPTED", job="12")
     assert main(["runs", "list", str(tmp_path)]) == 0
     header, line = capfd.readouterr().out.splitlines()
-    assert header.split() == ["run", "recipe", "status", "step", "loss", "age", "job", "next"]
+    assert header.split() == ["run", "status", "step", "loss", "age", "job", "recipe", "next"]
     assert f"PREEMPTED  39/{STEPS}  0.5" in line
     assert main(["runs", "list", str(tmp_path), "--json"]) == 0
     (entry,) = json.loads(capfd.readouterr().out)
@@ -96,3 +96,17 @@ def test_the_table_and_its_json(tmp_path, capfd, monkeypatch):
     assert main(["runs", "list", str(tmp_path / "empty")]) == 0
     assert "no runs in" in capfd.readouterr().err
     assert main(["runs", "list", str(tmp_path / "missing")]) == 2
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_run_is_one_line_of_a_terminal(tmp_path, monkeypatch, capsys, columns):
+    monkeypatch.chdir(tmp_path)
+    make(Path("runs") / "one-with-a-rather-long-name-of-its-own", step=7)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["runs", "list"]) == 0
+    head, run = capsys.readouterr().out.splitlines()
+    assert max(len(head) - len("\033[1m\033[0m"), len(run)) <= columns
+    for part in ("one-with-a-rather-long-name-of-its-own", "running", f"7/{STEPS}"):
+        assert part in run
+    assert (RECIPE in run) == (columns == 120)
