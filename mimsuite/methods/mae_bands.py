@@ -80,6 +80,8 @@ class MAEBands(Method):
         super().__init__(recipe)
         section, decoder = recipe.model.encoder, recipe.model.decoder
         self.grid, self.channels = section.grid, section.in_channels
+        shown = recipe.augment.shown if self.channels >= 3 else (1,)
+        self.shown = [band - 1 for band in shown]
         self.sampler = build_sampler(recipe.mask)
         # Targets are in units of the normalised input: stored ones differ by band.
         self.target = TubeletTarget(recipe.target, (0.0,), (1.0,))
@@ -126,16 +128,16 @@ class MAEBands(Method):
         whole = gather_tokens(torch.cat([seen, rebuilt], dim=1), mask.restore())
         hole = torch.zeros_like(vectors).masked_fill(mask.dense().unsqueeze(-1), 1.0)
         note = " (true tubelet mean and contrast)" if self.target.normalize else ""
-        augment = self.recipe.augment
         known = batch.views["valid"] > 0
 
-        def shown(images: Tensor, hidden: Tensor | None = None) -> Tensor:
-            return in_colours(images, clips, known, augment, hidden)  # type: ignore[arg-type]
+        def panel(title: str, images: Tensor, hidden: Tensor | None = None) -> Panel:
+            pixels = in_colours(images, clips, known, self.shown, hidden)
+            return Panel(title, pixels, normalised=False)
 
         return [
-            Panel("original", shown(clips)),
-            Panel("masked", shown(clips, self._clips(hole) > 0)),
-            Panel("reconstruction" + note, shown(self._clips(whole))),
+            panel("original", clips),
+            panel("masked", clips, self._clips(hole) > 0),
+            panel("reconstruction" + note, self._clips(whole)),
         ]
 
     def no_weight_decay(self) -> set[str]:
@@ -148,9 +150,7 @@ class MAEBands(Method):
         visible = self.encoder.tubelets(views["clip"], mask.visible)  # (B, V, P)
         added = self.encoder.added(views, self.grid)
         latent = self.encoder(visible, mask.visible, noise=ctx.noise, added=added)
-        prediction: Tensor = self.decoder(
-            latent, mask, added=self.decoder_added(views, self.grid)
-        )
+        prediction: Tensor = self.decoder(latent, mask, added=self.decoder_added(views, self.grid))
         return prediction
 
     def _valid(self, batch: Batch, ids: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def facts(data: Stored) -> dict[str, int | float | str]:
             "band names": ", ".join(series.names),
             "stored": series.rasters[0].dtype,
             "no data %": round(100 * missing / total, 2),
-            "taken": f"{min(days)} to {max(days)}" if days else "unknown",
+            "year": min(days).year if days else "unknown",
         }
 
 

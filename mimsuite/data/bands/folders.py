@@ -53,7 +53,9 @@ class RasterSource(FileSource):
 def speaks_of(path: Path) -> bool:
     """Whether it is a GeoTIFF, or a folder of nothing else, by the tags of the first files."""
     if path.is_file():
-        return ending_of(path.name) in EXTENSIONS and is_geographic(LocalFile(os.path.abspath(path)))
+        return ending_of(path.name) in EXTENSIONS and is_geographic(
+            LocalFile(os.path.abspath(path))
+        )
     if not path.is_dir() or holds_shards(path):
         return False
     others = set(payload_extensions()) - set(EXTENSIONS)

@@ -120,7 +120,8 @@ class StoredSeries:
             for other in rasters[1:]:
                 if other.size != first.size:
                     raise CorruptSample(
-                        "decode", f"dates of {_times(first.size)} and of {_times(other.size)} pixels"
+                        "decode",
+                        f"dates of {_times(first.size)} and of {_times(other.size)} pixels",
                     )
                 if bands is None and len(other.names) != len(first.names):
                     raise CorruptSample(
