@@ -33,8 +33,12 @@ class RasterViTSection(VideoViTSection):
     frames: Annotated[Positive, Key.SIZE | Key.FREE] = 3  # dates of a sample
     tubelet: Positive = 1  # dates of a token
     in_channels: Positive = 6  # bands
-    location: bool = False  # add a code of latitude and longitude to every token
-    dates: bool = False  # add a code of year and day of the year to the tokens of a date
+    location: Annotated[bool, Key.FREE] = (
+        False  # add a code of latitude and longitude to every token
+    )
+    dates: Annotated[bool, Key.FREE] = (
+        False  # add a code of year and day of the year to the tokens of a date
+    )
 
     @model_validator(mode="after")
     def _positions_fit(self) -> RasterViTSection:
