@@ -33,7 +33,9 @@ _LONGEST_SIDE = 1 << 20
 _MOST_BANDS = 4096
 _LONGEST_METADATA = 1 << 20
 _DATE_ITEMS = ("date", "acquisition_date", "sensing_time")
-_DATE = re.compile(r"(?<!\d)(?:(\d{4})-?([01]\d)-?([0-3]\d)|((?:19|20)\d{2})([0-3]\d\d))(?!\d{2})")
+_DATE = re.compile(
+    r"(?<!\d)(?:(\d{4})-?([01]\d)-?([0-3]\d)(?!\d{1,5}(?!\d))|((?:19|20)\d\d)([0-3]\d\d)(?!\d))"
+)
 _WGS84 = 4326
 Place = tuple[float, float]  # latitude, longitude in degrees
 
