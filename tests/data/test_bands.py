@@ -42,7 +42,7 @@ def geotiff(
     planar: str = "separate",
     **more: Any,
 ) -> Path:
-    """Write (C, H, W) with GDAL's tags, 30 m pixels from 500 km east and 5,000 km north, zone 32."""
+    """Write (C, H, W) with GDAL's tags, 30 m pixels, zone 32, 500 km east, 5,000 km north."""
     items = "".join(
         f'<Item name="DESCRIPTION" sample="{n}" role="description">{name}</Item>'
         for n, name in enumerate(names)
