@@ -181,7 +181,7 @@ def test_recipes_that_pages_name_exist() -> None:
     for page in [*PAGES.values(), ROOT / "README.md"]:
         text = page.read_text().replace("image/mae-tiny-fashoin", "")  # wrong on purpose
         for found in re.findall(
-            r"(?<!/)\b((?:image|video|points|volume)/[a-z0-9][\w-]*[*\w])", text
+            r"(?<!/)\b((?:image|video|points|volume|bands)/[a-z0-9][\w-]*[*\w])", text
         ):
             stem = found.removesuffix("*").rstrip("`")
             if not any(name.startswith(stem) for name in names):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mimsuite.checkpoints.inflate import inflated
 from mimsuite.checkpoints.shapes import Hints
 from mimsuite.checkpoints.weights import Weights, read_weights
 from mimsuite.config.keys.section import Key, Section, marked
@@ -30,8 +31,9 @@ from mimsuite.weights.files import listed
 _SMALL_EPS = 1e-5
 
 # A classifier on the mean token has its own norm instead of the encoder's; relative position biases
-# are added for fine-tuning; a ConvViT's fusion is used in pretraining only.
-_OPTIONAL = re.compile(r"encoder\.(norm\.|fusion\.|.*\.relative_position_)")
+# are added for fine-tuning; a ConvViT's fusion is used in pretraining only; codes of place and
+# dates are a choice.
+_OPTIONAL = re.compile(r"encoder\.(norm\.|fusion\.|added\.|.*\.relative_position_)")
 
 # Parts that must be taken whole; others may stay fresh.
 _STRICT = ("encoder", "decoder", "predictor")
@@ -53,12 +55,14 @@ def initialise(method: Method, path: str | Path) -> list[str]:
     """
     weights = read_weights(path, _hints(method))
     target = method.state_dict()
+    theirs, ours = _section(weights.resolved.recipe, "encoder"), _section(method.recipe, "encoder")
+    weights, deeper = inflated(weights, theirs, ours)
     weights, adapted = _with_channels(method, weights, target)
     for part in _STRICT:
         _require_same_section(part, method, weights, target)
     weights, lines = _resized(method, weights)
     state, fitted = method.fitted(weights.state)
-    weights, lines = replace(weights, state=state), adapted + lines + fitted
+    weights, lines = replace(weights, state=state), deeper + adapted + lines + fitted
     taken: dict[str, Tensor] = {}
     for part in _parts(target):
         tensors, line = _take(part, method, weights, target)
@@ -115,8 +119,11 @@ def _require_same_section(
     if part != "encoder" and not _same_method(method, weights):
         return
     if _kind(theirs) != _kind(ours):
+        inflates = _kind(theirs) == "vit" and hasattr(ours, "inflate")
+        mend = " (model.encoder.inflate=mean makes one of it)" if inflates else ""
         raise UserError(
             f"{weights.origin} holds a {_kind(theirs)} {part}, this recipe has a {_kind(ours)} one"
+            f"{mend}"
         )
     free = marked(type(ours), Key.FREE)
     wanted = {
@@ -268,6 +275,7 @@ def _take(
     fresh = {
         "its last norm": any(name.startswith("encoder.norm.") for name in lacking),
         "its fusion": any(name.startswith("encoder.fusion.") for name in lacking),
+        "its codes of place and dates": any(name.startswith("encoder.added.") for name in lacking),
         "its table of relative positions": any(".relative_position_" in name for name in lacking),
     }
     return common, "; ".join([line, *(f"{what} is fresh" for what, one in fresh.items() if one)])

@@ -10,6 +10,7 @@ import typer
 from mimsuite.cli import output
 from mimsuite.cli.bar import progress_of
 from mimsuite.cli.data_show import show_splits
+from mimsuite.cli.data_stats import stats
 from mimsuite.cli.fields import fit_nerf, nerf_grid
 from mimsuite.cli.grids import nerf_grid_check, nerf_grid_convert, nerf_grid_splats
 from mimsuite.cli.options import JsonOption
@@ -21,6 +22,7 @@ app.command("nerf-grid-check")(nerf_grid_check)
 app.command("nerf-grid-convert")(nerf_grid_convert)
 app.command("nerf-grid-splats")(nerf_grid_splats)
 app.command("fit-nerf")(fit_nerf)
+app.command("stats")(stats)
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SRC", help="Folder, list file, tar shards or embedded:NAME.")
@@ -34,7 +36,7 @@ ChannelsOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 ModalityOption = Annotated[
     str | None,
-    typer.Option(help="image, video, points, grids, scans."),
+    typer.Option(help="image, video, points, grids, scans, bands."),
 ]
 SecondsOption = Annotated[
     float,
@@ -146,9 +148,9 @@ def pack(
 ) -> None:
     """Write a source as WebDataset tar shards with indexes and checksums.
 
-    Packs images, video, point clouds, meshes, radiance grids, and scans (NIfTI files, folders of
-    DICOM files); classes and splits come from sub-folders. Samples that cannot be decoded are left
-    out and named.
+    Packs images, video, point clouds, meshes, radiance grids, GeoTIFF files, and scans (NIfTI
+    files, folders of DICOM files); classes and splits come from sub-folders. Samples that cannot be
+    decoded are left out and named.
 
     Example: mimsuite data pack ./photos ./shards --resize 256
 
@@ -302,7 +304,9 @@ def index(shards: ShardsArgument, workers: WorkersOption = 1, json: JsonOption =
 def synth(
     modality: Annotated[
         str,
-        typer.Argument(metavar="MODALITY", help="image, video, points, grids, scans or scenes."),
+        typer.Argument(
+            metavar="MODALITY", help="image, video, points, grids, scans, bands or scenes."
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder, new.")],
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 600,
@@ -329,8 +333,8 @@ def synth(
     """Make labelled synthetic samples for trials.
 
     Images of shapes, clips of a moving camera, clouds of surfaces, radiance grids of rooms,
-    phantoms of ellipsoids as scans. Scenes are rendered rooms with the class and depth of every
-    pixel, for dense-probe.
+    phantoms of ellipsoids as scans, rasters of six bands. Scenes are rendered rooms with the class
+    and depth of every pixel, for dense-probe.
 
     Example: mimsuite data synth image ./shapes --count 600
 

@@ -28,7 +28,7 @@ from mimsuite.paths import expand_path
 
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
 # built-in, see `mimsuite.data.modalities`
-_MODALITIES = ("image", "video", "points", "grids", "scans")
+_MODALITIES = ("image", "video", "points", "grids", "scans", "bands")
 _NOT_METHODS = {"__init__", "base", "reader", "registry"}
 _GROUP = "mimsuite.methods"
 

@@ -266,3 +266,16 @@ SCANS = register(
         canvas="mimsuite.report.canvases:pixel_canvas",
     )
 )
+BANDS = register(
+    Modality(
+        "bands",
+        stored=("geotiff",),  # and .tif of images, which the layout tells apart by their tags
+        formats="mimsuite.data.bands.files",
+        decoder="mimsuite.data.bands.decode:BandDecoder",
+        views="mimsuite.data.bands.views:RasterViews",
+        in_place=True,
+        layouts=("mimsuite.data.bands.folders",),
+        maker="mimsuite.data.made.places:MAKER",
+        canvas="mimsuite.report.canvases:pixel_canvas",
+    )
+)

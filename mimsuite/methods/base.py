@@ -87,11 +87,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Panel:
-    """One titled column of a picture: images (B, C, H, W) or clips (B, C, T, H, W), float, in the
-    value range of the normalised input."""
+    """One titled column of a picture.
+
+    Attributes:
+        images: (B, C, H, W), or clips (B, C, T, H, W), float.
+        normalised: whether they are in the value range of the normalised input; else in [0, 1].
+    """
 
     title: str
     images: Tensor
+    normalised: bool = True
 
 
 class Method(nn.Module):

@@ -30,6 +30,7 @@ from mimsuite.models.post_norm_vit import PostNormViT
 from mimsuite.models.predictor import Predictor
 from mimsuite.models.prototypes import Clusters, Prototypes
 from mimsuite.models.query_decoder import QueryDecoder
+from mimsuite.models.raster_vit import PlaceAndDates, RasterViT
 from mimsuite.models.register_vit import RegisterViT
 from mimsuite.models.video_decoder import ClipDecoder
 from mimsuite.models.video_vit import VideoViT
@@ -55,6 +56,7 @@ __all__ = [
     "ImageEncoder",
     "MAEDecoder",
     "PartHead",
+    "PlaceAndDates",
     "PointDecoder",
     "PointHead",
     "PointTransformer",
@@ -62,6 +64,7 @@ __all__ = [
     "Predictor",
     "Prototypes",
     "QueryDecoder",
+    "RasterViT",
     "RegisterViT",
     "Regressor",
     "TokenDecoder",

@@ -55,11 +55,22 @@ class ClipDecoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.apply(init_linear)
 
-    def forward(self, latent: Features, mask: TokenMask, part: str = "decoded") -> Tensor:
-        """(B, Nd, out_width) for the tokens of ``part``: decoded or masked, in the mask's order."""
-        seen = self.embed(latent.tokens) + gather_tokens(self.pos_embed, mask.visible)
+    def forward(
+        self,
+        latent: Features,
+        mask: TokenMask,
+        part: str = "decoded",
+        added: Tensor | None = None,
+    ) -> Tensor:
+        """(B, Nd, out_width) for the tokens of ``part``: decoded or masked, in the mask's order.
+
+        Args:
+            added: (B, N, D) numbers to add to the positions of all tokens.
+        """
+        table = self.pos_embed if added is None else self.pos_embed + added
+        seen = self.embed(latent.tokens) + gather_tokens(table, mask.visible)
         ids = mask.ids(part)
-        queries = self.mask_token.to(seen.dtype) + gather_tokens(self.pos_embed, ids)
+        queries = self.mask_token.to(seen.dtype) + gather_tokens(table, ids)
         x = torch.cat([seen, queries], dim=1)
         x, _ = run_blocks(self.blocks, x, queries=ids.shape[1])
         return self.head(self.norm(x))

@@ -63,6 +63,7 @@ class VideoViT(ClipEncoder):
         noise: Noise | None = None,
         layers: Collection[int] = (),
         grid: tuple[int, int, int] | None = None,
+        added: Tensor | None = None,
     ) -> Features:
         """Encode tubelet vectors.
 
@@ -73,8 +74,11 @@ class VideoViT(ClipEncoder):
             layers: numbers, from 1, of the blocks whose outputs are also returned.
             grid: tokens along time, rows and columns; positions are resized to it. ``None``: as
                 trained.
+            added: (B, N, D) numbers to add to the positions of all tokens of the grid.
         """
         table = resize_clip_positions(self.pos_embed, self.grid, grid or self.grid)
+        if added is not None:
+            table = table + added.to(table.dtype)
         if ids is not None:
             table = gather_tokens(table, ids)
         x = self.patch_embed(vectors) + table  # (B, V, D)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,12 @@ def save_animation(
     Args:
         panels: clips (B, C, T, H, W) of the same T; images among them stand still.
     """
-    from mimsuite.methods import Panel
-
     count = max(panel.images.shape[2] for panel in panels if panel.images.ndim == 5)
     frames = []
     for number in range(count):
         shown = [
-            Panel(p.title, p.images if p.images.ndim == 4 else p.images[:, :, number])
-            for p in panels
+            panel if panel.images.ndim == 4 else replace(panel, images=panel.images[:, :, number])
+            for panel in panels
         ]
         frames.append(panel_grid(shown, mean, std, rows))
     data = io.BytesIO()

@@ -107,6 +107,8 @@ def _per_channel(values: Sequence[float], channels: int) -> list[float]:
 def _column(
     panel: Panel, mean: Sequence[float], std: Sequence[float], rows: int, font: ImageFont.ImageFont
 ) -> _Column:
+    if not panel.normalised:
+        mean, std = (0.0,), (1.0,)
     cells = [_cell(picture) for picture in _pictures(_strip(panel.images[:rows]), mean, std)]
     width = max(cell.width for cell in cells)
     title = clean(panel.title) + _channels_note(panel.images.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +19,7 @@ from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.sources.files import FileSource, Listing
 from mimsuite.errors import DataError, UserError
-from mimsuite.methods import Method, Panel, build
+from mimsuite.methods import Method, build
 from mimsuite.report.animation import moving, save_animation
 from mimsuite.report.pictures import save_panels
 from mimsuite.report.training_pictures import draw_panels
@@ -99,7 +100,7 @@ def save_reconstructions(method: Method, batch: Batch, out: Path, seed: int) -> 
         out.mkdir(parents=True, exist_ok=True)
         written = [save_panels(out / "grid.png", panels, augment.mean, augment.std, len(batch))]
         for i, key in enumerate(batch.keys):
-            one = [Panel(panel.title, panel.images[i : i + 1]) for panel in panels]
+            one = [replace(panel, images=panel.images[i : i + 1]) for panel in panels]
             path = out / f"{i + 1:02d}-{_file_name(key)}.png"
             written.append(save_panels(path, one, augment.mean, augment.std))
             if moving(one):

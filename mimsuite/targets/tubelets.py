@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mimsuite.config.keys.bands import RasterTargetSection
 from mimsuite.config.keys.scans import CubeTargetSection
 from mimsuite.config.keys.video import ClipTargetSection
 
@@ -28,7 +29,7 @@ class TubeletTarget(nn.Module):
 
     def __init__(
         self,
-        section: ClipTargetSection | CubeTargetSection,
+        section: ClipTargetSection | CubeTargetSection | RasterTargetSection,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
@@ -37,11 +38,15 @@ class TubeletTarget(nn.Module):
         self.register_buffer("mean", torch.tensor(mean), False)
         self.register_buffer("std", torch.tensor(std), False)
 
-    def forward(self, vectors: Tensor, channels: int) -> Tensor:
-        """(B, K, P) tubelet vectors of the normalised input -> targets, float32 or wider."""
+    def forward(self, vectors: Tensor, channels: int, valid: Tensor | None = None) -> Tensor:
+        """(B, K, P) tubelet vectors of the normalised input -> targets, float32 or wider.
+
+        Args:
+            valid: (B, K, P) bool, the pixels that statistics are of; ``None`` = all.
+        """
         pixels = self.pixels(vectors, channels)
         if self.normalize:
-            mean, deviation = self._statistics(pixels)
+            mean, deviation = self._statistics(pixels, valid)
             pixels = (pixels - mean) / deviation
         return pixels.flatten(2)
 
@@ -51,16 +56,22 @@ class TubeletTarget(nn.Module):
         """(loss, its denominator): the mean squared error of the tokens that count.
 
         Args:
-            counted: (B, K) bool, the tokens that carry loss; ``None`` = all.
+            counted: (B, K) bool, the tokens that carry loss, or (B, K, P) bool, the pixels;
+                ``None`` = all.
         """
         errors = (_widened(prediction) - target).square()
         if counted is None:
             return errors.mean(), None
         weights = counted.to(errors.dtype)
-        total = weights.sum()
-        return (errors.mean(2) * weights).sum() / total, total
+        if counted.ndim == 2:
+            total = weights.sum()
+            return (errors.mean(2) * weights).sum() / total, total
+        total = weights.sum().clamp_min(1)  # of a batch without observed pixels the loss is 0
+        return (errors * weights).sum() / total, total
 
-    def denormalize(self, prediction: Tensor, vectors: Tensor, channels: int) -> Tensor:
+    def denormalize(
+        self, prediction: Tensor, vectors: Tensor, channels: int, valid: Tensor | None = None
+    ) -> Tensor:
         """Predictions (B, K, P) in the space of the input.
 
         With normalised targets this uses the statistics of the true ``vectors``; the title of a
@@ -68,7 +79,7 @@ class TubeletTarget(nn.Module):
         """
         pixels = _widened(prediction).unflatten(2, (-1, channels))
         if self.normalize:
-            mean, deviation = self._statistics(self.pixels(vectors, channels))
+            mean, deviation = self._statistics(self.pixels(vectors, channels), valid)
             pixels = pixels * deviation + mean
         return ((pixels - self.mean) / self.std).flatten(2)
 
@@ -77,9 +88,15 @@ class TubeletTarget(nn.Module):
         return _widened(vectors).unflatten(2, (-1, channels)) * self.std + self.mean
 
     @staticmethod
-    def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        mean = pixels.mean(dim=2, keepdim=True)
-        return mean, pixels.var(dim=2, keepdim=True).sqrt() + _EPS
+    def _statistics(pixels: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if valid is None:
+            mean = pixels.mean(dim=2, keepdim=True)
+            return mean, pixels.var(dim=2, keepdim=True).sqrt() + _EPS
+        weights = valid.reshape(pixels.shape).to(pixels.dtype)
+        count = weights.sum(dim=2, keepdim=True)
+        mean = (pixels * weights).sum(dim=2, keepdim=True) / count.clamp_min(1)
+        squares = ((pixels - mean) * weights).square().sum(dim=2, keepdim=True)
+        return mean, (squares / (count - 1).clamp_min(1)).sqrt() + _EPS
 
 
 def _widened(tensor: Tensor) -> Tensor:

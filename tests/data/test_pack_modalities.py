@@ -49,8 +49,8 @@ def test_listing_imports_no_decoder() -> None:
     from mimsuite.data.packing import verify
     from mimsuite.data.packing import inspection
     from mimsuite.data.made import synth
-    assert modalities.names() == ["image", "video", "points", "grids", "scans"], modalities.names()
-    print(sorted({"av", "open3d", "decord", "nibabel", "pydicom"} & set(sys.modules)))
+    assert modalities.names() == ["image", "video", "points", "grids", "scans", "bands"]
+    print(sorted({"av", "open3d", "decord", "nibabel", "pydicom", "tifffile"} & set(sys.modules)))
     """
     said = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True

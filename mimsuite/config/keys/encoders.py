@@ -26,6 +26,10 @@ from mimsuite.config.keys.section import (
 # output for an image with equal channels is unchanged.
 AdaptChannels = Annotated[Literal["mean", "repeat"] | None, Key.FREE]
 
+# How --init-from takes weights of an image transformer. mean: every layer of a kernel gets its
+# share; centre: the middle layer gets all; null: such weights are refused.
+Inflate = Annotated[Literal["mean", "centre"] | None, Key.FREE]
+
 
 TrainedPositions = Annotated[bool, Key.TUNABLE]  # whether position embeddings are trained
 

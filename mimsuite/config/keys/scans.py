@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
+from mimsuite.config.keys.encoders import AdaptChannels, Inflate
 from mimsuite.config.keys.section import (
     Dimension,
     DropPath,
@@ -45,6 +46,8 @@ class CubeViTSection(Section):
     crop: Annotated[Sides, Key.SIZE | Key.FREE] = 96  # voxels, one number or [x, y, z]
     patch_size: Dimension = 16  # voxels a side of a cube
     in_channels: Positive = 1
+    adapt_channels: AdaptChannels = None  # --init-from, other channels: mean, repeat; null: refuse
+    inflate: Inflate = None  # --init-from an image transformer: mean, centre; null: refuse
     width: Dimension = 768  # a multiple of 6
     depth: Dimension = 12
     heads: Dimension = 12

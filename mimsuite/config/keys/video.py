@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from mimsuite.config.keys.encoders import AdaptChannels
+from mimsuite.config.keys.encoders import AdaptChannels, Inflate
 from mimsuite.config.keys.section import (
     Dimension,
     DropPath,
@@ -73,6 +73,7 @@ class VideoViTSection(ClipEncoderSection):
     """A transformer of tubelets without class token (VideoMAE, arXiv:2203.12602)."""
 
     kind: Literal["video-vit"] = "video-vit"
+    inflate: Inflate = None  # --init-from an image transformer: mean, centre; null: refuse
     layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # initial branch scale; 0: none
     cosine_attention: bool = False  # normalise queries and keys; one trained scale per head
     # [frames, height, width] of the clips that the weights were trained on, if different: the fixed
