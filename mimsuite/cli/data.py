@@ -66,7 +66,7 @@ def inspect(
     from mimsuite.data.packing import inspection
     from mimsuite.data.sources.stored import open_stored
 
-    kind = _channels(channels)
+    kind = channels_of(channels)
     wanted = _modality(modality)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {sheet}: the name must end in .png")
@@ -226,7 +226,7 @@ def verify(
         reports = check(
             source,
             modality=_modality(modality),
-            channels=_channels(channels),
+            channels=channels_of(channels),
             seconds=seconds,
             workers=workers,
             progress=progress,
@@ -369,7 +369,7 @@ def synth(
     output.say(f"next: mimsuite data pack {out} SHARDS{spacing}")
 
 
-def _channels(name: str) -> Any:
+def channels_of(name: str) -> Any:
     known = ("rgb", "gray", "rgba", "gray16", "native")
     if name not in known:
         raise UserError(f"--channels {name}: expected one of {', '.join(known)}")

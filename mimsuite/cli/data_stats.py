@@ -31,7 +31,7 @@ def stats(
 
     Example: mimsuite data stats ./scenes --bands red,green,blue,nir
     """
-    from mimsuite.cli.data import _channels
+    from mimsuite.cli.data import channels_of
     from mimsuite.data.packing.statistics import statistics
     from mimsuite.data.sources.stored import only_modality, stored_splits
 
@@ -43,7 +43,7 @@ def stats(
             source,
             kind,
             split=chosen,
-            channels=_channels(channels),
+            channels=channels_of(channels),
             bands=None if bands is None else tuple(part.strip() for part in bands.split(",")),
             progress=progress,
         )
