@@ -370,6 +370,7 @@ def synth(
 
 
 def channels_of(name: str) -> Any:
+    """The value of ``--channels``."""
     known = ("rgb", "gray", "rgba", "gray16", "native")
     if name not in known:
         raise UserError(f"--channels {name}: expected one of {', '.join(known)}")
