@@ -208,6 +208,7 @@ _SCORERS = {
     "scan-labels": "mimsuite.evaluate.scoring.scans:ScanScorer",
     "super-resolution": "mimsuite.evaluate.scoring.super_resolution:FinerScorer",
     "reconstruction": "mimsuite.evaluate.scoring.reconstruction:ReconstructionScorer",
+    "coded-reconstruction": "mimsuite.evaluate.scoring.reconstruction:CodedScorer",
     "parts": "mimsuite.evaluate.scoring.part_segmentation:PartScorer",
 }
 _TARGETS = {
