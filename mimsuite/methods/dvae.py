@@ -108,6 +108,17 @@ class DVAE(Method):
         codes: Tensor = self.encoder(images).argmax(1)
         return codes
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of codes."""
+        return self.encoder.section.codes
+
+    def drawn(self, codes: Tensor) -> Tensor:
+        """(B, h, w) codes -> (B, C, H, W) pixels in [0, 1]."""
+        augment, images = self.recipe.augment, self.decoder.draw(codes)
+        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (augment.mean, augment.std))
+        return (images * std + mean).clamp(0, 1)
+
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, and the reconstruction from its codes."""
         rebuilt = self.decoder.draw(self.codes(batch.image))

@@ -104,7 +104,7 @@ class CodebookSection(Section):
     # Fixed points at first. random: normal ones; kmeans: centres of the first training tokens,
     # behind a map that starts as the identity
     start: Literal["random", "kmeans"] = "random"
-    samples: Positive = 50_000  # tokens that k-means is fitted on
+    samples: Dimension = 50_000  # tokens that k-means is fitted on
     iterations: Positive = 20  # iterations of k-means
     # Weight with which tokens are drawn to their codes; codes are drawn to tokens with weight 1.
     # Without effect where the tokens are those of the frozen encoder (width: null)
