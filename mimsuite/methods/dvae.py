@@ -29,6 +29,7 @@ from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder
 from mimsuite.targets.relaxation import eased, kl_to_uniform, perplexity, relaxed
+from mimsuite.tokens import unnormalized
 
 Above = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -115,9 +116,8 @@ class DVAE(Method):
 
     def drawn(self, codes: Tensor) -> Tensor:
         """(B, h, w) codes -> (B, C, H, W) pixels in [0, 1]."""
-        augment, images = self.recipe.augment, self.decoder.draw(codes)
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (augment.mean, augment.std))
-        return (images * std + mean).clamp(0, 1)
+        augment = self.recipe.augment
+        return unnormalized(self.decoder.draw(codes), augment.mean, augment.std).clamp(0, 1)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, and the reconstruction from its codes."""

@@ -45,7 +45,7 @@ from mimsuite.targets.adversarial import (
     judge_loss,
 )
 from mimsuite.targets.latents import LatentStatistics, read_statistics
-from mimsuite.tokens import unpatchify
+from mimsuite.tokens import unnormalized, unpatchify
 from mimsuite.weights.names import Names
 
 
@@ -172,16 +172,15 @@ class RAE(Method):
         float32."""
         return unpatchify(self.decoder(tokens), self.patch_size, self.encoder.grid).float()
 
-    def rebuilt(self, images: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W) -> their reconstructions in [0, 1], and clamped to it."""
-        tokens = self.read(self.encoder.tokens(images)).tokens
+    def rebuilt(self, batch: Batch) -> Tensor:
+        """Reconstructions (B, C, H, W) of a normalised batch, clamped to [0, 1]."""
+        tokens = self.read(self.encoder.tokens(batch.image)).tokens
         return self.pixels(self.decode(tokens)).clamp(0, 1)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 1]; reconstructions may exceed it."""
         augment = self.recipe.augment
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (augment.mean, augment.std))
-        return images * std + mean
+        return unnormalized(images, augment.mean, augment.std)
 
     # --- the step ---
 

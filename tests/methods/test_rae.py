@@ -210,7 +210,7 @@ def test_a_whole_training_checkpoint_gives_its_decoder(
 def test_figures_of_a_perfect_copy() -> None:
     class Copy:
         pixels = staticmethod(lambda images: images)
-        rebuilt = staticmethod(lambda images: images)
+        rebuilt = staticmethod(lambda batch: batch.image)
 
     pictures = torch.randint(0, 256, (3, 3, 8, 8)).float() / 255
     scorer = ReconstructionScorer(resolved())

@@ -1,4 +1,4 @@
-"""Codes of frozen tokens: what is trained, the start by k-means, figures, and a tokenizer for others."""
+"""Codes of frozen tokens: what is trained, the start by k-means, use, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_code_is_drawn_as_it_is_rebuilt() -> None:
     method, batch = vqrae().eval(), images(2)
     codes = method.codes(batch.image)
     assert codes.shape == (2, 2, 2)
-    torch.testing.assert_close(method.drawn(codes), method.rebuilt(batch.image))
+    torch.testing.assert_close(method.drawn(codes), method.rebuilt(batch))
 
 
 def test_use_of_a_vocabulary() -> None:
@@ -118,9 +118,7 @@ def test_the_gradient_passes_the_codes() -> None:
 
 def swapped_weights(patch: pytest.MonkeyPatch) -> None:
     plain, factors = torch.nn.functional.mse_loss, itertools.cycle([0.25, 4.0])
-    patch.setattr(
-        "mimsuite.targets.codebook.F.mse_loss", lambda a, b: next(factors) * plain(a, b)
-    )
+    patch.setattr("mimsuite.targets.codebook.F.mse_loss", lambda a, b: next(factors) * plain(a, b))
 
 
 def cosine_distance(patch: pytest.MonkeyPatch) -> None:

@@ -30,13 +30,13 @@ class ReconstructionScorer(Scorer):
     main = "psnr"
     figures = (
         Figure("psnr", "PSNR", "dB"),
-        Figure("l1", "L1", ""),
+        Figure("l1", "L1", "", lower=True),
         Figure("over_mean_colour", "over mean colour", "dB"),
     )
 
     def judge(self, method: Any, batch: Batch) -> list[JudgedImage]:
         images = method.pixels(batch.image.float())
-        rebuilt = method.rebuilt(batch.image)
+        rebuilt = method.rebuilt(batch)
         mean = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
         original = (images.clamp(0, 1) * 255).round() / 255  # as the file holds it
         rows = zip(
