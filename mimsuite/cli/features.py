@@ -54,7 +54,8 @@ def features(
     keys and labels in the same order. A .csv FILE has everything in one table. With --dictionary, a
     .safetensors FILE holds codes as sparse rows (CSR) in `indptr`, `indices` and `values`. With
     --shards, FILE is a folder of WebDataset shards with the tokens of each image, float16
-    (D, h, w), and `latents.json` with the mean and deviation of each channel; run again, it goes on.
+    (D, h, w), and `latents.json` with the mean and deviation of each channel; run again, it
+    resumes.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """

@@ -1,9 +1,9 @@
-"""Latents of a frozen encoder as WebDataset shards, for generative models that are trained elsewhere.
+"""Latents of a frozen encoder as WebDataset shards, for generative models trained elsewhere.
 
-A sample is ``KEY.npy``, float16 (D, h, w), and ``KEY.cls`` where it has a label. Each shard begins
-with ``__latents__.json``, which describes them, and ``latents.json`` beside the shards adds the
-statistics of all of them. Shards are written whole or not at all; a second run takes over those that
-are there.
+A sample is ``NUMBER.npy``, float16 (D, h, w), the name of its image in ``NUMBER.key``, and its class
+in ``NUMBER.cls`` where it is known. Each shard begins with a description, which webdataset skips;
+``latents.json`` beside the shards adds the statistics of all of them. Shards are written whole or
+not at all; a second run takes over those that are there.
 
 Letters: B batch, N = h * w tokens, D width.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mimsuite.config import Resolved
 
 FACTS = "latents.json"
-MEMBER = "__latents__.json"
+MEMBER = "__latents__/latents.json"
 _RECORD = ".{}.json"  # sums of a finished shard, beside it
 
 

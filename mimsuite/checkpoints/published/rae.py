@@ -1,5 +1,5 @@
 """The decoders of bytetriper/RAE: ``model.pt`` of nyu-visionx/RAE-collections, or a whole training
-checkpoint. The encoder is another file, named by the recipe; that of a checkpoint says which it is."""
+checkpoint. The encoder is another file, named by the recipe; a checkpoint's says which recipe."""
 
 from __future__ import annotations
 
