@@ -1,6 +1,6 @@
 """Latents of a frozen encoder as WebDataset shards, for generative models trained elsewhere.
 
-A sample is ``NUMBER.npy``, float16 (D, h, w), the name of its image in ``NUMBER.key``, and its class
+A sample is ``NUMBER.npy``, float16 (D, h, w), its image in ``NUMBER.key``, and its class
 in ``NUMBER.cls`` where it is known. Each shard begins with a description, which webdataset skips;
 ``latents.json`` beside the shards adds the statistics of all of them. Shards are written whole or
 not at all; a second run takes over those that are there.
