@@ -2,8 +2,9 @@
 
 Figures are balanced accuracies in % on the test split, or the main figure of another task: the mean
 over seeds with the lowest and the highest, and the gain over each baseline with its 95 % interval,
-paired by seed and sample. Where a set is cut into folds, the folds of a seed make one figure of the
-whole set. Verdicts follow from the intervals alone.
+paired by seed and sample. Those of `evaluate` are in their own units and have no baselines. Where a
+set is cut into folds, the folds of a seed make one figure of the whole set. Verdicts follow from
+the intervals alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mimsuite.config import recipe_names
 from mimsuite.config.learning import HELPS, MISSING, NOT_YET, RAW_WINS, forget, learning
 from mimsuite.evaluate.bootstrap import Interval, balancing_weights, paired_interval
 from mimsuite.evaluate.dense.result import gains_over_seeds
+from mimsuite.evaluate.scoring.scorer import Figure
 from mimsuite.evaluate.variants import RIVALS, title_of
 
 PAGES = PLAN.parent
@@ -98,6 +100,38 @@ class FigureSeeds(Seeds):
         )
 
 
+class ScoreSeeds(Seeds):
+    """Figures of models as they are, by `evaluate`, in their own units and without baselines."""
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self.parts, self.count, self.variants = parts, len(parts), ["pretrained"]
+        self.described = [Figure(**figure) for figure in parts[0]["figures"]]
+
+    def values(self, figure: Figure) -> list[float]:
+        """Of each seed, in the figure's unit."""
+        return [part[figure.name] * (100 if figure.unit == "%" else 1) for part in self.parts]
+
+    def figures(self, variant: str) -> list[float]:
+        return self.values(self.main)
+
+    @property
+    def main(self) -> Figure:
+        return next(one for one in self.described if one.name == self.parts[0]["main"])
+
+    def gain_over(self, other: Seeds) -> Interval:
+        """The mean over seeds with the lowest and highest; in the figure's unit."""
+        both = zip(self.figures(""), other.figures(""), strict=False)
+        gains = [ours - theirs for ours, theirs in both]
+        return Interval(
+            difference=sum(gains) / len(gains),
+            low=min(gains),
+            high=max(gains),
+            confidence=1.0,
+            seeds=len(gains),
+            samples=self.parts[0]["n_test"],
+        )
+
+
 def write_pages(plan: Iterable[Table]) -> None:
     """A page for each table, the list of them, and what `recipes list` and the README show."""
     plan = list(plan)
@@ -105,10 +139,10 @@ def write_pages(plan: Iterable[Table]) -> None:
     for table in plan:
         (PAGES / f"{table.name}.md").write_text(page_of(table), encoding="utf-8")
         for encoder in table.encoders:
-            if not encoder.keys:
+            if not encoder.keys and table.judged:
                 found = verdicts["learning"].setdefault(encoder.recipe, {})
                 found[table.name] = verdict_of(table, encoder)
-        for ours, theirs in table.pairs:
+        for ours, theirs in table.pairs if table.judged else ():
             method = next(one.method for one in table.encoders if one.name == ours)
             verdicts["ablations"].setdefault(method, []).append(pair_verdict(table, ours, theirs))
     (PAGES / "index.md").write_text(index_of(plan), encoding="utf-8")
@@ -142,7 +176,7 @@ def index_of(plan: list[Table]) -> str:
     cells = []
     for table in plan:
         rows = list(rows_of(table))
-        verdicts = ", ".join(f"{one.name}: {verdict_of(table, one)}" for one in table.encoders)
+        verdicts = ", ".join(f"{one.name}: {said_of(table, one)}" for one in table.encoders)
         done = f"{sum(row.done for row in rows)} of {len(rows)}"
         cells.append((f"[{table.title}]({table.name}.md)", done, verdicts))
     return "\n".join([*lines, *markdown(("table", "rows", "verdicts"), cells)])
@@ -184,6 +218,8 @@ def section_of(table: Table, measure: str) -> list[str]:
     known = {name: seeds for name, seeds in found.items() if seeds is not None}
     if not known:
         return []
+    if all(isinstance(seeds, ScoreSeeds) for seeds in known.values()):
+        return scores_of(table, measure, known)
     shown = [b for b in RIVALS if any(b in seeds.variants for seeds in known.values())]
     cells = [
         (
@@ -204,6 +240,53 @@ def section_of(table: Table, measure: str) -> list[str]:
     return lines
 
 
+def scores_of(table: Table, measure: str, known: dict[str, Any]) -> list[str]:
+    """A measure's table of figures in their own units."""
+    described: dict[str, Figure] = {}
+    for seeds in known.values():
+        described |= {figure.name: figure for figure in seeds.described}
+    columns = (f"{figure.title}{_better(figure)}" for figure in described.values())
+    cells = [
+        (
+            name,
+            str(seeds.count),
+            *(
+                spread(seeds.values(figure), figure) if figure in seeds.described else ""
+                for figure in described.values()
+            ),
+        )
+        for name, seeds in known.items()
+    ]
+    lines = [f"## `{measure}`", "", *markdown(("encoder", "seeds", *columns), cells)]
+    pairs = [(a, b) for a, b in table.pairs if a in known and b in known]
+    if pairs:
+        main = known[pairs[0][0]].main
+        gains = [(a, b, _range(known[a].gain_over(known[b]), main)) for a, b in pairs]
+        gain = f"{main.title}: gain, lowest and highest of the seeds"
+        lines += markdown(("encoder", "against", gain), gains)
+    return lines
+
+
+def _better(figure: Figure) -> str:
+    unit = f" in {figure.unit}" if figure.unit else ""
+    return f"{unit} ({'lower' if figure.lower else 'higher'} is better)"
+
+
+def _range(gain: Interval, figure: Figure) -> str:
+    ends = f"{gain.low:+.1f}, {gain.high:+.1f}"
+    return f"{gain.difference:+.1f} [{ends}] {figure.unit}".strip()
+
+
+def said_of(table: Table, encoder: Encoder) -> str:
+    """An encoder's verdict, or its main figure where none is judged."""
+    if table.judged:
+        return verdict_of(table, encoder)
+    seeds = seeds_of(table, encoder, table.verdict)
+    if not isinstance(seeds, ScoreSeeds):
+        return MISSING
+    return f"{spread(seeds.figures(''))} {seeds.main.unit}".strip()
+
+
 def versus(seeds: Seeds, baseline: str) -> str:
     """The baseline's figure, and the gain over it."""
     if baseline not in seeds.variants:
@@ -211,10 +294,13 @@ def versus(seeds: Seeds, baseline: str) -> str:
     return f"{spread(seeds.figures(baseline))}, {text_of(seeds.gain(baseline))}"
 
 
-def spread(figures: list[float]) -> str:
-    """Mean (lowest to highest)."""
-    mean = f"{sum(figures) / len(figures):.1f}"
-    return mean if len(figures) == 1 else f"{mean} ({min(figures):.1f} to {max(figures):.1f})"
+def spread(figures: list[float], figure: Figure | None = None) -> str:
+    """Mean (lowest to highest); three places where a figure has no unit."""
+    places = 3 if figure is not None and not figure.unit else 1
+    mean, low, high = (
+        f"{value:.{places}f}" for value in (sum(figures) / len(figures), min(figures), max(figures))
+    )
+    return mean if len(figures) == 1 else f"{mean} ({low} to {high})"
 
 
 def seeds_of(table: Table, encoder: Encoder, measure: str) -> Seeds | None:
@@ -224,7 +310,10 @@ def seeds_of(table: Table, encoder: Encoder, measure: str) -> Seeds | None:
         return None
     if "per_image" in parts[0]:
         return DenseSeeds(parts)
-    return Seeds(parts) if "right" in parts[0] else FigureSeeds(parts)
+    if "right" in parts[0]:
+        return Seeds(parts)
+    scored = not isinstance(parts[0][parts[0]["main"]], dict)
+    return ScoreSeeds(parts) if scored else FigureSeeds(parts)
 
 
 def whole(table: Table, encoder: Encoder, seed: int, measure: str) -> dict[str, Any] | None:

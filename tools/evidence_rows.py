@@ -35,6 +35,7 @@ RUNS = TOP / "runs/evidence"
 ROW_SECONDS = 600  # after which a command is stopped, and goes on in a later turn
 LOWEST = 19  # priority
 SAVED = 75  # exit code: stopped after saving
+SCORES = ("evaluate",)  # commands that score a model as it is: no baselines, and no seed
 _RUN_OF = re.compile(r"\{run:([^}]+)\}")
 
 
@@ -76,6 +77,11 @@ class Table:
     pairs: tuple[tuple[str, str], ...] = ()
     needs: dict[str, str] = field(default_factory=dict)
     prepare: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> bool:
+        """Whether encoders are judged by what they gain over baselines; scores have none."""
+        return self.verdict.split()[0] not in SCORES
 
     def missing_needs(self) -> list[str]:
         """What has to be installed before rows can be made."""
@@ -194,7 +200,10 @@ class Row:
         return words
 
     def _options(self) -> list[str]:
-        return [*self.measure.split()[1:], "--baselines", "--seed", str(self.seed), "--json"]
+        verb, *words = self.measure.split()
+        if verb in SCORES:
+            return [*words, "--json"]
+        return [*words, "--baselines", "--seed", str(self.seed), "--json"]
 
     def _first_seed(self) -> Row | None:
         """Rates are chosen at the first seed."""

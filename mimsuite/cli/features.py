@@ -19,7 +19,10 @@ def features(
     ctx: typer.Context,
     model: options.ModelArgument,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="A .safetensors, .npy or .csv file.")
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="A .safetensors, .npy or .csv file; of shards a folder."
+        ),
     ],
     overrides: options.OverridesArgument = None,
     data: options.DataOption = None,
@@ -36,6 +39,10 @@ def features(
     dense: Annotated[
         bool, typer.Option("--dense", help="Write codes as a full table; default: sparse rows.")
     ] = False,
+    shards: Annotated[
+        bool,
+        typer.Option("--shards", help="Write grids of tokens as WebDataset shards to a folder."),
+    ] = False,
     device: options.DeviceOption = "auto",
     procs: options.ProcsOption = None,
     gpus: options.GpusOption = None,
@@ -45,10 +52,20 @@ def features(
     A .safetensors FILE holds `features` (N, D) and, if known, `labels`; a .json file beside it has
     sample keys and class names. An .npy FILE is the (N, D) array; a .keys.csv file beside it has
     keys and labels in the same order. A .csv FILE has everything in one table. With --dictionary, a
-    .safetensors FILE holds codes as sparse rows (CSR) in `indptr`, `indices` and `values`.
+    .safetensors FILE holds codes as sparse rows (CSR) in `indptr`, `indices` and `values`. With
+    --shards, FILE is a folder of WebDataset shards with the tokens of each image, float16
+    (D, h, w), and `latents.json` with the mean and deviation of each channel; run again, it
+    resumes.
 
     Example: mimsuite features runs/first --data ./photos --out photos.safetensors
     """
+    if shards:
+        if dictionary or layer is not None or pool or procs or gpus:
+            raise UserError(
+                "--shards writes all tokens of the last block in one process: leave out "
+                "--dictionary, --layer, --pool, --procs and --gpus"
+            )
+        return _latents(model, overrides, data, split, device, out)
     if out.suffix not in FEATURE_FILES:
         raise UserError(f"--out {out}: the name must end in {', '.join(FEATURE_FILES)}")
     if dense and dictionary is None:
@@ -87,6 +104,29 @@ def features(
             raise UserError(f"cannot write {out}: {error.strerror or error}") from error
         name, table = next(iter(found.features.items()))
         say(f"{name}: {len(table)} x {table.shape[1]} -> {', '.join(map(str, written))}")
+    return 0
+
+
+def _latents(
+    model: str,
+    overrides: list[str] | None,
+    data: str | None,
+    split: str,
+    device: str,
+    out: Path,
+) -> int:
+    """`features --shards`."""
+    require_single_process()
+    from mimsuite.console import say
+    from mimsuite.data import open_split
+    from mimsuite.evaluate.latent_shards import write_latents
+
+    opened = open_on_device(model, overrides, data, device)
+    source = open_split(opened.resolved.recipe, split)
+    facts = write_latents(opened.method, source, opened.resolved, out, encoder=model)
+    taken = f", {facts['kept']} of them were there" if facts["kept"] else ""
+    shape = f"{len(facts['mean'])} channels"
+    say(f"latents: {facts['count']} places of {shape} -> {len(facts['shards'])} shards{taken}")
     return 0
 
 

@@ -29,6 +29,7 @@ from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder
 from mimsuite.targets.relaxation import eased, kl_to_uniform, perplexity, relaxed
+from mimsuite.tokens import unnormalized
 
 Above = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -107,6 +108,16 @@ class DVAE(Method):
         """(B, C, H, W) normalised images -> (B, h, w) int64, the likeliest code per position."""
         codes: Tensor = self.encoder(images).argmax(1)
         return codes
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of codes."""
+        return self.encoder.section.codes
+
+    def drawn(self, codes: Tensor) -> Tensor:
+        """(B, h, w) codes -> (B, C, H, W) pixels in [0, 1]."""
+        augment = self.recipe.augment
+        return unnormalized(self.decoder.draw(codes), augment.mean, augment.std).clamp(0, 1)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, and the reconstruction from its codes."""

@@ -21,12 +21,13 @@ from mimsuite.config.keys.encoders import AutoencoderSection
 from mimsuite.config.keys.masks import RebuiltMaskSection, require_both
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import PixelTargetSection
+from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
 from mimsuite.methods.base import Context, Method, Output, Panel
 from mimsuite.models import Features, ImageEncoder, build_decoder, build_encoder
 from mimsuite.noise import Noise
 from mimsuite.targets import PixelTarget
-from mimsuite.tokens import unpatchify
+from mimsuite.tokens import unnormalized, unpatchify
 from mimsuite.weights.names import Names
 
 
@@ -120,6 +121,29 @@ class MAE(Method):
         mask = masks["image"]
         latent = self.latent(batch, mask, ctx)
         return gather_tokens(self.decoder(latent, mask, everywhere=True), mask.restore())
+
+    def rebuilt(self, batch: Batch) -> Tensor:
+        """Reconstructions (B, C, H, W) of a normalised batch, clamped to [0, 1]; visible patches
+        are those of the image.
+
+        Raises:
+            UserError: targets are normalised, so the decoder does not predict pixels.
+        """
+        if self.target.normalize:
+            raise UserError(
+                f"{self.recipe.method.name} has no head to score: fine-tune it first, or probe it "
+                "with mimsuite linear-probe; its pixels are scored if it was trained with "
+                "target.normalize=false"
+            )
+        noise = Noise(self.recipe.train.seed, 0, batch.index)
+        ctx = self.prepare(batch, noise)
+        shown = self.panels(batch, self.mask(batch, noise, ctx), ctx)[-1].images
+        return self.pixels(shown).clamp(0, 1)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised images -> pixels in [0, 1]; predictions may exceed it."""
+        augment = self.recipe.augment
+        return unnormalized(images, augment.mean, augment.std)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, masked, reconstruction, and reconstruction with the visible patches."""

@@ -30,7 +30,6 @@ from mimsuite.config.keys.teachers import check_teacher
 from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
 from mimsuite.models import perceptual
-from mimsuite.models.constants import constant
 from mimsuite.models.discriminator import Discriminator
 from mimsuite.models.frozen import Frozen
 from mimsuite.models.frozen_encoder import FrozenEncoder
@@ -46,7 +45,7 @@ from mimsuite.targets.adversarial import (
     judge_loss,
 )
 from mimsuite.targets.latents import LatentStatistics, read_statistics
-from mimsuite.tokens import unpatchify
+from mimsuite.tokens import unnormalized, unpatchify
 from mimsuite.weights.names import Names
 
 
@@ -84,6 +83,14 @@ class RAERecipe(Recipe):
         return self
 
 
+class Read(NamedTuple):
+    """What the decoder reads of tokens: ``tokens`` (B, N, C), a loss for them, and its terms."""
+
+    tokens: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
 class _Judged(NamedTuple):
     """What the discriminator will judge of a micro-batch after the step."""
 
@@ -95,7 +102,8 @@ class _Judged(NamedTuple):
 class RAE(Method):
     """A frozen encoder and a trained decoder."""
 
-    Recipe = RAERecipe
+    Recipe: ClassVar[type[RAERecipe]] = RAERecipe
+    source: ClassVar[str] = "frozen tokens"  # what pictures are decoded from
     encoder: FrozenEncoder
 
     def __init__(self, recipe: RAERecipe) -> None:
@@ -155,19 +163,24 @@ class RAE(Method):
         drawn = noise.normal("latent", tokens[0].numel()).view_as(tokens)
         return tokens + self.latent.noise * scale * drawn
 
+    def read(self, tokens: Tensor) -> Read:
+        """What the decoder reads of the encoder's tokens (B, N, C): all of them, unchanged."""
+        return Read(tokens, tokens.new_zeros(()), {})
+
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, C) -> images (B, C, H, W), normalised by ``augment``; float32."""
+        """What :meth:`read` gives, (B, N, C) -> images (B, C, H, W), normalised by ``augment``;
+        float32."""
         return unpatchify(self.decoder(tokens), self.patch_size, self.encoder.grid).float()
 
-    def rebuilt(self, images: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W) -> their reconstructions in [0, 1], and clamped to it."""
-        return self.pixels(self.decode(self.encoder.tokens(images))).clamp(0, 1)
+    def rebuilt(self, batch: Batch) -> Tensor:
+        """Reconstructions (B, C, H, W) of a normalised batch, clamped to [0, 1]."""
+        tokens = self.read(self.encoder.tokens(batch.image)).tokens
+        return self.pixels(self.decode(tokens)).clamp(0, 1)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 1]; reconstructions may exceed it."""
         augment = self.recipe.augment
-        mean, std = (constant(v, images).view(1, -1, 1, 1) for v in (augment.mean, augment.std))
-        return images * std + mean
+        return unnormalized(images, augment.mean, augment.std)
 
     # --- the step ---
 
@@ -186,11 +199,13 @@ class RAE(Method):
         """Weighted sum of the losses; ``prediction`` is the normalised image (B, C, H, W)."""
         tokens, images = ctx.made["tokens"], self.pixels(batch.image.float())
         noisy = self.training and self.latent.noise > 0
-        prediction = self.decode(self.noised(tokens, ctx.noise) if noisy else tokens)
+        read = self.read(self.noised(tokens, ctx.noise) if noisy else tokens)
+        prediction = self.decode(read.tokens)
         rebuilt = self.pixels(prediction)
         error = rebuilt - images
         loss = error.abs().mean() if self.target.loss == "l1" else error.square().mean()
-        terms: dict[str, Tensor] = {self.target.loss: loss.detach()}
+        terms: dict[str, Tensor] = {self.target.loss: loss.detach(), **read.terms}
+        loss = loss + read.loss
         epoch = ctx.progress.step // ctx.progress.epoch_steps
         if self.perceptual is not None and self.target.perceptual is not None:
             distance = loss.new_zeros(())
@@ -272,7 +287,8 @@ class RAE(Method):
         assert section is not None
         assert discriminator is not None
         with torch.no_grad():
-            fake = torch.cat([centred(self.pixels(self.decode(one.tokens))) for one in judged])
+            rebuilt = [self.decode(self.read(one.tokens).tokens) for one in judged]
+            fake = torch.cat([centred(self.pixels(images)) for images in rebuilt])
         real = torch.cat([centred(one.images) for one in judged])
         seen = [
             augmented(
@@ -302,10 +318,11 @@ class RAE(Method):
         self.judged = {n: f.detach().float() for n, f in zip(_JUDGED, figures, strict=True)}
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Original, and the reconstruction from its tokens."""
+        """Original, and the reconstruction from what the decoder reads."""
+        decoded = self.decode(self.read(ctx.made["tokens"]).tokens)
         return [
             Panel("original", batch.image.float()),
-            Panel("decoded from frozen tokens", self.decode(ctx.made["tokens"])),
+            Panel(f"decoded from {self.source}", decoded),
         ]
 
     # --- published checkpoints (bytetriper/RAE): the decoder alone ---

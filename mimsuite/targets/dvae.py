@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.config.keys.dvae import CodeDecoderSection, CodeEncoderSection
@@ -19,7 +18,6 @@ from mimsuite.models.dvae import CodeDecoder, CodeEncoder
 from mimsuite.models.teachers.files import require
 from mimsuite.models.trained import open_trained
 from mimsuite.targets.tokenizers import FrozenTokenizer, Statistics
-from mimsuite.tokens import patchify
 
 _METHOD = "dvae"
 _WHERE = "a run, checkpoint or export of this suite's discrete autoencoder (recipes image/dvae-*)"
@@ -73,14 +71,7 @@ class DVAETokenizer(FrozenTokenizer):
         assert isinstance(network, DiscreteAutoencoder)
         with torch.autocast(codes.device.type, enabled=False):
             pixels = network.draw(codes.unflatten(1, self.grid))
-        size = (self.grid[0] * self.patch, self.grid[1] * self.patch)
-        if tuple(pixels.shape[-2:]) != size:
-            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (
-            torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
-            for values in self.statistics
-        )
-        return patchify((pixels - mean) / std, self.patch)
+        return self.patches_of(pixels, self.patch)
 
 
 def load(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,13 +50,35 @@ class ExactStatistics:
 
     def add(self, latents: Tensor) -> None:
         """Add a batch (B, ...)."""
-        latents = latents.double()
-        count, mean = len(latents), latents.mean(0)
-        total, apart = self.count + count, mean - self.mean
-        self._squares = self._squares + ((latents - mean) ** 2).sum(0)
-        self._squares = self._squares + apart**2 * (self.count * count / total)
-        self.mean = self.mean + apart * (count / total)
+        latents, added = latents.double(), ExactStatistics()
+        added.count, added.mean = len(latents), latents.mean(0)
+        added._squares = ((latents - added.mean) ** 2).sum(0)
+        self.merge(added)
+
+    def merge(self, other: ExactStatistics) -> None:
+        """Add what another one has seen."""
+        if not other.count:
+            return
+        total, apart = self.count + other.count, other.mean - self.mean
+        between = apart**2 * (self.count * other.count / total)
+        self._squares = self._squares + other._squares + between
+        self.mean = self.mean + apart * (other.count / total)
         self.count = total
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; the inverse of :meth:`restored`."""
+        lists = {"mean": self.mean.tolist(), "squares": self._squares.tolist()}
+        return {"count": self.count, **lists}
+
+    @classmethod
+    def restored(cls, record: dict[str, Any]) -> ExactStatistics:
+        """From :meth:`as_dict`."""
+        made = cls()
+        made.count = int(record["count"])
+        made.mean, made._squares = (
+            torch.tensor(record[name], dtype=torch.float64) for name in ("mean", "squares")
+        )
+        return made
 
     def statistics(self) -> LatentStatistics:
         """Those of all that was added, float32."""

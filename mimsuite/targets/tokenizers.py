@@ -21,8 +21,10 @@ from mimsuite.config.keys.tokenizers import (
     DalleTokenizerSection,
     DVAETokenizerSection,
     KMeansTokenizerSection,
+    RunTokenizerSection,
 )
 from mimsuite.models.constants import constant
+from mimsuite.tokens import patchify
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Batches = Callable[[], Iterable[Batch]] | None
@@ -102,7 +104,11 @@ class FrozenTokenizer(Tokenizer):
         network = self._opened(view.device)
         # In float32: half precision flips codes whose scores are close.
         with torch.no_grad(), torch.autocast(view.device.type, enabled=False):
-            scores: Tensor = network(self.pixels(view))
+            return self.codes_of(network, self.pixels(view))
+
+    def codes_of(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """(B, N) int64 codes that the opened network gives pixels in [0, 1]."""
+        scores: Tensor = network(pixels)
         return scores.argmax(1).flatten(1)
 
     def begin(self, batches: Batches, seed: int) -> list[str]:
@@ -127,6 +133,17 @@ class FrozenTokenizer(Tokenizer):
             constant(values, images.float()).view(1, -1, 1, 1) for values in self.statistics
         )
         return (images.float() * std + mean).clamp(0, 1)
+
+    def patches_of(self, pixels: Tensor, patch: int) -> Tensor:
+        """Drawn pixels in [0, 1] -> (B, N, P) patches of the student's size and normalisation."""
+        size = (self.grid[0] * patch, self.grid[1] * patch)
+        if tuple(pixels.shape[-2:]) != size:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (
+            torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
+            for values in self.statistics
+        )
+        return patchify((pixels - mean) / std, patch)
 
     def _opened(self, device: torch.device) -> nn.Module:
         if device.type == "meta":
@@ -164,11 +181,14 @@ def build_tokenizer(
     from mimsuite.models import dalle
     from mimsuite.targets.dvae import DVAETokenizer
     from mimsuite.targets.kmeans import KMeansTokenizer
+    from mimsuite.targets.run_tokenizer import RunTokenizer
 
     if isinstance(section, KMeansTokenizerSection):
         return KMeansTokenizer(section, patch, channels)
     if isinstance(section, DVAETokenizerSection):
         return DVAETokenizer(section, grid, statistics, (patch, channels), key)
+    if isinstance(section, RunTokenizerSection):
+        return RunTokenizer(section, grid, statistics, (patch, channels), key)
     assert isinstance(section, DalleTokenizerSection)
     load = partial(dalle.load, section, key)
     return FrozenTokenizer(section, grid, statistics, load)

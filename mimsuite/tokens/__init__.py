@@ -1,6 +1,6 @@
 """Tokens of each modality: cutting samples into tokens, and position codes."""
 
-from mimsuite.tokens.image import patchify, unpatchify
+from mimsuite.tokens.image import patchify, unnormalized, unpatchify
 from mimsuite.tokens.points import Groups, farthest_points, group, nearest
 from mimsuite.tokens.positions import resize_positions, sincos_2d, sincos_clip
 from mimsuite.tokens.video import (
@@ -27,5 +27,6 @@ __all__ = [
     "sincos_clip",
     "sinusoid_1d",
     "tubelets",
+    "unnormalized",
     "unpatchify",
 ]

@@ -6,6 +6,8 @@ A patch vector is (row, column, channel), channel fastest; patches are in raster
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,3 +40,9 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     image = patches.reshape(batch, rows, columns, patch, patch, channels)
     image = image.permute(0, 5, 1, 3, 2, 4)  # (B, C, H/p, p, W/p, p)
     return image.reshape(batch, channels, rows * patch, columns * patch)
+
+
+def unnormalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised images (B, C, H, W) -> pixels, in [0, 1] where the images were; not clamped."""
+    by_mean, by_std = (images.new_tensor(tuple(v)).view(1, -1, 1, 1) for v in (mean, std))
+    return images * by_std + by_mean

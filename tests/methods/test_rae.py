@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mimsuite import config
 from mimsuite.batch import Batch
+from mimsuite.checkpoints.published import understand
+from mimsuite.checkpoints.shapes import Hints
 from mimsuite.config import Resolved
 from mimsuite.errors import UserError
 from mimsuite.evaluate.scoring.reconstruction import ReconstructionScorer, picture_psnr
@@ -25,6 +27,7 @@ from mimsuite.models import discriminator as judges
 from mimsuite.noise import Noise
 from mimsuite.targets import adversarial
 from mimsuite.targets.latents import ExactStatistics
+from mimsuite.weights.files import read_weights_file
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS)]
@@ -179,10 +182,35 @@ def test_a_released_decoder_comes_and_goes() -> None:
     assert all(torch.equal(returned[n], t) for n, t in method.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("mark", "recipe", "label"),
+    [
+        ("encoder.model.embeddings.register_tokens", "image/rae-dinov2b-xl-in1k", "DINOv2-B"),
+        ("encoder.model.embeddings.cls_token", "image/rae-maeb-xl-in1k", "MAE-B"),
+        ("encoder.model.vision_model.post_layernorm.bias", "image/rae-siglip2b", "SigLIP2-B"),
+    ],
+)
+def test_a_whole_training_checkpoint_gives_its_decoder(
+    mark: str, recipe: str, label: str, tmp_path: Path
+) -> None:
+    method = rae(model__decoder__width=768, model__decoder__heads=12)
+    whole = {f"decoder.{n}": t for n, t in split_names(method.state_dict()).items()}
+    whole[mark] = torch.zeros(1, 4, 8)
+    other = {name: torch.zeros_like(tensor) for name, tensor in whole.items()}
+    file = tmp_path / "ep-last.pt"
+    content = {"step": 3, "epoch": 1, "model": other, "ema": whole, "optimizer": {"state": {}}}
+    torch.save(content | {"disc": {"heads.0.weight": torch.zeros(2)}}, file)
+    _, found = understand(read_weights_file(file, "ema"), Hints())
+    assert found.recipe.startswith(recipe)
+    assert label in found.notes[0]
+    assert found.state.keys() == method.state_dict().keys()
+    assert all(torch.equal(found.state[n], t) for n, t in method.state_dict().items())
+
+
 def test_figures_of_a_perfect_copy() -> None:
     class Copy:
         pixels = staticmethod(lambda images: images)
-        rebuilt = staticmethod(lambda images: images)
+        rebuilt = staticmethod(lambda batch: batch.image)
 
     pictures = torch.randint(0, 256, (3, 3, 8, 8)).float() / 255
     scorer = ReconstructionScorer(resolved())

@@ -242,6 +242,37 @@ def test_figures_of_other_tasks_have_the_widest_interval_of_their_seeds() -> Non
     assert (gain.difference, gain.low, gain.high) == pytest.approx((0.3, 0.1, 0.5))
 
 
+def test_scores_are_in_their_own_units_and_no_verdict(place: Path) -> None:
+    entry = {**PLAN["tables"][0], "measures": ["evaluate"]}
+    (place / "plan.yaml").write_text(yaml.safe_dump({"tables": [entry]}))
+    (table,) = evidence_rows.tables(place / "plan.yaml")
+    figures = [["psnr", "PSNR", "dB", False], ["l1", "L1", "", True], ["used", "used", "%", False]]
+    names = ("name", "title", "unit", "lower")
+    for seed in table.seeds:
+        for number, encoder in enumerate(table.encoders):
+            row = evidence_rows.Row(table, encoder, seed, None, "evaluate")
+            assert row.words() == ["evaluate", str(row.run), "--json"]
+            scored = {
+                "figures": [dict(zip(names, figure, strict=True)) for figure in figures],
+                "main": "psnr",
+                "n_test": 5,
+                "psnr": 20.0 + seed - 3 * number,
+                "l1": 0.1,
+                "used": 0.5,
+            }
+            row.path.write_text(json.dumps({"document": {}, "result": scored}))
+    evidence_pages.write_pages([table])
+    page = (place / "small.md").read_text()
+    assert "| encoder | seeds | PSNR in dB (higher is better) | L1 (lower is better) |" in page
+    assert (
+        "| MAE | 2 | 20.5 (20.0 to 21.0) | 0.100 (0.100 to 0.100) | 50.0 (50.0 to 50.0) |" in page
+    )
+    assert "| MAE | Other | +3.0 [+3.0, +3.0] dB |" in page
+    assert "MAE: 20.5 (20.0 to 21.0) dB" in (place / "index.md").read_text()
+    learning = json.loads((place / "learning.json").read_text())
+    assert learning == {"ablations": {}, "learning": {}}
+
+
 def test_the_plan_of_the_project_is_sound() -> None:
     for table in evidence_rows.tables():
         names = [one.name for one in table.encoders]

@@ -18,7 +18,7 @@ from golden.fills import fill
 from golden.results import Results
 from golden.trajectory_rules import Group, Record, compare_trajectory
 from mimsuite.batch import Batch
-from mimsuite.config.keys.rae import AdversarialSection
+from mimsuite.config.keys.rae import AdversarialSection, CodebookSection
 from mimsuite.evaluate.scoring.reconstruction import picture_psnr
 from mimsuite.methods import Context
 from mimsuite.methods.rae import split_names
@@ -29,6 +29,7 @@ from mimsuite.models.teachers.base import frozen
 from mimsuite.noise import FixedNoise
 from mimsuite.schedule import counted_warmup
 from mimsuite.targets import adversarial
+from mimsuite.targets.codebook import Codebook, use_of
 from mimsuite.targets.latents import LatentStatistics, MomentumStatistics, merged
 from mimsuite.train.trainer import Trainer
 
@@ -463,6 +464,43 @@ def lpips(case: Case) -> Results:
             "per_image": distances,
             "grad.target": second.grad,
             **{f"feature_norm.{number}": norm for number, norm in enumerate(norms)},
+        }
+    )
+
+
+def simvq(case: Case) -> Results:
+    """Codes of the nearest vectors, and both gradients."""
+    hparams = case.hparams
+    hparams.only("legacy", False)
+    z = case.input("z").clone().requires_grad_()  # (B, C, h, w)
+    hparams.only("batch", len(z))
+    hparams.only("grid", z.shape[-1])
+    section = CodebookSection(
+        codes=hparams["codebook_size"], width=hparams["dim"], commitment=hparams["beta"]
+    )
+    book = Codebook(section, hparams["dim"])
+    names = {"points": "embedding.weight"} | {
+        f"map.{n}": f"embedding_proj.{n}" for n in ("weight", "bias")
+    }
+    state = {ours: case.input(f"state.{theirs}") for ours, theirs in names.items()}
+    book.load_state_dict(state | {"fitted": book.fitted})
+    found = book(z.permute(0, 2, 3, 1))
+    vectors = found.vectors.permute(0, 3, 1, 2)
+    (through,) = torch.autograd.grad(vectors, z, case.input("grad_out"), retain_graph=True)
+    found.loss.backward()
+    used, perplexity = use_of(found.codes, hparams["codebook_size"])
+    return Results(
+        {
+            "codebook": book.table(),
+            "z_q": vectors,
+            "indices": found.codes.flatten(),
+            "loss_commit": found.loss,
+            "utilisation": used,
+            "perplexity": perplexity,
+            "grad.straight_through.z": through,
+            "grad.commit.z": z.grad,
+            "grad.commit.proj.weight": book.map.weight.grad,
+            "grad.commit.proj.bias": book.map.bias.grad,
         }
     )
 

@@ -139,6 +139,7 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "rae/gan-traj": rae.trajectory,
     "rae/discriminator": rae.discriminator,
     "rae/lpips": rae.lpips,
+    "rae/simvq": rae.simvq,
     "rae/functions": rae.functions,
 }
 

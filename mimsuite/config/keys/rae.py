@@ -96,6 +96,28 @@ class RAEModelSection(Section):
     latent: LatentSection = LatentSection()
 
 
+class CodebookSection(Section):
+    """A vocabulary of vectors: fixed points through one trained linear map (SimVQ)."""
+
+    codes: Dimension = 16384  # size of the vocabulary
+    width: Dimension | None = None  # of a code; null: the tokens'. Another one adds linear layers
+    # Fixed points at first. random: normal ones; kmeans: centres of the first training tokens,
+    # behind a map that starts as the identity
+    start: Literal["random", "kmeans"] = "random"
+    samples: Dimension = 50_000  # tokens that k-means is fitted on
+    iterations: Positive = 20  # iterations of k-means
+    # Weight with which tokens are drawn to their codes; codes are drawn to tokens with weight 1.
+    # Without effect where the tokens are those of the frozen encoder (width: null)
+    commitment: NotBelow = 0.25
+
+
+class CodedModelSection(RAEModelSection):
+    """`model:` a frozen encoder, a codebook for its tokens, and a trained decoder of the codes."""
+
+    latent: LatentSection = LatentSection(noise=0.0)
+    codebook: CodebookSection = CodebookSection()
+
+
 class PerceptualSection(Section):
     """LPIPS: distance in the features of VGG16 (arXiv:1801.03924)."""
 
@@ -143,3 +165,10 @@ class ReconstructionSection(Section):
     loss: Literal["l1", "l2"] = "l1"  # of pixels in [0, 1]
     perceptual: PerceptualSection | None = None
     adversarial: AdversarialSection | None = None
+
+
+class CodedReconstructionSection(ReconstructionSection):
+    """`target:` all pixels of the image, from codes."""
+
+    kind: Literal["coded-reconstruction"] = "coded-reconstruction"  # type: ignore[assignment]
+    codebook_weight: NotBelow = 1.0  # of the squared distances of tokens and codes

@@ -59,8 +59,21 @@ class DVAETokenizerSection(Section):
     stride: Stride = 8  # pixels of the view per code
 
 
+class RunTokenizerSection(Section):
+    """Any model of this suite that gives an image codes (recipes `image/vqrae-*`, `image/dvae-*`).
+
+    It reads the view `tokenizer` if the recipe has one (`augment.second_view`), otherwise the image
+    itself. Its grid of codes equals the encoder's grid of patches.
+    """
+
+    kind: Literal["run"]
+    weights: Annotated[PathText, Key.SIZE] = ""  # run, checkpoint or export; `random`: random ones
+    codes: Dimension  # size of its vocabulary
+    stride: Stride = 8  # pixels of the view per code
+
+
 TokenizerSection = Annotated[
-    KMeansTokenizerSection | DalleTokenizerSection | DVAETokenizerSection,
+    KMeansTokenizerSection | DalleTokenizerSection | DVAETokenizerSection | RunTokenizerSection,
     Field(discriminator="kind"),
 ]
 

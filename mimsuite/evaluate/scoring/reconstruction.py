@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.evaluate.scoring.scorer import Figure, Scorer
+from mimsuite.targets.codebook import use_of
 
 _SMALLEST = 1e-10  # squared error, so that an exact copy has 100 dB
 
@@ -29,13 +30,13 @@ class ReconstructionScorer(Scorer):
     main = "psnr"
     figures = (
         Figure("psnr", "PSNR", "dB"),
-        Figure("l1", "L1", ""),
+        Figure("l1", "L1", "", lower=True),
         Figure("over_mean_colour", "over mean colour", "dB"),
     )
 
     def judge(self, method: Any, batch: Batch) -> list[JudgedImage]:
         images = method.pixels(batch.image.float())
-        rebuilt = method.rebuilt(batch.image)
+        rebuilt = method.rebuilt(batch)
         mean = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
         original = (images.clamp(0, 1) * 255).round() / 255  # as the file holds it
         rows = zip(
@@ -49,6 +50,42 @@ class ReconstructionScorer(Scorer):
     def measure(self, judged: Sequence[JudgedImage]) -> dict[str, float]:
         psnr, l1, plain = (sum(values) / len(judged) for values in zip(*judged, strict=True))
         return {"psnr": psnr, "l1": l1, "over_mean_colour": psnr - plain}
+
+
+class JudgedCodes(NamedTuple):
+    """One image, and the codes (N,) that it was decoded from, of a vocabulary of ``size``."""
+
+    image: JudgedImage
+    codes: Tensor
+    size: int
+
+
+class CodedScorer(ReconstructionScorer):
+    """The same, and how many codes of the vocabulary all images together use."""
+
+    figures = (
+        *ReconstructionScorer.figures,
+        Figure("utilisation", "codes used"),
+        Figure("perplexity", "perplexity", ""),
+        Figure("perplexity_share", "perplexity / codes"),
+    )
+
+    def judge(self, method: Any, batch: Batch) -> list[Any]:
+        codes = method.codes(batch.image).flatten(1).cpu()
+        images = super().judge(method, batch)
+        return [
+            JudgedCodes(image, row, method.vocabulary)
+            for image, row in zip(images, codes, strict=True)
+        ]
+
+    def measure(self, judged: Sequence[Any]) -> dict[str, float]:
+        size = judged[0].size
+        used, perplexity = use_of(torch.cat([one.codes for one in judged]), size)
+        return super().measure([one.image for one in judged]) | {
+            "utilisation": float(used),
+            "perplexity": float(perplexity),
+            "perplexity_share": float(perplexity) / size,
+        }
 
 
 def picture_psnr(rebuilt: Tensor, images: Tensor) -> Tensor:

@@ -35,11 +35,13 @@ _CONFIDENCE = 0.95
 
 
 class Figure(NamedTuple):
-    """A figure of results: key, title and unit; a figure in ``%`` is stored as a fraction."""
+    """A figure of results: key, title, unit and whether lower is better; a figure in ``%`` is
+    stored as a fraction."""
 
     name: str
     title: str
     unit: str = "%"
+    lower: bool = False
 
     def text(self, value: float) -> str:
         """0.8375 -> ``83.75 %``; 21.5 of unit dB -> ``21.50 dB``; without a unit ``0.8375``."""
@@ -207,7 +209,9 @@ _SCORERS = {
     "voxel-labels": "mimsuite.evaluate.scoring.voxels:VoxelScorer",
     "scan-labels": "mimsuite.evaluate.scoring.scans:ScanScorer",
     "super-resolution": "mimsuite.evaluate.scoring.super_resolution:FinerScorer",
+    "pixels": "mimsuite.evaluate.scoring.reconstruction:ReconstructionScorer",
     "reconstruction": "mimsuite.evaluate.scoring.reconstruction:ReconstructionScorer",
+    "coded-reconstruction": "mimsuite.evaluate.scoring.reconstruction:CodedScorer",
     "parts": "mimsuite.evaluate.scoring.part_segmentation:PartScorer",
 }
 _TARGETS = {
