@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from mimsuite.config.keys.rae import AdversarialSection
-from mimsuite.models.constants import constant
 from mimsuite.models.frozen import Frozen
 from mimsuite.models.teachers import dino
 from mimsuite.models.teachers.base import Wanted
 from mimsuite.models.teachers.transformer import FrozenViT
+from mimsuite.tokens.constants import constant
 
 _NORM_EPS, _SPECTRAL_EPS = 1e-6, 1e-12
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

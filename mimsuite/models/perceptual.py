@@ -13,8 +13,8 @@ from torchvision.models import vgg16
 from mimsuite.config.keys.rae import PerceptualSection
 from mimsuite.config.keys.teachers import RANDOM
 from mimsuite.errors import UserError
-from mimsuite.models.constants import constant
 from mimsuite.models.teachers.files import read_tensors
+from mimsuite.tokens.constants import constant
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _CUTS = (0, 4, 9, 16, 23, 30)  # layers of VGG16 at which levels end

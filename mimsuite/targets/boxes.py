@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mimsuite.models.constants import constant
+from mimsuite.tokens.constants import constant
 
 _INSIDE = 1e-9  # tolerance: corners this far outside an edge count as on it
 _UNIT = (0.5, 0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5)  # x, y of corners, counter-clockwise

@@ -23,8 +23,8 @@ from mimsuite.config.keys.tokenizers import (
     KMeansTokenizerSection,
     RunTokenizerSection,
 )
-from mimsuite.models.constants import constant
 from mimsuite.tokens import patchify
+from mimsuite.tokens.constants import constant
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Batches = Callable[[], Iterable[Batch]] | None

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mimsuite.tokens.constants import constant
+
 
 def patchify(images: Tensor, patch: int, ids: Tensor | None = None) -> Tensor:
     """Patch vectors of (B, C, H, W) images: (B, N, p*p*C), or only the rows ``ids`` (B, K).
@@ -44,5 +46,5 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
 
 def unnormalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Normalised images (B, C, H, W) -> pixels, in [0, 1] where the images were; not clamped."""
-    by_mean, by_std = (images.new_tensor(tuple(v)).view(1, -1, 1, 1) for v in (mean, std))
+    by_mean, by_std = (constant(v, images).view(1, -1, 1, 1) for v in (mean, std))
     return images * by_std + by_mean
