@@ -10,7 +10,8 @@ from mimsuite.targets.labels import labels_of
 from mimsuite.targets.layers import average_layers
 from mimsuite.targets.pixels import PixelTarget
 from mimsuite.targets.sinkhorn import balanced_assignments, entropy
-from mimsuite.targets.tokenizers import Tokenizer, build_tokenizer
+from mimsuite.targets.tokenizer_choice import build_tokenizer
+from mimsuite.targets.tokenizers import Tokenizer
 from mimsuite.targets.tubelets import TubeletTarget
 
 __all__ = [

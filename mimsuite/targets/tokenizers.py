@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,14 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.config.keys.section import Section
-from mimsuite.config.keys.tokenizers import (
-    RANDOM,
-    DalleTokenizerSection,
-    DVAETokenizerSection,
-    KMeansTokenizerSection,
-    RunTokenizerSection,
-)
+from mimsuite.config.keys.tokenizers import RANDOM
 from mimsuite.tokens import patchify
 from mimsuite.tokens.constants import constant
 
@@ -158,37 +150,3 @@ class FrozenTokenizer(Tokenizer):
         if next(self._network.parameters()).device != device:
             self._network.to(device)
         return self._network
-
-
-def build_tokenizer(
-    section: Section,
-    *,
-    patch: int,
-    channels: int,
-    statistics: Statistics,
-    grid: tuple[int, int],
-    key: str = "target.tokenizer",
-) -> Tokenizer:
-    """The tokenizer that a recipe's ``target.tokenizer`` section describes.
-
-    Args:
-        patch: patch size of the encoder in pixels.
-        channels: channels of the images.
-        statistics: mean and standard deviation by which images are normalised.
-        grid: rows and columns of the encoder's patches.
-        key: dotted key of the section in the recipe, for messages.
-    """
-    from mimsuite.models import dalle
-    from mimsuite.targets.dvae import DVAETokenizer
-    from mimsuite.targets.kmeans import KMeansTokenizer
-    from mimsuite.targets.run_tokenizer import RunTokenizer
-
-    if isinstance(section, KMeansTokenizerSection):
-        return KMeansTokenizer(section, patch, channels)
-    if isinstance(section, DVAETokenizerSection):
-        return DVAETokenizer(section, grid, statistics, (patch, channels), key)
-    if isinstance(section, RunTokenizerSection):
-        return RunTokenizer(section, grid, statistics, (patch, channels), key)
-    assert isinstance(section, DalleTokenizerSection)
-    load = partial(dalle.load, section, key)
-    return FrozenTokenizer(section, grid, statistics, load)
