@@ -121,6 +121,7 @@ KINDS: dict[str, Callable[[Case], Results]] = {
     "efficient/crossmae-counts": tables.mask_counts,
     "efficient/crossmae-sincos": tables.positions,
     "efficient/pixio": pixio.pretrain,
+    "efficient/pixio-distill": pixio.distill,
     "efficient/pixio-encoder": pixio.encode,
     "efficient/optim": tables.optimizer,
     "efficient/state-dict-keys": tables.keys,
