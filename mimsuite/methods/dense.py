@@ -58,9 +58,11 @@ class DenseReader(FrozenReader):
     command = "mimsuite dense-probe RUN --data FOLDER"
 
     def maps(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Feature maps (B, D, h, w) of these blocks; see :meth:`patches`."""
-        height, width = self.recipe.model.encoder.grid
+        """Feature maps (B, D, h, w) of these blocks, (B, 2 D, h, w) with class tokens; see
+        :meth:`patches`."""
+        model = self.recipe.model
+        found = self.patches(batch, layers, classes=model.read == "patches+classes")
         return {
-            layer: tokens.transpose(1, 2).unflatten(2, (height, width))
-            for layer, tokens in self.patches(batch, layers).items()
+            layer: tokens.transpose(1, 2).unflatten(2, model.encoder.grid)
+            for layer, tokens in found.items()
         }

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from mimsuite.batch import Batch
 from mimsuite.config.keys.masks import RandomMaskSection, require_both
 from mimsuite.config.keys.scans import (
     CubeAutoencoderSection,
@@ -26,13 +24,9 @@ from mimsuite.config.keys.scans import (
     ScanDataSection,
 )
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
-from mimsuite.masking import TokenMask, build_sampler, gather_tokens
-from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models import ClipDecoder, CubeViT
-from mimsuite.noise import Noise
+from mimsuite.methods.tubelet_mae import TubeletMAE
+from mimsuite.models import CubeViT
 from mimsuite.pictures.volumes import slices
-from mimsuite.targets import TubeletTarget
-from mimsuite.tokens import from_tubelets
 
 
 class MAE3DSection(MethodSection):
@@ -70,72 +64,16 @@ class MAE3DRecipe(Recipe):
         return self
 
 
-class MAE3D(Method):
+class MAE3D(TubeletMAE):
     """Masked autoencoder on cubes."""
 
     Recipe = MAE3DRecipe
+    what, unit = "voxels", "cube"
     encoder: CubeViT
 
     def __init__(self, recipe: MAE3DRecipe) -> None:
-        super().__init__(recipe)
-        section = recipe.model.encoder
-        self.grid, self.patch, self.channels = section.grid, section.patch_size, section.in_channels
-        self.sampler = build_sampler(recipe.mask)
-        self.target = TubeletTarget(recipe.target, recipe.augment.mean, recipe.augment.std)
-        self.encoder = CubeViT(section)
-        self.decoder = ClipDecoder(
-            recipe.model.decoder,
-            in_width=section.width,
-            out_width=section.patch_size**3 * section.in_channels,
-            grid=section.grid,
-            eps=section.norm_eps,
-            layer_scale=section.layer_scale,
-            cosine=section.cosine_attention,
-            table=CubeViT.positions,
-        )
+        super().__init__(recipe, CubeViT(recipe.model.encoder), table=CubeViT.positions)
 
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        return {"scan": self.sampler.sample(noise, self.grid)}
-
-    def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
-        """Mean squared error over hidden cubes; ``prediction`` is (B, M, P)."""
-        mask, scans = masks["scan"], batch.views["scan"]
-        prediction = self._predict(scans, mask, ctx)  # (B, M, P)
-        target = self.target(self.encoder.tubelets(scans, mask.masked), self.channels)
-        loss, _ = self.target.loss(prediction, target, None)
-        return Output(loss, {"voxels": loss.detach()}, prediction, masks)
-
-    def reconstruct(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Tensor:
-        """Predictions of the hidden cubes: (B, M, P)."""
-        return self._predict(batch.views["scan"], masks["scan"], ctx)
-
-    def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
-        """Three slices of each crop: original, masked, and the hidden part rebuilt."""
-        scans, mask = batch.views["scan"], masks["scan"]
-        cubes = self.encoder.tubelets(scans).float()  # (B, N, P)
-        hidden = mask.gather(cubes, "masked")
-        rebuilt = self.target.denormalize(
-            self.reconstruct(batch, masks, ctx), hidden, self.channels
-        )
-        seen = mask.gather(cubes, "visible")
-        whole = gather_tokens(torch.cat([seen, rebuilt], dim=1), mask.restore())
-        masked = cubes.masked_fill(mask.dense().unsqueeze(-1), 0.0)
-        note = " (true cube mean and contrast)" if self.target.normalize else ""
-        return [
-            Panel("original", slices(scans.float())),
-            Panel("masked", slices(self._volumes(masked))),
-            Panel("reconstruction" + note, slices(self._volumes(whole))),
-        ]
-
-    def no_weight_decay(self) -> set[str]:
-        scales = {name for name, _ in self.named_parameters() if name.endswith(".attn.scale")}
-        return scales | {"decoder.mask_token"}
-
-    def _predict(self, scans: Tensor, mask: TokenMask, ctx: Context) -> Tensor:
-        visible = self.encoder.tubelets(scans, mask.visible)  # (B, V, P)
-        latent = self.encoder(visible, mask.visible, noise=ctx.noise)
-        prediction: Tensor = self.decoder(latent, mask)
-        return prediction
-
-    def _volumes(self, cubes: Tensor) -> Tensor:
-        return from_tubelets(cubes, self.patch, self.patch, self.grid)
+    def drawn(self, inputs: Tensor) -> Tensor:
+        """Three slices of each crop."""
+        return slices(inputs)

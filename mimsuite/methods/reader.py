@@ -39,18 +39,37 @@ class FrozenReader(Method):
         return self
 
     @torch.no_grad()
-    def patches(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    def patches(
+        self, batch: Batch, layers: Sequence[int], *, classes: bool = False
+    ) -> dict[int, Tensor]:
         """Patch features (B, N, D) after each of these blocks, counted from 1.
 
         The last block's features include the encoder's final norm; earlier ones are plain outputs.
+
+        Args:
+            classes: append the mean of the block's class tokens to each patch, (B, N, 2 D).
+
+        Raises:
+            UserError: ``classes`` of an encoder without class tokens.
         """
         depth = self.encoder.depth
         features = self.encode(batch, layers=[layer for layer in layers if layer != depth])
-        classes = features.cls.shape[1]
-        return {
-            layer: features.tokens if layer == depth else features.layers[layer][:, classes:]
-            for layer in layers
-        }
+        count = features.cls.shape[1]
+        if classes and not count:
+            raise UserError("this encoder has no class tokens: set model.read=patches")
+        found = {}
+        for layer in layers:
+            block = features.layers.get(layer)
+            cls, tokens = (
+                (features.cls, features.tokens)
+                if block is None
+                else (block[:, :count], block[:, count:])
+            )
+            if classes:
+                mean = cls.mean(dim=1, keepdim=True).expand_as(tokens)
+                tokens = torch.cat([tokens, mean], dim=2)
+            found[layer] = tokens
+        return found
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Not supported: the encoder is not trained.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from mimsuite.models.attend import attend
 from mimsuite.models.attention import QKV, split_heads
-from mimsuite.models.drop_path import Keep, branch
-from mimsuite.models.rotary import Turns, turn
+from mimsuite.models.drop_path import Keep, residual
+from mimsuite.models.rotary import Turns, of_samples, turn
 
 
 class Attention(TimmAttention):
@@ -121,11 +121,18 @@ class Block(nn.Module):
             turns: of rotary positions, for all tokens.
         """
         first, second = keep or (None, None)
-        attended = self.attn(self.norm1(x), queries, closed, turns)
-        if queries is not None:
-            x = x[:, -queries:]
-        x = x + branch(attended, first)
-        return x + branch(self.mlp(self.norm2(x)), second)
+
+        def attended(rows: Tensor | None) -> Tensor:
+            taken, own = x if rows is None else x[rows], turns
+            if rows is not None and turns is not None:
+                own = of_samples(turns, rows)
+            result: Tensor = self.attn(self.norm1(taken), queries, closed, own)
+            return result
+
+        seen = residual(x if queries is None else x[:, -queries:], first, attended)
+        return residual(
+            seen, second, lambda rows: self.mlp(self.norm2(seen if rows is None else seen[rows]))
+        )
 
     def qkv(self, x: Tensor) -> QKV:
         """Queries, keys and values (B, h, N, d) that :meth:`forward` makes of (B, N, D) tokens.

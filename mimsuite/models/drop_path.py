@@ -6,10 +6,11 @@ The draws are keyed noise, not the global generator. Letters: B batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from mimsuite.noise import Noise
 
@@ -58,3 +59,25 @@ def branch(x: Tensor, keep: Tensor | None, scale: Tensor | None = None) -> Tenso
     if scale is not None:
         x = x * scale
     return x if keep is None else x * keep.view(-1, *[1] * (x.ndim - 1))
+
+
+def residual(x: Tensor, keep: Tensor | None, compute: Callable[[Tensor | None], Tensor]) -> Tensor:
+    """``x`` (B, ..., D) plus a residual branch, on a CPU computed for the kept samples only.
+
+    A device computes all samples: how many are kept is not known there without waiting for it.
+
+    Args:
+        keep: (B,) factors; ``None`` = 1.
+        compute: the branch of these samples, of all for ``None``.
+    """
+    if keep is not None and keep.device.type == "cpu" and not _without_values(keep):
+        rows = keep.nonzero()[:, 0]
+        if 0 < len(rows) < len(keep):
+            added = branch(compute(rows), keep[rows])
+            return x.index_add(0, rows, added.to(x.dtype))
+    return x + branch(compute(None), keep)
+
+
+def _without_values(tensor: Tensor) -> bool:
+    """Whether a step is only counted or traced."""
+    return isinstance(tensor, FakeTensor) or torch.compiler.is_compiling()

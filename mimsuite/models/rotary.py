@@ -38,6 +38,12 @@ def turns_of(ids: Tensor, grid: tuple[int, int, int], head_width: int) -> Turns:
     return angles.cos().unsqueeze(1), angles.sin().unsqueeze(1)
 
 
+def of_samples(turns: Turns, rows: Tensor) -> Turns:
+    """Those of the samples ``rows`` (K,); turns that all samples share stay as they are."""
+    cosine, sine = (part if len(part) == 1 else part[rows] for part in turns)
+    return cosine, sine
+
+
 def turn(x: Tensor, turns: Turns, last: int | None = None) -> Tensor:
     """(B, h, N, d) queries or keys, rotated; ``last``: places of the last ``last`` tokens."""
     cosine, sine = turns if last is None else (part[:, :, -last:] for part in turns)

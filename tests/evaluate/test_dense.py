@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
 from mimsuite import config
+from mimsuite.batch import Batch
+from mimsuite.errors import UserError
 from mimsuite.evaluate.dense.heads import _draw, train_heads
 from mimsuite.evaluate.dense.interval import gains
 from mimsuite.evaluate.dense.knn import patch_bank
 from mimsuite.evaluate.dense.scoring import count_constant, count_images, scaled_truths
 from mimsuite.evaluate.dense.tasks import Depth, Segments
+from mimsuite.methods import build
 
 CPU = torch.device("cpu")
 K = 3
@@ -171,3 +174,31 @@ def test_only_the_crop_is_scored() -> None:
     (truth,) = _stored(source, [0], "depth", (1, 3, 0, 2))
     assert int((truth > 0).sum()) == 4
     assert bool((truth[1:3, 0:2] == 2).all())
+
+
+def test_heads_may_read_the_class_tokens_beside_each_patch() -> None:
+    """Of Pixio, whose class tokens are several: their mean, also between blocks."""
+    keys = {
+        "model.read": "patches+classes",
+        "model.encoder.class_tokens": 3,
+        "model.encoder.depth": 2,
+    }
+    base = config.load("image/dense-scenes")
+    torch.manual_seed(0)
+    reader: Any = build(config.with_overrides(base, keys).recipe)
+    rows, columns = reader.encoder.grid
+    size, channels = reader.encoder.section.patch_size, reader.encoder.section.in_channels
+    batch = Batch.of_images(torch.randn(2, channels, rows * size, columns * size))
+    found, features = reader.maps(batch, [1, 2]), reader.encode(batch, layers=[1])
+    first = features.layers[1]
+    for layer, classes, patches in (
+        (1, first[:, :3], first[:, 3:]),
+        (2, features.cls, features.tokens),
+    ):
+        width = patches.shape[2]
+        maps = found[layer].flatten(2).transpose(1, 2)  # (B, N, 2 D)
+        assert torch.equal(maps[..., :width], patches)
+        assert torch.equal(maps[:, 5, width:], classes.mean(dim=1))
+    without = build(config.with_overrides(base, {**keys, "model.encoder.class_tokens": 0}).recipe)
+    with pytest.raises(UserError, match=r"set model.read=patches"):
+        without.maps(batch, [2])  # type: ignore[operator]

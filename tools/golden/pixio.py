@@ -1,4 +1,5 @@
-"""Pixio: a pass of pretraining, features of the encoder (kinds ``efficient/pixio...``)."""
+"""Pixio: a pass of pretraining and of distillation, features of the encoder (kinds
+``efficient/pixio...``)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ import torch
 from golden import build, mae
 from golden.case import Case, CaseFault, Hparams
 from golden.results import Results
+from mimsuite.batch import Batch
+from mimsuite.config.keys.masks import SquareMaskSection
+from mimsuite.masking import gather_tokens
+from mimsuite.models import ViT
 from mimsuite.models.drop_path import drop_path_factors
+from mimsuite.models.teachers import Teacher
+from mimsuite.models.teachers.run import EncoderTeacher
+from mimsuite.noise import FixedNoise, Noise
 from mimsuite.tokens import patchify, resize_positions
 
 _DECODER = {"width": 512, "depth": 32, "heads": 16}
@@ -20,6 +28,7 @@ _SIZES = {
     "1b": {"width": 1536, "depth": 48, "heads": 24},
     "5b": {"width": 3072, "depth": 48, "heads": 32},
 }
+_LOSSES = {"cosine": "cosine", "l1": "l1", "mse": "mse"}
 _TRAINED = {"trained_positions": True, "position_start": "random"}
 
 
@@ -70,6 +79,100 @@ def encode(case: Case) -> Results:
             results.tensors[f"cls_tokens{ending}.{number}"] = block[:, :count]
             results.tensors[f"patch_tokens{ending}.{number}"] = block[:, count:]
     return results
+
+
+def distill(case: Case) -> Results:
+    """The tensors of an ``efficient/pixio-distill`` case."""
+    hparams = case.hparams
+    build.refuse_drop_path(case)
+    hparams.only("proj_norm_eps", 1e-5)
+    method = build.method_of(_distillation(hparams))
+    build.load(method, case)
+    method.train(case.training())
+    batch = Batch.of_images(case.input("imgs").float())
+    method.teacher = _teacher(case, method)
+    masked = hparams["mask_ratio"] > 0
+    rows = FixedNoise({"mask": case.input("noise")}) if masked else Noise(0, 0, batch.index)
+    context = method.prepare(batch, rows)
+    masks = method.mask(batch, rows, context)
+    output = method(batch, masks, context)
+    output.loss.backward()
+    mask, target = masks["image"], method.recipe.target
+    results = Results(build.gradients(method))
+    count, prediction = method.encoder.class_tokens, output.prediction
+    if not masked:  # all patches, in raster order
+        patches = gather_tokens(prediction[:, count:], mask.restore())
+        prediction = torch.cat([prediction[:, :count], patches], dim=1)
+    results.tensors |= {
+        "teacher_feat": context.made["teacher"],
+        "student_feat": prediction,
+        "loss": output.loss,
+        "loss_cls": output.terms["classes"] / target.classes.weight,
+        "loss_patch": output.terms["patches"] / target.patches.weight,
+    }
+    if masked:
+        results.tensors["ids_keep"] = mask.visible
+    size = hparams["mask_grid"] ** 2
+    facts = {
+        "num_patches": mask.tokens,
+        "len_keep": mask.visible.shape[1],
+        "blocks": mask.tokens // size,
+        "blocks_kept": mask.visible.shape[1] // size,
+        "batch": len(batch),
+    }
+    for name, own in facts.items():
+        if name in hparams:
+            results.facts[f"hparams.{name}"] = (own, hparams[name])
+    return results
+
+
+def _distillation(hparams: Hparams) -> dict[str, Any]:
+    encoder = {**build.encoder_keys(hparams), **_TRAINED, "class_tokens": hparams["n_cls_tokens"]}
+    mask = {"kind": "squares", "side": hparams["mask_grid"], "ratio": hparams["mask_ratio"]}
+    hparams.only("loss_fuse", "avg", "sum")
+    classes = 0.5
+    if hparams["loss_fuse"] == "sum":  # by their numbers of tokens
+        visible = SquareMaskSection(**mask).visible(_patches(encoder))
+        classes = hparams["n_cls_tokens"] / (hparams["n_cls_tokens"] + visible)
+    losses = {}
+    for name, key, weight in (("classes", "cls", classes), ("patches", "patch", 1 - classes)):
+        hparams.only(f"loss_fn_{key}", *_LOSSES)
+        loss = _LOSSES[hparams[f"loss_fn_{key}"]]
+        losses[name] = {"normalize": "none", "loss": loss, "weight": weight}
+    teacher = {
+        "kind": "run",
+        "weights": "random",  # replaced by the case's
+        "patch_size": encoder["patch_size"],
+        "width": hparams["teacher_embed_dim"],
+        "depth": hparams["teacher_depth"],
+        "heads": hparams["teacher_num_heads"],
+        "mlp_ratio": encoder["mlp_ratio"],
+        "class_tokens": encoder["class_tokens"],
+    }
+    return {
+        "method": {"name": "pixio-distill"},
+        "model": {"encoder": encoder},
+        "mask": mask,
+        "target": {"teacher": teacher, **losses},
+        **build.idle_sections(),
+    }
+
+
+def _patches(encoder: dict[str, Any]) -> int:
+    rows, columns = (side // encoder["patch_size"] for side in encoder["image_size"])
+    return int(rows * columns)
+
+
+def _teacher(case: Case, method: Any) -> Teacher:
+    """A teacher with the case's weights, that reads the images as they are."""
+    section = method.recipe.target.teacher
+    own = method.recipe.model.encoder
+    sizes = {key: getattr(section, key) for key in ("width", "depth", "heads", "class_tokens")}
+    encoder = ViT(own.model_copy(update=sizes))
+    encoder.load_state_dict(case.inputs("teacher."), strict=True)
+    statistics = method.teacher.statistics
+    section = section.model_copy(update=dict(zip(("mean", "std"), statistics, strict=True)))
+    return Teacher(section, own.grid, statistics, lambda weights: EncoderTeacher(encoder))
 
 
 def _small(side: int, hparams: Hparams) -> dict[str, Any]:

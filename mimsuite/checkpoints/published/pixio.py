@@ -2,10 +2,12 @@
 
 * encoder only: the released files
 * encoder and decoder: the checkpoints that pretraining writes
+* encoder and projector: the checkpoints that distillation writes; the projector is left out
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mimsuite.checkpoints.published.layout import Published, model_keys, published
@@ -14,6 +16,7 @@ from mimsuite.methods.pixio import Pixio
 from mimsuite.weights.files import WeightsFile
 
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1536: 24, 3072: 32}  # encoder width -> heads, as released
+_PROJECTOR = "last_proj."  # of distillation
 _TRAINED = {"trained_positions": True, "position_start": "random"}
 
 
@@ -33,6 +36,10 @@ def understand(file: WeightsFile, hints: Hints) -> Published | None:
     encoder.keys["encoder.heads"] = heads
     keys: dict[str, Any] = model_keys(encoder)
     layout = "Pixio encoder without decoder"
+    if any(name.startswith(_PROJECTOR) for name in file.tensors):
+        kept = {k: tensor for k, tensor in file.tensors.items() if not k.startswith(_PROJECTOR)}
+        file = replace(file, tensors=kept)
+        notes = [*notes, "the projector to its teacher's width is left out"]
     if "decoder_embed.weight" in file.tensors:
         layout = "Pixio encoder and decoder"
         decoder = infer_decoder(file.tensors, hints)

@@ -32,6 +32,8 @@ class DenseModelSection(Section):
     """`model:` the frozen encoder."""
 
     encoder: EncoderSection = ViTSection()
+    # What heads read of each patch; patches+classes: the mean of the class tokens beside it
+    read: Literal["patches", "patches+classes"] = "patches"
 
 
 class SegmentsSection(Section):

@@ -154,6 +154,7 @@ class RunTeacherSection(ViTTeacherSection):
     """An encoder of this suite: a run, a checkpoint, an export, or supported published weights."""
 
     kind: Literal["run"]
+    class_tokens: Annotated[int, Field(ge=0)] | None = None  # null: as many as its weights have
 
 
 class TimmTeacherSection(ViTTeacherSection):

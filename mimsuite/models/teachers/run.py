@@ -77,9 +77,9 @@ def load(
     path = require(section.weights, key, _WHERE)
     opened = open_trained(path)
     encoder: Any = opened.method.encoder
-    for name in ("patch_size", "width", "depth", "heads"):
+    for name in ("patch_size", "width", "depth", "heads", "class_tokens"):
         actual, expected = getattr(encoder.section, name, None), getattr(section, name)
-        if actual is not None and actual != expected:
+        if None not in (actual, expected) and actual != expected:
             raise UserError(
                 f"{key}.{name} is {expected}, {section.weights} has {actual}: "
                 f"set {key}.{name}={actual}"
@@ -98,6 +98,7 @@ def _fresh(section: RunTeacherSection, grid: tuple[int, int]) -> ViTSection:
         depth=section.depth,
         heads=section.heads,
         mlp_ratio=section.mlp_ratio,
+        class_tokens=1 if section.class_tokens is None else section.class_tokens,
     )
 
 
