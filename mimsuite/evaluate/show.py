@@ -114,7 +114,7 @@ def _figures_of(result: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
     return result.get("figures") or known
 
 
-def _text(value: float, figure: Mapping[str, str]) -> str:
+def _text(value: float, figure: Mapping[str, Any]) -> str:
     return Figure(**figure).text(value)
 
 

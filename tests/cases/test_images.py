@@ -475,9 +475,9 @@ def test_verify_names_no_data_tags(
     source = folder
     if packed:
         source = tmp_path / "shards"
-        assert main(["data", "pack", str(folder), str(source)]) == 0
+        assert main(["data", "pack", str(folder), str(source), "--modality", "image"]) == 0
         capsys.readouterr()
-    assert main(["data", "verify", str(source)]) == 0
+    assert main(["data", "verify", str(source), "--modality", "image"]) == 0
     said = capsys.readouterr().err
     assert "no-data tags (GDAL); such values are read as pixels (1): " in said
 

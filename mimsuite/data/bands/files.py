@@ -101,10 +101,11 @@ def write(
             tags = [(GDAL_METADATA, "s", 0, _metadata(names, days[number]), True)]
             if (value := no_data[number]) is not None:
                 tags.append((GDAL_NO_DATA, "s", 0, f"{value:.17g}", True))
+            one = len(raster) == 1  # a page of one band has no axis of bands
             file.write(
-                np.ascontiguousarray(raster.transpose(1, 2, 0)),
+                raster[0] if one else np.ascontiguousarray(raster.transpose(1, 2, 0)),
                 photometric="minisblack",
-                planarconfig="contig",
+                planarconfig=None if one else "contig",
                 tile=side,
                 compression="zlib",
                 predictor=2 if raster.dtype.kind in "iu" else None,

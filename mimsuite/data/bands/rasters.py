@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mimsuite.data.local_file import Stored, Stretch, opened
+from mimsuite.data.unused import notice
 from mimsuite.errors import CorruptSample, UserError
 
 EXTENSIONS = ("tif", "tiff", "geotiff")
@@ -149,8 +150,11 @@ def opened_rasters(data: Stored | Stretch, name: str = "") -> Iterator[list[Rast
         try:
             file = library("tifffile").TiffFile(stream)
             pages = [file.pages.first]
+            others = [file.pages.get(number) for number in range(1, len(file.pages))]
             if str(pages[0].software or "") == SOFTWARE:
-                pages = [one for one in map(file.pages.get, range(len(file.pages)))]
+                pages += others
+            elif any(not page.subfiletype & _SMALLER_OR_MASK for page in others):
+                notice("pages of a TIFF after the first")
             rasters = [_raster(page, name) for page in pages]
         except (CorruptSample, UserError):
             raise

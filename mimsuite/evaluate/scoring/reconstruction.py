@@ -28,7 +28,7 @@ class ReconstructionScorer(Scorer):
 
     ability = "rebuilt"
     main = "psnr"
-    figures = (
+    figures: tuple[Figure, ...] = (
         Figure("psnr", "PSNR", "dB"),
         Figure("l1", "L1", "", lower=True),
         Figure("over_mean_colour", "over mean colour", "dB"),
