@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimsuite.cluster import group, meeting
+from mimsuite.cluster import group
 from mimsuite.cluster.heartbeat import Beat, at_fault, listen
 from mimsuite.cluster.teams import open_files, team_size
+from mimsuite.files import allow_many_files
 
 VOTES = Path(__file__).with_name("votes.py")
 
@@ -43,7 +44,7 @@ def test_files_are_allowed_up_to_the_limit_of_the_system():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
     try:
-        meeting._allow_many_files()
+        allow_many_files()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

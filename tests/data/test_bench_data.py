@@ -31,7 +31,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number, made in enumerate(bench._made_up(6)):
+    for number, made in enumerate(bench.photos(6)):
         (folder / f"{number}.jpg").write_bytes(made.content)
     return folder
 
@@ -67,7 +67,7 @@ def test_every_case_reads_every_sample(photos: Path, tmp_path: Path) -> None:
 
 
 def test_made_up_photos_are_as_large_as_photos() -> None:
-    made = bench._made_up(6)
+    made = bench.photos(6)
     sizes = [len(item.content) for item in made]
     assert 60_000 < np.mean(sizes) < 80_000
     assert Image.open(io.BytesIO(made[0].content)).size == (500, 375)
