@@ -4,8 +4,8 @@ A representation autoencoder whose decoder reads codes: each token of the frozen
 by the nearest of K vectors, which are as wide as the token. The codes are a tokenizer: for a
 generative model, or as a prediction target.
 
-No code of the paper was at hand. What it leaves open is decided in docs/dictionary.md; the codebook
-is SimVQ's. The second stage, in which the encoder is trained too, is not built.
+No code of the paper was at hand. What it leaves open is decided in the documentation (dictionary);
+the codebook is SimVQ's. The second stage, in which the encoder is trained too, is not built.
 
 Letters: B batch, N tokens, C their width, D width of a code, h x w the grid, K codes.
 """

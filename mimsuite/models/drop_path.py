@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -71,7 +72,7 @@ def residual(x: Tensor, keep: Tensor | None, compute: Callable[[Tensor | None], 
         compute: the branch of these samples, of all for ``None``.
     """
     if keep is not None and keep.device.type == "cpu" and not _without_values(keep):
-        rows = keep.nonzero()[:, 0]
+        rows = torch.from_numpy(np.flatnonzero(keep.numpy()))
         if 0 < len(rows) < len(keep):
             added = branch(compute(rows), keep[rows])
             return x.index_add(0, rows, added.to(x.dtype))

@@ -41,14 +41,14 @@ class PlaceAndDates(nn.Module):
         """(B, N, D) to add to tokens; None: nothing is encoded.
 
         Args:
-            views: ``place`` (B, 2) degrees, ``dates`` (B, T, 2); NaN is unknown.
+            views: ``place`` (B, 2) degrees, ``dates`` (B, T, 2); NaN or none is unknown.
         """
         frames, rows, columns = grid
         added: Tensor | None = None
-        if self.location is not None:
+        if self.location is not None and "place" in views:
             code = self._code(views["place"])[:, None]  # (B, 1, D)
             added = self.location * code.expand(-1, frames * rows * columns, -1)
-        if self.dates is not None:
+        if self.dates is not None and "dates" in views:
             code = self._code(views["dates"][:, :: self.tubelet])  # (B, T/t, D)
             code = self.dates * code.repeat_interleave(rows * columns, dim=1)
             added = code if added is None else added + code

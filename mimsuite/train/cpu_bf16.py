@@ -129,7 +129,7 @@ def _seconds(block: Block, rows: Tensor, way: Way | None) -> float:
 
 def _sizes(recipe: Recipe) -> tuple[int, int]:
     """(width, heads) of the block to measure: of the last stage but one, if there are stages."""
-    encoder: Any = recipe.model.encoder
+    encoder: Any = getattr(recipe.model, "encoder", None)  # a plugin may name it otherwise
     width, heads = (getattr(encoder, name, None) for name in ("width", "heads"))
     if isinstance(heads, tuple):  # by stage; the width of a head stays the same
         width, heads = int(width or 0) * heads[-2] // heads[0], heads[-2]

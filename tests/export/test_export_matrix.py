@@ -97,7 +97,8 @@ def check_onnx(opened: Opened, lines: list[str], out: Path) -> None:
 def check_again(opened: Opened, lines: list[str], out: Path) -> None:
     again, sample = open_model(out), sample_of(opened)
     same(tokens_of(again, sample), tokens_of(opened, sample))
-    assert again.has_decoder == opened.has_decoder
+    if type(again.method) is type(opened.method):  # a released encoder opens as what pretrained it
+        assert again.has_decoder == opened.has_decoder
 
 
 def check_vitdet(opened: Opened, lines: list[str], out: Path) -> None:

@@ -24,8 +24,10 @@ TRAIN = (
 
 
 def start(*words: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """With Ctrl-C as on a terminal: a job in the background, as these tests may be, ignores it."""
     command = [sys.executable, "-m", "mimsuite", *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=stderr)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=stderr, preexec_fn=heed)
 
 
 @pytest.fixture
