@@ -19,7 +19,7 @@ from torch import Tensor
 from mimsuite.evaluate.metrics import accuracy
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # values of C, strongest penalty first
-_STEPS = 200
+_STEPS = 1000  # weak penalties need some hundreds
 Loss = Callable[[Tensor, Tensor], Tensor]
 _HISTORY = 10
 _TOLERANCE = 1e-5  # largest gradient entry of the mean loss at convergence
