@@ -1,7 +1,7 @@
 """Losses of healthy runs, to see one's own beside: seeds of a recipe, kept in the package.
 
-``tools/reference_curves.py`` makes them from runs. A run has a reference if every setting that the
-loss depends on is as in those runs; the seed may differ. The sentence it gives is no verdict.
+A run has a reference if every setting that the loss depends on is as in those runs; the seed may
+differ. The sentence it gives is no verdict.
 """
 
 from __future__ import annotations
