@@ -315,6 +315,7 @@ def make(row: Row, seconds: float = ROW_SECONDS, nice: int = LOWEST) -> bool:
         if not row.run.exists():
             raise Failed(f"mimsuite {' '.join(row.command())}: left no run directory")
         result = {} if not row.measure else json.loads(out)
+        here = ("run", "runs", "out", "written")  # places of this machine
         _write(
             row.path,
             {
@@ -325,7 +326,7 @@ def make(row: Row, seconds: float = ROW_SECONDS, nice: int = LOWEST) -> bool:
                 "fold": row.fold,
                 "run": row.run.name,
                 "last_turn_seconds": round(time.monotonic() - begun, 1),
-                "result": {k: v for k, v in result.items() if k not in ("run", "out", "written")},
+                "result": {k: v for k, v in result.items() if k not in here},
             },
         )
     return True
