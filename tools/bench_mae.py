@@ -17,7 +17,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -26,6 +25,7 @@ import torch
 from plain_image import PlainMAE, check_plain
 from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
+from turns import seconds
 
 from mimsuite import config
 from mimsuite.config import Resolved
@@ -107,12 +107,6 @@ def sides_of(options: argparse.Namespace, precision: str) -> dict[str, Callable[
         ),
         f"plain_{precision}": peer_stepper(plain, plain, resolved, options.batch, half),
     }
-
-
-def seconds(run: Callable[[], None]) -> float:
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
 
 
 def main() -> int:

@@ -13,12 +13,12 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from plain_points import PlainPointMAE, check_plain
+from turns import in_turns, seconds
 
 from mimsuite import config
 from mimsuite.config import Resolved
@@ -50,12 +50,6 @@ def plain_stepper(resolved: Resolved, batch: int, *, fused: bool) -> Callable[[]
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
-
-
 def grouping_seconds(resolved: Resolved, batch: int) -> float:
     encoder: Any = resolved.recipe.model.encoder
     points = torch.randn(batch, encoder.points, 3)
@@ -82,13 +76,7 @@ def main() -> int:
         "plain": plain_stepper(recipe, options.batch, fused=False),
         "plain_fused": plain_stepper(recipe, options.batch, fused=True),
     }
-    for run in sides.values():  # first calls allocate
-        run()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(options.rounds):
-        order = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for name in order:
-            times[name].append(seconds(sides[name]))
+    times = in_turns(sides, options.rounds)
     best = {name: statistics.median(values) for name, values in times.items()}
     figures = {
         "ratio": best["plain"] / best["ours"],

@@ -15,12 +15,12 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from plain_video import PlainVideoMAE
+from turns import seconds
 
 from mimsuite import config
 from mimsuite.config import Resolved
@@ -66,12 +66,6 @@ def skipped(mask: TokenMask) -> torch.Tensor:
     """(B, N) bool, True = not decoded."""
     flags = torch.ones(len(mask.visible), mask.tokens, dtype=torch.bool)
     return flags.scatter(1, mask.ids("decoded"), False)
-
-
-def seconds(run: Step) -> float:
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
 
 
 def ratios(slow: Step, fast: Step, rounds: int) -> tuple[list[float], float, float]:

@@ -13,12 +13,12 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from plain_volume import PlainNerfMAE, check_plain
+from turns import in_turns
 
 from mimsuite import config
 from mimsuite.config import Resolved
@@ -47,12 +47,6 @@ def plain_stepper(resolved: Resolved, batch: int, *, fused: bool) -> Callable[[]
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=64)
@@ -71,13 +65,7 @@ def main() -> int:
         "plain": plain_stepper(recipe, options.batch, fused=False),
         "plain_fused": plain_stepper(recipe, options.batch, fused=True),
     }
-    for run in sides.values():  # first calls allocate
-        run()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(options.rounds):
-        order = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for name in order:
-            times[name].append(seconds(sides[name]))
+    times = in_turns(sides, options.rounds)
     middle = {name: statistics.median(values) for name, values in times.items()}
     figures = {
         "ratio": middle["plain"] / middle["ours"],

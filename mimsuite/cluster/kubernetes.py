@@ -207,7 +207,7 @@ training=$!
 trap 'kill -TERM "$training"' TERM
 wait "$training"; code=$?
 while kill -0 "$training" 2> /dev/null; do wait "$training"; code=$?; done
-# torchrun ends with 1 whatever it was; the run directory has the reason.
+# torchrun always ends with 1; the run directory has the reason.
 if [ "$code" != 0 ] && [ {out}/FAILED -nt /tmp/started ] \\
     && ! grep -q '"reason": "PeerError' {out}/FAILED; then
     code=3

@@ -269,7 +269,7 @@ SCANS = register(
 BANDS = register(
     Modality(
         "bands",
-        stored=("geotiff",),  # and .tif of images, which the layout tells apart by their tags
+        stored=("geotiff",),  # and .tif of images, which the layout knows by their tags
         formats="mimsuite.data.bands.files",
         decoder="mimsuite.data.bands.decode:BandDecoder",
         views="mimsuite.data.bands.views:RasterViews",

@@ -56,11 +56,7 @@ class MAE3DRecipe(Recipe):
 
     @model_validator(mode="after")
     def _turned_crops_keep_their_shape(self) -> MAE3DRecipe:
-        x, y, _ = self.model.encoder.size
-        if self.augment.rotate and x != y:
-            raise ValueError(
-                f"augment.rotate turns crops about z, so {x} x {y} voxels must be a square"
-            )
+        self.augment.require_turnable(self.model.encoder.size)
         return self
 
 

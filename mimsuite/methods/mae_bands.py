@@ -28,13 +28,12 @@ from mimsuite.config.keys.bands import (
 )
 from mimsuite.config.keys.masks import RandomMaskSection, require_both
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
-from mimsuite.masking import TokenMask, build_sampler, gather_tokens
-from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models import ClipDecoder, PlaceAndDates, RasterViT
-from mimsuite.noise import Noise
+from mimsuite.masking import TokenMask, gather_tokens
+from mimsuite.methods.base import Context, Output, Panel
+from mimsuite.methods.tubelet_mae import TubeletMAE
+from mimsuite.models import PlaceAndDates, RasterViT
 from mimsuite.pictures.rasters import in_colours
 from mimsuite.targets import TubeletTarget
-from mimsuite.tokens import from_tubelets
 
 
 class MAEBandsSection(MethodSection):
@@ -70,36 +69,20 @@ class MAEBandsRecipe(Recipe):
         return self
 
 
-class MAEBands(Method):
+class MAEBands(TubeletMAE):
     """Masked autoencoder on tubelets of rasters."""
 
     Recipe = MAEBandsRecipe
     encoder: RasterViT
 
     def __init__(self, recipe: MAEBandsRecipe) -> None:
-        super().__init__(recipe)
-        section, decoder = recipe.model.encoder, recipe.model.decoder
-        self.grid, self.channels = section.grid, section.in_channels
+        section = recipe.model.encoder
+        super().__init__(recipe, RasterViT(section), table=RasterViT.positions)
         shown = recipe.augment.shown if self.channels >= 3 else (1,)
         self.shown = [band - 1 for band in shown]
-        self.sampler = build_sampler(recipe.mask)
         # Targets are in units of the normalised input: stored ones differ by band.
         self.target = TubeletTarget(recipe.target, (0.0,), (1.0,))
-        self.encoder = RasterViT(section)
-        self.decoder = ClipDecoder(
-            decoder,
-            in_width=section.width,
-            out_width=section.tubelet * section.patch_size**2 * section.in_channels,
-            grid=section.grid,
-            eps=section.norm_eps,
-            layer_scale=section.layer_scale,
-            cosine=section.cosine_attention,
-            table=RasterViT.positions,
-        )
-        self.decoder_added = PlaceAndDates(decoder.width, section)
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        return {"clip": self.sampler.sample(noise, self.grid)}
+        self.decoder_added = PlaceAndDates(recipe.model.decoder.width, section)
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Mean squared error over the observed pixels of hidden tubelets; ``prediction`` is
@@ -136,14 +119,13 @@ class MAEBands(Method):
 
         return [
             panel("original", clips),
-            panel("masked", clips, self._clips(hole) > 0),
-            panel("reconstruction" + note, self._clips(whole)),
+            panel("masked", clips, self._untubed(hole) > 0),
+            panel("reconstruction" + note, self._untubed(whole)),
         ]
 
     def no_weight_decay(self) -> set[str]:
-        names = {name for name, _ in self.named_parameters()}
-        scales = {name for name in names if name.endswith(".attn.scale") or "added." in name}
-        return scales | {"decoder.mask_token"}
+        scales = {name for name, _ in self.named_parameters() if "added." in name}
+        return super().no_weight_decay() | scales
 
     def _predict(self, batch: Batch, mask: TokenMask, ctx: Context) -> Tensor:
         views = batch.views
@@ -156,7 +138,3 @@ class MAEBands(Method):
     def _valid(self, batch: Batch, ids: Tensor) -> Tensor:
         """(B, K, P) bool, the pixels that were observed."""
         return self.encoder.tubelets(batch.views["valid"], ids) > 0
-
-    def _clips(self, vectors: Tensor) -> Tensor:
-        section = self.encoder.section
-        return from_tubelets(vectors, section.tubelet, section.patch_size, self.grid)

@@ -59,11 +59,7 @@ class ScanSegmentRecipe(Recipe):
     def _of_scans(self) -> ScanSegmentRecipe:
         if self.recipe.modality != "scans":
             raise ValueError(f"method.name {self.method.name} takes scans: recipe.modality=scans")
-        x, y, _ = self.model.encoder.size
-        if self.augment.rotate and x != y:
-            raise ValueError(
-                f"augment.rotate turns crops about z, so {x} x {y} voxels must be a square"
-            )
+        self.augment.require_turnable(self.model.encoder.size)
         return self
 
 

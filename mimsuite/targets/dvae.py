@@ -6,8 +6,6 @@ vocabulary, P = p*p*C numbers of a student's patch.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from mimsuite.errors import UserError
 from mimsuite.models.dvae import CodeDecoder, CodeEncoder
 from mimsuite.models.teachers.files import require
 from mimsuite.models.trained import open_trained
-from mimsuite.targets.tokenizers import FrozenTokenizer, Statistics
+from mimsuite.targets.tokenizers import Statistics
 
 _METHOD = "dvae"
 _WHERE = "a run, checkpoint or export of this suite's discrete autoencoder (recipes image/dvae-*)"
@@ -43,35 +41,6 @@ class DiscreteAutoencoder(nn.Module):
     def draw(self, codes: Tensor) -> Tensor:
         """(B, h, w) codes -> (B, C, H, W) pixels in [0, 1]."""
         return (self.decoder.draw(codes) * self.std + self.mean).clamp(0, 1)
-
-
-class DVAETokenizer(FrozenTokenizer):
-    """The most probable code per place by a frozen autoencoder, which also decodes codes.
-
-    Args:
-        patches: patch size of the student in pixels, and channels of its images.
-        key: dotted key of the section in the recipe, for messages.
-    """
-
-    def __init__(
-        self,
-        section: DVAETokenizerSection,
-        grid: tuple[int, int],
-        statistics: Statistics,
-        patches: tuple[int, int],
-        key: str,
-    ) -> None:
-        super().__init__(section, grid, statistics, partial(load, section, patches[1], grid, key))
-        self.patch = patches[0]
-
-    @torch.no_grad()
-    def draw(self, codes: Tensor, patches: Tensor) -> Tensor:
-        """(B, N, P): patches of the decoder's image, resized to the student's image size."""
-        network = self._opened(codes.device)
-        assert isinstance(network, DiscreteAutoencoder)
-        with torch.autocast(codes.device.type, enabled=False):
-            pixels = network.draw(codes.unflatten(1, self.grid))
-        return self.patches_of(pixels, self.patch)
 
 
 def load(

@@ -6,7 +6,6 @@ numbers of a student's patch.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from mimsuite.config.keys.tokenizers import RunTokenizerSection
 from mimsuite.errors import UserError
 from mimsuite.models.teachers.files import require
 from mimsuite.models.trained import open_trained
-from mimsuite.targets.tokenizers import FrozenTokenizer, Statistics
+from mimsuite.targets.tokenizers import DrawingTokenizer, Statistics
 
 _WHERE = "a run, checkpoint or export of a model with codes (recipes image/vqrae-*, image/dvae-*)"
 
@@ -38,6 +37,11 @@ class TrainedCodes(nn.Module):
         codes: Tensor = self.method.codes((pixels - self.mean) / self.std)
         return codes
 
+    def draw(self, codes: Tensor) -> Tensor:
+        """(B, h, w) codes -> (B, C, H, W) pixels in [0, 1]."""
+        pixels: Tensor = self.method.drawn(codes)
+        return pixels
+
 
 class RandomCodes(nn.Module):
     """Codes of a random linear map of each patch, in place of a trained model."""
@@ -51,39 +55,16 @@ class RandomCodes(nn.Module):
         codes: Tensor = self.scores(pixels).argmax(1)
         return codes
 
+    def draw(self, codes: Tensor) -> None:
+        """Such codes stand for no pixels."""
 
-class RunTokenizer(FrozenTokenizer):
-    """The codes of a frozen model, which also draws them.
 
-    Args:
-        patches: patch size of the student in pixels, and channels of its images.
-        key: dotted key of the section in the recipe, for messages.
-    """
-
-    def __init__(
-        self,
-        section: RunTokenizerSection,
-        grid: tuple[int, int],
-        statistics: Statistics,
-        patches: tuple[int, int],
-        key: str,
-    ) -> None:
-        super().__init__(section, grid, statistics, partial(load, section, patches[1], grid, key))
-        self.patch = patches[0]
+class RunTokenizer(DrawingTokenizer):
+    """The codes of a frozen model."""
 
     def codes_of(self, network: nn.Module, pixels: Tensor) -> Tensor:
         codes: Tensor = network(pixels)
         return codes.flatten(1)
-
-    @torch.no_grad()
-    def draw(self, codes: Tensor, patches: Tensor) -> Tensor | None:
-        """(B, N, P): patches of the model's image, resized to the student's image size."""
-        network = self._opened(codes.device)
-        if not isinstance(network, TrainedCodes):
-            return None
-        with torch.autocast(codes.device.type, enabled=False):
-            pixels = network.method.drawn(codes.unflatten(1, self.grid))
-        return self.patches_of(pixels, self.patch)
 
 
 def load(

@@ -12,10 +12,15 @@ from mimsuite.config.keys.tokenizers import (
     RunTokenizerSection,
 )
 from mimsuite.models import dalle
-from mimsuite.targets.dvae import DVAETokenizer
+from mimsuite.targets import dvae, run_tokenizer
 from mimsuite.targets.kmeans import KMeansTokenizer
 from mimsuite.targets.run_tokenizer import RunTokenizer
-from mimsuite.targets.tokenizers import FrozenTokenizer, Statistics, Tokenizer
+from mimsuite.targets.tokenizers import (
+    DrawingTokenizer,
+    FrozenTokenizer,
+    Statistics,
+    Tokenizer,
+)
 
 
 def build_tokenizer(
@@ -39,9 +44,10 @@ def build_tokenizer(
     if isinstance(section, KMeansTokenizerSection):
         return KMeansTokenizer(section, patch, channels)
     if isinstance(section, DVAETokenizerSection):
-        return DVAETokenizer(section, grid, statistics, (patch, channels), key)
+        load = partial(dvae.load, section, channels, grid, key)
+        return DrawingTokenizer(section, grid, statistics, load, patch)
     if isinstance(section, RunTokenizerSection):
-        return RunTokenizer(section, grid, statistics, (patch, channels), key)
+        read = partial(run_tokenizer.load, section, channels, grid, key)
+        return RunTokenizer(section, grid, statistics, read, patch)
     assert isinstance(section, DalleTokenizerSection)
-    load = partial(dalle.load, section, key)
-    return FrozenTokenizer(section, grid, statistics, load)
+    return FrozenTokenizer(section, grid, statistics, partial(dalle.load, section, key))

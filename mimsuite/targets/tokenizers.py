@@ -126,17 +126,6 @@ class FrozenTokenizer(Tokenizer):
         )
         return (images.float() * std + mean).clamp(0, 1)
 
-    def patches_of(self, pixels: Tensor, patch: int) -> Tensor:
-        """Drawn pixels in [0, 1] -> (B, N, P) patches of the student's size and normalisation."""
-        size = (self.grid[0] * patch, self.grid[1] * patch)
-        if tuple(pixels.shape[-2:]) != size:
-            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (
-            torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
-            for values in self.statistics
-        )
-        return patchify((pixels - mean) / std, patch)
-
     def _opened(self, device: torch.device) -> nn.Module:
         if device.type == "meta":
             if self._blank is None:
@@ -150,3 +139,41 @@ class FrozenTokenizer(Tokenizer):
         if next(self._network.parameters()).device != device:
             self._network.to(device)
         return self._network
+
+
+class DrawingTokenizer(FrozenTokenizer):
+    """One whose network also draws codes: ``draw`` maps (B, h, w) codes to (B, C, H, W) pixels in
+    [0, 1], or to ``None`` where it cannot.
+
+    Args:
+        patch: patch size of the student in pixels.
+    """
+
+    def __init__(
+        self,
+        section: Any,
+        grid: tuple[int, int],
+        statistics: Statistics,
+        load: Callable[[bool], nn.Module],
+        patch: int,
+    ) -> None:
+        super().__init__(section, grid, statistics, load)
+        self.patch = patch
+
+    @torch.no_grad()
+    def draw(self, codes: Tensor, patches: Tensor) -> Tensor | None:
+        """(B, N, P): patches of the network's picture, resized to the student's image size."""
+        network: Any = self._opened(codes.device)
+        with torch.autocast(codes.device.type, enabled=False):
+            pixels = network.draw(codes.unflatten(1, self.grid))
+        return None if pixels is None else self._patches_of(pixels)
+
+    def _patches_of(self, pixels: Tensor) -> Tensor:
+        size = (self.grid[0] * self.patch, self.grid[1] * self.patch)
+        if tuple(pixels.shape[-2:]) != size:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (
+            torch.tensor(values, device=pixels.device).view(1, -1, 1, 1)
+            for values in self.statistics
+        )
+        return patchify((pixels - mean) / std, self.patch)

@@ -64,7 +64,7 @@ def test_no_data_never_counts(normalize: str) -> None:
     given = batch()
     masked = step(model, given).masks["clip"]
     flags = masked.dense().unsqueeze(-1).expand(-1, -1, 8 * 8 * 6).float()
-    hidden = model._clips(flags) > 0  # pixels of hidden tubelets
+    hidden = model._untubed(flags) > 0  # pixels of hidden tubelets
     where = hidden & (torch.rand(hidden.shape, generator=torch.Generator().manual_seed(2)) < 0.3)
     where[0, :, 0] = hidden[0, :, 0]  # of one date nothing that is hidden was observed
     found = []

@@ -184,3 +184,11 @@ class ScanAugmentSection(Section):
         """Spacing along x, y and z."""
         one = self.spacing
         return (one, one, one) if isinstance(one, float | int) else one
+
+    def require_turnable(self, size: tuple[int, int, int]) -> None:
+        """Raise a ``ValueError`` if quarter turns would change the shape of crops (X, Y, Z)."""
+        x, y, _ = size
+        if self.rotate and x != y:
+            raise ValueError(
+                f"augment.rotate turns crops about z, so {x} x {y} voxels must be a square"
+            )

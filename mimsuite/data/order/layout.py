@@ -1,7 +1,7 @@
 """The lanes and blocks of a run: chosen when it begins, and kept in its checkpoints.
 
 Another layout is another order of samples. So a resumed run reads by the layout of its checkpoint,
-whatever a new run would choose.
+even where a new run would choose another.
 """
 
 from __future__ import annotations

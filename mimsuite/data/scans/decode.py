@@ -72,7 +72,7 @@ class StoredScan:
         return WholeScan(resampled(volume, spacing, self.most_voxels))
 
     def labels_at(self, spacing: Spacing) -> WholeScan | Packed:
-        """The classes of its voxels, uint8, likewise.
+        """The classes of its voxels, uint8, in the same way.
 
         Raises:
             CorruptSample: it has no label map, or one that cannot be read.
