@@ -39,9 +39,17 @@ def resident_mb(processes: Iterable[int]) -> float | None:
     return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20 if pages else None
 
 
-def worker_died(fault: RuntimeError) -> str | None:
-    """A message for the user if the exception is torch's report of a dead worker, else None."""
-    if "DataLoader worker" not in str(fault):
+# A dead worker shows as torch's own report, or as the end of the connection that passes memory.
+LOST = (RuntimeError, ConnectionError, EOFError, FileNotFoundError)
+
+
+def worker_died(fault: Exception) -> str | None:
+    """A message for the user if the exception, one of ``LOST``, means a dead worker, else None.
+
+    An exception of the worker's own, which torch raises again, is no death.
+    """
+    own = "in DataLoader worker process" in str(fault)
+    if own or (isinstance(fault, RuntimeError) and "DataLoader worker (pid" not in str(fault)):
         return None
     return (
         "a loader worker died; most often memory or /dev/shm ran out: lower data.workers, or give "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import shutil
 import socket
 import struct
@@ -22,7 +23,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mimsuite.cluster.port import free_port
 from tests import needs
 
 KEY, SECRET = "mimsuite-test-key", "mimsuite-test-secret-1234567890"
@@ -191,35 +191,40 @@ def relay(port: int) -> Callable:
 
 
 class Rclone:
-    """`rclone serve s3`: a real S3 server; the folders of its root are the buckets."""
+    """`rclone serve s3`: a real S3 server; the folders of its root are the buckets.
+
+    The system chooses the port at the first start, and a restart keeps it.
+    """
 
     def __init__(self, root: Path, keys: bool = True) -> None:
-        self.root, self.keys, self.port = root, keys, free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self.root, self.keys, self.port = root, keys, 0
+        self._process: subprocess.Popen[str] | None = None
 
-    def start(self, tries: int = 3) -> None:
+    def start(self) -> None:
         program = rclone_program()
         assert program is not None
         command = [program, "serve", "s3", "--addr", f"127.0.0.1:{self.port}"]
         keys = ["--auth-key", f"{KEY},{SECRET}"] if self.keys else []
         # Directory entries of its virtual file system would hide files that a test replaces.
         fresh = ["--dir-cache-time", "0s", "--config", ""]
-        self._process = subprocess.Popen(
-            [*command, *keys, *fresh, str(self.root)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            time.sleep(0.01)
-        # Another test's server may have taken the port meanwhile, and answers in place of ours.
-        time.sleep(0.3)
-        if self._process.poll() is not None:
-            assert tries > 1, "rclone does not start"
-            self.port = free_port()
-            self.start(tries - 1)
+        said = ""
+        for _ in range(20):  # while down, another process may have the port for a moment
+            self._process = subprocess.Popen(
+                [*command, *keys, *fresh, str(self.root)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert self._process.stderr is not None
+            for line in self._process.stderr:
+                said += line
+                if serves := re.search(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)", line):
+                    self.port = int(serves[1])
+                    # Later lines are of no use, but unread they would fill the pipe and stop it.
+                    threading.Thread(target=self._process.stderr.read, daemon=True).start()
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"rclone does not start: {said}")
 
     def stop(self) -> None:
         if self._process is not None:

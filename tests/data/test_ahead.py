@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +124,28 @@ def test_a_dead_worker_is_told_in_one_line(
         with pytest.raises(DataError, match="a loader worker died"):
             list(islice(stream, 1000))
     assert feeds() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "died"),
+    [
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), True),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),  # passing a batch's memory
+        (ConnectionRefusedError(111, "Connection refused"), True),
+        (EOFError(), True),
+        (RuntimeError("shapes differ"), False),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n..."), False),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.\n..."), False),
+    ],
+    ids=repr,
+)
+def test_how_a_dead_worker_shows(fault: Exception, died: bool) -> None:
+    def take() -> Any:
+        raise fault
+
+    with pytest.raises(DataError if died else type(fault), match="worker died" if died else None):
+        loading._next(take)
 
 
 def test_a_worker_that_hangs_is_not_waited_for(

@@ -91,7 +91,6 @@ def bucket(packed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def use_s3(monkeypatch: pytest.MonkeyPatch, address: str, secret: str = SECRET) -> None:
-    from mimsuite.data.stores import s3
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -100,7 +99,6 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, address: str, secret: str = SECRET) 
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-    s3._system.cache_clear()
 
 
 def epoch(source: Source, recipe: Recipe) -> list[tuple[list[str], torch.Tensor, list[int]]]:
@@ -397,9 +395,7 @@ def test_rewriting_of_addresses_is_dropped(web: Server, monkeypatch: pytest.Monk
 
 
 def test_without_s3fs_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mimsuite.data.stores import s3
-
-    s3._system.cache_clear()
+    use_s3(monkeypatch, "http://127.0.0.1:9")  # settings that were not used before
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(UserError, match=r"pip install 'mimsuite\[cloud\]'"):
         open_source("s3://bucket/set")

@@ -13,7 +13,7 @@ from mimsuite.data.damage import CorruptSample, Damage, DamageCount
 from mimsuite.data.loading.batch_piece import Part, PartBuilder, damage_in_order, join
 from mimsuite.data.source import Sample, Source
 from mimsuite.data.views import Views
-from mimsuite.data.workers import one_thread, worker_died
+from mimsuite.data.workers import LOST, one_thread, worker_died
 from mimsuite.errors import DataError, MimsuiteError, UserError
 from mimsuite.waiting import waiting
 
@@ -81,7 +81,7 @@ class EvalLoader:
         try:
             with waiting("samples of the data loader"):
                 return next(parts, None)
-        except RuntimeError as fault:
+        except LOST as fault:
             if (line := worker_died(fault)) is None:
                 raise
             raise DataError(line) from None

@@ -29,7 +29,7 @@ from mimsuite.data.order.sample_order import Order, Plan, share_of
 from mimsuite.data.source import Source
 from mimsuite.data.sources.joined import Joined
 from mimsuite.data.views import Views, views_of
-from mimsuite.data.workers import resident_mb, start_worker, worker_died
+from mimsuite.data.workers import LOST, resident_mb, start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError
 from mimsuite.waiting import waiting
 
@@ -241,7 +241,7 @@ def _next(take: Callable[[], Carried]) -> Carried:
     try:
         with waiting("samples of the data loader"):
             return take()
-    except RuntimeError as fault:
+    except LOST as fault:
         if (line := worker_died(fault)) is None:
             raise
         raise DataError(line) from None

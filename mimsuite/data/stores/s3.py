@@ -38,7 +38,7 @@ def signed(url: Url) -> str:
         UserError: the AWS settings are invalid, or s3fs is not installed.
     """
     try:
-        return str(_system(os.getpid()).sign(url.bucket_path, expiration=_LINK_SECONDS))
+        return str(_system(*_asked()).sign(url.bucket_path, expiration=_LINK_SECONDS))
     except Exception as fault:
         if (passing := _translated(url, fault)) is None:
             raise
@@ -55,7 +55,7 @@ def entries(url: Url) -> list[Listed]:
 
     def ask() -> list[dict[str, Any]]:
         try:
-            return _system(os.getpid()).ls(url.bucket_path, detail=True, refresh=True)
+            return _system(*_asked()).ls(url.bucket_path, detail=True, refresh=True)
         except FileNotFoundError:
             return []
         except Exception as fault:
@@ -74,9 +74,15 @@ def entries(url: Url) -> list[Listed]:
     return found
 
 
+def _asked() -> tuple[int, tuple[tuple[str, str], ...]]:
+    """The process, since connections do not survive a fork, and the settings in its environment."""
+    aws = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return os.getpid(), tuple(aws)
+
+
 @cache
-def _system(process: int) -> Any:
-    """The s3fs file system of this process: its connections and thread do not survive a fork."""
+def _system(process: int, environment: tuple[tuple[str, str], ...]) -> Any:
+    """The s3fs file system of this process, which s3fs configures from this environment."""
     try:
         import botocore.session
         import s3fs
