@@ -3,8 +3,8 @@
     python tools/export_matrix.py            # prints it
     python tools/export_matrix.py --write    # puts it into the page
 
-Recipes of one method whose options below `model:` are the same share a row: they make the same kind
-of model at other sizes. Numbers are sizes, all else is an option. A model is built at `--smoke`
+Recipes of one method and one modality whose options below `model:` are the same share a row: they
+make the same kind of model at other sizes. Numbers are sizes, all else is an option. A model is built at `--smoke`
 sizes, with random weights.
 """
 
@@ -53,7 +53,8 @@ def rows() -> tuple[tuple[str, ...], ...]:
     found: dict[tuple[Any, ...], list[str]] = {}
     for name in recipes():
         document = config.load(name, smoke=True).document
-        key = (document["method"]["name"], *_options("model", document["model"]))
+        kind = (document["method"]["name"], document["recipe"]["modality"])
+        key = (*kind, *_options("model", document["model"]))
         found.setdefault(key, []).append(name)
     return tuple(tuple(names) for names in found.values())
 

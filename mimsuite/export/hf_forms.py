@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mimsuite.checkpoints.opened import Opened
@@ -18,7 +19,8 @@ from mimsuite.export.to_timm import linear_head
 from mimsuite.methods.classify import Classifier
 from mimsuite.methods.mae import MAE
 from mimsuite.methods.video_mae import VideoMAE
-from mimsuite.models import BEiT, MAEDecoder, VideoViT, ViT
+from mimsuite.methods.vjepa import VJEPA
+from mimsuite.models import BEiT, ClipViT, MAEDecoder, VideoViT, ViT
 
 # Our name within a block -> transformers' name. The fused qkv is split beforehand.
 _BLOCK = {
@@ -65,6 +67,22 @@ _VIDEO_DECODER = {
     "norm": "decoder.norm",
     "head": "decoder.head",
 }
+_CLIP_BLOCK = {
+    "norm1": "norm1",
+    "attn.query": "attention.query",
+    "attn.key": "attention.key",
+    "attn.value": "attention.value",
+    "attn.proj": "attention.proj",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+_CLIP_ENCODER = {"patch_embed.proj": "embeddings.patch_embeddings.proj", "norm": "layernorm"}
+_CLIP_PREDICTOR = {
+    "embed": "embeddings.predictor_embeddings",
+    "norm": "layernorm",
+    "proj": "proj",
+}
 
 
 @dataclass
@@ -96,10 +114,10 @@ def refuse_huggingface(opened: Opened) -> str | None:
         if section.trained_size not in (None, section.size):
             return "transformers' VideoMAE does not resize positions of model.encoder.trained_size"
         return None
+    if isinstance(encoder, ClipViT):
+        return _refuse_vjepa(opened, encoder)
     if not isinstance(encoder, ViT):
         return f"transformers has no {type(encoder).__name__} encoder"
-    if not encoder.class_tokens:
-        return "transformers' ViT has a class token, this encoder has none"
     rows, columns = height_width(section.image_size)
     if section.class_tokens > 1:
         return "transformers' ViT has one class token"
@@ -112,11 +130,25 @@ def refuse_huggingface(opened: Opened) -> str | None:
     return None
 
 
+def _refuse_vjepa(opened: Opened, encoder: ClipViT) -> str | None:
+    section = encoder.section
+    rows, columns = height_width(section.image_size)
+    if section.positions != "rotary":
+        return "transformers' VJEPA2 has rotary positions, this encoder a table of them"
+    if section.still or rows != columns:
+        return "transformers' VJEPA2 takes square clips only"
+    if not isinstance(opened.method, VJEPA) or not opened.has_decoder:
+        return "transformers' VJEPA2 has a predictor, and this model has none"
+    return None
+
+
 def form_of(opened: Opened) -> Form:
     """The form of a model that :func:`refuse_huggingface` accepts."""
     encoder = opened.method.encoder
     if isinstance(encoder, VideoViT):
         form = _video(opened)
+    elif isinstance(encoder, ClipViT):
+        form = _vjepa(opened)
     else:
         form = _beit(opened) if isinstance(encoder, BEiT) else _vit(opened)
     if isinstance(opened.method, Classifier) and linear_head(opened.method) is None:
@@ -126,7 +158,8 @@ def form_of(opened: Opened) -> Form:
 
 
 def _vit(opened: Opened) -> Form:
-    """``ViTMAEForPreTraining``, for square images; ``ViTForImageClassification``; ``ViTModel``."""
+    """``ViTMAEForPreTraining``, for square images; ``ViTForImageClassification``; ``ViTModel``;
+    without class token ``IJepaModel``."""
     recipe, state = opened.resolved.recipe, opened.method.state_dict()
     config = {"model_type": "vit", **_image_config(opened)}
     rows, columns = height_width(opened.method.encoder.section.image_size)
@@ -143,7 +176,9 @@ def _vit(opened: Opened) -> Form:
     form = _classifier(opened, "ViTForImageClassification", config, _BLOCK, "vit.")
     if form is None:
         tensors = _encoder(state, _BLOCK)
-        form = Form("ViTModel", config, tensors, {"add_pooling_layer": False})
+        name = "ViTModel" if method.encoder.class_tokens else "IJepaModel"
+        config |= {"model_type": "vit" if method.encoder.class_tokens else "ijepa"}
+        form = Form(name, config, tensors, {"add_pooling_layer": False})
     if rebuilds:
         why = "reads one block only" if fused or crossed else "holds square images only"
         form.notes.append(f"ViTMAE {why}: this is the encoder without the decoder")
@@ -195,6 +230,49 @@ def _video(opened: Opened) -> Form:
         return Form("VideoMAEModel", config, _encoder(state, _VIDEO_BLOCK))
     form.tensors |= {f"fc_norm.{name}": tensor for name, tensor in norm.items()}
     return form
+
+
+def _vjepa(opened: Opened) -> Form:
+    """``VJEPA2Model``: the target encoder, which probes read, and the predictor."""
+    state, recipe = opened.method.state_dict(), opened.resolved.recipe
+    section, predictor = recipe.model.encoder, recipe.model.predictor
+    size, _ = height_width(section.image_size)
+    config = {
+        "model_type": "vjepa2",
+        "patch_size": section.patch_size,
+        "crop_size": size,
+        "frames_per_clip": section.frames,
+        "tubelet_size": section.tubelet,
+        "in_chans": section.in_channels,
+        "hidden_size": section.width,
+        "num_hidden_layers": section.depth,
+        "num_attention_heads": section.heads,
+        "mlp_ratio": section.mlp_ratio,
+        "layer_norm_eps": section.norm_eps,
+        "qkv_bias": True,
+        "hidden_act": "gelu",
+        "pred_hidden_size": predictor.width,
+        "pred_num_hidden_layers": predictor.depth,
+        "pred_num_attention_heads": predictor.heads,
+        "pred_mlp_ratio": predictor.mlp_ratio,
+        "pred_num_mask_tokens": predictor.mask_tokens,
+    }
+    below = _below(state, "predictor.")
+    tokens = [below.pop(f"mask_tokens.{number}") for number in range(predictor.mask_tokens)]
+    tensors = {
+        **_prefixed("encoder.", _below(state, "encoder."), _CLIP_ENCODER),
+        **_prefixed("predictor.", below, _CLIP_PREDICTOR),
+        "predictor.embeddings.mask_tokens": torch.stack(tokens),  # (count, 1, 1, width)
+    }
+    return Form("VJEPA2Model", config, tensors)
+
+
+def _prefixed(
+    prefix: str, state: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """A transformer of VJEPA2 under the hub's names."""
+    found = _renamed(state, names, "layer", _CLIP_BLOCK)
+    return {prefix + name: tensor for name, tensor in found.items()}
 
 
 def _classifier(

@@ -2,8 +2,9 @@
 
 * an autoencoder becomes ``ViTMAEForPreTraining`` or ``VideoMAEForPreTraining`` (their encoders also
   open as ``ViTMAEModel`` and ``VideoMAEModel``);
+* V-JEPA 2, its target encoder and its predictor, becomes ``VJEPA2Model``;
 * an encoder alone, or one of rectangular images, which ViTMAE cannot hold, becomes ``ViTModel``,
-  ``BeitModel`` (CAE) or ``VideoMAEModel``;
+  ``BeitModel`` (CAE), ``IJepaModel`` (without class token) or ``VideoMAEModel``;
 * a classifier becomes ``ViTForImageClassification``, ``BeitForImageClassification`` or
   ``VideoMAEForVideoClassification``.
 

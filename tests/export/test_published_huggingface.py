@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimsuite.batch import Batch
 from mimsuite.checkpoints import Opened, open_model
+from mimsuite.checkpoints.shapes import Hints
 from mimsuite.cli.main import main
 from mimsuite.errors import UserError
 from mimsuite.export import export
@@ -43,10 +44,10 @@ CLIP = {**SMALL, "num_frames": 4, "tubelet_size": 2}
 
 def saved(folder: Path, name: str, sizes: dict[str, Any], **options: Any) -> Any:
     """A model of transformers with weights that all matter, written as it writes them."""
-    config = {"ViTMAE": "ViTMAEConfig", "VideoMAE": "VideoMAEConfig", "ViT": "ViTConfig"}
-    kind = next(value for key, value in config.items() if name.startswith(key))
+    kinds = ("ViTMAE", "VideoMAE", "ViT", "IJepa", "VJEPA2")
+    kind = next(kind for kind in kinds if name.startswith(kind))
     torch.manual_seed(0)
-    model = getattr(transformers, name)(getattr(transformers, kind)(**sizes)).eval()
+    model = getattr(transformers, name)(getattr(transformers, f"{kind}Config")(**sizes)).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "pos" not in key:
@@ -66,7 +67,7 @@ def tokens(opened: Opened, view: str, inputs: Tensor) -> Tensor:
 
 
 def of_images(model: nn.Module, images: Tensor, **options: Any) -> Tensor:
-    body: Any = getattr(model, "vit", model)
+    body: Any = getattr(model, model.base_model_prefix, model)
     with torch.no_grad():
         return body(pixel_values=images, **options).last_hidden_state
 
@@ -82,6 +83,8 @@ IN_ORDER = {"noise": torch.arange(16.0)[None].expand(2, -1)}
         ("ViTModel", {**SMALL, "layer_norm_eps": 1e-3}, {}),
         ("ViTForImageClassification", {**SMALL, "num_labels": 5}, {}),
         ("ViTForMaskedImageModeling", {**SMALL, "encoder_stride": 8}, {}),
+        ("IJepaModel", {**SMALL, "layer_norm_eps": 1e-6}, {}),
+        ("IJepaForImageClassification", {**SMALL, "num_labels": 5}, {}),
     ],
 )
 def test_images(tmp_path: Path, name: str, sizes: dict[str, Any], options: dict[str, Any]) -> None:
@@ -97,6 +100,8 @@ def test_images(tmp_path: Path, name: str, sizes: dict[str, Any], options: dict[
         assert (
             "dropped: decoder.0.bias, decoder.0.weight, vit.embeddings.mask_token" in opened.notes
         )
+    if name == "IJepaForImageClassification":
+        assert "dropped: classifier.bias, classifier.weight" in opened.notes
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,54 @@ def test_clips(tmp_path: Path, name: str, sizes: dict[str, Any]) -> None:
         expected = getattr(model, "videomae", model)(clips).last_hidden_state
     torch.testing.assert_close(tokens(opened, "clip", clips.transpose(1, 2)), expected, **CLOSE)
     assert opened.resolved.recipe.model.encoder.frames == 4
+
+
+VJEPA2 = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2.0,
+    "crop_size": 32,
+    "patch_size": 8,
+    "frames_per_clip": 4,
+    "pred_hidden_size": 36,
+    "pred_num_hidden_layers": 1,
+    "pred_num_attention_heads": 2,
+    "pred_num_mask_tokens": 3,
+}
+
+
+@pytest.mark.parametrize("name", ["VJEPA2Model", "VJEPA2ForVideoClassification"])
+@pytest.mark.parametrize("configured", [True, False], ids=["config", "bare"])
+def test_vjepa2_with_its_predictor(tmp_path: Path, name: str, configured: bool) -> None:
+    """Tokens, and latents predicted of tokens 20 to 31 from the others."""
+    model, clips = saved(tmp_path / "m", name, VJEPA2), random(2, 4, 3, 32, 32)
+    hints = None
+    if not configured:
+        (tmp_path / "m" / "config.json").unlink()
+        hints = Hints(heads=3, decoder_heads=2, image_size=32)
+    opened = open_model(tmp_path / "m" / "model.safetensors", hints)
+    encoder = opened.resolved.recipe.model.encoder
+    assert encoder.frames == (4 if configured else 16)
+    seen, asked = torch.arange(20).expand(2, -1), torch.arange(20, 32).expand(2, -1)
+    with torch.no_grad():
+        body: Any = getattr(model, "vjepa2", model)
+        expected = body(clips, context_mask=[seen], target_mask=[asked])
+        method: Any = opened.method
+        found = method.encoder(
+            method.encoder.tubelets(clips.transpose(1, 2)), grid=(2, 4, 4)
+        ).tokens
+        token = 1 % 3  # transformers takes the second mask token
+        if configured:
+            predicted = method.predictor(found[:, :20], seen, asked, token)
+            torch.testing.assert_close(
+                predicted, expected.predictor_output.last_hidden_state, **CLOSE
+            )
+    torch.testing.assert_close(found, expected.last_hidden_state, **CLOSE)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(method.encoder.parameters(), method.student.parameters(), strict=True)
+    )
 
 
 def test_a_model_in_parts(tmp_path: Path) -> None:
@@ -160,7 +213,11 @@ def test_an_index_stays_in_its_folder(tmp_path: Path) -> None:
         ("position_embedding_type", "rope", "position_embedding_type='rope' is not supported"),
         ("layer_scale_init_value", 0.1, "layer_scale_init_value=0.1 is not supported"),
         ("num_register_tokens", 4, "num_register_tokens=4 is not supported"),
-        ("model_type", "beit", "model_type beit is not supported, only vit, vit_mae, videomae"),
+        (
+            "model_type",
+            "beit",
+            "model_type beit is not supported, only vit, vit_mae, ijepa, vjepa2, ",
+        ),
         ("image_size", 64, "image_size=64 makes 64 patches, position_embeddings holds 16"),
         ("hidden_size", 64, "hidden_size=64, the tensors make it 48"),
         ("num_attention_heads", 5, "5 attention heads do not divide encoder width 48"),

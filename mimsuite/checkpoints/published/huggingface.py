@@ -2,7 +2,9 @@
 
 ``ViTMAEForPreTraining``, ``ViTMAEModel``, ``ViTModel`` and ``ViTForImageClassification`` become
 checkpoints like MAE's, ``VideoMAEForPreTraining``, ``VideoMAEModel`` and
-``VideoMAEForVideoClassification`` like VideoMAE's. Sizes are inferred from the tensors;
+``VideoMAEForVideoClassification`` like VideoMAE's, ``IJepaModel`` like an encoder without class
+token, and ``VJEPA2Model`` like V-JEPA 2's: its one encoder is read as both of them. Sizes are
+inferred from the tensors;
 ``config.json`` gives the rest and must agree with them.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,8 +36,8 @@ _PARTS: tuple[Rule, ...] = (
 )
 
 
-def _blocks(theirs: str, ours: str) -> tuple[Rule, ...]:
-    return tuple((rf"{theirs}\.(\d+)\.{part}", rf"{ours}.\1.{to}") for part, to in _PARTS)
+def _blocks(theirs: str, ours: str, parts: tuple[Rule, ...] = _PARTS) -> tuple[Rule, ...]:
+    return tuple((rf"{theirs}\.(\d+)\.{part}", rf"{ours}.\1.{to}") for part, to in parts)
 
 
 _DECODER_BLOCKS = r"decoder\.(?:decoder_encoder\.layer|decoder_layers|layers?)"
@@ -61,7 +63,35 @@ _VIDEO: tuple[Rule, ...] = (
     (r"(fc_norm\.\w+)", r"\1"),
     (r"classifier\.(\w+)", r"head.\1"),
 )
-_KERNEL = re.compile(r"(?:\w+\.)?embeddings\.patch_embeddings\.projection\.weight")
+_IJEPA: tuple[Rule, ...] = (
+    *((p.replace("vit", "ijepa"), to) for p, to in _VIT if "embeddings" in p),
+    *_blocks(r"(?:ijepa\.)?(?:encoder\.layer|layers)", "blocks"),
+    (r"(?:ijepa\.)?layernorm\.(\w+)", r"norm.\1"),
+)
+_CLIP_PARTS: tuple[Rule, ...] = (
+    (r"(norm[12]\.\w+)", r"\2"),
+    (r"attention\.([qkv])(?:uery|ey|alue)\.(\w+)", r"attn.\2.\3"),
+    (r"attention\.(proj\.\w+)", r"attn.\2"),
+    (r"(mlp\.fc[12]\.\w+)", r"\2"),
+)
+_HUB = r"(?:vjepa2\.)?"
+_VJEPA: tuple[Rule, ...] = (
+    (
+        rf"{_HUB}encoder\.embeddings\.patch_embeddings\.proj\.(\w+)",
+        r"target_encoder.patch_embed.proj.\1",
+    ),
+    *_blocks(rf"{_HUB}encoder\.layer", "target_encoder.blocks", _CLIP_PARTS),
+    (rf"{_HUB}encoder\.layernorm\.(\w+)", r"target_encoder.norm.\1"),
+    (
+        rf"{_HUB}predictor\.embeddings\.predictor_embeddings\.(\w+)",
+        r"predictor.predictor_embed.\1",
+    ),
+    (rf"{_HUB}predictor\.embeddings\.mask_tokens", "predictor.mask_tokens"),
+    *_blocks(rf"{_HUB}predictor\.layer", "predictor.predictor_blocks", _CLIP_PARTS),
+    (rf"{_HUB}predictor\.layernorm\.(\w+)", r"predictor.predictor_norm.\1"),
+    (rf"{_HUB}predictor\.proj\.(\w+)", r"predictor.predictor_proj.\1"),
+)
+_KERNEL = re.compile(r"(?:\w+\.)*embeddings\.patch_embeddings\.proj(?:ection)?\.weight")
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,8 @@ class _Model:
     rules: tuple[Rule, ...]
     decoder: str  # published name of the decoder's blocks
     defaults: dict[str, Any]
+    encoder: str = ""  # before the published names of the encoder
+    keys: Mapping[str, str] = field(default_factory=dict)  # its own name of a key -> the usual one
 
 
 _COMMON: dict[str, Any] = {
@@ -89,6 +121,28 @@ _MODELS = {
             "decoder_num_attention_heads": 16,
             "norm_pix_loss": False,
             "mask_ratio": 0.75,
+        },
+    ),
+    "ijepa": _Model(_IJEPA, "", _COMMON),
+    "vjepa2": _Model(
+        _VJEPA,
+        "predictor.predictor_blocks.",
+        {
+            "num_attention_heads": 16,
+            "decoder_num_attention_heads": 12,
+            "layer_norm_eps": 1e-6,
+            "image_size": 256,
+            "hidden_act": "gelu",
+            "num_frames": 64,
+        },
+        "target_encoder.",
+        {
+            "crop_size": "image_size",
+            "frames_per_clip": "num_frames",
+            "in_chans": "num_channels",
+            "pred_hidden_size": "decoder_hidden_size",
+            "pred_num_hidden_layers": "decoder_num_hidden_layers",
+            "pred_num_attention_heads": "decoder_num_attention_heads",
         },
     ),
     "videomae": _Model(
@@ -134,6 +188,7 @@ _READ = {
     *(*_FACTS, *_ONLY, "model_type", "architectures", "use_mean_pooling", "qkv_bias", "qv_bias"),
     *("hidden_size", "num_hidden_layers", "intermediate_size", "patch_size", "num_channels"),
     *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_intermediate_size"),
+    *("mlp_ratio", "pred_mlp_ratio", "pred_num_mask_tokens"),  # the tensors show them
     *("tubelet_size", "id2label", "label2id", "head_dim", *_DROPOUT),
 }
 # Keys without effect here: they concern initialisation, loading, training or the output format.
@@ -155,22 +210,43 @@ def translate(file: WeightsFile) -> WeightsFile | None:
     if kernel is None:
         return None
     config = file.beside.config
-    kind = str(config.get("model_type", "videomae" if kernel.ndim == 5 else "vit"))
+    kind = str(config.get("model_type", _likely_kind(file.tensors, kernel)))
     if kind not in _MODELS:
         raise UserError(
             f"config.json: model_type {kind} is not supported, only {', '.join(_MODELS)}"
         )
     model = _MODELS[kind]
+    config = {model.keys.get(key, key): value for key, value in config.items()}
     state = _with_biases(renamed(file.tensors, model.rules), kind)
     facts, notes = _facts(config, model, state, kind)
     if not config:
-        notes.append("no config.json beside it: norm_eps 1e-12 assumed, transformers' default")
+        eps = model.defaults["layer_norm_eps"]
+        notes.append(f"no config.json beside it: norm_eps {eps} assumed, transformers' default")
     left = without_rule(file.tensors, model.rules)
     if left:
         notes.append(f"dropped: {listed(left, 20)}")
     if kind == "videomae" and "encoder_to_decoder.weight" in state:
         state = {_below_encoder(name): tensor for name, tensor in state.items()}
+    if kind == "vjepa2":
+        state = _as_released(state)
     return replace(file, tensors=state, facts={**file.facts, **facts}, notes=[*file.notes, *notes])
+
+
+def _likely_kind(tensors: Mapping[str, Tensor], kernel: Tensor) -> str:
+    """The ``model_type`` of a file without ``config.json``."""
+    if any(name.endswith("predictor.embeddings.mask_tokens") for name in tensors):
+        return "vjepa2"
+    if kernel.ndim == 5:
+        return "videomae"
+    return "vit" if any(name.endswith("cls_token") for name in tensors) else "ijepa"
+
+
+def _as_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """V-JEPA 2's file has a mask token per name, and two encoders, which begin equal here."""
+    tokens = state.pop("predictor.mask_tokens", torch.empty(0))
+    state |= {f"predictor.mask_tokens.{n}": token.clone() for n, token in enumerate(tokens)}
+    student = {n.removeprefix("target_"): t for n, t in state.items() if n.startswith("target_")}
+    return state | student
 
 
 def _below_encoder(name: str) -> str:
@@ -197,7 +273,7 @@ def _facts(
 ) -> tuple[dict[str, Any], list[str]]:
     """Facts from the configuration that the tensors do not show, and notes on ignored keys."""
     if not config:
-        return {"norm_eps": _COMMON["layer_norm_eps"]}, []
+        return {"norm_eps": model.defaults["layer_norm_eps"]}, []
     known = {**model.defaults, **config}
     for key, values in _ONLY.items():
         if key in known and known[key] not in values:
@@ -230,18 +306,18 @@ def _facts(
 
 def _check_sizes(config: Mapping[str, Any], model: _Model, state: Mapping[str, Tensor]) -> None:
     """Check that the tensors fit the configuration, as the library does."""
-    kernel = state["patch_embed.proj.weight"]
+    kernel = state[f"{model.encoder}patch_embed.proj.weight"]
     width = kernel.shape[0]
     found = {
         "hidden_size": width,
         "num_channels": kernel.shape[1],
         "patch_size": kernel.shape[-1],
-        "num_hidden_layers": count_blocks(state, "blocks."),
+        "num_hidden_layers": count_blocks(state, f"{model.encoder}blocks."),
         "head_dim": width // max(int(config["num_attention_heads"]), 1),
     }
     if kernel.ndim == 5:
         found["tubelet_size"] = kernel.shape[2]
-    if blocks := count_blocks(state, model.decoder):
+    if model.decoder and (blocks := count_blocks(state, model.decoder)):
         found["decoder_num_hidden_layers"] = blocks
     for key, value in found.items():
         given = config.get(key, value)
@@ -251,8 +327,9 @@ def _check_sizes(config: Mapping[str, Any], model: _Model, state: Mapping[str, T
     positions, size = state.get("pos_embed"), config["image_size"]
     height, across = size if isinstance(size, list) else (size, size)
     count = (height // kernel.shape[-2]) * (across // kernel.shape[-1])
-    if positions is not None and positions.shape[1] != 1 + count:
+    classes = int("cls_token" in state)
+    if positions is not None and positions.shape[1] != classes + count:
         raise UserError(
             f"config.json: image_size={size} makes {count} patches, position_embeddings holds "
-            f"{positions.shape[1] - 1}"
+            f"{positions.shape[1] - classes}"
         )

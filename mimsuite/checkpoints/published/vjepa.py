@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from mimsuite.checkpoints.published.layout import Published, published
-from mimsuite.checkpoints.shapes import Hints, count_blocks, heads_of, mlp_ratio, of_rank
+from mimsuite.checkpoints.shapes import Hints, count_blocks, heads_of, mlp_ratio, norm_eps, of_rank
 from mimsuite.errors import UserError
 from mimsuite.methods.vjepa import VJEPA
 from mimsuite.weights.files import WeightsFile, listed
@@ -80,6 +80,8 @@ def _encoder(
     if size is None and table is not None:
         size = math.isqrt(table.shape[1] * tubelet // frames) * patch
     if size is None:
+        size = hints.facts.get("input_size")
+    if size is None:
         size = 256
         notes.append(f"frames {frames} and image_size {size} assumed: the file states neither")
     elif not isinstance(size, int):
@@ -95,6 +97,7 @@ def _encoder(
         "depth": count_blocks(tensors, f"{_TARGET}blocks."),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, width),
+        **norm_eps(hints),
     }
     return {f"model.encoder.{key}": value for key, value in keys.items()}, list(notes)
 
