@@ -4,8 +4,8 @@
     python tools/export_matrix.py --write    # puts it into the page
 
 Recipes of one method and one modality whose options below `model:` are the same share a row: they
-make the same kind of model at other sizes. Numbers are sizes, all else is an option. A model is built at `--smoke`
-sizes, with random weights.
+make the same kind of model at other sizes. Numbers are sizes, all else is an option. A model is
+built at `--smoke` sizes, with random weights.
 """
 
 from __future__ import annotations

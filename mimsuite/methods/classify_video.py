@@ -8,6 +8,8 @@ probe of a frozen encoder (``pool: attentive``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -68,7 +70,12 @@ class VideoClassifier(Classifier):
         self.head_dropout = recipe.model.head_dropout
         self.joined_clips = recipe.augment.joined_clips
 
-    def outputs(self, images: Tensor, noise: Noise | None = None) -> Tensor:
+    def outputs(
+        self,
+        images: Tensor,
+        noise: Noise | None = None,
+        beside: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Tensor:
         """(B, C, T, H, W) normalised clips -> (B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self._features(images, noise)

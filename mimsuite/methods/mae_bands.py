@@ -63,9 +63,7 @@ class MAEBandsRecipe(Recipe):
 
     @model_validator(mode="after")
     def _turned_windows_keep_their_shape(self) -> MAEBandsRecipe:
-        _, height, width = self.model.encoder.size
-        if self.augment.rotate and height != width:
-            raise ValueError(f"augment.rotate: {height} x {width} pixels must be a square")
+        self.augment.require_turnable(self.model.encoder.size)
         return self
 
 

@@ -123,8 +123,13 @@ class PointClassifier(Method):
         loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
+    def answers(self, batch: Batch) -> Tensor:
+        """(B, K) for the samples of a batch: logits, or predicted numbers with
+        ``data.targets=regression``."""
+        return self.logits(batch.views["points"])
+
     def logits(self, points: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, N, 3) -> (B, K): logits, or predicted numbers with ``data.targets=regression``."""
+        """(B, N, 3) -> (B, K), as :meth:`answers`."""
         return self.learnt.answer(self.outputs(points, noise))
 
     def outputs(self, points: Tensor, noise: Noise | None = None) -> Tensor:

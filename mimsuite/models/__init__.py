@@ -85,6 +85,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     "video-vit": VideoViT,
     "clip-vit": ClipViT,
     "cube-vit": CubeViT,
+    "raster-vit": RasterViT,
     "register-vit": RegisterViT,
 }
 

@@ -63,6 +63,8 @@ class PlaceAndDates(nn.Module):
 class RasterViT(VideoViT):
     """Encoder of visible tubelets, without class token; positions are fixed and not stored."""
 
+    classifier_published = False
+
     def __init__(self, section: RasterViTSection) -> None:
         super().__init__(section)
         self.added = PlaceAndDates(section.width, section)

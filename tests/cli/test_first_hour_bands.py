@@ -1,5 +1,5 @@
 """The first hour with satellite images of one's own: look, measure, pack, pretrain, see what is
-rebuilt, probe."""
+rebuilt, probe, fine-tune, evaluate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*words: object) -> str:
 
 
 @pytest.mark.slow
-def test_from_a_folder_of_geotiffs_to_a_probe(tmp_path: Path) -> None:
+def test_from_a_folder_of_geotiffs_to_a_classifier(tmp_path: Path) -> None:
     folder, shards, out = tmp_path / "scenes", tmp_path / "shards", tmp_path / "run"
     days = ("20210301", "20210501", "20210701")
     for number in range(24):
@@ -52,3 +52,7 @@ def test_from_a_folder_of_geotiffs_to_a_probe(tmp_path: Path) -> None:
     assert (grid == 128).all(axis=2).any()  # what was not observed is grey
     probe = json.loads(run("linear-probe", out, "--data", shards, "--json"))
     assert 0 <= probe["accuracy"]["pretrained"] <= 1
+    tuned = ("--smoke", "train.global_batch=4", "train.device=cpu")
+    run("finetune", out, "--data", shards, *tuned, "--out", tmp_path / "tuned")
+    trained = json.loads(run("evaluate", tmp_path / "tuned" / "pretrained", "--json"))
+    assert 0 <= trained["accuracy"] <= 1

@@ -98,3 +98,10 @@ class RasterAugmentSection(Section):
     shown: tuple[Positive, Positive, Positive] = (1, 2, 3)
     mean: tuple[float, ...] = (0.0,)  # per band, of stored values; see `mimsuite data stats`
     std: tuple[float, ...] = (1.0,)
+
+    def require_turnable(self, size: tuple[int, int, int]) -> None:
+        """Refuse, with ``ValueError``, quarter turns of windows (dates, rows, columns) that are no
+        squares."""
+        _, height, width = size
+        if self.rotate and height != width:
+            raise ValueError(f"augment.rotate: {height} x {width} pixels must be a square")

@@ -137,7 +137,7 @@ class ClassScorer(Scorer):
     def judge(self, method: Any, batch: Batch) -> list[Judged]:
         if batch.label is None:
             return []
-        table = merged(method.logits(batch.views[self.views.main]), self.views.rows)
+        table = merged(method.answers(batch), self.views.rows)
         label = batch.label[: len(table)]
         known = label >= 0
         return judged_by(table[known], label[known], self.opposite)

@@ -52,7 +52,7 @@ class TargetScorer(Scorer):
 
     def judge(self, method: Any, batch: Batch) -> list[Any]:
         assert batch.label is not None
-        answers = self.probability(method.logits(batch.views[self.views.main]).float())
+        answers = self.probability(method.answers(batch).float())
         answers = answers.unflatten(0, (self.views.rows, -1)).mean(0)  # over the views of a sample
         truth = batch.label[: len(answers)]
         judged = torch.stack([answers, truth], dim=1).cpu().numpy()
