@@ -120,7 +120,7 @@ def test_the_table_of_methods_says_what_the_recipes_say(
     everything = [recipe.recipe for recipe in recipes.values()]
     published = dict(published_figures())
     assert len(rows()) >= 14
-    assert len(published) == len(rows())
+    assert set(published) == {re.findall(r"\d{4}\.\d{5}", row[1])[0] for row in rows()}
     for name, paper, modality, status, _, patterns, proof in rows():
         found = [
             recipe

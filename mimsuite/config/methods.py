@@ -29,7 +29,7 @@ from mimsuite.paths import expand_path
 _BUILT_IN = Path(__file__).resolve().parents[1] / "methods"
 # built-in, see `mimsuite.data.modalities`
 _MODALITIES = ("image", "video", "points", "grids", "scans", "bands")
-_NOT_METHODS = {"__init__", "base", "reader", "registry", "tubelet_mae"}
+_NOT_METHODS = {"__init__", "base", "reader", "registry", "tubelet_mae", "volume_mae"}
 _GROUP = "mimsuite.methods"
 
 _plugins: list[Path] = []  # registered in this process, in order; never stored on disk

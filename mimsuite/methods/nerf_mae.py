@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
@@ -25,11 +25,9 @@ from mimsuite.config.keys.volume import (
     VolumeMaskSection,
     VolumeModelSection,
 )
-from mimsuite.masking import CubeSampler, TokenMask
-from mimsuite.methods.base import Context, Method, Output, Panel
-from mimsuite.models.swin3d import Swin3D
-from mimsuite.models.volume_decoder import VolumeDecoder
-from mimsuite.noise import Noise
+from mimsuite.masking import TokenMask
+from mimsuite.methods.base import Context, Output, Panel
+from mimsuite.methods.volume_mae import VolumeMAE
 from mimsuite.pictures.volumes import march
 from mimsuite.targets.radiance import RadianceTarget, valid_voxels, voxels_of
 
@@ -53,41 +51,24 @@ class NeRFMAERecipe(Recipe):
 
     @model_validator(mode="after")
     def _cubes_fit(self) -> NeRFMAERecipe:
-        cubes = (self.model.encoder.side // self.mask.cube) ** 3
-        masked = round(cubes * self.mask.ratio)
-        if masked in (0, cubes):
-            raise ValueError(
-                f"mask.ratio {self.mask.ratio} masks {masked} of {cubes} cubes of mask.cube "
-                f"{self.mask.cube} tokens: at least one must be masked and one left"
-            )
+        self.mask.require_cubes(self.model.encoder.side)
         return self
 
 
-class NeRFMAE(Method):
-    """Masked autoencoder of volumes."""
+class NeRFMAE(VolumeMAE):
+    """Masked autoencoder of radiance grids."""
 
     Recipe = NeRFMAERecipe
-    encoder: Swin3D
 
     def __init__(self, recipe: NeRFMAERecipe) -> None:
         super().__init__(recipe)
-        section = recipe.model.encoder
-        self.patch = section.patch_size
-        self.sampler = CubeSampler(recipe.mask)
         self.target = RadianceTarget(recipe.target)
-        self.encoder = Swin3D(section)
-        self.decoder = VolumeDecoder(recipe.model.decoder, section)
-        self.mask_token = nn.Parameter(torch.zeros(section.width))
-        nn.init.normal_(self.mask_token, std=0.02)
-
-    def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        return {"grid": self.sampler.sample(noise, self.encoder.grid)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Colour error of occupied voxels plus opacity error of masked voxels; ``prediction`` is
         (B, 4, R, R, R), with opacity before the sigmoid."""
-        hidden = self._hidden(masks["grid"])  # (B, X, Y, Z)
-        prediction = self._predict(batch, hidden, ctx)
+        hidden = self.hidden(masks)  # (B, X, Y, Z)
+        prediction = self.predict(batch, hidden, ctx)
         grid = batch.views["grid"]
         loss = self.target.loss(prediction, grid, voxels_of(hidden, self.patch), self.valid(batch))
         terms = {"colour": loss.colour.detach(), "opacity": loss.opacity.detach()}
@@ -100,10 +81,10 @@ class NeRFMAE(Method):
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Views of the volume from above, cut open: original, masked, reconstruction, and the
         reconstruction of the masked part with the visible part."""
-        hidden = self._hidden(masks["grid"])
+        hidden = self.hidden(masks)
         masked = voxels_of(hidden, self.patch)
         grid, valid = batch.views["grid"], self.valid(batch)
-        rebuilt = self._predict(batch, hidden, ctx).float()
+        rebuilt = self.predict(batch, hidden, ctx).float()
         rebuilt = torch.cat([rebuilt[:, :3].clamp(0, 1), rebuilt[:, 3:].sigmoid()], dim=1)
         seen = grid.masked_fill(masked, 0.0)
         return [
@@ -112,14 +93,6 @@ class NeRFMAE(Method):
             Panel("reconstruction", march(rebuilt * valid)),
             Panel("reconstruction + visible", march(torch.where(masked, rebuilt, grid) * valid)),
         ]
-
-    def _predict(self, batch: Batch, hidden: Tensor, ctx: Context) -> Tensor:
-        features = self.encoder(batch.views["grid"], (hidden, self.mask_token), noise=ctx.noise)
-        prediction: Tensor = self.decoder(features)
-        return prediction
-
-    def _hidden(self, mask: TokenMask) -> Tensor:
-        return mask.dense().unflatten(1, mask.grid)
 
     # --- published checkpoints ---
 

@@ -36,7 +36,7 @@ class VolumeEmbed(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, grids: Tensor) -> Tensor:
-        """(B, 4, R, R, R) -> (B, X, Y, Z, C)."""
+        """(B, in_channels, R, R, R) -> (B, X, Y, Z, C)."""
         return self.norm(self.proj(grids).permute(0, 2, 3, 4, 1))
 
 
@@ -116,7 +116,7 @@ class Swin3D(Encoder):
         """Encode volumes.
 
         Args:
-            grids: (B, 4, R, R, R).
+            grids: (B, in_channels, R, R, R).
             fill: (B, X, Y, Z) bool, the tokens to replace, positions included, and (C,), their
                 replacement.
             noise: keyed noise for drop path; needed while training with ``drop_path`` > 0.
@@ -146,12 +146,12 @@ class Swin3D(Encoder):
     def encode(
         self, batch: Batch, *, noise: Noise | None = None, layers: Collection[int] = ()
     ) -> Features:
-        """Features of the view ``grid``, as every probe reads them."""
-        return self(batch.views["grid"], noise=noise, layers=layers)
+        """Features of whole volumes, as every probe reads them."""
+        return self(batch.views[self.section.view], noise=noise, layers=layers)
 
     def sample(self) -> tuple[str, tuple[int, ...]]:
         section = self.section
-        return "grid", (section.in_channels, *(side * section.patch_size for side in self.grid))
+        return section.view, (section.in_channels, *[section.resolution] * 3)
 
     def layer_id(self, name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, i + 1 block i counted over stages.

@@ -5,7 +5,7 @@ Axes are right, front and head (RAS+), called x, y and z.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Tag, model_validator
 
@@ -23,6 +23,7 @@ from mimsuite.config.keys.section import (
 )
 from mimsuite.config.keys.shared import DataSection
 from mimsuite.config.keys.video import ClipDecoderSection
+from mimsuite.config.keys.volume import Swin3DSection, VolumeDecoderSection
 
 Millimetres = Annotated[float, Field(gt=0.0, le=100.0)]
 Sides = Positive | tuple[Positive, Positive, Positive]
@@ -115,6 +116,35 @@ class CubeTargetSection(Section):
 
     kind: Literal["cubes"] = "cubes"
     normalize: bool  # each cube to zero mean and unit variance
+
+
+class ScanSwinSection(Swin3DSection):
+    """A hierarchical transformer with window attention, of whole crops."""
+
+    view: ClassVar[str] = "scan"
+
+    resolution: Dimension = 96  # voxels a side of a crop
+    in_channels: Positive = 1
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(X, Y, Z) voxels of a crop."""
+        return (self.resolution,) * 3
+
+
+class ScanSwinModelSection(Section):
+    """`model:` an encoder of all tokens, with masked tokens replaced, and a decoder."""
+
+    encoder: ScanSwinSection = ScanSwinSection()
+    decoder: VolumeDecoderSection = VolumeDecoderSection()
+    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+
+
+class IntensityTargetSection(Section):
+    """`target:` the intensities of masked voxels."""
+
+    kind: Literal["intensity"] = "intensity"
+    loss: Literal["l1", "mse"] = "l1"  # mean absolute or squared error
 
 
 class ScanDataSection(DataSection):

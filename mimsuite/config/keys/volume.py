@@ -5,7 +5,7 @@ Sections of methods that learn from labelled grids: :mod:`mimsuite.config.keys.v
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,8 @@ Stages = tuple[Positive, Positive, Positive, Positive]
 
 class Swin3DSection(Section):
     """A hierarchical transformer with window attention in 3-D (Liu et al., arXiv:2103.14030)."""
+
+    view: ClassVar[str] = "grid"  # of a batch, which the encoder reads
 
     kind: Literal["swin3d"] = "swin3d"
     resolution: Dimension = 160  # voxels a side; smaller scenes are padded at the far end
@@ -95,6 +97,17 @@ class VolumeMaskSection(Section):
     # exact: the same number of cubes in each sample. bernoulli: an independent draw per cube,
     # shared by the whole batch, so the masked share varies between steps, as in published code.
     draw: Literal["exact", "bernoulli"] = "exact"
+
+    def require_cubes(self, side: int) -> None:
+        """Refuse, with ``ValueError``, a ratio that masks every cube of ``side`` tokens along an
+        axis, or none."""
+        cubes = (side // self.cube) ** 3
+        masked = round(cubes * self.ratio)
+        if masked in (0, cubes):
+            raise ValueError(
+                f"mask.ratio {self.ratio} masks {masked} of {cubes} cubes of mask.cube {self.cube} "
+                f"tokens: at least one must be masked and one left"
+            )
 
 
 class RadianceTargetSection(Section):
