@@ -1,7 +1,7 @@
 """Supervised classification of time series of rasters: fine-tuning of an encoder that
 :mod:`mimsuite.methods.mae_bands` pretrained, and the probe of a frozen one.
 
-As :mod:`mimsuite.methods.classify`, and the encoder is told place and dates where it takes them.
+As :mod:`mimsuite.methods.classify`, and the encoder reads place and dates where it takes them.
 Mixup and cutmix mix pixels and classes; place and dates stay those of the first of a pair.
 """
 

@@ -108,7 +108,7 @@ class CubeAutoencoderSection(Section):
 
     encoder: CubeViTSection = CubeViTSection()
     decoder: CubeDecoderSection = CubeDecoderSection()
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all
 
 
 class CubeTargetSection(Section):
@@ -137,7 +137,7 @@ class ScanSwinModelSection(Section):
 
     encoder: ScanSwinSection = ScanSwinSection()
     decoder: VolumeDecoderSection = VolumeDecoderSection()
-    freeze: FirstBlocks = 0  # keep the embeddings and so many first blocks as they are
+    freeze: FirstBlocks = 0  # freeze the embeddings and this many first blocks; 0: train all
 
 
 class IntensityTargetSection(Section):
