@@ -1,0 +1,78 @@
+"""The modules that ``tools/mutation.py`` changes, room by room, and the tests that judge them."""
+
+from __future__ import annotations
+
+ROOMS: dict[str, tuple[list[str], list[str]]] = {
+    "noise": (["mimsuite/noise.py"], ["tests/test_noise.py"]),
+    "schedules": (
+        ["mimsuite/schedule.py", "mimsuite/models/momentum.py"],
+        ["tests/test_schedule.py", "tests/test_golden_rules.py", "tests/models/test_momentum.py"],
+    ),
+    "masking": (
+        ["mimsuite/masking/*.py"],
+        [
+            "tests/masking/*.py",
+            "tests/methods/test_hybrid_distill.py",
+            "tests/test_golden_ijepa.py",
+            "tests/test_golden_vjepa.py",
+            "tests/test_golden_capi.py",
+            "tests/test_golden_data2vec2.py",
+            "tests/test_golden_maskalign.py",
+        ],
+    ),
+    "order": (
+        ["mimsuite/data/order/*.py"],
+        [
+            "tests/data/test_plan.py",
+            "tests/data/test_layout.py",
+            "tests/data/test_mixture.py",
+            "tests/train/test_resume_order.py",
+        ],
+    ),
+    "lanes": (
+        ["mimsuite/data/loading/*.py"],
+        [
+            "tests/data/test_plan.py",
+            "tests/data/test_layout.py",
+            "tests/data/test_train_stream.py",
+            "tests/data/test_ahead.py",
+            "tests/data/test_join.py",
+            "tests/data/test_damage.py",
+            "tests/data/test_loader_health.py",
+            "tests/data/test_label_targets.py",
+        ],
+    ),
+    "checkpoint": (
+        [
+            "mimsuite/train/checkpoint.py",
+            "mimsuite/train/state.py",
+            "mimsuite/train/saving.py",
+            "mimsuite/train/stored.py",
+            "mimsuite/train/tensor_files.py",
+            "mimsuite/train/retention.py",
+        ],
+        [
+            "tests/train/test_checkpoint.py",
+            "tests/train/test_background_saves.py",
+            "tests/train/test_retention.py",
+            "tests/train/test_resume.py",
+        ],
+    ),
+    "targets": (
+        ["mimsuite/targets/*.py"],
+        [
+            "tests/targets/*.py",
+            "tests/test_goldens.py",
+            "tests/methods/test_rae.py",
+            "tests/methods/test_vqrae.py",
+            "tests/methods/test_volume_*.py",
+            "tests/methods/test_nerf_mae.py",
+            "tests/methods/test_crossvideomae.py",
+            "tests/methods/test_hybrid_distill.py",
+            "tests/methods/test_scan_segment.py",
+        ],
+    ),
+}
+
+# (module, change) -> why no test can tell it from the original.
+EQUIVALENT: dict[tuple[str, str], str] = {}
