@@ -17,6 +17,7 @@ tests start see the mutant as well. Limits are in CPU time, so a busy machine ki
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -42,7 +43,8 @@ from mutation_rooms import EQUIVALENT, ROOMS  # noqa: E402
 from mutation_sites import Mutant, mutants, mutated  # noqa: E402
 
 CPU_SECONDS, NODES = 20.0, 80  # per mutant: most time and most tests, the fastest first
-PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--no-header", f"--rootdir={ROOT}"]
+PLUGINS = ["-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
+PYTEST = [*PLUGINS, "-x", "-q", "--tb=no", "--no-header", f"--rootdir={ROOT}"]
 CHOSEN = ["-m", "not slow and not gpu and not slurm"]
 # Read by every Python process below a mutant: the module is compiled from the mutant's source.
 SITE = """
@@ -104,16 +106,15 @@ def in_child(work: Callable[[], int], cpu: float, log: Path) -> int:
             os.killpg(pid, signal.SIGKILL)
         else:
             time.sleep(0.02)
-    try:  # children that outlived the tests
+    with contextlib.suppress(ProcessLookupError):  # children that outlived the tests
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     return 124 if code < 0 else code
 
 
 def pytest_in_child(arguments: list[str], plugins: Iterable[object] = ()) -> int:
     """Run tests in this process (a fork), in a folder that is removed afterwards."""
     os.environ.update(MIMSUITE_REQUIRE="1", OMP_NUM_THREADS="1")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     base = OUT / "tmp"
     shutil.rmtree(base, ignore_errors=True)
     return int(pytest.main([*PYTEST, f"--basetemp={base}", *arguments], [*plugins]))
@@ -167,20 +168,27 @@ def watch(test_file: str, modules: list[str], to: Path) -> int:
 
 def reach(room: str) -> list[dict[str, Any]]:
     """For each test file of a room: seconds of its tests, and the tests of each line."""
-    files, patterns = ROOMS[room]
-    modules = sources(files)
+    patterns, modules = ROOMS[room][1], [m for files, _ in ROOMS.values() for m in sources(files)]
+    texts = "".join((ROOT / module).read_text() for module in modules)
     found = []
-    for test in sorted({str(p.relative_to(ROOT)) for g in patterns for p in ROOT.glob(g)}):
-        text = (ROOT / test).read_text() + "".join((ROOT / m).read_text() for m in modules)
-        kept = REACH / f"{room}-{Path(test).stem}-{digest(text)}.json"
+    for test in tests_of(patterns):
+        text = (ROOT / test.partition("::")[0]).read_text() + texts
+        kept = REACH / f"{test.replace('/', '.')}-{digest(text)}.json"
         if not kept.exists():
             start = time.time()
-            in_child(lambda t=test, k=kept: watch(t, modules, k), 400, OUT / "reach.log")  # type: ignore[misc]
+            in_child(lambda t=test, k=kept: watch(t, modules, k), 900, OUT / "reach.log")  # type: ignore[misc]
             if not kept.exists():
                 raise SystemExit(f"{test} could not be run: see {OUT / 'reach.log'}")
             print(f"  {test}: {time.time() - start:.0f} s", flush=True)
         found.append(json.loads(kept.read_text()))
     return found
+
+
+def tests_of(patterns: Iterable[str]) -> list[str]:
+    """Files of tests; ``file::test`` is a single test of a slow file."""
+    single = {pattern for pattern in patterns if "::" in pattern}
+    files = {p for pattern in patterns if "::" not in pattern for p in ROOT.glob(pattern)}
+    return sorted(single | {str(p.relative_to(ROOT)) for p in files})
 
 
 def judges(module: str, line: int, reached: list[dict[str, Any]]) -> list[str]:

@@ -6,18 +6,23 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
     "noise": (["mimsuite/noise.py"], ["tests/test_noise.py"]),
     "schedules": (
         ["mimsuite/schedule.py", "mimsuite/models/momentum.py"],
-        ["tests/test_schedule.py", "tests/test_golden_rules.py", "tests/models/test_momentum.py"],
+        [
+            "tests/test_schedule.py",
+            "tests/test_goldens.py::test_stored_case",
+            "tests/models/test_momentum.py",
+        ],
     ),
     "masking": (
         ["mimsuite/masking/*.py"],
         [
-            "tests/masking/*.py",
+            "tests/masking/test_*.py",
             "tests/methods/test_hybrid_distill.py",
             "tests/test_golden_ijepa.py",
             "tests/test_golden_vjepa.py",
             "tests/test_golden_capi.py",
             "tests/test_golden_data2vec2.py",
             "tests/test_golden_maskalign.py",
+            "tests/test_goldens.py::test_stored_case",
         ],
     ),
     "order": (
@@ -61,8 +66,8 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
     "targets": (
         ["mimsuite/targets/*.py"],
         [
-            "tests/targets/*.py",
-            "tests/test_goldens.py",
+            "tests/targets/test_*.py",
+            "tests/test_goldens.py::test_stored_case",
             "tests/methods/test_rae.py",
             "tests/methods/test_vqrae.py",
             "tests/methods/test_volume_*.py",

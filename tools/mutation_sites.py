@@ -122,7 +122,7 @@ class _Sites(ast.NodeTransformer):
         whole = self.offer(node, *others)
         return whole if whole is not node else self.generic_visit(node)
 
-    visit_BinOp = visit_BoolOp = visit_Compare = _operators
+    visit_BinOp = visit_BoolOp = visit_Compare = _operators  # noqa: N815
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         whole = self.offer(node, node.operand)
@@ -136,7 +136,7 @@ class _Sites(ast.NodeTransformer):
                 return node
         return self.generic_visit(node)
 
-    visit_If = visit_While = visit_IfExp = _condition
+    visit_If = visit_While = visit_IfExp = _condition  # noqa: N815
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         others: list[ast.AST] = []
