@@ -22,13 +22,13 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
             "tests/test_golden_capi.py",
             "tests/test_golden_data2vec2.py",
             "tests/test_golden_maskalign.py",
-            "tests/test_goldens.py::test_stored_case",
         ],
     ),
     "order": (
         ["mimsuite/data/order/*.py"],
         [
             "tests/data/test_plan.py",
+            "tests/data/test_stored_order.py",
             "tests/data/test_layout.py",
             "tests/data/test_mixture.py",
             "tests/train/test_resume_order.py",
@@ -38,6 +38,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
         ["mimsuite/data/loading/*.py"],
         [
             "tests/data/test_plan.py",
+            "tests/data/test_stored_order.py",
             "tests/data/test_layout.py",
             "tests/data/test_train_stream.py",
             "tests/data/test_ahead.py",
