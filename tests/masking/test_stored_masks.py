@@ -83,6 +83,7 @@ SAMPLERS: list[tuple[Any, tuple[int, ...], str]] = [
         (4, 6, 6),
         "1911041928b9 536216ac4420",
     ),
+    (VolumeMaskSection(ratio=0.65, cube=2), (5, 6, 4), "19b076448c8b 462892887fdd"),  # 7.8 cubes
     (VolumeMaskSection(ratio=0.6, cube=2), (5, 6, 4), "6e3404fd159b 1a8dd03e681b"),
     (
         VolumeMaskSection(ratio=0.6, cube=2, draw="bernoulli"),
