@@ -59,6 +59,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
         ],
         [
             "tests/train/test_checkpoint.py",
+            "tests/train/test_stored_state.py",
             "tests/train/test_background_saves.py",
             "tests/train/test_retention.py",
             "tests/train/test_resume.py",
