@@ -42,7 +42,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from mutation_rooms import EQUIVALENT, ROOMS  # noqa: E402
 from mutation_sites import Mutant, mutants, mutated  # noqa: E402
 
-CPU_SECONDS, NODES = 20.0, 80  # per mutant: most time and most tests, the fastest first
+CPU_SECONDS, NODES = 8.0, 60  # per mutant: most time and most tests, the fastest first
 PLUGINS = ["-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 PYTEST = [*PLUGINS, "-x", "-q", "--tb=no", "--no-header", f"--rootdir={ROOT}"]
 CHOSEN = ["-m", "not slow and not gpu and not slurm"]
@@ -240,7 +240,7 @@ def judge(module: str, source: str, tests: list[str]) -> str:
         exec(SITE, {})
         return pytest_in_child(tests)
 
-    code = in_child(work, 4 * CPU_SECONDS, OUT / "mutant.log")
+    code = in_child(work, 4 * CPU_SECONDS + 30, OUT / "mutant.log")
     return {0: "survived", 124: "timeout"}.get(code, "killed")
 
 

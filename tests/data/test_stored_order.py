@@ -59,6 +59,16 @@ def test_the_order_is_that_of_earlier_versions(made: Callable[[], Order], stored
     assert digest(made(), range(25)) == stored
 
 
+def test_a_mixture_goes_on_after_its_table() -> None:
+    assert len(mixture()._table(0)[0]) == 4096  # places of a lane, of which a step takes 3
+    assert digest(mixture(), range(1362, 1370)) == "1febad7ddbea"
+    order = mixture()
+    seen = [order.find(step, slot, 1) for step in range(2730) for slot in range(3)]
+    for stream in range(3):  # every place of every block, one after another
+        places = [(b.epoch, b.block, place) for b, place in seen if b.stream == stream]
+        assert places == sorted(set(places))
+
+
 def test_an_order_does_not_depend_on_what_was_read_before() -> None:
     read = plan()
     digest(read, range(40))  # more epochs than are kept
