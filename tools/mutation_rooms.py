@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
             "tests/data/test_plan.py",
             "tests/data/test_stored_order.py",
             "tests/data/test_layout.py",
+            "tests/data/test_lanes.py",
             "tests/data/test_train_stream.py",
             "tests/data/test_ahead.py",
             "tests/data/test_join.py",
@@ -105,5 +106,4 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         _MASKING + "tube.py",
         "mask.visible.shape[1] // frames -> -(-mask.visible.shape[1] // frames)",
     ): "as many visible tokens in each frame",
-    ("mimsuite/schedule.py", "step <= top -> step < top"): "both halves are at the peak there",
 }
