@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -43,6 +44,7 @@ from mutation_rooms import EQUIVALENT, ROOMS  # noqa: E402
 from mutation_sites import Mutant, mutants, mutated  # noqa: E402
 
 CPU_SECONDS, NODES = 8.0, 60  # per mutant: most time and most tests, the fastest first
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 PLUGINS = ["-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 PYTEST = [*PLUGINS, "-x", "-q", "--tb=no", "--no-header", f"--rootdir={ROOT}"]
 CHOSEN = ["-m", "not slow and not gpu and not slurm"]
@@ -87,6 +89,7 @@ def in_child(work: Callable[[], int], cpu: float, log: Path) -> int:
         code = 70
         try:
             os.setsid()
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
             resource.setrlimit(resource.RLIMIT_CPU, (int(cpu) + 1, int(cpu) + 2))
             with log.open("w") as file:
                 os.dup2(file.fileno(), 1)
