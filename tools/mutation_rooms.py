@@ -106,4 +106,16 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         _MASKING + "tube.py",
         "mask.visible.shape[1] // frames -> -(-mask.visible.shape[1] // frames)",
     ): "as many visible tokens in each frame",
+    (
+        "mimsuite/targets/features.py",
+        "F.l1_loss(prediction, target) -> F.l1_loss(target, prediction)",
+    ): "symmetric",
+    (
+        "mimsuite/data/loading/dealing.py",
+        "min(pieces, share.micro_batch) -> min(share.micro_batch, pieces)",
+    ): "symmetric",
+    (
+        "mimsuite/targets/classes.py",
+        "torch.searchsorted(table, at).clamp(1, _BETA_NODES) -> torch.searchsorted(table, at)",
+    ): "noise is never 0 or 1",
 }

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mimsuite.data.damage import CorruptSample, Damage
+from mimsuite.data.loading import train_loader
 from mimsuite.data.loading.batch_piece import Part
 from mimsuite.data.loading.carrier import Carrier
 from mimsuite.data.loading.dealing import deal_of
@@ -187,3 +188,13 @@ def test_corrupt_samples_are_left_out_of_evaluation() -> None:
             loader._dataset[number]
     with pytest.raises(UserError, match="0/30: too odd"):
         list(batches([1, 30], 2))
+
+
+def test_other_faults_of_a_worker_are_raised_as_they_are() -> None:
+    def broken() -> Any:
+        raise RuntimeError("a fault of our own")
+
+    with pytest.raises(RuntimeError, match="a fault of our own"):
+        batches(None, 3)._next(iter(broken, None))
+    with pytest.raises(RuntimeError, match="a fault of our own"):
+        train_loader._next(broken)
