@@ -130,6 +130,13 @@ def test_generators_go_on_where_they_were() -> None:
         state.load_generators(kept)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the state is for machines without CUDA")
+def test_generators_of_a_gpu_are_left_out_without_one() -> None:
+    kept = state.generator_tensors()
+    assert "cuda" not in kept
+    state.load_generators(kept | {"cuda": torch.zeros(16, dtype=torch.uint8)})
+
+
 def trained(steps: int) -> tuple[nn.Linear, torch.optim.AdamW]:
     torch.manual_seed(0)
     layer = nn.Linear(3, 2)
