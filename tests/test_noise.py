@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimsuite.noise import FixedNoise, KeyedGenerator, Noise, key_of, keyed_rng
+from mimsuite.noise import FixedNoise, KeyedGenerator, Noise, _signed, key_of, keyed_rng
 
 quick = settings(max_examples=60, deadline=None)
 SEEDS, STEPS = st.integers(0, 2**63), st.integers(0, 10**9)
@@ -181,3 +181,66 @@ def test_one_generator_for_all_keys_gives_the_numbers_of_many(keys: list[int], m
         ours, theirs = generator(7, key), keyed_rng(7, key)
         assert ours.integers(9, dtype=np.uint32) == theirs.integers(9, dtype=np.uint32)
         assert ours.random(more).tolist() == theirs.random(more).tolist()
+
+
+# --- normal, shared and derived noise -------------------------------------------------------------
+
+
+def test_stored_values_of_derived_noise() -> None:
+    noise = Noise(0, 0, torch.tensor([0, 1]))
+    torch.testing.assert_close(noise.normal("z", 3), torch.tensor(STORED_NORMAL))
+    assert noise.shared("s", 3).tolist() == STORED_SHARED
+    assert torch.equal(noise.within("a").rows("mask", 2), torch.tensor(STORED_WITHIN))
+    assert KeyedGenerator()(0, "crop", 1, "a/b.png").random(2).tolist() == STORED_CROP
+
+
+STORED_NORMAL = [
+    [1.4878367185592651, 0.6388326287269592, -1.64008367061615],
+    [0.31994369626045227, 0.32908186316490173, 0.19009822607040405],
+]
+STORED_SHARED = [0.1661191189372082, 0.5951327896759152, 0.6487280224858688]
+STORED_WITHIN = [
+    [0.8973575234413147, 0.7248569130897522],
+    [0.23920398950576782, 0.20338338613510132],
+]
+
+
+@pytest.mark.parametrize("width", [1, 2, 501])
+def test_normal_noise_is_normal(width: int) -> None:
+    numbers = Noise(1, 2, torch.arange(100_000 // width)).normal("z", width).double()
+    assert numbers.shape[1] == width
+    assert abs(float(numbers.mean())) < 0.02
+    assert abs(float(numbers.var()) - 1) < 0.03
+    assert abs(float((numbers**4).mean()) - 3) < 0.2
+    assert abs(float((numbers > 1.959964).double().mean()) - 0.025) < 0.003
+    if width > 1:  # the two halves come of the same radius and angle
+        halves = numbers[:, 0] * numbers[:, (width + 1) // 2]
+        assert abs(float(halves.mean())) < 4 / math.sqrt(len(numbers))
+
+
+def test_noise_on_the_host_takes_the_copy_of_the_index() -> None:
+    index, host = torch.tensor([4, 5]), torch.tensor([7, 8])
+    assert torch.equal(Noise(0, 1, index).on_host("m", 3), rows(0, 1, [4, 5], "m", 3))
+    copied = Noise(0, 1, index, host)
+    assert torch.equal(copied.on_host("m", 3), rows(0, 1, [7, 8], "m", 3))
+    inside = Noise(key_of(0, "part"), 1, host).rows("m", 3)
+    assert torch.equal(copied.within("part").on_host("m", 3), inside)
+
+
+def test_noise_without_content_has_the_rows_from_0_on_the_host() -> None:
+    noise = Noise(0, 1, torch.empty(2, dtype=torch.int64, device="meta"))
+    assert torch.equal(noise.on_host("m", 3), rows(0, 1, [0, 1], "m", 3))
+
+
+def test_fixed_noise_within_a_part_shared_and_without_rows() -> None:
+    a, b = torch.rand(2, 4), torch.rand(2, 4)
+    fixed = FixedNoise({"mask": a, "teacher/mask": b})
+    assert fixed.within("teacher").rows("mask", 4) is b
+    assert fixed.shared("mask", 4).tolist() == a[0].tolist()
+    assert fixed.normal("mask", 4) is a
+    assert fixed.device == FixedNoise({}).device == torch.device("cpu")
+
+
+def test_keys_become_the_int64_of_the_same_bits() -> None:
+    values = [0, 2**63 - 1, 2**63, 2**64 - 1]
+    assert [_signed(value) for value in values] == np.array(values, np.uint64).astype(int).tolist()

@@ -140,3 +140,27 @@ def test_targets_are_gathered_set_by_set() -> None:
         [[3, 4], [6, 11]],
     ]
     assert mask.to("cpu").targets is not None
+
+
+@pytest.mark.parametrize(("overlap", "calls"), [(False, 23), (True, 3)])
+def test_a_context_gives_up_a_target_after_20_tries(overlap: bool, calls: int) -> None:
+    """Both targets cover the only place of the context; the last one is given up first."""
+    places = iter([(0, 0), (0, 2), *[(0, 2)] * 99])
+    asked: list[tuple[int, int]] = []
+
+    def corner(size: tuple[int, int]) -> tuple[int, int]:
+        asked.append(size)
+        return next(places)
+
+    section = MultiBlockMaskSection(targets=2, min_keep=3, overlap=overlap)
+    drawn = MultiBlockSampler(section).draw((6, 6), (2, 2), (2, 2), corner)
+    assert len(asked) == calls
+    assert [ids.tolist() for ids in drawn.targets] == [[0, 1, 6, 7], [2, 3, 8, 9]]
+    assert [ids.tolist() for ids in drawn.contexts] == [[2, 3, 8, 9]]
+
+
+def test_a_context_gives_up_no_more_than_all_targets() -> None:
+    section = MultiBlockMaskSection(targets=1, min_keep=3)
+    places = iter([(0, 0), *[(0, 0)] * 99])
+    drawn = MultiBlockSampler(section).draw((6, 6), (2, 2), (2, 2), lambda size: next(places))
+    assert drawn.contexts[0].tolist() == [0, 1, 6, 7]

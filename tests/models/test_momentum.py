@@ -49,3 +49,29 @@ def test_the_fused_form_is_the_same_average(at_once, monkeypatch):
         wanted = [torch.lerp(a, b, weight) for a, b in zip(own, new, strict=True)]
         momentum.follow_fused(own, new, torch.tensor(weight))
         torch.testing.assert_close(own, wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_tensors_are_taken_together_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(momentum, "_AT_ONCE", 24)
+    pairs = [(torch.zeros(n), torch.ones(n)) for n in (3, 3, 1, 9, 1)]  # 12, 12, 4, 36, 4 bytes
+    parts = [[len(one) for one in own] for own, _ in momentum._parts(pairs)]
+    assert parts == [[3, 3], [1], [9], [1]]
+    new = [one for _, several in momentum._parts(pairs) for one in several]
+    assert all(a is b for a, (_, b) in zip(new, pairs, strict=True))
+
+
+def test_nothing_to_average_is_no_fault():
+    momentum.follow([], [], 0.9, GOOD)
+
+
+def test_a_rising_momentum_stays_at_its_end():
+    values = [momentum.rising(step, 0.5, 0.9, 4) for step in (0, 1, 4, 9)]
+    assert values == pytest.approx([0.5, 0.6, 0.9, 0.9])
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(0, 1.0), (1, 0.3), (2, 0.3)])
+def test_a_warm_up_begins_at_the_start(warmup, first):
+    ends = {"start": 0.3, "peak": 1.0, "end": 0.2}
+    assert momentum.warm_cosine(0, **ends, warmup=warmup, total=9) == pytest.approx(first)
+    assert momentum.warm_cosine(1, **ends, warmup=3, total=9) == pytest.approx(0.65)
+    assert momentum.warm_cosine(9, **ends, warmup=warmup, total=9) == 0.2
