@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo docs evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak bench-check lint type clean
+.PHONY: setup dev demo docs evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak mutation bench-check lint type clean
 
 setup: .venv/installed
 dev: .venv/installed-dev
@@ -57,6 +57,11 @@ test-gpu: dev
 soak: dev
 	$(BIN)/python tools/soak.py --kills 100
 	$(BIN)/python tools/soak.py --kills 20 --ranks 2
+
+# Changes of one place that no test notices; `python tools/mutation.py --table` shows those so far.
+mutation: dev
+	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutation.py --each 10
 
 bench-check: dev
 	$(BIN)/python tools/bench_cli.py --check
