@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo docs evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak mutation bench-check lint type clean
+.PHONY: setup dev demo docs evidence evidence-pages test test-slow test-slurm test-slurm-short test-gpu soak mutation bench-check coverage lint type clean
 
 setup: .venv/installed
 dev: .venv/installed-dev
@@ -67,6 +67,17 @@ bench-check: dev
 	$(BIN)/python tools/bench_cli.py --check
 	$(BIN)/python tools/bench_mae.py --check
 	$(BIN)/python tools/bench_trainer.py --check
+
+# Lines of the package that tests reach, in child processes too, as a table and in build/coverage.
+# `make coverage TESTS=tests/cli` for a part, `MARKS="not gpu and not slurm"` with the slow ones.
+TESTS ?= tests
+MARKS ?= not slow and not gpu and not slurm
+coverage: dev
+	rm -rf build/coverage && mkdir -p build/coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 -m "$(MARKS)" $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet --directory build/coverage/html
+	$(BIN)/python -m coverage report --sort=cover
 
 lint: dev
 	$(BIN)/ruff format --check .

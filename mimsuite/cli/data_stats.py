@@ -9,6 +9,7 @@ import typer
 from mimsuite.cli import output
 from mimsuite.cli.bar import progress_of
 from mimsuite.cli.options import JsonOption
+from mimsuite.errors import UserError
 
 
 def stats(
@@ -36,6 +37,8 @@ def stats(
     from mimsuite.data.sources.stored import only_modality, stored_splits
 
     kind = only_modality(source, modality)
+    if bands is not None and kind != "bands":
+        raise UserError(f"--bands is for rasters, and {source} has the modality {kind}")
     splits = stored_splits(source, kind)
     chosen = split or ("train" if "train" in splits else splits[0])
     with progress_of("reading") as progress:

@@ -53,6 +53,8 @@ def low_shot(
     from mimsuite.data.sources.few import amount_of
 
     amounts = [amount_of(text.strip()) for text in labels.split(",")]
+    if not finetune and (recipe is not None or resume != "never"):
+        raise UserError("--recipe and --resume are for --finetune")
     from mimsuite.train.preempt import StopFlag
 
     stop = StopFlag().install() if finetune else None  # before torch is imported

@@ -9,6 +9,7 @@ import typer
 
 from mimsuite.cli import model_io, options
 from mimsuite.cluster import require_single_process
+from mimsuite.errors import UserError
 
 
 def linear_probe(
@@ -58,6 +59,8 @@ def linear_probe(
             )
         model_io.finish("linear_probe", model, result, None, as_json, folder)
         return 0
+    if resume != "never":
+        raise UserError("--resume is for --recipe; without it there is nothing to continue")
     found, _ = model_io.probe_data_of(model, overrides, data, device, baselines, seed)
     if found is not None:
         from mimsuite import evaluate

@@ -207,7 +207,7 @@ def _job_set(
 
     if unfit:
         options = ", ".join(f"--{key}" for key in unfit)
-        raise UserError(f"{options}: for SLURM alone, leave away with --to kubernetes")
+        raise UserError(f"{options}: for SLURM alone; leave it out with --to kubernetes")
     if image is None:
         raise UserError("--to kubernetes needs --image, a container image with mimsuite in it")
     if not printed:

@@ -59,6 +59,8 @@ def render(request: Request, profile: Profile, image: str, volumes: Sequence[Vol
     Raises:
         UserError: lists all faults of the recipe; or the run directory is on no volume.
     """
+    if not re.fullmatch(r"[\w.:/@-]+", image, re.ASCII):
+        raise UserError(f"--image {image!a}: expected a name, as in registry/mimsuite:0.2")
     out = PurePosixPath(request.out)
     if not any(out.is_relative_to(one.path) and out != one.path for one in volumes):
         raise UserError(

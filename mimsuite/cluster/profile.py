@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from mimsuite.config import yaml
 from mimsuite.config.faults import at, faults_of
-from mimsuite.config.keys.shared import Positive, Section
+from mimsuite.config.keys.section import Positive, Section
 from mimsuite.config.layers import COMMAND_LINE, Layer
 from mimsuite.config.suggest import did_you_mean
 from mimsuite.errors import UserError

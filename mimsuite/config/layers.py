@@ -136,9 +136,10 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nest(keys: Keys, value: Any) -> dict[str, Any]:
+    nested: dict[str, Any] = value
     for key in reversed(keys):
-        value = {key: value}
-    return value
+        nested = {key: nested}
+    return nested
 
 
 def _read(file: RecipeFile) -> Layer:

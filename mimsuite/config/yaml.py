@@ -72,14 +72,18 @@ def parse(text: str, where: str = "") -> Parsed:
 
 def dump(document: dict[str, Any]) -> str:
     """A document as YAML that :func:`parse` reads back exactly; each list is on one line."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    return _written(document)
 
 
 def inline(value: Any) -> str:
     """One value as YAML on one line."""
-    options: Any = {"sort_keys": False, "allow_unicode": True, "width": math.inf}
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, **options)
-    return text.removesuffix("...\n").rstrip("\n")
+    return _written(value, default_flow_style=True).removesuffix("...\n").rstrip("\n")
+
+
+def _written(value: Any, **options: Any) -> str:
+    options |= {"sort_keys": False, "allow_unicode": True, "width": math.inf}
+    text: str = yaml.dump(value, Dumper=_Dumper, **options)
+    return text
 
 
 class _Loader(yaml.SafeLoader):
@@ -91,7 +95,7 @@ class _Loader(yaml.SafeLoader):
         self.lines: dict[Keys, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # by pyyaml
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             self._refuse(event, "anchors and aliases are not used here; write the value out")
         if getattr(event, "tag", None) is not None:

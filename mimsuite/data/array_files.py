@@ -37,7 +37,7 @@ def read_npy(data: bytes, kinds: Collection[str], most_bytes: int) -> np.ndarray
         raise CorruptSample(
             "decode", f"the header claims {expected} bytes of data, there are {len(data) - start}"
         )
-    array = np.load(io.BytesIO(data), allow_pickle=False)
+    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -187,7 +187,7 @@ class Source(ABC):
         """
         if sample.label_map is not None:
             return self.decoder.with_label_map(sample.payload, sample.label_map)
-        return self.decoder(sample.payload)  # type: ignore[arg-type]  # matches the decoder
+        return self.decoder(sample.payload)  # matches the decoder
 
     def labels(self) -> np.ndarray:
         """(len,) int64 class ids in source order, -1 = unlabelled or unreadable."""

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from mimsuite.cli.main import main
+from tests.data.dense_folders import scenes
 
 RECIPE = "image/mae-tiny-fashion"
 SMALL = ("--smoke", "schedule.epochs=1", "train.global_batch=4", "train.device=cpu")
@@ -107,6 +108,7 @@ def _data(root: Path) -> dict[str, Path]:
         "foreign": foreign,
         "noisetar": noisy,
         "points": root / "points",
+        "masks": scenes(root / "masks", 4, 2),
         **{name.replace(".", "_"): root / name for name in lists},
     }
 

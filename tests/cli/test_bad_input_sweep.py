@@ -21,7 +21,8 @@ from mimsuite import config
 from mimsuite.cli.main import COMMANDS, load_command, main
 from mimsuite.config.layers import leaves
 from mimsuite.errors import UserError
-from tests.cli.bad_input_cases import CASES
+from tests.cli.bad_input_cases import CASES as FIRST_CASES
+from tests.cli.bad_input_more_cases import MORE_CASES
 from tests.cli.bad_input_world import make
 
 SWEEP = settings(
@@ -31,6 +32,7 @@ SWEEP = settings(
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+CASES = [*FIRST_CASES, *MORE_CASES]
 # An index beside foreign shards is no output: the next command would make the same.
 BYPRODUCTS = (".idx",)
 
@@ -115,6 +117,15 @@ def leaf_commands() -> Iterator[tuple[list[str], object]]:
             yield [name], command
         else:
             yield from (([name, below], leaf) for below, leaf in inner.items())
+
+
+def test_every_command_that_takes_something_has_cases():
+    """Those without an argument or option of their own have only a wrong option, below."""
+    tried = [shlex.split(line) for line, _, _ in CASES]
+    for words, command in leaf_commands():
+        own = {p.name for p in command.params} - {"as_json", "json", "plugin", "debug", "help"}
+        if own:
+            assert sum(line[: len(words)] == words for line in tried) >= 2, words
 
 
 def wrong_options() -> Iterator[list[str]]:

@@ -77,7 +77,7 @@ class RasterTargetSection(Section):
 class RasterDataSection(DataSection):
     """`data:` of rasters."""
 
-    channels: Literal["native"] = "native"  # type: ignore[assignment]  # see `bands`
+    channels: Literal["native"] = "native"  # see `bands`
     bands: tuple[str, ...] | None = None  # names, or numbers from 1, in this order; null: all
     max_pixels: Positive = 64_000_000  # of a window
 

@@ -180,7 +180,7 @@ class DictionaryOptimSection(OptimSection):
     """`optim:` of the dictionary."""
 
     name: Literal["adam"] = "adam"  # type: ignore[assignment]
-    weight_decay: Literal[0] = 0  # type: ignore[assignment]
+    weight_decay: Literal[0] = 0
 
 
 class DictionaryScheduleSection(ScheduleSection):

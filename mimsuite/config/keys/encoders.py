@@ -89,8 +89,8 @@ class PostNormViTSection(ViTSection):
     """
 
     kind: Literal["post-norm-vit"] = "post-norm-vit"  # type: ignore[assignment]
-    class_tokens: Literal[1] = 1  # type: ignore[assignment]
-    final_norm: Literal[False] = False  # type: ignore[assignment]  # each block ends with a norm
+    class_tokens: Literal[1] = 1
+    final_norm: Literal[False] = False  # each block ends with a norm
     # Number of first blocks that form the stem and are never targets
     prenet: Annotated[int, Field(ge=0), Key.FREE] = 0
 
@@ -109,7 +109,7 @@ class BEiTSection(ViTSection):
     """
 
     kind: Literal["beit"]  # type: ignore[assignment]
-    class_tokens: Literal[1] = 1  # type: ignore[assignment]
+    class_tokens: Literal[1] = 1
     layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.1  # initial branch scale; 0: none
     # Relative position biases in each block's attention; needs all patches of the image
     relative_positions: Annotated[bool, Key.TUNABLE] = False
@@ -123,7 +123,7 @@ class ConvViTSection(ViTSection):
     """
 
     kind: Literal["convvit"] = "convvit"  # type: ignore[assignment]
-    class_tokens: Literal[0] = 0  # type: ignore[assignment]
+    class_tokens: Literal[0] = 0
     position_start: Literal["sin-cos"] = "sin-cos"
     depth: Dimension = 11
     conv_strides: tuple[Positive, Positive] = (4, 2)  # strides of the patch embeddings

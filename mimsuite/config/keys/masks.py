@@ -395,7 +395,7 @@ GuidedMaskSection = Annotated[RandomMaskSection | AttentiveMaskSection, Field(di
 class PartlyDecodedAttentiveSection(PartlyDecodedSection, AttentiveMaskSection):
     """`mask:` attentive masking, with `decode_ratio`."""
 
-    kind: Literal["attentive"]  # type: ignore[assignment]
+    kind: Literal["attentive"]
 
 
 # Masks that need nothing but a teacher, for methods with a decoder.

@@ -150,7 +150,7 @@ class IntensityTargetSection(Section):
 class ScanDataSection(DataSection):
     """`data:` of scans."""
 
-    channels: Literal["native"] = "native"  # type: ignore[assignment]  # one number a voxel
+    channels: Literal["native"] = "native"  # one number a voxel
     max_pixels: Positive = 1 << 28  # voxels; refuse larger scans before decoding them
 
 

@@ -64,7 +64,7 @@ class DenseSource(FileSource):
     def decode(self, sample: Sample) -> DenseSample:
         """Image and labels, of equal height and width; raises ``CorruptSample``."""
         assert isinstance(sample, StoredDense)
-        image = self.decoder(sample.payload)  # type: ignore[arg-type]  # bytes
+        image = self.decoder(sample.payload)  # bytes
         found = DenseSample(image, *self._truth(sample.mask, sample.depth))
         for name, truth in (("mask", found.segments), ("depth", found.depth)):
             if truth is not None and truth.shape != image.shape[-2:]:

@@ -73,7 +73,7 @@ def read_npy(data: bytes, max_pixels: int) -> np.ndarray:
         raise CorruptSample(
             "decode", f".npy header claims {expected} bytes of data, the file has another number"
         )
-    array = np.load(io.BytesIO(data), allow_pickle=False)
+    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

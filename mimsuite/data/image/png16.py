@@ -31,7 +31,8 @@ def read_deep(reopen: Callable[[], ImageFile.ImageFile]) -> np.ndarray:
     low, high = reopen(), reopen()
     layout = str(low.tile[0].args)
     low.tile = [tile._replace(args=_LOW[layout]) for tile in low.tile]
-    pixels = np.asarray(low)
+    pixels: np.ndarray = np.asarray(low)
     if layout == _GRAY_ALPHA:  # unpack the four bytes of a pixel unchanged
         return np.ascontiguousarray(pixels).view(">u2").astype(np.uint16)
-    return np.asarray(high).astype(np.uint16) << 8 | pixels
+    pixels = np.asarray(high).astype(np.uint16) << 8 | pixels
+    return pixels

@@ -36,13 +36,15 @@ def _chair(p: np.ndarray) -> np.ndarray:
     """A seat on a pillar, and a back."""
     seat = (p[:, 2] > -0.2) & (p[:, 2] < 0.1)
     pillar = (np.abs(p[:, 0]) < 0.2) & (np.abs(p[:, 1]) < 0.2) & (p[:, 2] < 0)
-    return seat | pillar | ((p[:, 0] < -0.2) & (p[:, 2] > 0))
+    chair: np.ndarray = seat | pillar | ((p[:, 0] < -0.2) & (p[:, 2] > 0))
+    return chair
 
 
 def _table(p: np.ndarray) -> np.ndarray:
     """A board on four legs."""
     legs = (np.abs(p[:, 0]) > 0.3) & (np.abs(p[:, 1]) > 0.25)
-    return legs | (p[:, 2] > 0.15)
+    table: np.ndarray = legs | (p[:, 2] > 0.15)
+    return table
 
 
 # Shape, and the range of its sides; a room is two units wide.

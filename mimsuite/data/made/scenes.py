@@ -97,7 +97,8 @@ def _shaded(normal: np.ndarray, own: np.ndarray) -> np.ndarray:
     half = cameras / np.linalg.norm(cameras, axis=1, keepdims=True) + light
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     highlight = (np.clip(normal @ half.T, 0, 1) ** 16).mean(axis=1)  # (N, cameras) -> (N,)
-    return lambert[:, None] * own + 0.4 * highlight[:, None]
+    shaded: np.ndarray = lambert[:, None] * own + 0.4 * highlight[:, None]
+    return shaded
 
 
 _SOLIDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

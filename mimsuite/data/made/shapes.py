@@ -31,7 +31,8 @@ def make(name: str, split: str, size: int, rng: np.random.Generator) -> bytes:
 
 def _sphere(count: int, rng: np.random.Generator) -> np.ndarray:
     points = rng.normal(size=(count, 3))
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points
 
 
 def _cube(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -182,7 +182,8 @@ def _labels(source: Source) -> dict[str, Any]:
 
 
 def _spread(total: int, wanted: int) -> list[int]:
-    return np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(int))
+    return [int(place) for place in chosen]
 
 
 def _range(values: list[Any]) -> dict[str, int | float]:

@@ -22,7 +22,8 @@ def rotate(cloud: Tensor, degrees: float, rng: np.random.Generator) -> Tensor:
     length = math.sqrt(x * x + y * y + z * z)
     turning = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
     turn = torch.linalg.matrix_exp(turning * math.radians(degrees) / length)
-    return cloud @ turn.T.float()
+    turned: Tensor = cloud @ turn.T.float()
+    return turned
 
 
 def drop(cloud: Tensor, share: float, rng: np.random.Generator) -> Tensor:

@@ -48,7 +48,7 @@ def is_cloud(start: bytes) -> bool:
         table = _table(rows[:8])
     except CorruptSample:
         return False
-    return 3 <= table.shape[1] <= 64
+    return bool(3 <= table.shape[1] <= 64)
 
 
 def read_text(data: bytes) -> dict[str, np.ndarray]:

@@ -18,4 +18,5 @@ def scaled(values: np.ndarray, rule: IntensityRule, summary: Summary) -> np.ndar
         low, high = summary.percentile(rule.low), summary.percentile(rule.high)
     else:
         return values
-    return np.clip((values - np.float32(low)) / np.float32(max(high - low, 1e-12)), 0, 1)
+    within: np.ndarray = (values - np.float32(low)) / np.float32(max(high - low, 1e-12))
+    return within.clip(0, 1)

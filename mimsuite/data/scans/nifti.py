@@ -116,7 +116,7 @@ def _shape(header: Any) -> tuple[int, int, int]:
 
 def _dtype(header: Any) -> np.dtype:
     try:
-        dtype = np.dtype(header.get_data_dtype())
+        dtype: np.dtype = np.dtype(header.get_data_dtype())
     except Exception as fault:  # an unknown code
         raise CorruptSample("decode", f"voxels of a type that is not read ({fault})") from None
     if dtype.kind not in "iuf" or dtype.itemsize > 8:

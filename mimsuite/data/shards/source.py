@@ -197,7 +197,8 @@ class TarSource(Source):
 
     def _payload_member(self, shard: int, offset: int) -> np.void:
         opened = self._open(shard)
-        return opened.index.members[opened.payloads[offset]]
+        member: np.void = opened.index.members[opened.payloads[offset]]
+        return member
 
     def _stored(self, opened: _OpenShard, member: int) -> Payload:
         if self.decoder.in_parts:
@@ -222,7 +223,8 @@ def _payload_members(index: ShardIndex, decoded: tuple[str, ...]) -> np.ndarray:
     """(samples,) the member of each sample that is decoded: the first by rank of its extension."""
     rank = np.array([_rank(name, decoded) for name in index.extensions])
     order = np.lexsort((rank[index.members["extension"]], index.members["sample"]))
-    return order[index.first[:-1]]
+    first: np.ndarray = order[index.first[:-1]]
+    return first
 
 
 def _members_of(index: ShardIndex, extensions: Sequence[str]) -> np.ndarray:

@@ -43,7 +43,8 @@ class ArraySource(Source):
         return None if label < 0 else label
 
     def payload(self, shard: int, offset: int) -> np.ndarray:
-        return self._images[shard]
+        image: np.ndarray = self._images[shard]
+        return image
 
     def sample_bytes(self, shard: int, offset: int) -> int:
         return int(self._images[shard].nbytes)

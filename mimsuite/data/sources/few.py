@@ -7,9 +7,9 @@ samples of each class in a random order keyed by (d, class).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from mimsuite.data.damage import CorruptSample, Damage
 from mimsuite.data.source import Payload, Sample, Source
@@ -136,7 +136,7 @@ class Subset(Source):
     def read(self, shard: int, offset: int) -> Sample:
         return self._source.read(*self._places[shard])
 
-    def decode(self, sample: Sample) -> Tensor:
+    def decode(self, sample: Sample) -> Any:
         return self._source.decode(sample)
 
     def damage(self, shard: int, offset: int, fault: CorruptSample) -> Damage:

@@ -55,7 +55,7 @@ def entries(url: Url) -> list[Listed]:
 
     def ask() -> list[dict[str, Any]]:
         try:
-            return _system(*_asked()).ls(url.bucket_path, detail=True, refresh=True)
+            return list(_system(*_asked()).ls(url.bucket_path, detail=True, refresh=True))
         except FileNotFoundError:
             return []
         except Exception as fault:

@@ -178,7 +178,9 @@ def _from_end(colour: np.ndarray, alpha: np.ndarray, axis: int) -> np.ndarray:
     weight[1:] *= light[:-1]
     seen = (weight[..., None] * colour).sum(axis=0) + light[-1][..., None]  # (A, B, 3)
     seen = seen.transpose(1, 0, 2)[::-1]
-    return seen[:, ::-1] if axis == 1 else seen  # seen from behind, left is right
+    if axis == 1:
+        seen = seen[:, ::-1]  # seen from behind, left is right
+    return np.asarray(seen)
 
 
 def _fit(view: np.ndarray) -> np.ndarray:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torchcodec
+from torchcodec import ffmpeg_major_version
 
 from mimsuite.data.local_file import Stored
 from mimsuite.data.video.readers.base import VideoDecodeError, VideoReader, require_plain
 
-if torchcodec.ffmpeg_major_version is None:
+if ffmpeg_major_version is None:
     raise ImportError("torchcodec finds no FFmpeg libraries")
 
 
