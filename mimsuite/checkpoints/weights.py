@@ -74,6 +74,7 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
     path = hub_snapshot(Path(expand_path(str(path))))
     hints = hints or Hints()
     if path.is_dir() and (_is_ours(path) or not is_model_folder(path)):
+        _refuse_facts(hints, path)
         return _of_checkpoint(path, *_checkpoint_in(path))
     if not path.exists():
         hub = _HUB_NAME.fullmatch(str(path)) and not path.parent.exists()
@@ -82,10 +83,23 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
             + (f"; download a model of huggingface.co first: hf download {path}" if hub else "")
         )
     if (path.parent / "MANIFEST.json").is_file():  # a file inside a checkpoint: read all of it
+        _refuse_facts(hints, path)
         return _of_checkpoint(path.parent, path.parent, [])
     file = read_weights_file(path, hints.entry)
     header = decode_header(file.metadata, path)
-    return _of_native(file, header) if header else _of_published(file, hints)
+    if header is None:
+        return _of_published(file, hints)
+    _refuse_facts(hints, path)
+    return _of_native(file, header)
+
+
+def _refuse_facts(hints: Hints, path: Path) -> None:
+    """Refuse facts for weights whose recipe has them all."""
+    given = {"heads": hints.heads, "decoder-heads": hints.decoder_heads}
+    given |= {"image-size": hints.image_size, "entry": hints.entry}
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"--{name} is for published checkpoints; {path} has its own recipe")
 
 
 def check_names(expected: Mapping[str, Tensor], weights: Weights) -> None:

@@ -110,6 +110,8 @@ STATS = [
 
 MODELS_OUT = [
     ("export $run --format timm --image-size 33 --out $out", 2, "image-size"),
+    ("export $run --format timm --heads 3 --out $out", 2, "own recipe"),
+    ("import $run --decoder-heads 3 --out $out.safetensors", 2, "own recipe"),
     ("export $bare --format hf --out $out", 2, "bare"),
     ("import $whole --heads 7 --out $out.safetensors", 2, "whole.pth"),
     ("import $photos --out $out.safetensors", 2, "photos"),
