@@ -77,6 +77,7 @@ _CLIP_BLOCK = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+_THEIR_TOKEN = 1  # number of the mask token that transformers predicts with
 _CLIP_ENCODER = {"patch_embed.proj": "embeddings.patch_embeddings.proj", "norm": "layernorm"}
 _CLIP_PREDICTOR = {
     "embed": "embeddings.predictor_embeddings",
@@ -259,12 +260,18 @@ def _vjepa(opened: Opened) -> Form:
     }
     below = _below(state, "predictor.")
     tokens = [below.pop(f"mask_tokens.{number}") for number in range(predictor.mask_tokens)]
+    notes = []
+    if len(tokens) > _THEIR_TOKEN:  # clips of one length train the first token alone
+        tokens[_THEIR_TOKEN] = tokens[0]
+        notes.append(
+            "transformers predicts with mask token 1: the trained token 0 stands there too"
+        )
     tensors = {
         **_prefixed("encoder.", _below(state, "encoder."), _CLIP_ENCODER),
         **_prefixed("predictor.", below, _CLIP_PREDICTOR),
         "predictor.embeddings.mask_tokens": torch.stack(tokens),  # (count, 1, 1, width)
     }
-    return Form("VJEPA2Model", config, tensors)
+    return Form("VJEPA2Model", config, tensors, notes=notes)
 
 
 def _prefixed(

@@ -13,12 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mimsuite import config
 from mimsuite.batch import Batch
 from mimsuite.checkpoints import Opened, open_model
 from mimsuite.checkpoints.shapes import Hints
 from mimsuite.cli.main import main
 from mimsuite.errors import UserError
 from mimsuite.export import export
+from mimsuite.methods import build
 from mimsuite.weights.files import read_weights_file
 from tests import needs
 
@@ -169,6 +171,22 @@ def test_vjepa2_with_its_predictor(tmp_path: Path, name: str, configured: bool) 
         torch.equal(a, b)
         for a, b in zip(method.encoder.parameters(), method.student.parameters(), strict=True)
     )
+
+
+def test_vjepa2_predicts_in_transformers_as_here(tmp_path: Path, run_of: Any) -> None:
+    keys = {"model.predictor.mask_tokens": 3, "model.encoder.depth": 2, "model.predictor.depth": 1}
+    resolved = config.with_overrides(config.load("video/vjepa2-tiny-motion"), keys, "test")
+    method: Any = build(resolved.recipe).eval()
+    torch.nn.init.normal_(method.predictor.mask_tokens[0])
+    export(open_model(run_of(tmp_path / "run", resolved, method)), "hf", tmp_path / "hf")
+    model = transformers.VJEPA2Model.from_pretrained(tmp_path / "hf")
+    clips = random(2, 16, 3, 32, 32)
+    seen, asked = torch.arange(400).expand(2, -1), torch.arange(400, 512).expand(2, -1)
+    with torch.no_grad():
+        expected = model(clips, context_mask=[seen], target_mask=[asked])
+        latents = method.encoder(method.encoder.tubelets(clips.transpose(1, 2))).tokens
+        found = method.predictor(latents[:, :400], seen, asked)
+    torch.testing.assert_close(found, expected.predictor_output.last_hidden_state, **CLOSE)
 
 
 def test_a_model_in_parts(tmp_path: Path) -> None:
