@@ -75,16 +75,28 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 
 def complete_key(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Keys of the recipe that was named, for shell completion; else those of every recipe."""
+    """Keys of the recipe that was named, for shell completion, else those of every recipe; behind
+    ``KEY=`` the words that the key accepts."""
     from mimsuite.config import load
     from mimsuite.config.keys.shared import Recipe
-    from mimsuite.config.schema import dotted_keys
+    from mimsuite.config.schema import dotted_keys, words_of
 
     try:
-        keys = list(load(ctx.params.get("recipe") or "").origins)
+        named = load(ctx.params.get("recipe") or "")
     except UserError:
-        keys = list(dotted_keys(Recipe))
-    return [f"{key}=" for key in keys if key.startswith(incomplete)]
+        return [f"{key}=" for key in dotted_keys(Recipe) if key.startswith(incomplete)]
+    typed = [word for word in ctx.params.get("overrides") or () if word != "="]
+    if (
+        typed and "=" not in typed[-1]
+    ):  # bash takes `KEY=VALUE` for three words, to replace the last
+        return [w for w in words_of(named.recipe, typed[-1]) if w.startswith(incomplete)]
+    key, given, _ = incomplete.partition("=")
+    offered = [f"{key}={word}" for word in words_of(named.recipe, key)] if given else []
+    return [
+        word
+        for word in (offered or [f"{key}=" for key in named.origins])
+        if word.startswith(incomplete)
+    ]
 
 
 RecipeArgument = Annotated[

@@ -122,6 +122,21 @@ def literals(annotation: Any) -> list[str]:
     return []
 
 
+def words_of(section: BaseModel, key: str) -> list[str]:
+    """The words that a dotted key of a recipe accepts; empty where numbers or texts stand."""
+    first, _, rest = key.partition(".")
+    inner = getattr(section, first, None)
+    if rest:
+        return words_of(inner, rest) if isinstance(inner, BaseModel) else []
+    if first not in type(section).model_fields:
+        return []
+    annotation, _ = _bare(_annotation(type(section), first))
+    union = get_origin(annotation) in (Union, UnionType)
+    options = get_args(annotation) if union else (annotation,)
+    found = literals(annotation) + (["true", "false"] if bool in options else [])
+    return [*found, "null"] if found and NoneType in options else found
+
+
 def _describe_list(items: tuple[Any, ...], bounds: bool) -> str:
     fixed = [item for item in items if item is not Ellipsis]
     count = f"{len(fixed)} " if Ellipsis not in items and len(fixed) > 1 else ""

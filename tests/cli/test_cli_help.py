@@ -53,6 +53,10 @@ def test_help_fits_a_screen_and_shows_an_example(words, monkeypatch, capsys):
             ["optim.lr=", "optim.lr_per_256=", "optim.layer_decay="],
         ),
         ("mimsuite linear-probe RUN schedule.warmup_e", ["schedule.warmup_epochs="]),
+        ("mimsuite pretrain image/mae-tiny-fashion optim.name=ad", ["optim.name=adamw"]),
+        ("mimsuite pretrain image/mae-tiny-fashion optim.name = ad", ["adamw"]),  # as bash does
+        ("mimsuite pretrain image/mae-tiny-fashion target.normalize =", ["true", "false"]),
+        ("mimsuite pretrain image/mae-tiny-fashion optim.lr=1", []),
         ("mimsuite pretrain ./no-recipe", []),  # then the shell offers files
         ("mimsuite no-such-command x", []),
     ],
