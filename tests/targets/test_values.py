@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mimsuite.batch import Batch
 from mimsuite.config.keys.targets import FeatureLossSection, PixelTargetSection
+from mimsuite.config.keys.tokenizers import KMeansTokenizerSection
 from mimsuite.errors import DataError
 from mimsuite.targets import adversarial, labels, latents, voxels
 from mimsuite.targets.codebook import use_of
@@ -20,10 +22,13 @@ from mimsuite.targets.consistency import consistency
 from mimsuite.targets.contrast import nt_xent
 from mimsuite.targets.deviation import channel_deviation
 from mimsuite.targets.features import FeatureTarget
+from mimsuite.targets.kmeans import KMeansTokenizer
 from mimsuite.targets.layers import average_layers
 from mimsuite.targets.picking import pick
 from mimsuite.targets.pixels import PixelTarget
+from mimsuite.targets.relations import log_relations
 from mimsuite.targets.sinkhorn import balanced_assignments, entropy
+from mimsuite.targets.tokenizers import DrawingTokenizer
 from mimsuite.targets.tubelets import TubeletTarget
 
 T = torch.tensor
@@ -336,3 +341,39 @@ def test_augmentation_moves_recolours_and_erases() -> None:
     hidden = erased[0, 0].nonzero()
     assert (hidden.amin(0).tolist(), hidden.amax(0).tolist()) == ([0, 6], [1, 7])
     assert int(erased[0, 0].sum()) == 4
+
+
+def test_relations_are_scaled_by_the_width_of_a_head() -> None:
+    """softmax(q k / sqrt(d)), here of heads of width 4 with q k = 4 and 0."""
+    q = torch.full((1, 2, 2, 4), 1.0)
+    k = torch.stack([torch.ones(4), torch.zeros(4)]).expand(1, 2, 2, 4)
+    found, _ = log_relations((q, k, k), heads=2)
+    close(found[0, 0, 0], T([2.0, 0.0]).log_softmax(0))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_codes_of_normalised_patches_do_not_see_contrast(normalize: bool) -> None:
+    section = KMeansTokenizerSection(kind="kmeans", codes=4, normalize=normalize)
+    tokenizer = KMeansTokenizer(section, patch=4, channels=3)
+    tokenizer.centres.copy_(some(4, 48))
+    images = some(2, 3, 16, 16, seed=1)
+    same = torch.equal(
+        tokenizer(Batch.of_views({"image": images})),
+        tokenizer(Batch.of_views({"image": 9 * images + 5})),
+    )
+    assert same == normalize
+
+
+def test_pictures_of_codes_stay_in_range_when_they_are_resized() -> None:
+    """A sharp edge overshoots in a bicubic resize."""
+    drawn = torch.zeros(1, 3, 8, 8)
+    drawn[..., 4:] = 1.0
+    network = SimpleNamespace(draw=lambda codes: drawn)
+    tokenizer = SimpleNamespace(
+        grid=(2, 2), patch=8, statistics=([0.0] * 3, [1.0] * 3), _opened=lambda device: network
+    )
+    tokenizer._patches_of = lambda pixels: DrawingTokenizer._patches_of(tokenizer, pixels)
+    patches = DrawingTokenizer.draw(tokenizer, torch.zeros(1, 4, dtype=torch.int64), some(1, 4, 1))
+    assert patches.shape == (1, 4, 192)
+    assert patches.min() >= 0
+    assert patches.max() <= 1
