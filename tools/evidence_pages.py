@@ -4,7 +4,7 @@ Figures are balanced accuracies in % on the test split, or the main figure of an
 over seeds with the lowest and the highest, and the gain over each baseline with its 95 % interval,
 paired by seed and sample. Those of `evaluate` are in their own units and have no baselines. Where a
 set is cut into folds, the folds of a seed make one figure of the whole set. Verdicts follow from
-the intervals alone.
+the intervals of a table's first measure alone.
 """
 
 from __future__ import annotations
