@@ -86,9 +86,7 @@ def complete_key(ctx: typer.Context, incomplete: str) -> list[str]:
     except UserError:
         return [f"{key}=" for key in dotted_keys(Recipe) if key.startswith(incomplete)]
     typed = [word for word in ctx.params.get("overrides") or () if word != "="]
-    if (
-        typed and "=" not in typed[-1]
-    ):  # bash takes `KEY=VALUE` for three words, to replace the last
+    if typed and "=" not in typed[-1]:  # to bash `KEY=VALUE` is three words, of which one is asked
         return [w for w in words_of(named.recipe, typed[-1]) if w.startswith(incomplete)]
     key, given, _ = incomplete.partition("=")
     offered = [f"{key}={word}" for word in words_of(named.recipe, key)] if given else []
