@@ -95,10 +95,8 @@ def read_weights(path: str | Path, hints: Hints | None = None) -> Weights:
 
 def _refuse_facts(hints: Hints, path: Path) -> None:
     """Refuse facts for weights whose recipe has them all."""
-    given = {"heads": hints.heads, "decoder-heads": hints.decoder_heads}
-    given |= {"image-size": hints.image_size, "entry": hints.entry}
-    for name, value in given.items():
-        if value is not None:
+    for name in ("heads", "decoder-heads", "image-size", "entry"):
+        if getattr(hints, name.replace("-", "_")) is not None:
             raise UserError(f"--{name} is for published checkpoints; {path} has its own recipe")
 
 
