@@ -19,6 +19,7 @@ import torch
 from mimsuite.checkpoints.opened import Opened
 from mimsuite.errors import UserError
 from mimsuite.export.check import Outputs, agree
+from mimsuite.models.frozen_encoder import FrozenEncoder
 from mimsuite.models.swin3d import Swin3D
 
 _LARGEST = 1_900_000_000  # bytes of weights in one file; protobuf's limit is 2 GiB
@@ -29,6 +30,8 @@ def refuse_onnx(opened: Opened) -> str | None:
     encoder = opened.method.encoder
     if isinstance(encoder, Swin3D):
         return "torch's exporter does not take the shifted windows of a Swin3D encoder"
+    if isinstance(encoder, FrozenEncoder):
+        return "this encoder is a frozen network with weights of its own: export those"
     size = sum(p.numel() * p.element_size() for p in encoder.parameters())
     if size > _LARGEST:
         return (
