@@ -17,8 +17,7 @@ Letters: B batch, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -98,12 +97,11 @@ class Classifier(Method):
     """An encoder with a classification head.
 
     ``prepare`` puts the images and soft targets of a step into ``ctx.made`` as ``image`` and
-    ``target``; the loss reads only these two.
+    ``target``; the loss reads these in place of the batch's own.
     """
 
     Recipe = ClassifyRecipe
     view: ClassVar[str] = "image"  # name of the view that the encoder reads
-    beside: ClassVar[tuple[str, ...]] = ()  # further views that it reads, where a batch has them
 
     def __init__(self, recipe: ClassifyRecipe) -> None:
         super().__init__(recipe)
@@ -163,38 +161,29 @@ class Classifier(Method):
             image, target = self.mix(image, target, noise.rows("mixup", PairMix.NOISE))
         if self.training and self.teacher is not None:
             target = self.teacher.blend(image, target)
-        return Context(noise, gather, {"image": image, "target": target, **self._beside(batch)})
+        return Context(noise, gather, {"image": image, "target": target})
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
-        beside = {name: ctx.made[name] for name in self.beside if name in ctx.made}
-        outputs = self.outputs(ctx.made["image"], ctx.noise, beside)
+        mixed = Batch.of_views({**batch.views, self.view: ctx.made["image"]})
+        outputs = self.outputs(mixed, ctx.noise)
         loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
-    def answers(self, batch: Batch) -> Tensor:
+    def answers(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """(B, K) for the samples of a batch: logits, or predicted numbers with
         ``data.targets=regression``."""
-        return self.learnt.answer(self.outputs(batch.views[self.view], beside=self._beside(batch)))
+        return self.learnt.answer(self.outputs(batch, noise))
 
     def logits(self, images: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, C, H, W) normalised images -> (B, K), as :meth:`answers`."""
-        return self.learnt.answer(self.outputs(images, noise))
+        return self.answers(Batch.of_views({self.view: images}), noise)
 
-    def outputs(
-        self,
-        images: Tensor,
-        noise: Noise | None = None,
-        beside: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> Tensor:
+    def outputs(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """(B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            batch = Batch.of_views({self.view: images, **beside})
             features = self.encoder.encode(batch, noise=noise)
         return self.head(self.pooled(features))
-
-    def _beside(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: batch.views[name] for name in self.beside if name in batch.views}
 
     def pooled(self, features: Features) -> Tensor:
         """Input of the head, (B, D)."""

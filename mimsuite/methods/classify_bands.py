@@ -56,7 +56,6 @@ class BandsClassifier(Classifier):
 
     Recipe = BandsClassifyRecipe  # type: ignore[assignment]
     view = "clip"
-    beside = ("place", "dates")
     encoder: RasterViT
 
     def no_weight_decay(self) -> set[str]:

@@ -8,8 +8,6 @@ probe of a frozen encoder (``pool: attentive``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -70,15 +68,10 @@ class VideoClassifier(Classifier):
         self.head_dropout = recipe.model.head_dropout
         self.joined_clips = recipe.augment.joined_clips
 
-    def outputs(
-        self,
-        images: Tensor,
-        noise: Noise | None = None,
-        beside: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> Tensor:
-        """(B, C, T, H, W) normalised clips -> (B, K) outputs of the head."""
+    def outputs(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+        """(B, K) outputs of the head, of normalised clips (B, C, T, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self._features(images, noise)
+            features = self._features(batch.views[self.view], noise)
         pooled = self.pooled(features)
         if self.training and self.head_dropout:
             assert noise is not None

@@ -119,23 +119,22 @@ class PointClassifier(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
-        outputs = self.outputs(batch.views["points"], ctx.noise)
+        outputs = self.outputs(batch, ctx.noise)
         loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
-    def answers(self, batch: Batch) -> Tensor:
+    def answers(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """(B, K) for the samples of a batch: logits, or predicted numbers with
         ``data.targets=regression``."""
-        return self.logits(batch.views["points"])
+        return self.learnt.answer(self.outputs(batch, noise))
 
     def logits(self, points: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, N, 3) -> (B, K), as :meth:`answers`."""
-        return self.learnt.answer(self.outputs(points, noise))
+        return self.answers(Batch.of_views({"points": points}), noise)
 
-    def outputs(self, points: Tensor, noise: Noise | None = None) -> Tensor:
+    def outputs(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """(B, K) outputs of the head."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.strict):
-            batch = Batch.of_views({"points": points})
             features = self.encoder.encode(batch, noise=noise, cls=self.cls).pool("cls_max")
         return self.head(features, noise)
 
