@@ -171,7 +171,7 @@ def _vit(opened: Opened) -> Form:
     if rebuilds and rows == columns and not fused and not crossed:
         decoder = _renamed(_below(state, "decoder."), _DECODER, "decoder_layers", _BLOCK)
         tensors = _encoder(state, _BLOCK, "vit.")
-        tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
+        tensors |= _under("decoder.", decoder)
         config |= _decoder_config(opened, ratio=recipe.mask.ratio) | {"model_type": "vit_mae"}
         return Form("ViTMAEForPreTraining", config, tensors)
     form = _classifier(opened, "ViTForImageClassification", config, _BLOCK, "vit.")
@@ -204,7 +204,7 @@ def _beit(opened: Opened) -> Form:
         tensors = _encoder(opened.method.state_dict(), _BEIT_BLOCK)
         return Form("BeitModel", config, tensors, {"add_pooling_layer": False})
     norm = _below(opened.method.state_dict(), "fc_norm.")
-    form.tensors |= {f"beit.pooler.layernorm.{name}": tensor for name, tensor in norm.items()}
+    form.tensors |= _under("beit.pooler.layernorm.", norm)
     return form
 
 
@@ -229,7 +229,7 @@ def _video(opened: Opened) -> Form:
     form = _classifier(opened, name, config, _VIDEO_BLOCK, "videomae.")
     if form is None:
         return Form("VideoMAEModel", config, _encoder(state, _VIDEO_BLOCK))
-    form.tensors |= {f"fc_norm.{name}": tensor for name, tensor in norm.items()}
+    form.tensors |= _under("fc_norm.", norm)
     return form
 
 
@@ -266,20 +266,13 @@ def _vjepa(opened: Opened) -> Form:
         notes.append(
             "transformers predicts with mask token 1: the trained token 0 stands there too"
         )
+    encoder = _renamed(_below(state, "encoder."), _CLIP_ENCODER, "layer", _CLIP_BLOCK)
     tensors = {
-        **_prefixed("encoder.", _below(state, "encoder."), _CLIP_ENCODER),
-        **_prefixed("predictor.", below, _CLIP_PREDICTOR),
+        **_under("encoder.", encoder),
+        **_under("predictor.", _renamed(below, _CLIP_PREDICTOR, "layer", _CLIP_BLOCK)),
         "predictor.embeddings.mask_tokens": torch.stack(tokens),  # (count, 1, 1, width)
     }
     return Form("VJEPA2Model", config, tensors, notes=notes)
-
-
-def _prefixed(
-    prefix: str, state: Mapping[str, Tensor], names: Mapping[str, str]
-) -> dict[str, Tensor]:
-    """A transformer of VJEPA2 under the hub's names."""
-    found = _renamed(state, names, "layer", _CLIP_BLOCK)
-    return {prefix + name: tensor for name, tensor in found.items()}
 
 
 def _classifier(
@@ -299,12 +292,15 @@ def _classifier(
 def _encoder(
     state: Mapping[str, Tensor], block: Mapping[str, str], prefix: str = ""
 ) -> dict[str, Tensor]:
-    renamed = _renamed(_below(state, "encoder."), _ENCODER, "encoder.layer", block)
-    return {prefix + name: tensor for name, tensor in renamed.items()}
+    return _under(prefix, _renamed(_below(state, "encoder."), _ENCODER, "encoder.layer", block))
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 def _renamed(

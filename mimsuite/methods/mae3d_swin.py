@@ -26,7 +26,7 @@ from mimsuite.masking import TokenMask
 from mimsuite.methods.base import Context, Output, Panel
 from mimsuite.methods.volume_mae import VolumeMAE
 from mimsuite.pictures.volumes import slices
-from mimsuite.targets.radiance import voxels_of
+from mimsuite.targets.radiance import mean_over, voxels_of
 
 
 class SwinMAE3DSection(MethodSection):
@@ -67,9 +67,9 @@ class SwinMAE3D(VolumeMAE):
         error = prediction.to(wide) - batch.views["scan"]
         error = error.abs() if self.recipe.target.loss == "l1" else error.square()
         masked = voxels_of(hidden, self.patch)  # (B, 1, R, R, R)
-        count = masked.sum().clamp_min(1)
-        loss = (error.mean(1, keepdim=True) * masked).sum() / count
-        return Output(loss, {"voxels": loss.detach()}, prediction, masks, count)
+        loss = mean_over(error.mean(1, keepdim=True), masked)
+        weight = masked.sum().clamp_min(1)
+        return Output(loss, {"voxels": loss.detach()}, prediction, masks, weight)
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Three slices of each crop: original, masked, and the masked part rebuilt."""

@@ -60,10 +60,10 @@ class RadianceTarget:
             occupied = occupied & masked
         colour = (prediction[:, :3] - grid[:, :3]).square()
         alpha = (prediction[:, 3:].sigmoid() - grid[:, 3:]).square()
-        return RadianceLoss(_share(colour, occupied), _share(alpha, masked & valid))
+        return RadianceLoss(mean_over(colour, occupied), mean_over(alpha, masked & valid))
 
 
-def _share(error: Tensor, counted: Tensor) -> Tensor:
+def mean_over(error: Tensor, counted: Tensor) -> Tensor:
     """Sum of ``error`` over the counted voxels, divided by their number (at least 1)."""
     return (error * counted).sum() / counted.sum().clamp_min(1)
 

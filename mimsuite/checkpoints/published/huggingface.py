@@ -41,12 +41,22 @@ def _blocks(theirs: str, ours: str, parts: tuple[Rule, ...] = _PARTS) -> tuple[R
 
 
 _DECODER_BLOCKS = r"decoder\.(?:decoder_encoder\.layer|decoder_layers|layers?)"
+
+
+def _vit(name: str) -> tuple[Rule, ...]:
+    """A plain encoder, below ``name.`` or at the top."""
+    top = rf"(?:{name}\.)?"
+    return (
+        (rf"{top}embeddings\.cls_token", "cls_token"),
+        (rf"{top}embeddings\.position_embeddings", "pos_embed"),
+        (rf"{top}embeddings\.patch_embeddings\.projection\.(\w+)", r"patch_embed.proj.\1"),
+        *_blocks(rf"{top}(?:encoder\.layer|layers)", "blocks"),
+        (rf"{top}layernorm\.(\w+)", r"norm.\1"),
+    )
+
+
 _VIT: tuple[Rule, ...] = (
-    (r"(?:vit\.)?embeddings\.cls_token", "cls_token"),
-    (r"(?:vit\.)?embeddings\.position_embeddings", "pos_embed"),
-    (r"(?:vit\.)?embeddings\.patch_embeddings\.projection\.(\w+)", r"patch_embed.proj.\1"),
-    *_blocks(r"(?:vit\.)?(?:encoder\.layer|layers)", "blocks"),
-    (r"(?:vit\.)?layernorm\.(\w+)", r"norm.\1"),
+    *_vit("vit"),
     (r"decoder\.mask_token", "mask_token"),
     (r"decoder\.(decoder_pos_embed)", r"\1"),
     (r"decoder\.(decoder_(?:embed|norm|pred)\.\w+)", r"\1"),
@@ -62,11 +72,6 @@ _VIDEO: tuple[Rule, ...] = (
     *_blocks(_DECODER_BLOCKS, "decoder.blocks"),
     (r"(fc_norm\.\w+)", r"\1"),
     (r"classifier\.(\w+)", r"head.\1"),
-)
-_IJEPA: tuple[Rule, ...] = (
-    *((p.replace("vit", "ijepa"), to) for p, to in _VIT if "embeddings" in p),
-    *_blocks(r"(?:ijepa\.)?(?:encoder\.layer|layers)", "blocks"),
-    (r"(?:ijepa\.)?layernorm\.(\w+)", r"norm.\1"),
 )
 _CLIP_PARTS: tuple[Rule, ...] = (
     (r"(norm[12]\.\w+)", r"\2"),
@@ -123,7 +128,7 @@ _MODELS = {
             "mask_ratio": 0.75,
         },
     ),
-    "ijepa": _Model(_IJEPA, "", _COMMON),
+    "ijepa": _Model(_vit("ijepa"), "", _COMMON),
     "vjepa2": _Model(
         _VJEPA,
         "predictor.predictor_blocks.",
