@@ -25,10 +25,12 @@ demo: setup
 docs: dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# Tables of learning, row by row, at low priority; `make evidence HOURS=2` goes on where it was.
+# Tables of learning, row by row, at low priority; `make evidence HOURS=2` goes on where it was, and
+# CORES=2 makes two rows at once.
 HOURS ?= 1
+CORES ?= 1
 evidence: dev
-	$(BIN)/python tools/evidence.py --hours $(HOURS)
+	$(BIN)/python tools/evidence.py --hours $(HOURS) --cores $(CORES)
 
 evidence-pages: dev
 	$(BIN)/python tools/evidence.py --pages

@@ -16,11 +16,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,14 @@ class Row:
         """Whether it is to be made; a pretraining also where its run is not on this machine."""
         return not self.done or (not self.measure and not self.run.exists())
 
+    @property
+    def claimed(self) -> bool:
+        """Whether somebody is making it now."""
+        if not _lock_of(self).exists():
+            return False
+        with _locked(_lock_of(self)) as free:
+            return not free
+
     def read(self) -> dict[str, Any]:
         """The result of its command."""
         return (self.stored or {})["result"]
@@ -166,6 +175,10 @@ class Row:
             return [self._other(name) for key in self.encoder.keys for name in _RUN_OF.findall(key)]
         first = self._first_seed()
         return [self.pretraining, *([first] if first else [])]
+
+    def with_required(self) -> set[str]:
+        """Its key and those of all rows that come first."""
+        return {self.key}.union(*(one.with_required() for one in self.requires()))
 
     def command(self) -> list[str]:
         """Its words after ``mimsuite``, without places of this machine."""
@@ -280,34 +293,50 @@ class Failed(Exception):
     """A row's command ended with an error."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a row is made: a core (None: any), and a priority, 19 the lowest."""
+
+    core: int | None = None
+    nice: int = LOWEST
+
+
+ANYWHERE = Place()
+
+
+def cores_at_hand() -> list[int | None]:
+    """The cores that this process may use; ``None`` for each where they cannot be chosen."""
+    if hasattr(os, "sched_getaffinity"):
+        return [*sorted(os.sched_getaffinity(0))]
+    return [None] * (os.cpu_count() or 1)
+
+
 def prepare(table: Table) -> None:
     """Make the data that a table's rows use, where it is not there yet."""
     for folder, command in table.prepare.items():
-        if not (TOP / folder).exists():
-            code, _, said = _run([*command.split(), folder], 3600)
-            if code:
-                raise Failed(f"mimsuite {command} {folder}: {said.strip().splitlines()[-1:]}")
+        with _locked(RUNS / f"{Path(folder).name}.lock", wait=True):
+            if not (TOP / folder).exists():
+                code, _, said = _run([*command.split(), folder], 3600)
+                if code:
+                    raise Failed(f"mimsuite {command} {folder}: {said.strip().splitlines()[-1:]}")
 
 
-def make(row: Row, seconds: float = ROW_SECONDS, nice: int = LOWEST) -> bool:
+def make(row: Row, seconds: float = ROW_SECONDS, place: Place = ANYWHERE) -> bool:
     """Run a row's command for a while on one core.
 
-    Args:
-        nice: its priority, 19 the lowest.
-
     Returns:
-        whether the row is done; otherwise it goes on from what was saved when called again.
+        whether the row is done; otherwise it goes on from what was saved when called again, or
+        another process is making it.
 
     Raises:
         Failed: the command ended with an error.
     """
-    RUNS.mkdir(parents=True, exist_ok=True)
-    with _locked(RUNS / f"{row.key}.lock") as mine:
+    with _locked(_lock_of(row)) as mine:
         if not mine or not row.missing:
             return row.done
         prepare(row.table)
         begun = time.monotonic()
-        code, out, said = _run(row.words(), seconds, nice)
+        code, out, said = _run(row.words(), seconds, place)
         if code == SAVED:
             return False
         if code:
@@ -332,7 +361,7 @@ def make(row: Row, seconds: float = ROW_SECONDS, nice: int = LOWEST) -> bool:
     return True
 
 
-def _run(words: list[str], seconds: float, nice: int = LOWEST) -> tuple[int, str, str]:
+def _run(words: list[str], seconds: float, place: Place = ANYWHERE) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command of the suite."""
     process = start_child(  # it ends with this process, also where that is killed
         [sys.executable, "-m", "mimsuite", *words],
@@ -340,9 +369,9 @@ def _run(words: list[str], seconds: float, nice: int = LOWEST) -> tuple[int, str
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        preexec_fn=partial(_be_modest, nice),
         cwd=TOP,
     )
+    _put(process.pid, place)
     try:
         out, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -357,30 +386,53 @@ def _run(words: list[str], seconds: float, nice: int = LOWEST) -> tuple[int, str
     return process.returncode, out, said
 
 
-def _be_modest(nice: int) -> None:
-    os.nice(nice)
-    with suppress(OSError):  # on Linux priorities count within a session, and sessions have theirs
-        Path("/proc/self/autogroup").write_text(str(nice))
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def _put(process: int, place: Place) -> None:
+    """Give a process that has just begun its core and its priority."""
+    with suppress(OSError):  # it may have ended
+        os.setpriority(os.PRIO_PROCESS, process, place.nice)
+        if place.core is not None:
+            os.sched_setaffinity(process, {place.core})
+        # On Linux priorities count within a session, and sessions have theirs.
+        Path(f"/proc/{process}/autogroup").write_text(str(place.nice))
+
+
+def _lock_of(row: Row) -> Path:
+    return RUNS / f"{row.key}.lock"
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Whether this process, and no other, works on a row; the kernel ends it with the process."""
+def _locked(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this holder, and no other, works on a row; the kernel ends it with the process. The
+    file stays: one that another has just opened must be the one that all others lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
         yield True
-    path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    draft.write_text(_lines(content), encoding="utf-8")
     draft.replace(path)
+
+
+def _lines(content: dict[str, Any]) -> str:
+    """JSON with a line for each entry of the first two levels, so that a change of one is seen."""
+    entries = []
+    for name, value in sorted(content.items()):
+        if isinstance(value, dict) and value:
+            inner = (f"  {_text(k)}: {_text(v)}" for k, v in sorted(value.items()))
+            entries.append(f" {_text(name)}: {{\n" + ",\n".join(inner) + "\n }")
+        else:
+            entries.append(f" {_text(name)}: {_text(value)}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -107,7 +107,9 @@ def test_a_row_stands_while_its_recipe_says_the_same(plan) -> None:
 def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None:
     made: list[str] = []
 
-    def answer(words: list[str], seconds: float, nice: int) -> tuple[int, str, str]:
+    def answer(
+        words: list[str], seconds: float, place: evidence_rows.Place
+    ) -> tuple[int, str, str]:
         made.append(words[0])
         make_run(words)
         return 0, json.dumps(result("1111", random_init="1010")), ""
@@ -127,7 +129,9 @@ def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None
 def test_rows_come_in_an_order_that_works_and_none_twice(plan, place, monkeypatch) -> None:
     made: list[list[str]] = []
 
-    def answer(words: list[str], seconds: float, nice: int) -> tuple[int, str, str]:
+    def answer(
+        words: list[str], seconds: float, place: evidence_rows.Place
+    ) -> tuple[int, str, str]:
         made.append(words)
         make_run(words)
         if words[0] == "finetune" and "train.seed=1" not in words and words[-1] == "auto":
@@ -160,7 +164,7 @@ def test_a_training_goes_on_in_a_later_turn(plan, monkeypatch) -> None:
 def test_a_failure_is_said_and_not_repeated(plan, monkeypatch, capsys) -> None:
     calls = []
 
-    def fail(words: list[str], seconds: float, nice: int) -> tuple[int, str, str]:
+    def fail(words: list[str], seconds: float, place: evidence_rows.Place) -> tuple[int, str, str]:
         calls.append(words)
         return 3, "", "error: no such data\n"
 
@@ -315,3 +319,85 @@ def test_the_table_of_the_readme_gets_verdicts(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(evidence_pages, "learning", verdicts)
     wanted = README.replace("| helps |", "| - |").replace("| other | - |", "| other | not yet |")
     assert evidence_pages.with_learning(README) == wanted
+
+
+def test_several_cores_make_each_row_once(plan, monkeypatch) -> None:
+    made: list[str] = []
+    places: set[evidence_rows.Place] = set()
+
+    def answer(
+        words: list[str], seconds: float, place: evidence_rows.Place
+    ) -> tuple[int, str, str]:
+        made.append(" ".join(words))
+        places.add(place)
+        time.sleep(0.05)
+        make_run(words)
+        return 0, json.dumps(result("1111", random_init="1010")), ""
+
+    monkeypatch.setattr(evidence_rows, "_run", answer)
+    monkeypatch.setattr(evidence, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(evidence, "cores_at_hand", lambda: [0, 1, 2])
+    evidence.work(plan, hours=1, nice=7, cores=2)
+    assert len(made) == len(set(made)) == 12
+    assert places == {evidence_rows.Place(1, 7), evidence_rows.Place(2, 7)}
+
+
+def test_a_row_that_another_makes_is_left_to_it(plan, monkeypatch) -> None:
+    row = next(iter(evidence_rows.rows_of(plan[0])))
+    monkeypatch.setattr(evidence_rows, "_run", lambda *_: pytest.fail("made by two"))
+    assert not row.claimed
+    with evidence_rows._locked(evidence_rows._lock_of(row)) as mine:
+        assert mine
+        assert row.claimed
+        assert not evidence_rows.make(row)
+    assert not row.claimed
+
+
+def test_rows_of_one_encoder_and_what_they_need(place, monkeypatch) -> None:
+    entry = json.loads(json.dumps(PLAN["tables"][0]))
+    entry["encoders"].append(
+        {"name": "Third", "recipe": RECIPE, "keys": ["model.encoder.depth={run:Other}"]}
+    )
+    (place / "plan.yaml").write_text(yaml.safe_dump({"tables": [entry]}))
+    monkeypatch.setattr(
+        evidence_rows, "_resolved", lambda recipe, keys: ({"keys": list(keys), "method": {}}, 1)
+    )
+    made: list[str] = []
+
+    def answer(
+        words: list[str], seconds: float, place: evidence_rows.Place
+    ) -> tuple[int, str, str]:
+        made.append(words[0])
+        make_run(words)
+        return 0, json.dumps(result("1111", random_init="1010")), ""
+
+    monkeypatch.setattr(evidence_rows, "_run", answer)
+    evidence.work(evidence_rows.tables(place / "plan.yaml"), hours=1, encoders=["Third"])
+    assert made == 2 * ["pretrain", "pretrain", "linear-probe", "finetune"]
+
+
+def test_a_row_is_json_with_a_line_an_entry(tmp_path: Path) -> None:
+    content = {"b": {"right": {"x": [1, 2]}, "a": {}}, "a": [1, {"c": None}], "empty": {}}
+    evidence_rows._write(tmp_path / "row.json", content)
+    text = (tmp_path / "row.json").read_text()
+    assert json.loads(text) == content
+    assert text.splitlines() == [
+        "{", ' "a": [1, {"c": null}],', ' "b": {', '  "a": {},', '  "right": {"x": [1, 2]}',
+        " },", ' "empty": {}', "}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tables", "smal"], "--tables smal: the plan has few-labels, points-furniture"),
+        (["--tables", "demo", "--encoders", "CAE"], "--encoders CAE: the plan has MAE"),
+        (["--cores", "0"], "--cores 0: this machine has"),
+    ],
+)
+def test_a_name_that_is_not_there_is_said(words, said, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["evidence.py", *words, "--list"])
+    with pytest.raises(SystemExit) as stopped:
+        evidence.main()
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
