@@ -37,12 +37,12 @@ _EXTRA = {
 FEW = 40  # rows, below which they are drawn as they are, with dots
 
 
-def save_curves(run_dir: str | Path) -> Path | None:
+def save_curves(run_dir: str | Path) -> bytes | None:
     """Draw ``images/curves.png`` from ``metrics.jsonl``.
 
     Returns:
-        The picture; ``None`` where there is nothing to draw, or after a warning where it cannot be
-        written: the run is what counts.
+        The picture, also where it cannot be written, which is warned of: the run is what counts;
+        ``None`` where there is nothing to draw.
     """
     run_dir = Path(run_dir)
     picture = draw_curves(run_dir)
@@ -51,10 +51,10 @@ def save_curves(run_dir: str | Path) -> Path | None:
     path = run_dir / "images" / "curves.png"
     try:
         path.parent.mkdir(exist_ok=True)
-        return write_atomic(path, picture)
+        write_atomic(path, picture)
     except OSError as error:
         warn(f"cannot write {path}: {error.strerror}")
-        return None
+    return picture
 
 
 def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:

@@ -11,7 +11,7 @@ import mimsuite
 from mimsuite.console import shown_value, warn
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
-from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, draw_curves
+from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, draw_curves, save_curves
 from mimsuite.report.data_sheet import data_sheet
 from mimsuite.report.dictionaries import dictionaries
 from mimsuite.report.html import Markup, document, join, picture, preformatted, section, table, tag
@@ -27,7 +27,7 @@ _RECONSTRUCTIONS = 12  # at most, so that a page stays a few megabytes
 
 
 def write_page(run_dir: str | Path) -> Path | None:
-    """Write ``report.html`` from the current content of the run directory.
+    """Write ``report.html``, and ``images/curves.png``, from what the run directory holds now.
 
     Returns:
         The page; ``None`` after a warning if it cannot be written, which does not fail the run.
@@ -122,7 +122,7 @@ def key_figures(run: RunFacts) -> Markup:
 
 def curves(path: Path) -> Markup:
     """Loss, signals, learning rate and gradient norm, and how the loss compares with others'."""
-    light = draw_curves(path)
+    light = save_curves(path)
     if light is None:
         return Markup("")
     drawn = picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))

@@ -342,7 +342,6 @@ def _open_run(session: Session, chosen: dict[str, Any]) -> RunDirectory:
 
 
 def _finish(trainer: Trainer, run: RunDirectory) -> None:
-    report.save_curves(run.path)
     run.finish("DONE", step=trainer.step)
     report.write_page(run.path)
 
