@@ -105,7 +105,7 @@ def student_targets(method: type, features: Callable[[Any, Any], Tensor]) -> Pat
 
         def wrong(self: Any, batch: Any, *rest: Any) -> Any:
             context = prepare(self, batch, *rest)
-            context.made["target"] = features(self, batch).detach()
+            context.prepared["target"] = features(self, batch).detach()
             return context
 
         patch.setattr(method, "prepare", wrong)

@@ -130,7 +130,7 @@ def mean_of_all_tokens(patch: pytest.MonkeyPatch) -> None:
         from dataclasses import replace
 
         output = right(self, batch, masks, ctx)
-        wanted = [m.gather_targets(ctx.made["target"])[0] for m in masks.values()]
+        wanted = [m.gather_targets(ctx.prepared["target"])[0] for m in masks.values()]
         return replace(output, loss=F.l1_loss(output.prediction, torch.cat(wanted, dim=1)))
 
     patch.setattr(VJEPA, "forward", wrong)

@@ -33,7 +33,7 @@ class ToyRecipe(Recipe):
     method: ToySection
     model: ToyModelSection
     mask: RandomMaskSection
-    target: Nothing = Nothing()
+    target: EmptySection = EmptySection()
 
 
 class Toy(Method):

@@ -14,8 +14,8 @@ import numpy as np
 
 from mimsuite import config
 from mimsuite.data import open_source, views_of
-from mimsuite.data.made.synth import synthesise
 from mimsuite.data.packing.pack import PackOptions, pack
+from mimsuite.data.synthetic.synth import synthesise
 
 
 def main() -> None:

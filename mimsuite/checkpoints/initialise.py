@@ -61,7 +61,7 @@ def initialise(method: Method, path: str | Path) -> list[str]:
     for part in _STRICT:
         _require_same_section(part, method, weights, target)
     weights, lines = _resized(method, weights)
-    state, fitted = method.fitted(weights.state)
+    state, fitted = method.adapt_state(weights.state)
     weights, lines = replace(weights, state=state), deeper + adapted + lines + fitted
     taken: dict[str, Tensor] = {}
     for part in _parts(target):
@@ -70,7 +70,7 @@ def initialise(method: Method, path: str | Path) -> list[str]:
         lines.append(line)
     adopted = {
         ours: theirs
-        for ours, theirs in method.adopts().items()
+        for ours, theirs in method.init_aliases().items()
         if ours not in taken and theirs in weights.state
     }
     taken |= {ours: weights.state[theirs] for ours, theirs in adopted.items()}

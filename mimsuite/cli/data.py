@@ -340,7 +340,7 @@ def synth(
 
     Example: mimsuite data synth video ./motion --count 160 --photos ./photos
     """
-    from mimsuite.data.made.synth import synthesise
+    from mimsuite.data.synthetic.synth import synthesise
 
     name = {"images": "image", "videos": "video", "grid": "grids", "scan": "scans"}.get(
         modality, modality

@@ -248,7 +248,7 @@ def _report(error: Exception) -> int:
             output.say(f"next: {error.resume}")
         return error.exit_code
     if isinstance(error, MimsuiteError):
-        if not getattr(error, "told", False):  # otherwise the failed rank reports it
+        if not getattr(error, "reported", False):  # otherwise the failed rank reports it
             output.error(str(error))
         return error.exit_code
     if hasattr(error, "format_message"):  # usage error from the parser

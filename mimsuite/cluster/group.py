@@ -28,7 +28,7 @@ from mimsuite.cluster.background import Background
 from mimsuite.cluster.heartbeat import BEAT_SECONDS, Beat, at_fault, listen
 from mimsuite.cluster.peers import PeerError, Peers, rank_names
 from mimsuite.cluster.place import Place
-from mimsuite.cluster.replica import Copied, Replica, Sharded
+from mimsuite.cluster.replica import DDPReplica, FSDPReplica, Replica
 from mimsuite.cluster.teams import Teams, set_timeout
 from mimsuite.errors import MimsuiteError
 from mimsuite.waiting import waiting
@@ -42,7 +42,7 @@ _SPEAK_SECONDS = 5  # time that the main thread has to name a lost rank itself
 _rounds = itertools.count(1)  # numbers of collective operations, equal on all ranks
 
 
-class Group(Peers):
+class ProcessGroupPeers(Peers):
     """Several processes; :func:`~mimsuite.cluster.meeting.join` makes one instance per process."""
 
     def __init__(self, place: Place, device: torch.device) -> None:
@@ -93,8 +93,8 @@ class Group(Peers):
     ) -> Replica:
         with self._together("start of the model"):
             if parallel == "fsdp":
-                return Sharded(method, units, self.device, half)
-            return Copied(method, self.device)
+                return FSDPReplica(method, units, self.device, half)
+            return DDPReplica(method, self.device)
 
     def mean(self, values: Tensor) -> Tensor:
         with self._together("mean of the loss"):
@@ -109,8 +109,8 @@ class Group(Peers):
         with self._together("sum"):
             return all_reduce(tensor.contiguous())
 
-    def rows(self, tensor: Tensor) -> Tensor | None:
-        counts = [int(text) for text in self.texts(str(len(tensor)))]
+    def gather_rows(self, tensor: Tensor) -> Tensor | None:
+        counts = [int(text) for text in self.gather_texts(str(len(tensor)))]
         padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         with self._together("gathering of rows"):
@@ -119,7 +119,7 @@ class Group(Peers):
             return None
         return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
 
-    def any(self, *flags: bool) -> tuple[bool, ...]:
+    def any_rank(self, *flags: bool) -> tuple[bool, ...]:
         self._settle()
         with self._together("vote"):
             outcome = self._teams.any(flags)
@@ -135,20 +135,20 @@ class Group(Peers):
         before = self._outcome or (False,) * len(flags)
         self._outcome = ()
         if now:
-            outcome = self.any(*flags)
+            outcome = self.any_rank(*flags)
             return tuple(one or other for one, other in zip(before, outcome, strict=True))
         self._vote = self._votes.do(lambda: self._count(flags))
         self._doing = "step"
         return before
 
-    def texts(self, text: str, *, patient: bool = False) -> list[str]:
+    def gather_texts(self, text: str, *, patient: bool = False) -> list[str]:
         return [data.decode() for data in self._bytes(text.encode(), patient)]
 
-    def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def gather_tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         own = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         return [load_tensors(data) for data in self._bytes(dump_tensors(own))]
 
-    def on_first(self, work: Callable[[], None]) -> None:
+    def run_on_first(self, work: Callable[[], None]) -> None:
         fault: Exception | None = None
         report = ""
         self._settle()
@@ -159,14 +159,14 @@ class Group(Peers):
                 fault = error
                 code = error.exit_code if isinstance(error, MimsuiteError) else 1
                 report = json.dumps([code, f"{type(error).__name__}: {error}"])
-        (report, *_) = self.texts(report, patient=True)
+        (report, *_) = self.gather_texts(report, patient=True)
         if fault is not None:
             raise fault
         if report:
             code, message = json.loads(report)
-            raise PeerError(f"rank 0: {message}", told=True, exit_code=code)
+            raise PeerError(f"rank 0: {message}", reported=True, exit_code=code)
 
-    def at(self, step: int) -> None:
+    def report_step(self, step: int) -> None:
         self._step, self._since = step, time.time()
 
     @contextmanager

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from mimsuite.cluster.alike import compare, facts_of
-from mimsuite.cluster.group import START_SECONDS, STORE_SECONDS, Group
+from mimsuite.cluster.group import START_SECONDS, STORE_SECONDS, ProcessGroupPeers
 from mimsuite.cluster.peers import ALONE, PeerError, Peers, rank_names
 from mimsuite.cluster.place import Place
 from mimsuite.files import allow_many_files
@@ -23,7 +23,7 @@ from mimsuite.waiting import waiting
 
 _LOOK_SECONDS = 0.1  # interval of the checks for arrived ranks
 
-_joined: Group | None = None
+_joined: ProcessGroupPeers | None = None
 
 
 def join(
@@ -49,7 +49,7 @@ def join(
     global _joined
     if _joined is None or not dist.is_initialized():
         _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
-        _joined = Group(place, device)
+        _joined = ProcessGroupPeers(place, device)
     _joined.start(seconds)
     return _joined
 

@@ -16,8 +16,10 @@ from mimsuite.errors import MimsuiteError
 
 
 class Peers:
-    """A single process: every operation is trivial. :class:`~mimsuite.cluster.group.Group`
-    implements several processes."""
+    """A single process: every operation is trivial.
+
+    Of several processes: :class:`~mimsuite.cluster.group.ProcessGroupPeers`.
+    """
 
     rank, world = 0, 1
 
@@ -54,14 +56,14 @@ class Peers:
         """Elementwise sum over ranks, with gradient."""
         return tensor
 
-    def rows(self, tensor: Tensor) -> Tensor | None:
+    def gather_rows(self, tensor: Tensor) -> Tensor | None:
         """Gather (N, ...) CPU rows of every rank, in the order of ranks.
 
         N may differ between ranks. The first rank gets the result, the others ``None``.
         """
         return tensor
 
-    def any(self, *flags: bool) -> tuple[bool, ...]:
+    def any_rank(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether it is set on any rank."""
         return flags
 
@@ -71,14 +73,14 @@ class Peers:
         return 0
 
     def vote(self, *flags: bool, now: bool = False) -> tuple[bool, ...]:
-        """Like :meth:`any`, without waiting: several ranks get the outcome from the next vote.
+        """Like :meth:`any_rank`, without waiting: several ranks get the outcome from the next vote.
 
         Args:
             now: wait for this vote, because it is the last; the outcome includes the vote before.
         """
         return flags
 
-    def texts(self, text: str, *, patient: bool = False) -> list[str]:
+    def gather_texts(self, text: str, *, patient: bool = False) -> list[str]:
         """The text of every rank, on every rank.
 
         Args:
@@ -86,18 +88,18 @@ class Peers:
         """
         return [text]
 
-    def tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def gather_tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Small CPU tensors of every rank, on every rank; names and shapes must be equal."""
         return [tensors]
 
-    def on_first(self, work: Callable[[], None]) -> None:
+    def run_on_first(self, work: Callable[[], None]) -> None:
         """Run ``work`` on the first rank; its error is raised on all ranks.
 
         ``train.timeout_seconds``, which limits steps, does not apply.
         """
         work()
 
-    def at(self, step: int) -> None:
+    def report_step(self, step: int) -> None:
         """Report this rank's step, so that peers can name a late rank."""
 
     def steps_begin(self) -> None:
@@ -114,11 +116,11 @@ ALONE = Peers()
 
 
 class PeerError(MimsuiteError):
-    """Another rank failed or does not answer; ``told`` if that rank reported it itself."""
+    """Another rank failed or does not answer; ``reported`` if that rank reported it itself."""
 
-    def __init__(self, message: str, told: bool = False, exit_code: int = 1) -> None:
+    def __init__(self, message: str, reported: bool = False, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.told, self.exit_code = told, exit_code
+        self.reported, self.exit_code = reported, exit_code
 
 
 def rank_names(numbers: Sequence[int]) -> str:

@@ -51,7 +51,7 @@ class Replica:
         return nullcontext()
 
 
-class Copied(Replica):
+class DDPReplica(Replica):
     """A full copy on each rank; gradients are averaged during the backward pass (DDP)."""
 
     module: DistributedDataParallel
@@ -70,7 +70,7 @@ class Copied(Replica):
         return self.module.no_sync()
 
 
-class Sharded(Replica):
+class FSDPReplica(Replica):
     """Weights, gradients and optimizer state are sharded along their first axis (FSDP2).
 
     Each unit's weights are gathered only for its forward and backward pass. Parameters outside all

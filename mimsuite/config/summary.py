@@ -129,7 +129,7 @@ def _head(name: str) -> tuple[dict[str, str], str, str | None]:
 
 @lru_cache(maxsize=1)
 def _defaults() -> dict[str, str]:
-    return outlines(_PACKAGE / "config/keys/shared.py")["About"].values
+    return outlines(_PACKAGE / "config/keys/shared.py")["RecipeInfo"].values
 
 
 def _card(method: str) -> tuple[str, tuple[str, ...], str]:

@@ -153,7 +153,7 @@ def _takers(extension: str) -> list[str]:
     return [name for name in names() if last in get(name).extensions]
 
 
-class Undecoded(Decoder):
+class NoDecoder(Decoder):
     """A decoder that only lists extensions, for samples that are read as stored."""
 
     def __init__(self, modality: Modality) -> None:
@@ -192,7 +192,7 @@ IMAGE = register(
         layouts=ImageDecoder.layouts,
         codec="mimsuite.data.packing.codecs:ImageCodec",
         pack_options=("resize", "quality"),
-        maker="mimsuite.data.made.drawings:MAKER",
+        maker="mimsuite.data.synthetic.drawings:MAKER",
         canvas="mimsuite.report.canvases:pixel_canvas",
         bytes_per_number=1,
     )
@@ -209,7 +209,7 @@ VIDEO = register(
         sequences=True,
         corruptions="mimsuite.data.video.corruptions",
         pack_options=("resize", "gop"),
-        maker="mimsuite.data.made.clips:MAKER",
+        maker="mimsuite.data.synthetic.clips:MAKER",
         canvas="mimsuite.report.canvases:pixel_canvas",
         bytes_per_number=1,
     )
@@ -229,8 +229,8 @@ POINTS = register(
         corruptions="mimsuite.data.points.corruptions",
         layouts=("mimsuite.data.points.cloud_folders",),
         pack_options=("points", "features", "seed"),
-        maker="mimsuite.data.made.shapes:MAKER",
-        parted_maker="mimsuite.data.made.parted:MAKER",
+        maker="mimsuite.data.synthetic.shapes:MAKER",
+        parted_maker="mimsuite.data.synthetic.parted:MAKER",
         canvas="mimsuite.report.canvases:cloud_canvas",
     )
 )
@@ -242,8 +242,8 @@ GRIDS = register(
         decoder="mimsuite.data.volume.decode:GridDecoder",
         views="mimsuite.data.volume.views:GridViews",
         tile=(192, 96),
-        maker="mimsuite.data.made.scenes:MAKER",
-        parted_maker="mimsuite.data.made.furniture:MAKER",
+        maker="mimsuite.data.synthetic.scenes:MAKER",
+        parted_maker="mimsuite.data.synthetic.furniture:MAKER",
         canvas="mimsuite.report.canvases:volume_canvas",
     )
 )
@@ -261,8 +261,8 @@ SCANS = register(
         label_formats="mimsuite.data.scans.label_maps",
         layouts=("mimsuite.data.scans.folders",),
         pack_options=("spacing", "voxels"),
-        maker="mimsuite.data.made.phantoms:MAKER",
-        parted_maker="mimsuite.data.made.phantoms:LABELLED",
+        maker="mimsuite.data.synthetic.phantoms:MAKER",
+        parted_maker="mimsuite.data.synthetic.phantoms:LABELLED",
         canvas="mimsuite.report.canvases:pixel_canvas",
     )
 )
@@ -275,7 +275,7 @@ BANDS = register(
         views="mimsuite.data.bands.views:RasterViews",
         in_place=True,
         layouts=("mimsuite.data.bands.folders",),
-        maker="mimsuite.data.made.places:MAKER",
+        maker="mimsuite.data.synthetic.places:MAKER",
         canvas="mimsuite.report.canvases:pixel_canvas",
     )
 )

@@ -152,17 +152,17 @@ def gathered(found: FeatureSet, peers: Peers) -> FeatureSet:
     widths = {name: table.shape[1] for name, table in found.features.items()}
     columns = None if found.labels is None else list(found.labels.shape[1:])  # [] for class ids
     own = json.dumps([widths, columns]) if found.keys else ""
-    described = [json.loads(text) for text in peers.texts(own) if text]
+    described = [json.loads(text) for text in peers.gather_texts(own) if text]
     widths, columns = described[0] if described else ({}, None)
     features = {
-        name: peers.rows(found.features.get(name, torch.zeros(0, width)))
+        name: peers.gather_rows(found.features.get(name, torch.zeros(0, width)))
         for name, width in widths.items()
     }
     labels = None
     if columns is not None:
         none = torch.zeros(0, *columns, dtype=torch.float32 if columns else torch.int64)
-        labels = peers.rows(none if found.labels is None else found.labels)
-    keys = [key for text in peers.texts(json.dumps(found.keys)) for key in json.loads(text)]
+        labels = peers.gather_rows(none if found.labels is None else found.labels)
+    keys = [key for text in peers.gather_texts(json.dumps(found.keys)) for key in json.loads(text)]
     if not peers.first:
         return FeatureSet({}, None, [], found.classes)
     tables = {name: table for name, table in features.items() if table is not None}

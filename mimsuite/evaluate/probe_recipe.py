@@ -65,7 +65,7 @@ def compose(
     scorer = scorer_of(tuning)
     train, _ = open_splits(tuning, labelled=scorer.labelled)
     given = {text.partition("=")[0] for text in overrides}
-    told = {key: value for key, value in scorer.told_by(train).items() if key not in given}
+    told = {key: value for key, value in scorer.keys_from_data(train).items() if key not in given}
     return config.with_overrides(tuning, told, "data") if told else tuning
 
 

@@ -24,7 +24,7 @@ from mimsuite.noise import Noise
 from mimsuite.weights.names import Names
 
 
-def alone(tensor: Tensor) -> Tensor:
+def no_gather(tensor: Tensor) -> Tensor:
     """All-gather of a single process: the tensor itself."""
     return tensor
 
@@ -55,12 +55,12 @@ class Context:
         noise: keyed noise of this micro-batch.
         progress: progress of the training; outside training, that of the first step.
         gather: all-gather over ranks, set by the trainer; identity on one process.
-        made: results of the method's ``prepare`` (teacher features, token ids, groups).
+        prepared: results of the method's ``prepare`` (teacher features, token ids, groups).
     """
 
     noise: Noise
-    gather: Callable[[Tensor], Tensor] = alone
-    made: dict[str, Any] = field(default_factory=dict)
+    gather: Callable[[Tensor], Tensor] = no_gather
+    prepared: dict[str, Any] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
 
@@ -142,7 +142,7 @@ class Method(nn.Module):
             part.eval()
         return self
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         """Set up training before its first step and after each resume: open the weights of
         teachers, fit what depends on the data.
 
@@ -161,7 +161,7 @@ class Method(nn.Module):
         is unfit for training."""
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """Compute, without gradient, what mask and loss share: teacher features, token ids, groups.
 
@@ -204,12 +204,12 @@ class Method(nn.Module):
         """Columns of a picture: original, masked, reconstructed ... Empty if there are none."""
         return []
 
-    def adopts(self) -> dict[str, str]:
+    def init_aliases(self) -> dict[str, str]:
         """Our parameter -> the pretrained parameter that ``--init-from`` initialises it from, if
         their names differ."""
         return {}
 
-    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def adapt_state(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Adapt the weights of a pretrained model, under our names, for ``--init-from``; returns
         them and lines that report it. Raises a ``UserError`` for weights that do not fit."""
         return state, []

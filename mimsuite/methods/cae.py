@@ -31,7 +31,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import TokenTargetSection
 from mimsuite.config.keys.tokenizers import check_codes
 from mimsuite.masking import TokenMask, build_sampler
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.models import BEiT, Regressor, TokenDecoder
 from mimsuite.models.beit import init_beit
 from mimsuite.noise import Noise
@@ -115,11 +115,11 @@ class CAE(Method):
             grid=self.grid,
         )
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
-        return self.tokenizer.begin(batches, self.recipe.train.seed)
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        return self.tokenizer.setup(batches, self.recipe.train.seed)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The code of every patch, ``codes`` (B, N)."""
         return Context(noise, gather, {"codes": self.tokenizer(batch)})
@@ -135,7 +135,7 @@ class CAE(Method):
         logits = self.decoder(
             latents, self.regressor.positions(mask.masked), ctx.noise.within("decoder")
         )
-        codes = ctx.made["codes"].gather(1, mask.masked)
+        codes = ctx.prepared["codes"].gather(1, mask.masked)
         cross_entropy = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())
         target = self.aligned(batch, mask, ctx.noise)
         alignment = self.alignment_weight * F.mse_loss(latents.float(), target.float())
@@ -172,11 +172,11 @@ class CAE(Method):
             Panel("original", batch.image.float()),
             picture("masked", patches.masked_fill(hidden, 0.0)),
         ]
-        drawn = self.tokenizer.draw(ctx.made["codes"], patches)
+        drawn = self.tokenizer.draw(ctx.prepared["codes"], patches)
         if drawn is not None:
             logits = self.forward(batch, masks, ctx).prediction
             assert logits is not None
-            codes = ctx.made["codes"].scatter(1, mask.masked, logits.argmax(-1))
+            codes = ctx.prepared["codes"].scatter(1, mask.masked, logits.argmax(-1))
             rebuilt = self.tokenizer.draw(codes, patches)
             assert rebuilt is not None
             note = self.tokenizer.drawing_note

@@ -25,7 +25,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import FeatureTargetSection
 from mimsuite.config.keys.teachers import check_teacher
 from mimsuite.masking import TokenMask, build_sampler
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.methods.cae import COPIES, from_published, to_published
 from mimsuite.models import BEiT, FeatureHead, Regressor
 from mimsuite.models.teachers import TeacherFeatures, build_teacher
@@ -89,11 +89,11 @@ class CAEv2(Method):
         self.regressor = Regressor(regressor, section.width, self.grid, eps, final_norm=False)
         self.decoder = FeatureHead(regressor.width, self.teacher.width, eps)
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return self.teacher.open()
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The teacher's features of the unmasked images, ``teacher``."""
         keys = batch.keys if self.training else None
@@ -107,7 +107,7 @@ class CAEv2(Method):
         teacher has one."""
         mask = masks["image"]
         prediction = self.predict(batch, mask, ctx)
-        loss = self.target.loss(prediction, self.targets(ctx.made["teacher"], mask))
+        loss = self.target.loss(prediction, self.targets(ctx.prepared["teacher"], mask))
         return Output(loss, {"features": loss.detach()}, prediction, masks)
 
     def predict(self, batch: Batch, mask: TokenMask, ctx: Context) -> Tensor:
@@ -118,7 +118,7 @@ class CAEv2(Method):
         visible = self.regressor.project(seen.tokens)
         latents = self.regressor(visible, mask, ctx.noise.within("regressor"))
         parts = [visible, latents]
-        if ctx.made["teacher"].cls is not None:
+        if ctx.prepared["teacher"].cls is not None:
             parts.insert(0, self.regressor.project(seen.cls))
         return self.decoder(torch.cat(parts, dim=1))
 
@@ -131,7 +131,7 @@ class CAEv2(Method):
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, masked, and as colours the teacher's and the predicted features."""
-        mask, found = masks["image"], ctx.made["teacher"]
+        mask, found = masks["image"], ctx.prepared["teacher"]
         prediction = self.predict(batch, mask, ctx)[:, -mask.tokens :]
         pictures = feature_pictures(
             batch.image,

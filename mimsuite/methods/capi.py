@@ -30,7 +30,7 @@ from mimsuite.config.keys.rolled_mask import RolledBlockMaskSection
 from mimsuite.config.keys.section import Dimension, Fraction, Positive, Section
 from mimsuite.config.keys.shared import GroupSection, MethodCard, MethodSection, Recipe
 from mimsuite.masking import RolledBlockSampler, TokenMask
-from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, Progress, no_gather
 from mimsuite.models import Clusters, Features, Prototypes, QueryDecoder, RegisterViT
 from mimsuite.models.momentum import follow_module, warm_cosine
 from mimsuite.noise import Noise
@@ -137,7 +137,7 @@ class CAPI(Method):
         ]
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The momentum copy's features of the unmasked images, ``target`` (B, N, D)."""
         tokens = self.encoder(self.encoder.patches(batch.image)).tokens
@@ -148,7 +148,7 @@ class CAPI(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """The sum of both losses; ``prediction`` is (B, T, D), before the prototypes."""
-        (mask,), section, target = masks.values(), self.recipe.target, ctx.made["target"]
+        (mask,), section, target = masks.values(), self.recipe.target, ctx.prepared["target"]
         scores = self.clusters(target)  # (B, N, K)
         shares = self.assign(scores.detach(), ctx.gather)
         clustering = soft_cross_entropy(scores / section.cluster_temperature, shares)
@@ -167,7 +167,7 @@ class CAPI(Method):
         }
         return Output(prediction + clustering, terms, found, masks)
 
-    def assign(self, scores: Tensor, gather: Callable[[Tensor], Tensor] = alone) -> Tensor:
+    def assign(self, scores: Tensor, gather: Callable[[Tensor], Tensor] = no_gather) -> Tensor:
         """(B, N, K) scores of this rank's samples -> their shares in the clusters, float32."""
         section = self.recipe.target
         logits = scores.float() / section.assignment_temperature
@@ -246,7 +246,7 @@ class CAPI(Method):
         prefix, _, rest = name.partition(".")
         return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
 
-    def adopts(self) -> dict[str, str]:
+    def init_aliases(self) -> dict[str, str]:
         """Of weights with momentum copies alone, as released ones, all begins as they are."""
         pairs = (
             ("student", "encoder"),
@@ -264,7 +264,7 @@ class CAPI(Method):
         patch the mean of the clusters' directions by its shares in them."""
         (mask,) = masks.values()
         whole = TokenMask(mask.grid, mask.visible, mask.masked)  # all that is hidden
-        shares = self.assign(self.clusters(ctx.made["target"]), ctx.gather)
+        shares = self.assign(self.clusters(ctx.prepared["target"]), ctx.gather)
         logits = self.prototypes(self.predict(batch, whole, ctx)) / self.recipe.target.temperature
         directions = self.clusters.layer.weight.float()
         augment = self.recipe.augment

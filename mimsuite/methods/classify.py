@@ -28,10 +28,10 @@ from mimsuite.batch import Batch
 from mimsuite.config.keys.encoders import EncoderSection, ViTSection
 from mimsuite.config.keys.labels import ClassTargetSection, LabelRecipe
 from mimsuite.config.keys.poolers import NormPoolerSection, PoolerSection, require_heads
-from mimsuite.config.keys.section import FirstBlocks, Nothing, Section
+from mimsuite.config.keys.section import EmptySection, FirstBlocks, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Method, Output, alone
+from mimsuite.methods.base import Context, Method, Output, no_gather
 from mimsuite.models import Features, build_encoder, build_pooler, encoder_named, released_head
 from mimsuite.models.attentive import NormPooler
 from mimsuite.models.teachers.classifier import LogitTeacher
@@ -78,7 +78,7 @@ class ClassifyRecipe(LabelRecipe):
 
     method: ClassifyMethodSection
     model: ClassifierSection
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     target: ClassTargetSection
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class ClassifyRecipe(LabelRecipe):
 class Classifier(Method):
     """An encoder with a classification head.
 
-    ``prepare`` puts the images and soft targets of a step into ``ctx.made`` as ``image`` and
+    ``prepare`` puts the images and soft targets of a step into ``ctx.prepared`` as ``image`` and
     ``target``; the loss reads these in place of the batch's own.
     """
 
@@ -139,7 +139,7 @@ class Classifier(Method):
             self.encoder.eval()
         return self
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return [] if self.teacher is None else self.teacher.open()
 
     def check(self, batch: Batch) -> None:
@@ -147,7 +147,7 @@ class Classifier(Method):
         self.learnt.check(batch)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """Soft targets; in training also the mixed images and a teacher's scores for them.
 
@@ -165,9 +165,9 @@ class Classifier(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
-        mixed = Batch.of_views({**batch.views, self.view: ctx.made["image"]})
+        mixed = Batch.of_views({**batch.views, self.view: ctx.prepared["image"]})
         outputs = self.outputs(mixed, ctx.noise)
-        loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
+        loss, terms, weight = self.learnt.loss(outputs, ctx.prepared["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
     def answers(self, batch: Batch, noise: Noise | None = None) -> Tensor:
@@ -196,13 +196,13 @@ class Classifier(Method):
             return norm.of_pooled(pooled)
         return self.fc_norm(pooled) if self.pool == "mean" else pooled
 
-    def adopts(self) -> dict[str, str]:
+    def init_aliases(self) -> dict[str, str]:
         """With ``fc_norm: encoder``, the norm after the mean is initialised from the last norm."""
         if self.pool != "mean" or self.recipe.model.fc_norm != "encoder":
             return {}
         return {f"fc_norm.{name}": f"encoder.norm.{name}" for name in ("weight", "bias")}
 
-    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def adapt_state(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Add the released head that ``model.pooler.weights`` names."""
         path = getattr(self.recipe.model.pooler, "weights", None)
         if path is None or isinstance(self.pooler, NormPooler):

@@ -93,9 +93,9 @@ class VideoClassifier(Classifier):
             pools=parts[0].pools,
         )
 
-    def fitted(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    def adapt_state(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Add a released head, and take rows of another head as ``model.head_rows`` says."""
-        state, lines = super().fitted(state)
+        state, lines = super().adapt_state(state)
         path = self.recipe.model.head_rows
         if path is None:
             return state, lines

@@ -31,7 +31,7 @@ from mimsuite.config.keys.teachers import RunTeacherSection, check_teacher
 from mimsuite.config.keys.video import ClipTargetSection
 from mimsuite.errors import UserError
 from mimsuite.masking import RandomSampler, TokenMask
-from mimsuite.methods.base import Context, Output, alone
+from mimsuite.methods.base import Context, Output, no_gather
 from mimsuite.methods.video_mae import VideoMAE, VideoMAERecipe
 from mimsuite.models import Features
 from mimsuite.models.blocks import init_linear
@@ -135,7 +135,7 @@ class CrossVideoMAE(VideoMAE):
     def asks_teacher(self) -> bool:
         return self.terms.cross_weight > 0 or self.terms.distill_weight > 0
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         train = self.recipe.train
         lines = self.teacher.open() if self.asks_teacher else []
         many = train.most_at_once
@@ -157,7 +157,7 @@ class CrossVideoMAE(VideoMAE):
             )
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """Index of the frame that the image branch sees, ``frame`` (B,)."""
         frame = (noise.rows("frame", 1)[:, 0] * self.frames).long()
@@ -232,7 +232,7 @@ class CrossVideoMAE(VideoMAE):
         """(B, U, E): the image branch's features of the visible patches of a frame of ``clip``."""
         clips = batch.views["clip"]
         rows = torch.arange(len(clips), device=clips.device)
-        frames = clips[rows, :, ctx.made["frame"]]  # (B, C, H, W)
+        frames = clips[rows, :, ctx.prepared["frame"]]  # (B, C, H, W)
         return self.teacher.features(frames, ids=masks["frame"].visible).tokens
 
     def distilled(
@@ -255,7 +255,7 @@ class CrossVideoMAE(VideoMAE):
 
     def _step(self, ctx: Context) -> Tensor:
         """(B, 1): index in time of the tubelets that hold the frame."""
-        frame: Tensor = ctx.made["frame"]
+        frame: Tensor = ctx.prepared["frame"]
         return (frame // self.tubelet).unsqueeze(1)
 
     def _rebuilt(

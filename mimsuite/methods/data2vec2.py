@@ -26,7 +26,7 @@ from mimsuite.config.keys.masks import SquareBlockMaskSection
 from mimsuite.config.keys.section import Dimension, Fraction, Positive, Section, require_divides
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.masking import SquareBlockSampler, TokenMask, gather_tokens
-from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, Progress, no_gather
 from mimsuite.models import ConvDecoder, PostNormViT
 from mimsuite.models.momentum import MomentumCopy, rising
 from mimsuite.models.post_norm_vit import published_names, stem_and_depth
@@ -109,7 +109,7 @@ class Data2Vec2(Method):
         self.teacher = MomentumCopy(self.encoder)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The teacher's features of the unmasked images, ``target`` (B, N, D), for all masks."""
         teacher = self.teacher.module
@@ -125,7 +125,7 @@ class Data2Vec2(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """``prediction`` is (B R, M, D), with the masks of an image side by side."""
-        target = ctx.made["target"]
+        target = ctx.prepared["target"]
         cls, found = self.predict(batch, masks, ctx)
         ids = torch.cat([mask.masked for mask in masks.values()], dim=1)  # (B, R M)
         wanted = gather_tokens(target, ids).view_as(found)
@@ -183,7 +183,7 @@ class Data2Vec2(Method):
         first, last = self.recipe.method.momentum
         return rising(step, first, last, self.recipe.method.momentum_steps)
 
-    def adopts(self) -> dict[str, str]:
+    def init_aliases(self) -> dict[str, str]:
         """The teacher is initialised from the encoder if the weights have no teacher."""
         return {f"teacher.module.{name}": f"encoder.{name}" for name in self.encoder.state_dict()}
 
@@ -196,7 +196,7 @@ class Data2Vec2(Method):
             batch.image,
             mask,
             self.patch_size,
-            ctx.made["target"],
+            ctx.prepared["target"],
             (found, mask.masked),
             (augment.mean, augment.std),
         )

@@ -21,7 +21,7 @@ from mimsuite.config.keys.dense import (
     DenseOptimSection,
     DenseTargetSection,
 )
-from mimsuite.config.keys.section import Nothing
+from mimsuite.config.keys.section import EmptySection
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.methods.reader import FrozenReader
 
@@ -39,7 +39,7 @@ class DenseRecipe(Recipe):
 
     method: DenseMethodSection
     model: DenseModelSection
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     target: DenseTargetSection
     data: DenseDataSection  # type: ignore[assignment]
     optim: DenseOptimSection  # type: ignore[assignment]

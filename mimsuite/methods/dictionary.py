@@ -21,7 +21,7 @@ from mimsuite.config.keys.dictionaries import (
     DictionaryScheduleSection,
     TargetSection,
 )
-from mimsuite.config.keys.section import Nothing, Positive
+from mimsuite.config.keys.section import EmptySection, Positive
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.teachers import check_teacher
 from mimsuite.errors import UserError
@@ -46,7 +46,7 @@ class DictionaryRecipe(Recipe):
 
     method: DictionaryMethodSection
     model: DictionaryModelSection
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     target: TargetSection
     optim: DictionaryOptimSection  # type: ignore[assignment]
     schedule: DictionaryScheduleSection  # type: ignore[assignment]

@@ -28,7 +28,7 @@ from mimsuite.config.keys.targets import FeatureTargetSection
 from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.masking import TokenMask, gather_tokens
 from mimsuite.masking.redundant import RedundantTokens
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.models import Features, ViT
 from mimsuite.models.attention import QKV
 from mimsuite.models.blocks import init_linear
@@ -147,11 +147,11 @@ class HybridDistill(Method):
         self.adapter = nn.Sequential(nn.Linear(section.width, width), nn.LayerNorm(width))
         self.adapter.apply(init_linear)
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return [*self.relation_teacher.open(), *self.feature_teacher.open()]
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The teachers' ``relations`` and ``features`` of the unmasked images."""
         numbers = [theirs for _, theirs in self.pairs]
@@ -170,14 +170,14 @@ class HybridDistill(Method):
         found, dropped = self.student(batch, ctx)
         losses = []
         for own, theirs in self.pairs:
-            teacher: QKV = ctx.made["relations"][theirs]
+            teacher: QKV = ctx.prepared["relations"][theirs]
             prefix = teacher[0].shape[2] - dropped.present[0].shape[1]
             wanted = _of(dropped.present[own - 1], _behind(prefix, teacher))
             losses.append(relation_loss(_behind(1, found.qkv[own]), wanted, self.heads))
         relations = self.relations.weight * torch.stack(losses).mean()
         survivors = self.survivors(dropped)
         prediction = self.adapter(found.tokens)
-        target = self.features(survivors.gather(ctx.made["features"], "visible"))
+        target = self.features(survivors.gather(ctx.prepared["features"], "visible"))
         features = self.features.loss(prediction, target)
         terms = {"relations": relations.detach(), "features": features.detach()}
         return Output(relations + features, terms, prediction, {"image": survivors})
@@ -207,7 +207,7 @@ class HybridDistill(Method):
             batch.image,
             survivors,
             self.encoder.section.patch_size,
-            self.features(ctx.made["features"]),
+            self.features(ctx.prepared["features"]),
             (self.adapter(found.tokens), survivors.visible),
             self.feature_teacher.statistics,
         )

@@ -29,7 +29,7 @@ from mimsuite.config.keys.section import Fraction, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import LatentTargetSection
 from mimsuite.masking import MultiBlockSampler, TokenMask
-from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, Progress, no_gather
 from mimsuite.models import Encoder, ImageEncoder, Predictor, build_encoder
 from mimsuite.models.blocks import init_normal
 from mimsuite.models.momentum import follow_module, rising
@@ -95,7 +95,7 @@ class LatentPrediction(Method):
         prefix, _, rest = name.partition(".")
         return self.student.layer_id(rest) if prefix == "student" else super().layer_id(name)
 
-    def adopts(self) -> dict[str, str]:
+    def init_aliases(self) -> dict[str, str]:
         """Both encoders are initialised from the encoder of weights with only one."""
         return {f"student.{name}": f"encoder.{name}" for name in self.student.state_dict()}
 
@@ -139,7 +139,7 @@ class IJEPA(LatentPrediction):
         self.keep_frozen(self.encoder)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The target encoder's latents of the unmasked images, ``target`` (B, N, D)."""
         tokens = self.encoder(self.encoder.patches(batch.image)).tokens
@@ -151,11 +151,11 @@ class IJEPA(LatentPrediction):
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss over all targets; ``prediction`` is (K C B, T, D), targets outermost."""
         contexts = list(masks.values())  # all have the same targets
-        wanted = contexts[0].gather_targets(ctx.made["target"])  # (K, B, T, D)
+        wanted = contexts[0].gather_targets(ctx.prepared["target"])  # (K, B, T, D)
         found = torch.stack([self.predict(batch, mask, ctx) for mask in contexts], dim=1)
         loss = self.target.loss(found, wanted.unsqueeze(1).expand_as(found))  # (K, C, B, T, D)
         terms = {
-            "target_deviation": channel_deviation(ctx.made["target"], ctx.gather),
+            "target_deviation": channel_deviation(ctx.prepared["target"], ctx.gather),
             "prediction_deviation": channel_deviation(found, ctx.gather),
         }
         return Output(loss, terms, found.flatten(0, 2), masks)
@@ -178,7 +178,7 @@ class IJEPA(LatentPrediction):
         augment = self.recipe.augment
         statistics = augment.mean, augment.std
         pictures = feature_pictures(
-            batch.image, mask, self.patch_size, ctx.made["target"], (found, ids), statistics
+            batch.image, mask, self.patch_size, ctx.prepared["target"], (found, ids), statistics
         )
         others = torch.ones(len(ids), mask.tokens, dtype=torch.bool, device=ids.device)
         others = others.scatter(1, ids, False).unsqueeze(-1)  # (B, N, 1)

@@ -27,7 +27,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.targets import FeatureTargetSection
 from mimsuite.config.keys.teachers import check_attention, check_teacher
 from mimsuite.masking import TokenMask, build_sampler
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.models import ViT
 from mimsuite.models.alignment import Alignment
 from mimsuite.models.teachers import TeacherFeatures, build_teacher
@@ -132,11 +132,11 @@ class MaskAlign(Method):
         )
         self.encoder.norm.requires_grad_(False)  # the loss reads block outputs before the norm
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return self.teacher.open()
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The teacher's features of the unmasked images, ``teacher``."""
         levels = self.levels if self.teacher.depth else ()
@@ -149,14 +149,14 @@ class MaskAlign(Method):
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
         guide = None
         if self.attentive:
-            guide = ctx.made["teacher"].cls_attention.mean(dim=1)  # over heads, (B, N)
+            guide = ctx.prepared["teacher"].cls_attention.mean(dim=1)  # over heads, (B, N)
         return {"image": self.sampler.sample(noise, self.grid, guide)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Mean loss over the levels; ``prediction`` is the last level, (B, V, E), with the class
         token first if the teacher has one."""
         predictions = self.predict(batch, masks["image"], ctx)
-        targets = self.targets(ctx.made["teacher"], masks["image"])
+        targets = self.targets(ctx.prepared["teacher"], masks["image"])
         losses = [self.target.loss(p, t) for p, t in zip(predictions, targets, strict=True)]
         loss = torch.stack(losses).mean()
         terms = {"alignment": loss.detach(), "last_level": losses[-1].detach()}
@@ -169,7 +169,7 @@ class MaskAlign(Method):
         wanted = self.alignment.blocks()
         features = self.encoder(visible, mask.visible, noise=ctx.noise, layers=wanted)
         outputs = {number: features.layers[number] for number in wanted}  # each (B, 1 + V, D)
-        if _has_no_class_token(ctx.made["teacher"]):
+        if _has_no_class_token(ctx.prepared["teacher"]):
             outputs = {number: tokens[:, 1:] for number, tokens in outputs.items()}
         return self.alignment(outputs)
 
@@ -187,7 +187,7 @@ class MaskAlign(Method):
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, visible patches, and the last level of teacher and student."""
-        found, mask = ctx.made["teacher"], masks["image"]
+        found, mask = ctx.prepared["teacher"], masks["image"]
         whole = found.hidden[self.levels[-1]] if found.hidden else found.tokens
         prediction = self.predict(batch, mask, ctx)[-1][:, -mask.visible.shape[1] :]
         pictures = feature_pictures(

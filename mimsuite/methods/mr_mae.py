@@ -33,7 +33,7 @@ from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.config.keys.targets import FeatureLossSection, PixelTargetSection
 from mimsuite.config.keys.teachers import TeacherSection, check_attention, check_teacher
 from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Output, Panel, alone
+from mimsuite.methods.base import Context, Output, Panel, no_gather
 from mimsuite.methods.mae import MAE, MAERecipe
 from mimsuite.models import Features
 from mimsuite.models.blocks import init_linear
@@ -112,11 +112,11 @@ class MRMAE(MAE):
         self.head.apply(init_linear)
         self.fusion.apply(init_linear)
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return self.teacher.open()
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The teacher's features of the unmasked images, ``teacher``."""
         keys = batch.keys if self.training else None
@@ -126,7 +126,7 @@ class MRMAE(MAE):
         return Context(noise, gather, {"teacher": found})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        guide = ctx.made["teacher"].cls_attention
+        guide = ctx.prepared["teacher"].cls_attention
         if guide is not None:
             guide = guide.mean(dim=1)  # over heads, (B, N)
         return {"image": self.sampler.sample(noise, self.grid, guide)}
@@ -152,7 +152,7 @@ class MRMAE(MAE):
         prediction = self.decoder(latent, mask)  # (B, Nd, P)
         patches = self.encoder.patches(batch.image, mask.ids("decoded"))
         pixels = self.target.loss(prediction, self.target(patches))
-        wanted = self.mimic(mask.gather(ctx.made["teacher"].tokens, "visible"))
+        wanted = self.mimic(mask.gather(ctx.prepared["teacher"].tokens, "visible"))
         mimic = self.mimic.loss(self.head(latent.tokens), wanted)  # (B, V, E)
         terms = {"pixels": pixels.detach(), "mimic": mimic.detach()}
         return Output(pixels + mimic, terms, prediction, masks)
@@ -165,7 +165,7 @@ class MRMAE(MAE):
             batch.image,
             mask,
             self.patch_size,
-            self.mimic(ctx.made["teacher"].tokens),
+            self.mimic(ctx.prepared["teacher"].tokens),
             (prediction, mask.visible),
             self.teacher.statistics,
         )

@@ -30,7 +30,7 @@ from mimsuite.config.keys.points import (
 from mimsuite.config.keys.section import require_divides
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.methods.point_mae import cloud_panels
 from mimsuite.models import PointDecoder, PointTransformer
 from mimsuite.models.center_head import CenterHead
@@ -128,17 +128,17 @@ class PCPMAE(Method):
         nn.init.trunc_normal_(self.mask_position, std=0.02)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         return Context(noise, gather, {"groups": self.encoder.group(batch.views["points"])})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        return {"points": self.sampler.sample(noise, self.grid, ctx.made["groups"].center)}
+        return {"points": self.sampler.sample(noise, self.grid, ctx.prepared["groups"].center)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Chamfer distance of the masked groups plus weighted error of their centres' codes;
         ``prediction`` is (B, M, K, 3), relative to the centres."""
-        mask, groups = masks["points"], ctx.made["groups"]
+        mask, groups = masks["points"], ctx.prepared["groups"]
         rebuilt = self._rebuild(groups, mask, ctx)
         points = mask.gather(groups.points, "masked")  # (B, M, K, 3)
         distance = chamfer(rebuilt.points.flatten(0, 1), points.flatten(0, 1), self.target.norm)
@@ -151,7 +151,7 @@ class PCPMAE(Method):
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, visible groups, and these with the reconstructed groups at their true and at
         their predicted centres."""
-        points, mask, groups = batch.views["points"], masks["points"], ctx.made["groups"]
+        points, mask, groups = batch.views["points"], masks["points"], ctx.prepared["groups"]
         rebuilt = self._rebuild(groups, mask, ctx)
         found = points_of_sincos(rebuilt.codes)  # (B, M, 3)
         moved = groups.center.scatter(1, mask.masked.unsqueeze(-1).expand_as(found), found)

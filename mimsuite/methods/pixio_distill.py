@@ -26,7 +26,7 @@ from mimsuite.config.keys.targets import FeatureLossSection
 from mimsuite.config.keys.teachers import TeacherSection, check_teacher
 from mimsuite.errors import UserError
 from mimsuite.masking import TokenMask, build_sampler
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.models import ViT
 from mimsuite.models.blocks import init_linear
 from mimsuite.models.teachers import build_teacher
@@ -112,11 +112,11 @@ class PixioDistill(Method):
         )
         self.projector.apply(init_linear)
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         return self.teacher.open()
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The teacher's last block before its norm, ``teacher`` (B, C + N, E), of whole images."""
         last = self.teacher.depth
@@ -131,7 +131,7 @@ class PixioDistill(Method):
         """Weighted sum of the two losses; ``prediction`` is (B, C + V, E)."""
         mask, count = masks["image"], self.encoder.class_tokens
         prediction = self.predict(batch, mask, ctx)
-        targets = self.targets(ctx.made["teacher"], mask)
+        targets = self.targets(ctx.prepared["teacher"], mask)
         parts = {
             "classes": (self.classes, prediction[:, :count], targets[:, :count]),
             "patches": (self.patches, prediction[:, count:], targets[:, count:]),
@@ -172,7 +172,7 @@ class PixioDistill(Method):
             batch.image,
             mask,
             self.encoder.section.patch_size,
-            self.patches(ctx.made["teacher"][:, -mask.tokens :]),
+            self.patches(ctx.prepared["teacher"][:, -mask.tokens :]),
             (self.predict(batch, mask, ctx)[:, count:], mask.visible),
             self.teacher.statistics,
         )

@@ -19,10 +19,10 @@ from torch import Tensor
 from mimsuite.batch import Batch
 from mimsuite.config.keys.labels import LabelRecipe, LabelTargetSection
 from mimsuite.config.keys.points import PointRecipe, PointTransformerSection
-from mimsuite.config.keys.section import FirstBlocks, Fraction, Nothing, Section
+from mimsuite.config.keys.section import EmptySection, FirstBlocks, Fraction, Section
 from mimsuite.config.keys.shared import GroupSection, MethodCard, MethodSection
 from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Method, Output, alone
+from mimsuite.methods.base import Context, Method, Output, no_gather
 from mimsuite.models import ClassToken, Features, PointHead, PointTransformer
 from mimsuite.noise import Noise
 from mimsuite.targets import labels_of
@@ -65,7 +65,7 @@ class PointClassifyRecipe(PointRecipe, LabelRecipe):
 
     method: PointClassifySection
     model: PointClassifierSection
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     target: LabelTargetSection
 
 
@@ -112,7 +112,7 @@ class PointClassifier(Method):
         self.learnt.check(batch)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """Soft targets; a label that :meth:`check` would refuse makes the loss NaN."""
         return Context(noise, gather, {"target": self.learnt.target(batch, self.training)})
@@ -120,7 +120,7 @@ class PointClassifier(Method):
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Loss of the labels, for classes the cross-entropy; ``prediction`` is (B, K)."""
         outputs = self.outputs(batch, ctx.noise)
-        loss, terms, weight = self.learnt.loss(outputs, ctx.made["target"], batch)
+        loss, terms, weight = self.learnt.loss(outputs, ctx.prepared["target"], batch)
         return Output(loss, terms, self.learnt.answer(outputs), masks, weight)
 
     def answers(self, batch: Batch, noise: Noise | None = None) -> Tensor:

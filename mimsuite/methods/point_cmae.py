@@ -22,7 +22,7 @@ from mimsuite.batch import Batch
 from mimsuite.config.keys.points import PointPretrainRecipe
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler, gather_tokens
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.methods.point_mae import cloud_panels
 from mimsuite.models import ClassToken, Features, PointDecoder, PointTransformer
 from mimsuite.models.point_decoder import visible_first
@@ -100,17 +100,17 @@ class PointCMAE(Method):
         ).requires_grad_(False)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         return Context(noise, gather, {"groups": self.encoder.group(batch.views["points"])})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        center = ctx.made["groups"].center
+        center = ctx.prepared["groups"].center
         return {view: self.sampler.sample(noise.within(view), self.grid, center) for view in VIEWS}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Chamfer distances of both views plus consistency; ``prediction`` is that of view 1."""
-        groups = ctx.made["groups"]
+        groups = ctx.prepared["groups"]
         decoded, predictions, distances = [], [], []
         for view, tokens in zip(VIEWS, self._decode(masks, ctx, everywhere=True), strict=True):
             mask = masks[view]
@@ -136,7 +136,7 @@ class PointCMAE(Method):
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, and per view the visible groups, and these with the reconstructed groups."""
-        points, groups = batch.views["points"], ctx.made["groups"]
+        points, groups = batch.views["points"], ctx.prepared["groups"]
         panels = [Panel("original", draw_clouds(points, points))]
         for number, tokens in enumerate(self._decode(masks, ctx, everywhere=False)):
             mask, decoder = masks[VIEWS[number]], cast(PointDecoder, self.decoder[number])
@@ -154,7 +154,7 @@ class PointCMAE(Method):
         self, masks: dict[str, TokenMask], ctx: Context, *, everywhere: bool
     ) -> list[Tensor]:
         """Per view the last block's tokens: visible then masked groups, or masked groups only."""
-        groups = ctx.made["groups"]
+        groups = ctx.prepared["groups"]
         tokens = self.encoder.tokenizer(groups.points)  # (B, G, D), for both views
         decoded = []
         for number, view in enumerate(VIEWS):

@@ -20,7 +20,7 @@ from mimsuite.batch import Batch
 from mimsuite.config.keys.points import PointPretrainRecipe
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.masking import TokenMask, build_sampler
-from mimsuite.methods.base import Context, Method, Output, Panel, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, no_gather
 from mimsuite.models import PointDecoder, PointTransformer
 from mimsuite.models.point_decoder import visible_first
 from mimsuite.noise import Noise
@@ -76,17 +76,17 @@ class PointMAE(Method):
         self.decoder = PointDecoder(recipe.model.decoder, section)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         return Context(noise, gather, {"groups": self.encoder.group(batch.views["points"])})
 
     def mask(self, batch: Batch, noise: Noise, ctx: Context) -> dict[str, TokenMask]:
-        return {"points": self.sampler.sample(noise, self.grid, ctx.made["groups"].center)}
+        return {"points": self.sampler.sample(noise, self.grid, ctx.prepared["groups"].center)}
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Chamfer distance of the masked groups; ``prediction`` is (B, M, K, 3), relative to the
         centres."""
-        mask, groups = masks["points"], ctx.made["groups"]
+        mask, groups = masks["points"], ctx.prepared["groups"]
         prediction = self._rebuild(groups, mask, ctx)
         target = mask.gather(groups.points, "masked")  # (B, M, K, 3)
         loss = chamfer(prediction.flatten(0, 1), target.flatten(0, 1), self.norm)
@@ -94,7 +94,7 @@ class PointMAE(Method):
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, visible groups, and these with the reconstructed groups."""
-        points, mask, groups = batch.views["points"], masks["points"], ctx.made["groups"]
+        points, mask, groups = batch.views["points"], masks["points"], ctx.prepared["groups"]
         drawn = Panel("original", draw_clouds(points, points))
         return [drawn, *cloud_panels(points, groups, mask, self._rebuild(groups, mask, ctx))]
 

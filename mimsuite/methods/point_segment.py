@@ -19,11 +19,11 @@ from torch import Tensor
 
 from mimsuite.batch import Batch
 from mimsuite.config.keys.points import PointRecipe, PointTransformerSection
-from mimsuite.config.keys.section import Fraction, Nothing, Positive, Section
+from mimsuite.config.keys.section import EmptySection, Fraction, Positive, Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection
 from mimsuite.errors import DataError
 from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Method, Output, alone
+from mimsuite.methods.base import Context, Method, Output, no_gather
 from mimsuite.models import PartHead, PointTransformer
 from mimsuite.noise import Noise
 from mimsuite.weights.names import Names
@@ -65,7 +65,7 @@ class PointSegmentRecipe(PointRecipe):
 
     method: PointSegmentSection
     model: PartSegmenterSection
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     target: PartTargetSection
 
 
@@ -108,7 +108,7 @@ class PointSegmenter(Method):
             raise DataError(f"sample {batch.keys[wrong[0]]}: a part is none of {self.parts}")
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         self._labels(batch)
         return Context(noise, gather)

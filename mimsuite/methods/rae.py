@@ -28,7 +28,7 @@ from mimsuite.config.keys.section import Section
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.config.keys.teachers import check_teacher
 from mimsuite.masking import TokenMask
-from mimsuite.methods.base import Context, Method, Output, Panel, Progress, alone
+from mimsuite.methods.base import Context, Method, Output, Panel, Progress, no_gather
 from mimsuite.models import perceptual
 from mimsuite.models.discriminator import Discriminator
 from mimsuite.models.frozen import Frozen
@@ -124,12 +124,12 @@ class RAE(Method):
             self.keep_frozen(self.discriminator)
         self.judged: dict[str, Tensor] = {}  # figures of the discriminator's last update
         self._to_judge: dict[bytes, _Judged] = {}
-        self._gather: Callable[[Tensor], Tensor] = alone
+        self._gather: Callable[[Tensor], Tensor] = no_gather
         self._statistics: LatentStatistics | None = None
 
     # --- tokens, latents, images ---
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         lines = self.encoder.network.open()
         if self.perceptual is not None:
             self.perceptual.open()
@@ -185,7 +185,7 @@ class RAE(Method):
     # --- the step ---
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The frozen encoder's ``tokens``."""
         tokens = self.encoder.tokens(batch.image, batch.keys if self.training else None)
@@ -197,7 +197,7 @@ class RAE(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Weighted sum of the losses; ``prediction`` is the normalised image (B, C, H, W)."""
-        tokens, images = ctx.made["tokens"], self.pixels(batch.image.float())
+        tokens, images = ctx.prepared["tokens"], self.pixels(batch.image.float())
         noisy = self.training and self.latent.noise > 0
         read = self.read(self.noised(tokens, ctx.noise) if noisy else tokens)
         prediction = self.decode(read.tokens)
@@ -319,7 +319,7 @@ class RAE(Method):
 
     def panels(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> list[Panel]:
         """Original, and the reconstruction from what the decoder reads."""
-        decoded = self.decode(self.read(ctx.made["tokens"]).tokens)
+        decoded = self.decode(self.read(ctx.prepared["tokens"]).tokens)
         return [
             Panel("original", batch.image.float()),
             Panel(f"decoded from {self.source}", decoded),

@@ -22,7 +22,7 @@ from mimsuite.config.keys.scan_tasks import (
     ScanSegmentSection,
 )
 from mimsuite.config.keys.scans import ScanDataSection
-from mimsuite.config.keys.section import Nothing
+from mimsuite.config.keys.section import EmptySection
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.errors import DataError
 from mimsuite.masking import TokenMask
@@ -50,7 +50,7 @@ class ScanSegmentRecipe(Recipe):
 
     method: ScanSegmentMethodSection
     model: ScanSegmentSection
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     target: ScanLabelTargetSection
     data: ScanDataSection = ScanDataSection()
     augment: LabelledScanAugmentSection  # type: ignore[assignment]

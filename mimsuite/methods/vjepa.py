@@ -36,7 +36,7 @@ from mimsuite.config.keys.video import (
     ClipPredictiveSection,
 )
 from mimsuite.masking import ClipBlockSampler, TokenMask
-from mimsuite.methods.base import Context, Output, Panel, alone
+from mimsuite.methods.base import Context, Output, Panel, no_gather
 from mimsuite.methods.ijepa import LatentPrediction
 from mimsuite.models import ClipPredictor, ClipViT
 from mimsuite.models.blocks import scale_outputs
@@ -109,7 +109,7 @@ class VJEPA(LatentPrediction):
         self.keep_frozen(self.encoder)
 
     def prepare(
-        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = alone
+        self, batch: Batch, noise: Noise, gather: Callable[[Tensor], Tensor] = no_gather
     ) -> Context:
         """The target encoder's latents of the unmasked clips, ``target`` (B, N, D)."""
         tokens = self.encoder(self.encoder.tubelets(self._clips(batch))).tokens
@@ -123,11 +123,11 @@ class VJEPA(LatentPrediction):
         found, losses = [], []
         for number, mask in enumerate(masks.values()):
             found.append(self.predict(batch, mask, ctx, number))
-            (wanted,) = mask.gather_targets(ctx.made["target"])  # (B, T, D)
+            (wanted,) = mask.gather_targets(ctx.prepared["target"])  # (B, T, D)
             losses.append(self.target.loss(found[-1], wanted))
         prediction = torch.cat(found, dim=1)
         terms = {
-            "target_deviation": channel_deviation(ctx.made["target"], ctx.gather),
+            "target_deviation": channel_deviation(ctx.prepared["target"], ctx.gather),
             "prediction_deviation": channel_deviation(prediction, ctx.gather),
         }
         return Output(torch.stack(losses).mean(), terms, prediction, masks)
@@ -169,7 +169,7 @@ class VJEPA(LatentPrediction):
             self._clips(batch),
             mask,
             (section.tubelet, section.patch_size),
-            ctx.made["target"],
+            ctx.prepared["target"],
             (found, mask.targets[0]),
             (augment.mean, augment.std),
         )

@@ -60,7 +60,7 @@ class VolumeLabeler(Method):
         even = (0.0, *[1.0] * (self.classes - 1))
         self.register_buffer("class_weights", torch.tensor(recipe.target.weights or even))
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
         """Set class weights by class frequency, if the recipe gives none."""
         if batches is None or self.recipe.target.weights is not None:
             return []
@@ -96,7 +96,7 @@ class VolumeLabeler(Method):
         logits: Tensor = self.unet(self.encoder(grids, noise=noise), grids)
         return logits
 
-    def adopts(self) -> dict[str, str]:
+    def init_aliases(self) -> dict[str, str]:
         """The U-Net is initialised from the pretraining decoder, whose coarse part is the same."""
         shared = ("unet.up4.", "unet.up3.", "unet.up2.")
         names = [name for name in self.state_dict() if name.startswith(shared)]

@@ -66,12 +66,12 @@ class VolumeUpsampling(Method):
 
     def forward(self, batch: Batch, masks: dict[str, TokenMask], ctx: Context) -> Output:
         """Squared colour error in occupied voxels; ``prediction`` is (B, 4, S, S, S)."""
-        prediction = self.finer(batch.views["grid"], ctx.noise)
+        prediction = self.super_resolution(batch.views["grid"], ctx.noise)
         error, count = colour_error(prediction, self._fine(batch), self.target.occupied)
         loss = error.sum() / count.sum().clamp_min(1)
         return Output(loss, {"colour": loss.detach()}, prediction, masks, count.sum().clamp_min(1))
 
-    def finer(self, grids: Tensor, noise: Noise | None = None) -> Tensor:
+    def super_resolution(self, grids: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, 4, R, R, R) -> (B, 4, S, S, S); colour is not clamped."""
         predicted: Tensor = self.head(self.encoder(grids, noise=noise))
         return predicted

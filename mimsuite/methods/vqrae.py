@@ -57,8 +57,8 @@ class VQRAE(RAE):
         self.down = nn.Identity() if width == tokens else nn.Linear(tokens, width)
         self.up = nn.Identity() if width == tokens else nn.Linear(width, tokens)
 
-    def begin(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
-        lines = super().begin(batches)
+    def setup(self, batches: Callable[[], Iterable[Batch]] | None) -> list[str]:
+        lines = super().setup(batches)
         section = self.codebook.section
         if section.start == "random" or batches is None or bool(self.codebook.fitted):
             return lines

@@ -48,7 +48,7 @@ class KMeansTokenizer(nn.Module, Tokenizer):
         with torch.no_grad(), torch.autocast(patches.device.type, enabled=False):
             return nearest(patches.flatten(0, 1), self.centres).view(len(patches), -1)
 
-    def begin(self, batches: Batches, seed: int) -> list[str]:
+    def setup(self, batches: Batches, seed: int) -> list[str]:
         if batches is None or bool(self.fitted):
             return []
         patches = self._collect(batches())

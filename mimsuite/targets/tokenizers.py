@@ -35,7 +35,7 @@ class Tokenizer(ABC):
     def __call__(self, batch: Batch) -> Tensor:
         """(B, N) int64 codes in raster order, on the batch's device."""
 
-    def begin(self, batches: Batches, seed: int) -> list[str]:
+    def setup(self, batches: Batches, seed: int) -> list[str]:
         """Set up before the first step; returns lines to print.
 
         Args:
@@ -103,7 +103,7 @@ class FrozenTokenizer(Tokenizer):
         scores: Tensor = network(pixels)
         return scores.argmax(1).flatten(1)
 
-    def begin(self, batches: Batches, seed: int) -> list[str]:
+    def setup(self, batches: Batches, seed: int) -> list[str]:
         self._opened(torch.device("cpu"))
         line = f"tokenizer: {self.section.kind}, {self.section.codes} codes"
         if self.section.weights != RANDOM:

@@ -119,7 +119,7 @@ def bench_ranks(resolved: Resolved, batch: int, threads: int, rounds: int, peers
     for _ in range(rounds):
         begun = time.perf_counter()
         run()
-        peers.any(False)  # wait for the slowest rank
+        peers.any_rank(False)  # wait for the slowest rank
         walls.append(time.perf_counter() - begun)
     second = statistics.median(walls)
     return {

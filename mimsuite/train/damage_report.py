@@ -44,7 +44,7 @@ class DamageReport:
         """Report the other ranks' corrupt samples since the last call; all ranks must call it."""
         found, self._unreported = self._unreported, []
         own = json.dumps([vars(item) for item in found]) if found else ""
-        told = self._peers.texts(own)
+        told = self._peers.gather_texts(own)
         for text in told if self._peers.first else ():
             self.add([Damage(**item) for item in json.loads(text or "[]")], step)
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from mimsuite.cluster.host import usable_memory
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import UserError
-from mimsuite.methods.base import alone
+from mimsuite.methods.base import no_gather
 from mimsuite.train.estimate import estimate
 from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.memory import is_out_of_memory
@@ -76,7 +76,7 @@ def tried(trainer: Trainer, size: int) -> int:
             kept = torch.empty(counted.memory(size).optimizer, dtype=torch.uint8, device="cuda")
             batch = random_batch(shapes_of(recipe), size, trainer.device)
             with trainer.replica.without_sync():
-                trainer.rehearse(batch, alone)
+                trainer.rehearse(batch, no_gather)
             del kept
             full = False
         except (RuntimeError, MemoryError) as error:
@@ -84,7 +84,7 @@ def tried(trainer: Trainer, size: int) -> int:
                 raise
             full = True
         torch.cuda.empty_cache()
-        return not peers.any(full)
+        return not peers.any_rank(full)
 
     return first_that_fits(sizes_of(recipe, peers.world), size, fits)
 

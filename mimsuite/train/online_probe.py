@@ -45,7 +45,7 @@ class OnlineProbe:
         epochs = log.probe_every_epochs
         self.every = None if epochs is None else max(1, round(epochs * trainer.steps_per_epoch))
         if self.every is not None:
-            trainer.peers.on_first(self._open)
+            trainer.peers.run_on_first(self._open)
 
     def __call__(self, step: int) -> dict[str, float]:
         """Columns for the log line of ``step``; empty unless a measurement is due."""
@@ -60,7 +60,7 @@ class OnlineProbe:
             with torch.random.fork_rng(drawn), evaluating(method):
                 found.update(self._measure(method))
 
-        trainer.peers.on_first(measure)
+        trainer.peers.run_on_first(measure)
         return found
 
     def _open(self) -> None:

@@ -148,7 +148,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     _require_one_recipe(session)
-    peers.on_first(lambda: require_packages(recipe.log.writers))
+    peers.run_on_first(lambda: require_packages(recipe.log.writers))
     start = _checkpoint_to_resume(session)
     precision = _precision(session, start)
     automatic = recipe.train.micro_batch == "auto"
@@ -171,7 +171,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     )
     loader = make_loader(recipe)
     normalize = views.normalizer(session.device)
-    notes += method.begin(None if start else lambda: _first_batches(recipe, views, normalize))
+    notes += method.setup(None if start else lambda: _first_batches(recipe, views, normalize))
     trainer = Trainer(
         method,
         session.resolved,
@@ -219,7 +219,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             report.warn(warning)
             run.log(f"warning: {warning}")
         _fit(session, trainer, run, loader, probe)
-        peers.on_first(lambda: _finish(trainer, run))
+        peers.run_on_first(lambda: _finish(trainer, run))
     if not session.quiet:
         report.next_commands(run.path)
     trained = trainer.whole_method(averaged=True)
@@ -231,8 +231,8 @@ def _precision(session: Session, start: checkpoint.CheckpointState | None) -> Pr
     recipe, device, peers = session.recipe, session.device, session.peers
     before = None if start is None else start.facts.get("precision", {})
     found: list[Precision] = []
-    peers.on_first(lambda: found.append(precision_of(recipe, device, before)))
-    (facts, *_) = peers.texts(json.dumps(found[0].facts() if found else {}))
+    peers.run_on_first(lambda: found.append(precision_of(recipe, device, before)))
+    (facts, *_) = peers.gather_texts(json.dumps(found[0].facts() if found else {}))
     return found[0] if found else precision_of(recipe, device, json.loads(facts))
 
 
@@ -243,7 +243,7 @@ def _micro_batch(session: Session, precision: Precision, before: int | None) -> 
     if before in micro_batch.sizes_of(recipe, peers.world):
         return before
     own = micro_batch.estimated(recipe, session.device, peers.world, precision.name)
-    return min(int(size) for size in peers.texts(str(own)))
+    return min(int(size) for size in peers.gather_texts(str(own)))
 
 
 def _sized(session: Session, size: int) -> Session:
@@ -279,7 +279,7 @@ def _look(session: Session, source: Source, views: Views, *, fresh: bool) -> Unu
         if fresh:
             unused.update(unused_in(source, views) if session.unused is None else session.unused)
 
-    session.peers.on_first(look)
+    session.peers.run_on_first(look)
     return unused
 
 
@@ -314,7 +314,7 @@ def _fit(
 def _open_source(session: Session) -> Source:
     """By the first rank before the others, which then find the indexes that it had to make."""
     opened: list[Source] = []
-    session.peers.on_first(lambda: opened.append(open_training_set(session.recipe)))
+    session.peers.run_on_first(lambda: opened.append(open_training_set(session.recipe)))
     return opened[0] if opened else open_training_set(session.recipe)
 
 
@@ -337,7 +337,7 @@ def _open_run(session: Session, chosen: dict[str, Any]) -> RunDirectory:
         made.append(RunDirectory.create(out, resolved, resume=resume, chosen=chosen))
         session.lock.take(session.out)
 
-    session.peers.on_first(create)
+    session.peers.run_on_first(create)
     return made[0] if made else Follower(session.out, session.peers.rank)
 
 
@@ -348,7 +348,7 @@ def _finish(trainer: Trainer, run: RunDirectory) -> None:
 
 def _require_one_recipe(session: Session) -> None:
     """Ranks that train by different recipes would wait for each other or, worse, not."""
-    digests = session.peers.texts(f"{key_of(session.resolved.yaml()):016x}")
+    digests = session.peers.gather_texts(f"{key_of(session.resolved.yaml()):016x}")
     odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if odd:
         raise UserError(f"rank {odd[0]} was started with another recipe or keys than rank 0")
@@ -371,8 +371,8 @@ def _checkpoint_to_resume(session: Session) -> checkpoint.CheckpointState | None
             checkpoint.require_sound(Path(resume))
             found.append(Path(resume))
 
-    session.peers.on_first(find)
-    (name, *_) = session.peers.texts(str(found[0]) if found else "")
+    session.peers.run_on_first(find)
+    (name, *_) = session.peers.gather_texts(str(found[0]) if found else "")
     return checkpoint.read(Path(name), verified=True) if name else None
 
 
@@ -385,7 +385,7 @@ def _verdict(run: RunDirectory, trainer: Trainer, samples: int) -> Iterator[None
         run.finish("PREEMPTED", step=trainer.step, reason=str(stop))
         trainer.stop.ignore()
         with suppress(RuntimeError):  # none leaves before all are here: srun then ends the others
-            trainer.peers.any(True)
+            trainer.peers.any_rank(True)
         raise
     except (Exception, KeyboardInterrupt) as error:
         if is_out_of_memory(error):

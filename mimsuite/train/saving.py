@@ -126,7 +126,7 @@ class Saver:
             UserError: as :meth:`save`.
         """
         self.gather()
-        self.peers.on_first(lambda: self._settle(last))
+        self.peers.run_on_first(lambda: self._settle(last))
 
     @property
     def writing(self) -> bool:
@@ -141,7 +141,7 @@ class Saver:
             return
         own = part.result()
         self.hold()
-        reports = self.peers.texts(own, patient=True)
+        reports = self.peers.gather_texts(own, patient=True)
         if self._unfinished is not None:
             save, self._unfinished = self._unfinished, None
             self._on_its_way = replace(

@@ -19,7 +19,7 @@ from mimsuite.batch import Batch
 from mimsuite.cluster.peers import ALONE, Peers
 from mimsuite.cluster.replica import Replica
 from mimsuite.cluster.sharding import local
-from mimsuite.methods.base import Method, Output, Progress, alone
+from mimsuite.methods.base import Method, Output, Progress, no_gather
 from mimsuite.noise import Noise
 from mimsuite.train.optim import trained
 from mimsuite.train.precision import Precision
@@ -124,7 +124,7 @@ def run_method(
     method: Method,
     batch: Batch,
     noise: Noise,
-    gather: Callable[[Tensor], Tensor] = alone,
+    gather: Callable[[Tensor], Tensor] = no_gather,
     forward: Callable[..., Output] | None = None,
     progress: Progress | None = None,
 ) -> Output:

@@ -147,7 +147,7 @@ class Trainer:
                     self._rewind()
                     loader.start_at(self.step)
                     batches = self._batches(loader, watch)
-            self.peers.at(self.step)
+            self.peers.report_step(self.step)
             self.peers.steps_begin()
             self.saver.look()
             flags = (
@@ -347,7 +347,7 @@ class Trainer:
             model=self.method.state_dict(),
             optim=optimizer_tensors(self.optimizer),
             ema={} if self.average is None else self.average.tensors,
-            ranks=self.peers.tensors(generator_tensors()),
+            ranks=self.peers.gather_tensors(generator_tensors()),
             facts={
                 "scaler": self.precision.state_dict(),
                 "precision": self.precision.facts(),

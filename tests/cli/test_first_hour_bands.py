@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mimsuite.cli.main import app
-from mimsuite.data.made.places import CLASSES, NAMES, NO_DATA, scene
+from mimsuite.data.synthetic.places import CLASSES, NAMES, NO_DATA, scene
 from tests import needs
 from tests.data.test_bands import geotiff
 

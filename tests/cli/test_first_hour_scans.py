@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mimsuite.cli.main import app
-from mimsuite.data.made.synth import synthesise
+from mimsuite.data.synthetic.synth import synthesise
 from tests import needs
 
 needs.module("nibabel")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mimsuite.cluster import find_place
 from mimsuite.cluster.meeting import join
-from mimsuite.cluster.replica import Sharded
+from mimsuite.cluster.replica import FSDPReplica
 from mimsuite.cluster.sharding import whole
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def train(half: str, out: str) -> None:
     peers = join(find_place(), CPU, 30)
     torch.manual_seed(0)
     net = Net()
-    replica = Sharded(net, [*net.blocks], CPU, torch.bfloat16 if half == "bf16" else None)
+    replica = FSDPReplica(net, [*net.blocks], CPU, torch.bfloat16 if half == "bf16" else None)
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(peers.rank))
     with torch.autocast("cpu", torch.bfloat16):
         loss = replica(x)

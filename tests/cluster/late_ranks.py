@@ -28,7 +28,7 @@ def meet_late() -> None:
     if place.rank >= 2:
         time.sleep(4)
     peers = join(place, torch.device("cpu"), 60.0)
-    assert peers.texts(str(place.rank)) == [str(rank) for rank in range(place.world)]
+    assert peers.gather_texts(str(place.rank)) == [str(rank) for rank in range(place.world)]
 
 
 def serve_late() -> None:
@@ -48,8 +48,8 @@ def vote_late() -> None:
     _quick()
     place = find_place()
     peers = join(place, torch.device("cpu"), 60.0)
-    peers.any(False)
+    peers.any_rank(False)
     if place.rank == 1:
         time.sleep(4)
-    peers.any(False)
-    peers.on_first(lambda: time.sleep(4))
+    peers.any_rank(False)
+    peers.run_on_first(lambda: time.sleep(4))

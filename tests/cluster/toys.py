@@ -67,11 +67,11 @@ class Prepared(Toy):
     """Weights are used before the forward pass, for the target."""
 
     def prepare(self, batch: Batch, noise: Noise, gather: Any = None) -> Any:
-        return Context(noise, made={"target": self.hidden(batch).sin()})
+        return Context(noise, prepared={"target": self.hidden(batch).sin()})
 
     def forward(self, batch: Batch, masks: dict, ctx: Any) -> Output:
         hidden = self.hidden(batch)
-        loss = (hidden.tanh() - ctx.made["target"]).square().mean()
+        loss = (hidden.tanh() - ctx.prepared["target"]).square().mean()
         return Output(loss + self.second(hidden).square().mean(), {})
 
 
@@ -97,10 +97,10 @@ class Momentum(Toy):
         self.teacher = MomentumCopy(self.student)
 
     def prepare(self, batch: Batch, noise: Noise, gather: Any = None) -> Any:
-        return Context(noise, made={"target": self.teacher(batch.image.roll(1, 1)).cos()})
+        return Context(noise, prepared={"target": self.teacher(batch.image.roll(1, 1)).cos()})
 
     def forward(self, batch: Batch, masks: dict, ctx: Any) -> Output:
-        error = (self.student(batch.image) - ctx.made["target"]).square().mean()
+        error = (self.student(batch.image) - ctx.prepared["target"]).square().mean()
         return Output(error * (1 + ctx.progress.step / ctx.progress.total), {})
 
     def after_step(self, progress: Progress) -> None:

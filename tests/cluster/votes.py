@@ -36,7 +36,7 @@ def cast(out: str) -> None:
         peers.vote(False, False, False, now=step == STEPS - 1)
         waited.append(time.perf_counter() - begun)
     median = 1e3 * statistics.median(waited[1:-1])
-    rows = [tuple(map(float, row.split())) for row in peers.texts(f"{median} {files}")]
+    rows = [tuple(map(float, row.split())) for row in peers.gather_texts(f"{median} {files}")]
     if peers.first:
         worst, most = max(row[0] for row in rows), int(max(row[1] for row in rows))
         middle = statistics.median(row[0] for row in rows)
@@ -49,21 +49,21 @@ def agree() -> None:
 
     peers = _join()
     rank, world = peers.rank, peers.world
-    assert peers.any(rank == world - 1, False, rank == 0) == (True, False, True)
+    assert peers.any_rank(rank == world - 1, False, rank == 0) == (True, False, True)
     assert peers.vote(rank == 1, False) == (False, False)
     # Texts, and tensors, while a vote is on its way.
-    assert peers.texts("x" * rank) == ["x" * n for n in range(world)]
-    assert peers.texts("") == [""] * world
-    found = peers.tensors({"a": torch.tensor([rank]), "b": torch.zeros(2)})
+    assert peers.gather_texts("x" * rank) == ["x" * n for n in range(world)]
+    assert peers.gather_texts("") == [""] * world
+    found = peers.gather_tensors({"a": torch.tensor([rank]), "b": torch.zeros(2)})
     assert [int(one["a"]) for one in found] == list(range(world))
-    rows = peers.rows(torch.full((rank % 3, 2), float(rank)))
+    rows = peers.gather_rows(torch.full((rank % 3, 2), float(rank)))
     wanted = [float(n) for n in range(world) for _ in range(n % 3)]
     assert (rows is None) == (rank != 0)
     assert rows is None or rows[:, 0].tolist() == wanted
     assert peers.vote(False, rank == 2) == (True, False)
     assert peers.vote(False, False) == (False, True)
     assert peers.vote(rank == 3, False, now=True) == (True, False)
-    assert peers.any(False) == (False,)
+    assert peers.any_rank(False) == (False,)
 
 
 if __name__ == "__main__":

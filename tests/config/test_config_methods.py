@@ -28,7 +28,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import Nothing
+from mimsuite.config.keys.section import EmptySection
 from mimsuite.config.keys.shared import MethodCard, MethodSection, Recipe
 from mimsuite.methods import Method
 
@@ -51,9 +51,9 @@ class ToySection(MethodSection):
 class ToyRecipe(Recipe):
     card: ClassVar[MethodCard] = MethodCard("none", "experimental")
     method: ToySection
-    model: Nothing = Nothing()
-    mask: Nothing = Nothing()
-    target: Nothing = Nothing()
+    model: EmptySection = EmptySection()
+    mask: EmptySection = EmptySection()
+    target: EmptySection = EmptySection()
 
 
 class Toy(Method):
@@ -166,7 +166,11 @@ def test_a_changed_plugin_is_read_again(toy):
         ('name: Literal["toy", "toy-b"]', "name: str", "no recipe class with a method name"),
         ("ToyRecipe(Recipe)", "ToyRecipe", "no recipe class with a method name"),
         ('"toy", "toy-b"', '"mae"', "a method called 'mae' exists already"),
-        ("mask: Nothing = Nothing()", "mask: Nothing = 1 / 0", "cannot be read: division by zero"),
+        (
+            "mask: EmptySection = EmptySection()",
+            "mask: EmptySection = 1 / 0",
+            "cannot be read: division by zero",
+        ),
     ],
 )
 def test_what_is_no_plugin_says_why(toy, old, new, message):

@@ -9,7 +9,7 @@ import pytest
 
 from mimsuite import config
 from mimsuite.config import catalog, summary
-from mimsuite.config.keys.shared import About, MethodCard
+from mimsuite.config.keys.shared import MethodCard, RecipeInfo
 from mimsuite.config.methods import method_list
 from mimsuite.errors import UserError
 
@@ -43,7 +43,7 @@ def test_methods_and_defaults_are_those_of_the_classes():
     for name, (paper, status, *proof) in summary._cards().items():
         card = config.recipe_class(name).card
         assert MethodCard(paper, status, *proof) == card
-    assert summary._defaults() == About().model_dump()
+    assert summary._defaults() == RecipeInfo().model_dump()
 
 
 def test_the_list_makes_no_schema():

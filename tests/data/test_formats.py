@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.made.synth import makers
 from mimsuite.data.packing.isolated import Isolated
 from mimsuite.data.points import files as points
 from mimsuite.data.points import meshes
+from mimsuite.data.synthetic.synth import makers
 from mimsuite.data.video.containers import container_of
 from mimsuite.data.volume import files as grids
 

@@ -17,7 +17,7 @@ from mimsuite.config.keys.volume_tasks import (
     FinerTargetSection,
     VoxelTargetSection,
 )
-from mimsuite.data.made import furniture
+from mimsuite.data.synthetic import furniture
 from mimsuite.data.volume.decode import GridDecoder, RadianceGrid
 from mimsuite.data.volume.views import GridViews
 from mimsuite.errors import CorruptSample, UserError

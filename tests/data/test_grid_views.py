@@ -12,7 +12,7 @@ import torch
 from mimsuite.cli.main import main
 from mimsuite.config.keys.volume import GridAugmentSection
 from mimsuite.data.damage import CorruptSample
-from mimsuite.data.made.synth import synthesise
+from mimsuite.data.synthetic.synth import synthesise
 from mimsuite.data.volume.decode import GridDecoder
 from mimsuite.data.volume.views import GridViews
 from mimsuite.errors import UserError

@@ -13,8 +13,6 @@ import torch
 from mimsuite.config.keys.scan_tasks import LabelledScanAugmentSection
 from mimsuite.config.keys.scans import CubeViTSection
 from mimsuite.data import open_source
-from mimsuite.data.made.phantoms import nifti
-from mimsuite.data.made.synth import synthesise
 from mimsuite.data.packing.inspection import inspect
 from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.packing.verify import verify
@@ -24,6 +22,8 @@ from mimsuite.data.scans.packed import Packed
 from mimsuite.data.scans.packed import pack as packed_form
 from mimsuite.data.scans.views import ScanViews
 from mimsuite.data.scans.volume import Volume
+from mimsuite.data.synthetic.phantoms import nifti
+from mimsuite.data.synthetic.synth import synthesise
 from mimsuite.errors import CorruptSample
 from tests import needs
 

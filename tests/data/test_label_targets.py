@@ -13,7 +13,7 @@ from mimsuite.data import open_source
 from mimsuite.data.source import Source
 from mimsuite.data.sources.few import Subset
 from mimsuite.data.sources.folds import split_fold
-from mimsuite.data.sources.joined import Joined
+from mimsuite.data.sources.joined import JoinedSource
 from mimsuite.data.sources.label_targets import parse
 from mimsuite.errors import DataError, UserError
 from tests import needs
@@ -104,7 +104,7 @@ def test_targets_stay_with_their_samples(listed: Callable[..., Source]) -> None:
     source = listed(*(str(n / 2) for n in range(10)))
     source.take_targets("regression")
     kept, held = split_fold(Subset(source, np.array([7, 1, 4, 2])), 2, 1)
-    joined = Joined([kept, held])
+    joined = JoinedSource([kept, held])
     assert joined.targets is not None
     for part in (kept, held, joined):
         for position in range(len(part)):

@@ -11,11 +11,11 @@ import webdataset as wds
 from PIL import Image
 
 from mimsuite.data import open_source, source_splits
-from mimsuite.data.made.synth import synthesise
 from mimsuite.data.packing.indexing import index_shards
 from mimsuite.data.packing.inspection import contact_sheet, inspect
 from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.packing.verify import verify
+from mimsuite.data.synthetic.synth import synthesise
 from mimsuite.errors import DataError, UserError
 
 

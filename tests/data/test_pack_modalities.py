@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from mimsuite.data import modalities, open_source, source_splits
-from mimsuite.data.made.synth import makers, synthesise
 from mimsuite.data.packing.inspection import contact_sheet, inspect
 from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.packing.verify import verify
 from mimsuite.data.sources.stored import modalities_in, only_modality, open_stored
+from mimsuite.data.synthetic.synth import makers, synthesise
 from mimsuite.errors import DataError, UserError
 from tests import needs
 from tests.data.stored_files import CLOUDS, HOUSE, array_of, npy, npz
@@ -48,7 +48,7 @@ def test_listing_imports_no_decoder() -> None:
     from mimsuite.data.packing import pack
     from mimsuite.data.packing import verify
     from mimsuite.data.packing import inspection
-    from mimsuite.data.made import synth
+    from mimsuite.data.synthetic import synth
     assert modalities.names() == ["image", "video", "points", "grids", "scans", "bands"]
     print(sorted({"av", "open3d", "decord", "nibabel", "pydicom", "tifffile"} & set(sys.modules)))
     """

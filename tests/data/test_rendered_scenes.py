@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from mimsuite.cli.main import main
-from mimsuite.data.made.catalogue_meshes import CLASSES, catalogue
-from mimsuite.data.made.room_plans import draw_plan
-from mimsuite.data.made.tiny_renderer import TinyRenderer
+from mimsuite.data.synthetic.catalogue_meshes import CLASSES, catalogue
+from mimsuite.data.synthetic.room_plans import draw_plan
+from mimsuite.data.synthetic.tiny_renderer import TinyRenderer
 from mimsuite.noise import keyed_rng
 from tests import needs
 

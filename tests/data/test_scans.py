@@ -13,7 +13,6 @@ import pytest
 
 from mimsuite.data import open_source
 from mimsuite.data.local_file import LocalFile, reader
-from mimsuite.data.made.phantoms import nifti, phantom
 from mimsuite.data.packing.inspection import contact_sheet, inspect
 from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.scans import files
@@ -21,6 +20,7 @@ from mimsuite.data.scans.decode import ScanDecoder, WholeScan
 from mimsuite.data.scans.packed import Packed, open_packed
 from mimsuite.data.scans.packed import pack as packed_form
 from mimsuite.data.scans.volume import Volume, resampled
+from mimsuite.data.synthetic.phantoms import nifti, phantom
 from mimsuite.errors import CorruptSample, DataError, UserError
 from tests import needs
 

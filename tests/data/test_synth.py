@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from mimsuite.cli.main import main
-from mimsuite.data.made import rendered_scenes, synth
+from mimsuite.data.synthetic import rendered_scenes, synth
 
 KINDS = [(kind, parts) for parts in (False, True) for kind in synth.makers(parts=parts)]
 

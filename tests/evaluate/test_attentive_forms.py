@@ -65,14 +65,14 @@ def test_a_released_head_is_taken(form: str, container: str, tmp_path: Path) -> 
     path = tmp_path / "head.pt"
     theirs = released(form, path, container)
     encoder = {"encoder.x": torch.zeros(1)}
-    state, lines = probe(form, weights=str(path)).fitted(encoder)
+    state, lines = probe(form, weights=str(path)).adapt_state(encoder)
     for name, tensor in theirs.state_dict().items():
         if not name.startswith("encoder."):
             assert torch.equal(state[name], tensor)
     assert "encoder.x" in state
     assert not any("proj" in name for name in state if name.startswith("pooler.cross"))
     assert lines[-1] == f"head of 3 classes taken from {path}"
-    state, lines = probe(form, classes=5, weights=str(path)).fitted(encoder)
+    state, lines = probe(form, classes=5, weights=str(path)).adapt_state(encoder)
     assert "head.weight" not in state  # it stays fresh
     assert lines[-1] == f"pooling taken from {path}"
 
@@ -82,10 +82,10 @@ def test_a_head_of_another_shape_is_refused(tmp_path: Path) -> None:
     released("blocks", path)
     for keys in ({"depth": 3}, {"mlp_ratio": 2.0}, {"depth": 1}):
         with pytest.raises(UserError, match=r"model\.pooler\.weights=.*head\.pt") as caught:
-            probe("blocks", weights=str(path), **keys).fitted({})
+            probe("blocks", weights=str(path), **keys).adapt_state({})
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"holds no pooler\.query_token"):
-        probe("query", weights=str(path)).fitted({})
+        probe("query", weights=str(path)).adapt_state({})
 
 
 @pytest.mark.parametrize(

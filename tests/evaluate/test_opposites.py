@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mimsuite import config, evaluate
-from mimsuite.data.made.synth import synthesise
+from mimsuite.data.synthetic.synth import synthesise
 from mimsuite.data.video import clip_indices
 from mimsuite.errors import UserError
 from mimsuite.evaluate.probe_recipe import compose

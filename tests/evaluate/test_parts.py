@@ -11,8 +11,8 @@ import torch
 
 from mimsuite import config
 from mimsuite.data import open_source, open_split
-from mimsuite.data.made import parted
-from mimsuite.data.made.synth import synthesise
+from mimsuite.data.synthetic import parted
+from mimsuite.data.synthetic.synth import synthesise
 from mimsuite.errors import CorruptSample, UserError
 from mimsuite.evaluate.scoring.part_segmentation import miou, own_parts, segment, shape_ious
 from mimsuite.noise import keyed_rng

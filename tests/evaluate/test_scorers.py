@@ -14,7 +14,7 @@ from mimsuite.batch import Batch
 from mimsuite.checkpoints import open_model
 from mimsuite.config import Resolved
 from mimsuite.data import open_split
-from mimsuite.data.made.synth import synthesise
+from mimsuite.data.synthetic.synth import synthesise
 from mimsuite.errors import DataError, UserError
 from mimsuite.evaluate.scoring.boxes import Scene, average_precision
 from mimsuite.evaluate.scoring.classes import ClassScorer
@@ -109,7 +109,7 @@ def test_signal_to_noise() -> None:
     fine = torch.rand(1, 4, 8, 8, 8)
     views = {"grid": fine[..., ::2, ::2, ::2], "fine": fine}
     sizes = {"size": torch.full((1, 3), 4), "fine_size": torch.full((1, 3), 8)}
-    method = SimpleNamespace(finer=lambda grids: fine)
+    method = SimpleNamespace(super_resolution=lambda grids: fine)
     (judged,) = scorer.judge(method, Batch.of_views(views | sizes))
     assert judged.error == 0.0
     assert judged.trilinear > 0.0

@@ -81,7 +81,7 @@ def test_the_converted_file_is_a_tokenizer(
     with pytest.raises(
         UserError, match=r"target\.tokenizer\.width, depth or codes do not match the file"
     ):
-        wrong.begin(None, 0)
+        wrong.setup(None, 0)
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")

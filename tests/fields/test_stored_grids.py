@@ -12,7 +12,7 @@ from PIL import Image
 
 from mimsuite.cli.main import main
 from mimsuite.data import open_source
-from mimsuite.data.made import furniture
+from mimsuite.data.synthetic import furniture
 from mimsuite.data.volume import files as grids
 from mimsuite.errors import DataError, UserError
 from mimsuite.fields.convert import Conversion, convert_scenes

@@ -52,7 +52,7 @@ def batch(samples: int = 3) -> Batch:
 
 def context(samples: int = 3, codes: int = 16) -> Context:
     noise = Noise(0, 0, torch.arange(samples))
-    return Context(noise, made={"codes": torch.randint(codes, (samples, 20))})
+    return Context(noise, prepared={"codes": torch.randint(codes, (samples, 20))})
 
 
 def run(method: Method, one: Batch, ctx: Context) -> tuple[Any, dict[str, Any]]:
@@ -109,7 +109,7 @@ def test_a_step_is_the_same_however_the_batch_is_cut() -> None:
     parts = []
     for rows in (slice(0, 2), slice(2, 4)):
         noise = Noise(0, 0, torch.arange(4)[rows])
-        part = Context(noise, made={"codes": ctx.made["codes"][rows]})
+        part = Context(noise, prepared={"codes": ctx.prepared["codes"][rows]})
         output, _ = run(method, Batch.of_images(one.image[rows]), part)
         parts.append(output.loss)
     torch.testing.assert_close(torch.stack(parts).mean(), whole.loss, atol=1e-5, rtol=0)
@@ -174,7 +174,7 @@ def test_published_layout_comes_back_whole() -> None:
 
 def test_panels_show_codes() -> None:
     method, one = cae().eval(), batch()
-    method.begin(lambda: [batch(64) for _ in range(40)])
+    method.setup(lambda: [batch(64) for _ in range(40)])
     ctx = method.prepare(one, Noise(0, 0, torch.arange(3)))
     masks = method.mask(one, ctx.noise, ctx)
     panels = method.panels(one, masks, ctx)
@@ -212,7 +212,7 @@ def test_v2_loss_is_zero_where_it_predicts_the_teacher() -> None:
     method, one = v2().eval(), Batch.of_images(torch.randn(3, 3, 60, 60))
     ctx = taught(torch.randn(3, 112))
     masks = method.mask(one, ctx.noise, ctx)
-    target = method.targets(ctx.made["teacher"], masks["image"])
+    target = method.targets(ctx.prepared["teacher"], masks["image"])
     method.predict = lambda *given: 3 * target
     assert abs(float(method(one, masks, ctx).loss)) < 1e-6
 
@@ -256,11 +256,11 @@ def test_counts_out_of_reach_are_refused_when_the_method_is_built() -> None:
 
 def test_a_missing_tokenizer_says_what_to_get() -> None:
     method = build(config.load("image/cae-base-in1k", smoke=True).recipe)
-    assert any("RANDOM WEIGHTS" in line for line in method.begin(None))
+    assert any("RANDOM WEIGHTS" in line for line in method.setup(None))
     keys = {"target.tokenizer.weights": ""}
     unset = config.with_overrides(config.load("image/cae-base-in1k", smoke=True), keys, "test")
     with pytest.raises(UserError, match=r"target\.tokenizer\.weights is not set.*import encoder"):
-        build(unset.recipe).begin(None)
+        build(unset.recipe).setup(None)
 
 
 # --- the encoder ----------------------------------------------------------------------------------

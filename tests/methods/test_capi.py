@@ -101,7 +101,7 @@ def test_nothing_reaches_the_encoder_from_the_clusters() -> None:
     method, batch = capi().train(), batch_of()
     noise = Noise(0, 0, torch.arange(4))
     context = method.prepare(batch, noise)
-    assert not context.made["target"].requires_grad
+    assert not context.prepared["target"].requires_grad
     output = method(batch, method.mask(batch, noise, context), context)
     output.loss.backward()
     alone = method.clusters.layer.weight.grad.clone()

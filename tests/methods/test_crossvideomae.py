@@ -101,7 +101,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 def test_contrasts_are_of_views_frames_and_the_image() -> None:
     method, batch = made(), clips()
     ctx, masks = parts(method, batch)
-    frame = ctx.made["frame"]
+    frame = ctx.prepared["frame"]
     output = method(batch, masks, ctx)
     whole, near = [], []
     for view in ("clip", "clip2"):
@@ -150,9 +150,9 @@ def test_without_a_cross_term_no_image_branch_is_asked_for() -> None:
     method = made(method__cross_weight=0.0, target__teacher__weights="/nowhere")
     output = run_method(method, batch := clips(), Noise(0, 0, batch.index))
     assert "cross" not in output.terms
-    assert not any("teacher" in line for line in method.begin(None))
+    assert not any("teacher" in line for line in method.setup(None))
     with pytest.raises(UserError, match=r"target\.teacher\.weights"):
-        made(target__teacher__weights="").begin(None)
+        made(target__teacher__weights="").setup(None)
 
 
 def test_the_image_branch_sees_the_visible_patches_only() -> None:
@@ -163,10 +163,12 @@ def test_the_image_branch_sees_the_visible_patches_only() -> None:
     hidden = masks["frame"].dense().view(4, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
     other = batch.views["clip"].clone()
     rows = torch.arange(4)
-    other[rows, :, ctx.made["frame"]] = other[rows, :, ctx.made["frame"]].where(~hidden, 9.0)
+    other[rows, :, ctx.prepared["frame"]] = other[rows, :, ctx.prepared["frame"]].where(
+        ~hidden, 9.0
+    )
     changed = Batch.of_views({**batch.views, "clip": other})
     assert torch.equal(method.frame_tokens(changed, masks, ctx), found)
-    changed.views["clip"][rows, :, ctx.made["frame"]] += 1.0
+    changed.views["clip"][rows, :, ctx.prepared["frame"]] += 1.0
     assert not torch.equal(method.frame_tokens(changed, masks, ctx), found)
 
 
@@ -200,7 +202,7 @@ def test_distillation_is_of_tokens_that_both_branches_see() -> None:
     for b in range(4):
         for v, token in enumerate(mask.visible[b].tolist()):
             for u, patch in enumerate(masks["frame"].visible[b].tolist()):
-                if token == int(ctx.made["frame"][b]) // 2 * 16 + patch:
+                if token == int(ctx.prepared["frame"][b]) // 2 * 16 + patch:
                     errors.append((mapped[b, v] - image[b, u]).square().mean())
     torch.testing.assert_close(output.terms["distill"], torch.stack(errors).mean().detach())
 
@@ -247,8 +249,8 @@ def test_one_clip_at_a_time_is_refused_and_few_are_warned_of() -> None:
     with pytest.raises(UserError, match=r"train\.micro_batch"):
         method.check(clips(1))
     method.check(clips(2))
-    assert len(method.begin(None)) == 2  # the image branch, and that it stands in
-    few = made(train__global_batch=8).begin(None)
+    assert len(method.setup(None)) == 2  # the image branch, and that it stands in
+    few = made(train__global_batch=8).setup(None)
     assert "train.global_batch=8" in few[-1]
 
 

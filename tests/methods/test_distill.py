@@ -63,13 +63,13 @@ def target(method: Any, mixing: bool = False) -> tuple[Tensor, Tensor]:
     if not mixing:
         method.mix = type(method.mix)()
     context = method.prepare(batch, Noise(0, 0, batch.index))
-    return context.made["image"], context.made["target"]
+    return context.prepared["image"], context.prepared["target"]
 
 
 def test_the_teacher_says_what_is_learnt_of_the_mixed_samples(tmp_path: Path) -> None:
     weights = teacher(tmp_path)
     method, opened = student(weights), open_model(weights).method
-    assert method.begin(None) == [f"teacher: {weights}, scores of 3 classes"]
+    assert method.setup(None) == [f"teacher: {weights}, scores of 3 classes"]
     image, learnt = target(method, mixing=True)
     assert not torch.equal(image, samples().image)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_the_teacher_is_frozen_and_no_part_of_the_student(tmp_path: Path) -> Non
     noise = Noise(0, 0, batch.index)
     context = method.prepare(batch, noise)
     method(batch, {}, context).loss.backward()
-    assert not context.made["target"].requires_grad
+    assert not context.prepared["target"].requires_grad
     assert copy.deepcopy(method).teacher is method.teacher
     method.eval()
     one_hot = method.prepare(batch, noise).made["target"]  # no teacher where it is scored
@@ -126,12 +126,12 @@ def test_another_teacher_is_refused(tmp_path: Path, changes: dict[str, Any], wor
     weights = teacher(tmp_path, **changes)
     told = {"weights": str(weights), "depth": 2}
     with pytest.raises(UserError, match=words):
-        student(weights, target__teacher=told).begin(None)
+        student(weights, target__teacher=told).setup(None)
 
 
 def test_no_weights_are_named() -> None:
     with pytest.raises(UserError, match=r"target\.teacher\.weights is not set"):
-        student("").begin(None)
+        student("").setup(None)
 
 
 def test_its_costs_are_counted_without_it() -> None:
@@ -155,10 +155,10 @@ def test_clips_are_distilled_too() -> None:
     recipe = config.with_overrides(config.load("video/videomae2-vitb16-distill-k710"), keys, "test")
     torch.manual_seed(0)
     method: Any = build(recipe.recipe).train()
-    assert "RANDOM WEIGHTS" in method.begin(None)[0]
+    assert "RANDOM WEIGHTS" in method.setup(None)[0]
     clips = Batch.of_views({"clip": torch.randn(2, 3, 4, 16, 16)}, torch.tensor([0, 1]))
     noise = Noise(0, 0, clips.index)
     context = method.prepare(clips, noise)
-    assert context.made["target"].shape == (2, 3)
-    torch.testing.assert_close(context.made["target"].sum(1), torch.ones(2))
+    assert context.prepared["target"].shape == (2, 3)
+    torch.testing.assert_close(context.prepared["target"].sum(1), torch.ones(2))
     method(clips, {}, context).loss.backward()

@@ -84,7 +84,7 @@ def test_relations_are_of_the_tokens_that_are_there_in_that_block() -> None:
         own = tuple(part[:, :, 1:] for part in found.qkv[layer])
         theirs = tuple(
             torch.stack([part[b][:, 1 + ids[b]] for b in range(2)])
-            for part in context.made["relations"][layer]
+            for part in context.prepared["relations"][layer]
         )
         losses.append(relation_loss(own, theirs, 4))
     torch.testing.assert_close(output.loss, sum(losses) / 2)

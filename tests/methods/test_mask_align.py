@@ -172,7 +172,7 @@ def test_tokens_with_attention_stay_visible_more_often() -> None:
     batch = Batch.of_images(torch.randn(2, 3, 32, 32).repeat(64, 1, 1, 1))
     noise = Noise(0, 0, batch.index)
     context = method.prepare(batch, noise)
-    attention = context.made["teacher"].cls_attention.mean(1)
+    attention = context.prepared["teacher"].cls_attention.mean(1)
     mask = method.mask(batch, noise, context)["image"]
     kept = mask.gather(attention.unsqueeze(-1), "visible").mean()
     assert kept > attention.mean()

@@ -64,7 +64,7 @@ def test_visible_tokens_mimic_and_masked_ones_are_rebuilt() -> None:
     mask = output.masks["image"]
     assert shapes == [(2, 1 + 4, 32)] * 2
     latent = method.latent(images(), mask, context)
-    wanted = F.layer_norm(mask.gather(context.made["teacher"].tokens, "visible"), (24,))
+    wanted = F.layer_norm(mask.gather(context.prepared["teacher"].tokens, "visible"), (24,))
     mimic = F.mse_loss(method.head(latent.tokens), wanted)
     patches = method.encoder.patches(images().image, mask.masked)
     pixels = method.target.loss(output.prediction, method.target(patches))
@@ -106,7 +106,7 @@ def test_fused_blocks_add_to_the_output() -> None:
 def test_salient_patches_may_be_kept() -> None:
     method = mr_mae(mask__kind="attentive")
     output, context = run(method, images())
-    assert context.made["teacher"].cls_attention is not None
+    assert context.prepared["teacher"].cls_attention is not None
     assert output.masks["image"].visible.shape == (2, 4)
 
 

@@ -128,7 +128,7 @@ def test_class_tokens_are_paired_one_to_one(released: Path) -> None:
     keys = {"target__teacher__weights": str(released), "target__teacher__class_tokens": 2}
     method = made(**keys)
     with pytest.raises(UserError, match=r"class_tokens is 2, .* has 3"):
-        method.begin(None)
+        method.setup(None)
     with pytest.raises(UserError, match="class_tokens 0 leaves none"):
         made(model__encoder__class_tokens=0)
 

@@ -230,10 +230,10 @@ def test_centres_are_predicted_from_what_the_encoder_does_not_know() -> None:
     method.centers.register_forward_hook(lambda module, args, output: seen.append(output))
     losses = []
     for shift in (0.0, 0.5):
-        groups = context.made["groups"]
+        groups = context.prepared["groups"]
         hidden = masks["points"].dense().unsqueeze(-1)
         moved = replace(groups, center=groups.center + shift * hidden)
-        output = method(batch, masks, replace(context, made={"groups": moved}))
+        output = method(batch, masks, replace(context, prepared={"groups": moved}))
         losses.append((output.terms["chamfer"], output.terms["centers"]))
     assert torch.equal(seen[0], seen[1])
     assert losses[0][0] == losses[1][0]

@@ -140,7 +140,7 @@ def test_a_perceptual_term_is_added() -> None:
 )
 def test_missing_files_are_named_with_their_source(keys: dict[str, Any], name: str) -> None:
     with pytest.raises(UserError) as error:
-        rae(**keys).begin(None)
+        rae(**keys).setup(None)
     assert name in str(error.value)
     assert "github.com" in str(error.value)
     assert "\n" not in str(error.value)

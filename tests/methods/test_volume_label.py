@@ -100,11 +100,11 @@ def test_counts_by_hand() -> None:
 
 def test_every_trained_parameter_learns_and_weights_are_counted() -> None:
     method, batch = made().train(), scenes()
-    (line,) = method.begin(lambda: [batch])
+    (line,) = method.setup(lambda: [batch])
     assert line.startswith("class weights: 0, ")
     counts = batch.views["labels"].flatten().long().bincount(minlength=4)
     assert torch.equal(method.class_weights, class_weights(counts))
-    assert method.begin(None) == []
+    assert method.setup(None) == []
     output = run_method(method, batch, Noise(0, 0, batch.index))
     output.loss.backward()
     assert output.prediction is not None
@@ -115,7 +115,7 @@ def test_every_trained_parameter_learns_and_weights_are_counted() -> None:
 
 def test_given_weights_are_kept() -> None:
     method = made(weights=[0.0, 1.0, 2.0, 3.0])
-    assert method.begin(lambda: [scenes()]) == []
+    assert method.setup(lambda: [scenes()]) == []
     assert method.class_weights.tolist() == [0, 1, 2, 3]
 
 
@@ -134,7 +134,7 @@ def test_the_coarse_part_is_that_of_pretraining(decoder: str) -> None:
     )
     assert isinstance(pretrained, NeRFMAE)
     state, ours = pretrained.state_dict(), made().state_dict()
-    adopted = made().adopts()
+    adopted = made().init_aliases()
     assert all(state[theirs].shape == ours[name].shape for name, theirs in adopted.items())
     coarse = {name for name in state if name.startswith(("decoder.up4", "decoder.up3"))}
     assert coarse <= set(adopted.values())

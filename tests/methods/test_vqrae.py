@@ -83,17 +83,17 @@ def test_the_map_and_the_decoder_learn_and_the_points_stay(width: int | None) ->
 
 def test_kmeans_starts_at_the_tokens() -> None:
     method = vqrae(model__codebook__start="kmeans")
-    lines = method.begin(lambda: [images(16)])
+    lines = method.setup(lambda: [images(16)])
     assert lines[-1] == "codebook: 12 k-means centres of 64 tokens"
     torch.testing.assert_close(method.codebook.table(), method.codebook.points)
     started = method.codebook.points.clone()
-    method.begin(lambda: [images(4)])
+    method.setup(lambda: [images(4)])
     assert torch.equal(method.codebook.points, started)
     far = vqrae(model__codebook__start="random")
     ours, theirs = (step(m, images()).terms["codebook"] for m in (method, far))
     assert ours < theirs
     with pytest.raises(DataError, match=r"model.codebook.codes is 12, the data gave only 4 tokens"):
-        vqrae(model__codebook__start="kmeans").begin(lambda: [images(1)])
+        vqrae(model__codebook__start="kmeans").setup(lambda: [images(1)])
 
 
 def test_a_code_is_drawn_as_it_is_rebuilt() -> None:
@@ -163,7 +163,7 @@ def tokenizer(weights: str | Path, **keys: Any) -> Any:
 
 def test_a_run_is_a_tokenizer(trained: Path) -> None:
     built, method = tokenizer(trained), open_model(trained)
-    assert built.begin(None, 0) == ["tokenizer: run, 12 codes"]
+    assert built.setup(None, 0) == ["tokenizer: run, 12 codes"]
     pixels = torch.rand(3, 3, 16, 16)
     codes = built(Batch.of_images((pixels - 0.5) / 0.2))
     augment = method.resolved.recipe.augment
@@ -175,7 +175,7 @@ def test_a_run_is_a_tokenizer(trained: Path) -> None:
 
 def test_random_codes_say_so_and_are_not_drawn() -> None:
     built = tokenizer("random")
-    assert "RANDOM WEIGHTS" in built.begin(None, 0)[1]
+    assert "RANDOM WEIGHTS" in built.setup(None, 0)[1]
     codes = built(Batch.of_images(torch.randn(2, 3, 16, 16)))
     assert codes.shape == (2, 4)
     assert built.draw(codes, torch.zeros(2, 4, 48)) is None
@@ -193,7 +193,7 @@ def test_random_codes_say_so_and_are_not_drawn() -> None:
 )
 def test_what_does_not_fit_is_named(trained: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as fault:
-        tokenizer(**{"weights": trained, **keys}).begin(None, 0)
+        tokenizer(**{"weights": trained, **keys}).setup(None, 0)
     assert "\n" not in str(fault.value).strip()
 
 
@@ -211,4 +211,4 @@ def test_cae_learns_its_codes_and_evaluate_counts_them(trained: Path, tmp_path: 
     assert done.exit_code == 0
     assert '"utilisation"' in done.stdout
     with pytest.raises(UserError, match="method 'cae', which has no codes"):
-        tokenizer(tmp_path / "cae").begin(None, 0)
+        tokenizer(tmp_path / "cae").setup(None, 0)

@@ -95,7 +95,7 @@ def test_it_is_no_part_of_its_method_and_random_weights_say_so() -> None:
     built = tokenizer("random")
     assert copy.deepcopy(built) is built
     assert not isinstance(built, torch.nn.Module)
-    lines = built.begin(None, seed=0)
+    lines = built.setup(None, seed=0)
     assert "TOKENIZER WITH RANDOM WEIGHTS" in lines[1]
     assert int(built(Batch.of_images(torch.randn(2, 3, 16, 24))).max()) < 24
     gray = tokenizer("random", channels=1)
@@ -118,7 +118,7 @@ def test_a_tokenizer_that_does_not_fit_is_named(
     trained: Path, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as fault:
-        tokenizer(**{"weights": trained, **keys}).begin(None, seed=0)
+        tokenizer(**{"weights": trained, **keys}).setup(None, seed=0)
     assert "\n" not in str(fault.value).strip()
 
 
@@ -142,7 +142,7 @@ def test_cae_trains_on_its_codes_and_a_run_of_cae_is_no_tokenizer(
     state = open_model(tmp_path / "cae").method.state_dict()
     assert not any(name.startswith("tokenizer.") for name in state)
     with pytest.raises(UserError, match="was trained by method 'cae'; it should be a run"):
-        tokenizer(tmp_path / "cae").begin(None, seed=0)
+        tokenizer(tmp_path / "cae").setup(None, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def batches() -> list[Batch]:
 
 def test_kmeans_finds_clusters() -> None:
     tokenizer = kmeans()
-    (line,) = tokenizer.begin(batches, seed=0)
+    (line,) = tokenizer.setup(batches, seed=0)
     assert "4 k-means codes of 400 patches" in line
     one = striped(8, seed=77)
     codes = tokenizer(one)
@@ -53,25 +53,25 @@ def test_kmeans_finds_clusters() -> None:
 
 def test_the_same_data_and_seed_give_the_same_codes() -> None:
     first, second, other = (kmeans(codes=9) for _ in range(3))
-    first.begin(batches, seed=0)
-    second.begin(batches, seed=0)
-    other.begin(batches, seed=1)
+    first.setup(batches, seed=0)
+    second.setup(batches, seed=0)
+    other.setup(batches, seed=1)
     assert torch.equal(first.centres, second.centres)
     assert not torch.equal(first.centres, other.centres)
 
 
 def test_codes_are_fitted_once_and_kept_in_the_state() -> None:
     first, second = kmeans(), kmeans()
-    first.begin(batches, seed=0)
+    first.setup(batches, seed=0)
     second.load_state_dict(first.state_dict())
-    assert second.begin(batches, seed=1) == []
+    assert second.setup(batches, seed=1) == []
     assert torch.equal(first.centres, second.centres)
-    assert kmeans().begin(None, seed=0) == []  # a checkpoint brings them
+    assert kmeans().setup(None, seed=0) == []  # a checkpoint brings them
 
 
 def test_too_little_data_is_named() -> None:
     with pytest.raises(DataError, match=r"target\.tokenizer\.codes is 300"):
-        kmeans(codes=300).begin(lambda: [striped(2)], seed=0)
+        kmeans(codes=300).setup(lambda: [striped(2)], seed=0)
 
 
 def test_a_lost_centre_starts_anew() -> None:

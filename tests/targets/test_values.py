@@ -39,7 +39,7 @@ def some(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def alone(rows: Tensor) -> Tensor:
+def no_gather(rows: Tensor) -> Tensor:
     return rows
 
 
@@ -282,7 +282,7 @@ def test_clusters_are_used_alike() -> None:
         shares = shares / shares.sum(0)
         shares = shares / shares.sum(1, keepdims=True)
     close(
-        balanced_assignments(logits, 3, alone)[0].double(),
+        balanced_assignments(logits, 3, no_gather)[0].double(),
         torch.from_numpy(shares),
         atol=1e-5,
         rtol=1e-4,

@@ -34,8 +34,8 @@ class FaultyModelSection(Section):
 class FaultyRecipe(Recipe):
     method: FaultySection
     model: FaultyModelSection
-    mask: Nothing = Nothing()
-    target: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
+    target: EmptySection = EmptySection()
 
 
 class Faulty(Method):

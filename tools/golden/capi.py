@@ -70,7 +70,7 @@ def pretrain(case: Case) -> Results:
     shares = method.assign(seen["clusters"].detach())
     assert output.prediction is not None
     tensors = {
-        "teacher_latent": context.made["target"],
+        "teacher_latent": context.prepared["target"],
         "cluster_logits": by_place,
         "assignments": shares.transpose(0, 1),
         "targets": mask.gather(shares, "decoded").flatten(0, 1),

@@ -72,7 +72,7 @@ def pretrain(case: Case) -> Results:
     context = method.prepare(batch, fill_of(case.input("mask_noise"), len(batch), method))
     output = method(batch, masks, context)
     output.loss.backward()
-    joined, target = TokenMask.interleaved(list(masks.values())), context.made["target"]
+    joined, target = TokenMask.interleaved(list(masks.values())), context.prepared["target"]
     repeated = target.repeat_interleave(len(masks), dim=0)
     main = layers[case.hparams["prenet_depth"] :]
     tensors = {

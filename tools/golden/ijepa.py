@@ -43,7 +43,7 @@ def pretrain(case: Case) -> Results:
     masks = masks_of(case.input("enc_idx"), case.input("pred_idx"), method.grid)
     output = method(batch, masks, context)
     output.loss.backward()
-    targets = next(iter(masks.values())).gather_targets(context.made["target"])  # (K, B, T, D)
+    targets = next(iter(masks.values())).gather_targets(context.prepared["target"])  # (K, B, T, D)
     repeated = targets.unsqueeze(1).expand(-1, len(masks), -1, -1, -1)
     tensors = {
         "latent": torch.cat(latents),

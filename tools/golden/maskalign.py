@@ -87,7 +87,7 @@ def pretrain(case: Case) -> Results:
     masks = method.mask(batch, context.noise, context)
     output = method(batch, masks, context)
     output.loss.backward()
-    mask, found = masks["image"], context.made["teacher"]
+    mask, found = masks["image"], context.prepared["teacher"]
     results = Results(build.gradients(method))
     results.tensors |= {
         "loss": output.loss,

@@ -104,7 +104,7 @@ def distill(case: Case) -> Results:
         patches = gather_tokens(prediction[:, count:], mask.restore())
         prediction = torch.cat([prediction[:, :count], patches], dim=1)
     results.tensors |= {
-        "teacher_feat": context.made["teacher"],
+        "teacher_feat": context.prepared["teacher"],
         "student_feat": prediction,
         "loss": output.loss,
         "loss_cls": output.terms["classes"] / target.classes.weight,

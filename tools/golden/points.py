@@ -354,7 +354,7 @@ class _Pretraining:
                 context: Context = self.method.prepare(batch, noise)
                 self.masks = self.method.mask(batch, noise, context)
             self.output: Output = self.method(batch, self.masks, context)
-        self.seen, self.groups = seen, context.made["groups"]
+        self.seen, self.groups = seen, context.prepared["groups"]
         tokens = self.seen["encoder.tokenizer"][0]
         self.results = Results({**grouping(self.groups), "tokens": tokens})
         buffers = {n for n, _ in self.method.named_buffers()}

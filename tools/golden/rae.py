@@ -57,7 +57,7 @@ def _autoencoder(case: Case, document: dict[str, Any]) -> Results:
     noise = latent_noise(case.input("noise_u"), case.input("noise_n"))
     method.train()
     tokens = _tokens(case, method, batch)
-    output = method(batch, {}, Context(noise, made={"tokens": tokens}))
+    output = method(batch, {}, Context(noise, prepared={"tokens": tokens}))
     output.loss.backward()
     noised = method.noised(tokens, noise)
     gradients = {f"decoder.{n}": p.grad for n, p in method.decoder.named_parameters()}

@@ -86,7 +86,7 @@ def cae_pretrain(case: Case) -> Results:
 
     def inject(method: Any) -> None:
         def prepare(batch: Batch, rows: Any, gather: Any = None) -> Context:
-            return Context(rows, made={"codes": codes[int(batch.keys[0])]})
+            return Context(rows, prepared={"codes": codes[int(batch.keys[0])]})
 
         def mask(batch: Batch, rows: Any, context: Context) -> Any:
             row = removed[int(batch.keys[0])]
@@ -168,7 +168,7 @@ def finetune(case: Case) -> Results:
     def inject(method: Any) -> None:
         def prepare(batch: Batch, rows: Any, gather: Any = None) -> Context:
             target = soft[int(batch.keys[0])]
-            return Context(rows, made={"image": batch.image, "target": target})
+            return Context(rows, prepared={"image": batch.image, "target": target})
 
         if soft is not None:
             method.prepare = prepare

@@ -50,13 +50,13 @@ def pretrain(case: Case) -> Results:
     output = method(batch, masks, context)
     output.loss.backward()
     assert output.prediction is not None
-    tensors = {"h.0": context.made["target"], "loss": output.loss}
+    tensors = {"h.0": context.prepared["target"], "loss": output.loss}
     begun = 0
     for number, mask in enumerate(masks.values()):
         assert mask.targets is not None
         length = mask.targets.shape[2]
         tensors[f"context.0.{number}"] = contexts[number]
-        tensors[f"target.0.{number}"] = mask.gather_targets(context.made["target"])[0]
+        tensors[f"target.0.{number}"] = mask.gather_targets(context.prepared["target"])[0]
         tensors[f"pred.0.{number}"] = output.prediction[:, begun : begun + length]
         begun += length
     facts = {"hparams.batch": (len(clips), case.hparams["batch"])}

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from gpu_parts.stage import Stage, begun
 from mimsuite import config
-from mimsuite.cluster.group import Group
+from mimsuite.cluster.group import ProcessGroupPeers
 from mimsuite.cluster.place import Place
 from mimsuite.cluster.port import free_port
 from mimsuite.cluster.sharding import whole
@@ -31,37 +31,38 @@ def run(stage: Stage) -> None:
     dist.destroy_process_group()
 
 
-def _group(stage: Stage) -> Group:
+def _group(stage: Stage) -> ProcessGroupPeers:
     if not stage.dry:
         torch.cuda.set_device(stage.device)
     address = f"tcp://127.0.0.1:{free_port()}"
     backend = stage.size("nccl", "gloo")
     dist.init_process_group(backend, init_method=address, rank=0, world_size=1)
-    return Group(Place(0, 1, 0, "127.0.0.1", 0, "torchrun"), stage.device)
+    return ProcessGroupPeers(Place(0, 1, 0, "127.0.0.1", 0, "torchrun"), stage.device)
 
 
-def _calls(stage: Stage, peers: Group) -> None:
+def _calls(stage: Stage, peers: ProcessGroupPeers) -> None:
     peers.start(60.0)
     x = torch.ones(3, device=stage.device, requires_grad=True)
     (peers.gather(x).sum() + peers.sum(x).sum()).backward()
-    peers.on_first(lambda: None)
-    peers.at(1)
+    peers.run_on_first(lambda: None)
+    peers.report_step(1)
     peers.steps_begin()
-    rows = peers.rows(torch.ones(2, 3))
+    rows = peers.gather_rows(torch.ones(2, 3))
     right = {
         "gradient": x.grad is not None and float(x.grad.sum()) == 6.0,
         "mean": float(peers.mean(torch.ones(2, device=stage.device)).sum()) == 2.0,
-        "any": peers.any(True, False) == (True, False),
-        "texts": peers.texts("a") == ["a"] and peers.texts("b", patient=True) == ["b"],
+        "any": peers.any_rank(True, False) == (True, False),
+        "texts": peers.gather_texts("a") == ["a"]
+        and peers.gather_texts("b", patient=True) == ["b"],
         "rows": rows is not None and rows.shape == (2, 3),
-        "tensors": len(peers.tensors({"a": torch.ones(2)})) == 1,
+        "tensors": len(peers.gather_tensors({"a": torch.ones(2)})) == 1,
     }
     wrong = [name for name, holds in right.items() if not holds]
-    vote = stage.milliseconds(lambda: peers.any(False), 20)["ms"]
+    vote = stage.milliseconds(lambda: peers.any_rank(False), 20)["ms"]
     stage.findings.add("collective calls", not wrong, wrong=wrong, vote_ms=vote)
 
 
-def _train(stage: Stage, peers: Group, name: str) -> None:
+def _train(stage: Stage, peers: ProcessGroupPeers, name: str) -> None:
     """Losses of DDP and FSDP2 beside those of a process without peers; their state restored."""
     plain = _losses(_stepper(stage, name))
     for kind in ("ddp", "fsdp"):
@@ -74,7 +75,9 @@ def _train(stage: Stage, peers: Group, name: str) -> None:
             stage.findings.add(label, holds, loss_off_plain=near)
 
 
-def _stepper(stage: Stage, name: str, peers: Group | None = None, kind: str = "ddp") -> Stepper:
+def _stepper(
+    stage: Stage, name: str, peers: ProcessGroupPeers | None = None, kind: str = "ddp"
+) -> Stepper:
     resolved = config.load(name, [f"train.parallel={kind}"], smoke=True)
     torch.manual_seed(0)
     more = {} if peers is None else {"peers": peers}

@@ -92,5 +92,5 @@ def begun(step: Stepper) -> Stepper:
     """Set up the method on its random batch, of which labels are made class ids."""
     for view in {"parts", "labels"} & set(step.batch.views):
         step.batch.views[view] = step.batch.views[view].abs().long() % 2
-    step.method.begin(lambda: itertools.repeat(step.batch, 400))
+    step.method.setup(lambda: itertools.repeat(step.batch, 400))
     return step

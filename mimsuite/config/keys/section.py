@@ -75,7 +75,7 @@ def marked(section: type[BaseModel], mark: Key) -> set[str]:
     }
 
 
-class Nothing(Section):
+class EmptySection(Section):
     """A section that this method does not use; it must stay empty."""
 
 

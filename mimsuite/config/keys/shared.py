@@ -47,7 +47,7 @@ ModalityName = Annotated[str, AfterValidator(_known_modality)]
 # --- what a recipe is ---------------------------------------------------------------------------
 
 
-class About(Section):
+class RecipeInfo(Section):
     """`recipe:` title, task and source of the recipe; shown by `recipes list`."""
 
     title: str = ""
@@ -330,7 +330,7 @@ class Recipe(Section):
 
     card: ClassVar[MethodCard] = MethodCard(paper="", status="experimental")
 
-    recipe: About = About()
+    recipe: RecipeInfo = RecipeInfo()
     base: str | None = None
     method: MethodSection
     model: Any

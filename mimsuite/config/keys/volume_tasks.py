@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mimsuite.config.keys.section import Dimension, Fraction, Key, Nothing, Positive, Section
+from mimsuite.config.keys.section import Dimension, EmptySection, Fraction, Key, Positive, Section
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.keys.volume import GridAugmentSection, Swin3DSection
 
@@ -15,7 +15,7 @@ from mimsuite.config.keys.volume import GridAugmentSection, Swin3DSection
 class GridRecipe(Recipe):
     """Base of recipes that learn from labelled grids, without masking."""
 
-    mask: Nothing = Nothing()
+    mask: EmptySection = EmptySection()
     augment: GridAugmentSection = GridAugmentSection()  # type: ignore[assignment]
 
     @model_validator(mode="after")

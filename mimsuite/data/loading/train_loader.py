@@ -27,7 +27,7 @@ from mimsuite.data.order.layout import Layout, layout_of
 from mimsuite.data.order.mixture import Mixture
 from mimsuite.data.order.sample_order import Order, Plan, share_of
 from mimsuite.data.source import Source
-from mimsuite.data.sources.joined import Joined
+from mimsuite.data.sources.joined import JoinedSource
 from mimsuite.data.views import Views, views_of
 from mimsuite.data.workers import LOST, resident_mb, start_worker, worker_died
 from mimsuite.errors import DataError, MimsuiteError
@@ -253,7 +253,7 @@ def new_layout(source: Source, recipe: Recipe) -> Layout:
 
 
 def _mixed(source: Source, recipe: Recipe) -> Sequence[Source]:
-    return source.sources if recipe.data.mixture and isinstance(source, Joined) else ()
+    return source.sources if recipe.data.mixture and isinstance(source, JoinedSource) else ()
 
 
 def _order(source: Source, recipe: Recipe, layout: Layout | None) -> Order:

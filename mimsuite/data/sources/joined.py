@@ -11,7 +11,7 @@ from mimsuite.data.source import Payload, Source
 from mimsuite.data.sources.label_targets import Targets
 
 
-class Joined(Source):
+class JoinedSource(Source):
     """The samples of several sources, concatenated; shard numbers continue.
 
     It is labelled only if all sources are labelled and have the same classes, so that a class id

@@ -10,7 +10,7 @@ from mimsuite.data import modalities
 from mimsuite.data.array_files import NPY_MAGIC, ZIP_MAGIC, npy_header, npz_names
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.decoder import Channels, Decoder
-from mimsuite.data.modalities import IMAGE, VIDEO, Modality, Undecoded
+from mimsuite.data.modalities import IMAGE, VIDEO, Modality, NoDecoder
 from mimsuite.data.shards import Manifest, TarSource, holds_shards, open_index
 from mimsuite.data.shards.index import member_counts
 from mimsuite.data.shards.names import expand, places_of, shard_files
@@ -50,7 +50,7 @@ def stored_decoder(modality: str, channels: Channels) -> Decoder:
     known = modalities.get(modality)
     if known.codec is not None:
         return modalities.training_decoder(modality, channels, Decoder.max_pixels)
-    return Undecoded(known)
+    return NoDecoder(known)
 
 
 def modalities_in(spec: str) -> dict[str, int]:
@@ -113,8 +113,8 @@ def local_shards(spec: str) -> list[Path]:
     return found
 
 
-def _anything() -> Undecoded:
-    return Undecoded(Modality("any", modalities.payload_extensions(), sequences=True))
+def _anything() -> NoDecoder:
+    return NoDecoder(Modality("any", modalities.payload_extensions(), sequences=True))
 
 
 def _meant(extension: str) -> list[str]:

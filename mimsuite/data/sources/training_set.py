@@ -10,7 +10,7 @@ from mimsuite.config.keys.shared import Recipe
 from mimsuite.data.source import Source
 from mimsuite.data.sources.few import Subset, few_of_each_class
 from mimsuite.data.sources.folds import split_fold
-from mimsuite.data.sources.joined import Joined
+from mimsuite.data.sources.joined import JoinedSource
 from mimsuite.data.sources.opening import open_source
 from mimsuite.data.stores import ShardCache
 from mimsuite.errors import UserError
@@ -59,11 +59,11 @@ def open_fold(recipe: Recipe) -> Source | None:
     return held
 
 
-def _open_mixture(recipe: Recipe) -> Joined:
+def _open_mixture(recipe: Recipe) -> JoinedSource:
     for key in ("source", "root", "folds", "per_class", "limit"):
         if getattr(recipe.data, key):
             raise UserError(f"data.mixture and data.{key} exclude each other: set one to null")
-    return Joined(
+    return JoinedSource(
         [_open(recipe, one.source, one.split, one.root) for one in recipe.data.mixture or ()]
     )
 

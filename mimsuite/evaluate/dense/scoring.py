@@ -41,8 +41,8 @@ def count_images(
     for first, group in _of_one_size(truths, task.channels):
         features = torch.from_numpy(np.array(table[first : first + len(group)])).float().to(device)
         height, width = group[0].shape
-        told = task.told(outputs(features, (height, width))).cpu()
-        counts += [task.count(said, true) for said, true in zip(told, group, strict=True)]
+        predicted = task.predict(outputs(features, (height, width))).cpu()
+        counts += [task.count(said, true) for said, true in zip(predicted, group, strict=True)]
     return np.stack(counts)
 
 

@@ -47,7 +47,7 @@ class Task(ABC):
         """(H,) mean loss of each head, from (M, H, C) outputs and (M,) truth of known pixels."""
 
     @abstractmethod
-    def told(self, outputs: Tensor) -> Tensor:
+    def predict(self, outputs: Tensor) -> Tensor:
         """Predictions, class ids or metres, from head outputs (B, C, ...)."""
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Segments(Task):
         loss = F.cross_entropy(outputs.flatten(0, 1), target.flatten(), reduction="none")
         return loss.view(-1, heads).mean(0)
 
-    def told(self, outputs: Tensor) -> Tensor:
+    def predict(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(1).to(torch.uint8)
 
     def constant(self, truth: np.ndarray) -> float:
@@ -147,7 +147,7 @@ class Depth(Task):
         """Absolute error of the logarithm."""
         return (outputs[..., 0] - truth.log()[:, None]).abs().mean(0)
 
-    def told(self, outputs: Tensor) -> Tensor:
+    def predict(self, outputs: Tensor) -> Tensor:
         low, high = math.log(self.nearest), math.log(self.farthest)
         return outputs[:, 0].clamp(low, high).exp()
 

@@ -142,7 +142,7 @@ def _target_scorer(resolved: Resolved, train: Source, test: Source | None) -> Ta
     scorer = scorer_of(resolved)
     assert isinstance(scorer, TargetScorer)
     scorer.names = train.targets.names
-    scorer.told_by(train)  # refuses labels that do not vary
+    scorer.keys_from_data(train)  # refuses labels that do not vary
     if test is not None:
         fit_to(test, scorer.names, train.targets.values.shape[1])
     return scorer

@@ -150,7 +150,7 @@ class ClassScorer(Scorer):
             found[_DIRECTION] = float(ahead.double().mean())
         return found
 
-    def told_by(self, train: Source) -> dict[str, Any]:
+    def keys_from_data(self, train: Source) -> dict[str, Any]:
         return {"target.classes": class_count(train)}
 
     def without_looking(self, train: Source, judged: Sequence[Judged]) -> tuple[str, list[Judged]]:

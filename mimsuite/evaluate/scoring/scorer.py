@@ -94,7 +94,7 @@ class Scorer(ABC):
     def main_figure(self) -> Figure:
         return next(figure for figure in self.figures if figure.name == self.main)
 
-    def told_by(self, train: Source) -> dict[str, Any]:
+    def keys_from_data(self, train: Source) -> dict[str, Any]:
         """Recipe keys inferred from the training split, such as the statistics of targets."""
         return {}
 

@@ -27,14 +27,14 @@ class JudgedGrid(NamedTuple):
 class FinerScorer(Scorer):
     """Means over scenes with occupied voxels."""
 
-    ability = "finer"
+    ability = "super_resolution"
     main = "psnr"
     figures = (Figure("psnr", "PSNR", "dB"), Figure("over_trilinear", "over trilinear", "dB"))
 
     def judge(self, method: Any, batch: Batch) -> list[JudgedGrid]:
         coarse, fine = batch.views["grid"], batch.views["fine"]
         occupied = self.recipe.target.occupied
-        error, count = colour_error(method.finer(coarse), fine, occupied)
+        error, count = colour_error(method.super_resolution(coarse), fine, occupied)
         plain, _ = colour_error(_trilinear(batch), fine, occupied)
         rows = zip(error.tolist(), plain.tolist(), count.tolist(), strict=True)
         return [JudgedGrid(e / n, p / n) for e, p, n in rows if n]

@@ -116,7 +116,7 @@ class RegressionScorer(TargetScorer):
     main = "r2"
     baseline = "mean"
 
-    def told_by(self, train: Source) -> dict[str, Any]:
+    def keys_from_data(self, train: Source) -> dict[str, Any]:
         """Mean and deviation of the training split's targets."""
         assert train.targets is not None
         values = train.targets.values.astype(np.float64)
@@ -155,7 +155,7 @@ class MultilabelScorer(TargetScorer):
     main = "map"
     baseline = "prior"
 
-    def told_by(self, train: Source) -> dict[str, Any]:
+    def keys_from_data(self, train: Source) -> dict[str, Any]:
         assert train.targets is not None
         return {"target.names": train.targets.names}
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mimsuite.data.made.maker import Maker
+from mimsuite.data.synthetic.maker import Maker
 
 CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
 _OVERSAMPLE = 4  # drawn larger, then downsized for smooth edges

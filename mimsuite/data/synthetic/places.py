@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import numpy as np
 
 from mimsuite.data.bands.files import write
-from mimsuite.data.made.maker import Maker
+from mimsuite.data.synthetic.maker import Maker
 
 NAMES = ("blue", "green", "red", "nir", "swir1", "swir2")
 CLASSES = ("crop", "forest", "town", "water")

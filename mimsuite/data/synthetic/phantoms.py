@@ -10,8 +10,8 @@ import gzip
 
 import numpy as np
 
-from mimsuite.data.made.maker import Maker
 from mimsuite.data.scans.volume import library
+from mimsuite.data.synthetic.maker import Maker
 
 LABELS = ("air", "body", "lung", "liver", "bone")
 _UNITS = np.array([-1000.0, 40.0, -800.0, 110.0, 700.0])  # Hounsfield units of each label

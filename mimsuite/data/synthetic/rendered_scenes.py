@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mimsuite.data.made.catalogue_meshes import CLASSES, CatalogueObject, catalogue, credits_of
-from mimsuite.data.made.room_plans import Plan, draw_plan
-from mimsuite.data.made.tiny_renderer import ROOM, TinyRenderer, View
+from mimsuite.data.synthetic.catalogue_meshes import CLASSES, CatalogueObject, catalogue, credits_of
+from mimsuite.data.synthetic.room_plans import Plan, draw_plan
+from mimsuite.data.synthetic.tiny_renderer import ROOM, TinyRenderer, View
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
 from mimsuite.noise import keyed_rng

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from mimsuite.data import modalities, open_source
-from mimsuite.data.made import clips
-from mimsuite.data.made.maker import Maker
+from mimsuite.data.synthetic import clips
+from mimsuite.data.synthetic.maker import Maker
 from mimsuite.errors import UserError
 from mimsuite.noise import keyed_rng
 
@@ -39,7 +39,7 @@ def synthesise(
 
     Args:
         modality: one with a maker, or ``scenes``: rendered rooms with class and depth of every
-            pixel; see :mod:`mimsuite.data.made.rendered_scenes`.
+            pixel; see :mod:`mimsuite.data.synthetic.rendered_scenes`.
         count: samples; every fifth of a class is for testing. A small count uses fewer classes,
             so that each class has samples for training and testing.
         size: None: the modality's default.
@@ -62,7 +62,7 @@ def synthesise(
             raise UserError(
                 "--photos is for video, --parts for points, grids and scans; this is scenes"
             )
-        from mimsuite.data.made.rendered_scenes import SIZE, render_scenes
+        from mimsuite.data.synthetic.rendered_scenes import SIZE, render_scenes
 
         return render_scenes(out, count=count, size=size or SIZE, seed=seed, progress=progress)
     if modality not in makers():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mimsuite.data.made.catalogue_meshes import CatalogueObject
+from mimsuite.data.synthetic.catalogue_meshes import CatalogueObject
 
 _FEWEST, _MOST = 4, 8  # pieces in a room in a room
 _TRIES = 30

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mimsuite.data.made.catalogue_meshes import CatalogueObject
-from mimsuite.data.made.room_plans import Plan
+from mimsuite.data.synthetic.catalogue_meshes import CatalogueObject
+from mimsuite.data.synthetic.room_plans import Plan
 from mimsuite.errors import UserError
 
 _NEAR, _FAR = 0.1, 20.0  # clipping planes, metres from the camera

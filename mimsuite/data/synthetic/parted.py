@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mimsuite.data.made.maker import Maker
+from mimsuite.data.synthetic.maker import Maker
 
 _NOISE = 0.01  # standard deviation, for clouds of radius 1
 Pieces = list[np.ndarray]  # for each part, as many points as the whole object will have

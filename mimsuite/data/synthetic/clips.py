@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mimsuite.data.image.decode import ImageDecoder
-from mimsuite.data.made.maker import Maker
 from mimsuite.data.source import Source
 from mimsuite.data.sources import embedded_sets
+from mimsuite.data.synthetic.maker import Maker
 from mimsuite.data.video import files as video
 
 CLASSES = (

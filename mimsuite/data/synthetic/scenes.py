@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mimsuite.data.made.maker import Maker
+from mimsuite.data.synthetic.maker import Maker
 
 _CAMERAS = 8
 _DENSE = 300.0  # density inside a solid, per unit of length

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mimsuite.data.made.maker import Maker
+from mimsuite.data.synthetic.maker import Maker
 
 _DENSE = 300.0  # density inside objects, per unit of length
 _EMPTY = 1e-2
