@@ -156,12 +156,12 @@ def ddp(
 
     Example: mimsuite bench ddp image/mae-vitb16-in1k --procs 2
     """
-    from mimsuite.cluster import find_place
+    from mimsuite.cluster import find_rank_info
 
-    place = find_place()
-    if place.world == 1 and batch % procs:
+    info = find_rank_info()
+    if info.world == 1 and batch % procs:
         raise UserError(f"--batch {batch} cannot be shared evenly by --procs {procs}")
-    if place.world > 1:
+    if info.world > 1:
         if report is None:
             raise UserError("bench ddp starts its own processes: run it without a launcher")
         _rank(recipe, overrides or [], batch, threads, rounds, report)
@@ -246,15 +246,15 @@ def _rank(
 ) -> None:
     """One of several processes; the first writes the figures."""
     from mimsuite import config
-    from mimsuite.cluster import find_place
+    from mimsuite.cluster import find_rank_info
     from mimsuite.cluster.meeting import join
     from mimsuite.train.bench import bench_ranks
     from mimsuite.train.device import choose_device
 
     resolved = config.load(recipe, overrides)
-    train, place = resolved.recipe.train, find_place()
-    device = choose_device(train.device, place.local_rank, place.world)
-    peers = join(place, device, train.timeout_seconds)
+    train, info = resolved.recipe.train, find_rank_info()
+    device = choose_device(train.device, info.local_rank, info.world)
+    peers = join(info, device, train.timeout_seconds)
     figures = bench_ranks(resolved, batch, threads, rounds, peers)
     if peers.first:
         report.write_text(json.dumps(figures))

@@ -14,7 +14,7 @@ from mimsuite.errors import UserError
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
     from mimsuite.doctor import Finding
-    from mimsuite.train.plan import Plan
+    from mimsuite.train.cost_plan import Plan
 
 _REMOTE = ("s3:", "https:", "http:")
 
@@ -104,7 +104,7 @@ def _plan(
     """Print the plan; return it with the findings that prevent it on this machine."""
     from mimsuite.doctor import Finding, check_limits
     from mimsuite.report.dry_run import out_of_room, plan_table
-    from mimsuite.train.plan import make_plan, planned_devices
+    from mimsuite.train.cost_plan import make_plan, planned_devices
 
     devices = planned_devices(resolved.recipe, gpus, memory_gb)
     plan = make_plan(resolved, devices, utilisation=utilisation, peak_tflops=peak_tflops)

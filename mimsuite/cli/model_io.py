@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mimsuite.cluster import find_place
+from mimsuite.cluster import find_rank_info
 from mimsuite.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ _SHARED_SECONDS = 3600.0  # ranks may take very different times for their parts 
 @contextmanager
 def together(device: str) -> Iterator[tuple[Peers, torch.device]]:
     """The ranks that share this command's work, and the device of this rank."""
-    place = find_place()
+    info = find_rank_info()
     from mimsuite.cluster.meeting import join
     from mimsuite.train.device import choose_device
 
-    chosen = choose_device(device, place.local_rank, place.world)
-    peers = join(place, chosen, _SHARED_SECONDS)
+    chosen = choose_device(device, info.local_rank, info.world)
+    peers = join(info, chosen, _SHARED_SECONDS)
     with peers.named_faults():
         yield peers, chosen
 
@@ -158,7 +158,7 @@ def finish(
 ) -> None:
     """Show the result of a probe and write it: to ``out``, or to its file in the model's run, or
     in ``folder``."""
-    if find_place().rank > 0:  # all ranks have the result; only the first reports it
+    if find_rank_info().rank > 0:  # all ranks have the result; only the first reports it
         return
     from mimsuite.evaluate.probes_table import PROBES
     from mimsuite.evaluate.show import show_result

@@ -195,10 +195,10 @@ def resumable(ctx: typer.Context, folder: Path) -> Iterator[None]:
     try:
         yield
     except Preempted as stop:
-        from mimsuite.cluster import find_place
+        from mimsuite.cluster import find_rank_info
         from mimsuite.report.commands import resuming
 
-        if find_place().world == 1:  # otherwise the parent process prints it
+        if find_rank_info().world == 1:  # otherwise the parent process prints it
             stop.resume = resuming(["mimsuite", *ctx.find_root().obj.words], folder)
         raise
 

@@ -72,9 +72,9 @@ def pretrain(
             open_training_set(resolved.recipe)
         show(resolved)
         return 0
-    from mimsuite.cluster import find_place
+    from mimsuite.cluster import find_rank_info
 
-    find_place()  # raises its errors before torch is imported
+    find_rank_info()  # raises its errors before torch is imported
     from mimsuite.checkpoints import initialise
     from mimsuite.train.run import train
 

@@ -1,5 +1,5 @@
 """Distributed training: ranks, their communication, and how they are launched."""
 
-from mimsuite.cluster.place import Place, find_place, require_single_process
+from mimsuite.cluster.rank_info import RankInfo, find_rank_info, require_single_process
 
-__all__ = ["Place", "find_place", "require_single_process"]
+__all__ = ["RankInfo", "find_rank_info", "require_single_process"]

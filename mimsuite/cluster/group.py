@@ -27,7 +27,7 @@ from torch.distributed.nn.functional import all_gather, all_reduce
 from mimsuite.cluster.background import Background
 from mimsuite.cluster.heartbeat import BEAT_SECONDS, Beat, at_fault, listen
 from mimsuite.cluster.peers import PeerError, Peers, rank_names
-from mimsuite.cluster.place import Place
+from mimsuite.cluster.rank_info import RankInfo
 from mimsuite.cluster.replica import DDPReplica, FSDPReplica, Replica
 from mimsuite.cluster.teams import Teams, set_timeout
 from mimsuite.errors import MimsuiteError
@@ -45,8 +45,8 @@ _rounds = itertools.count(1)  # numbers of collective operations, equal on all r
 class ProcessGroupPeers(Peers):
     """Several processes; :func:`~mimsuite.cluster.meeting.join` makes one instance per process."""
 
-    def __init__(self, place: Place, device: torch.device) -> None:
-        self.rank, self.world, self.device = place.rank, place.world, device
+    def __init__(self, info: RankInfo, device: torch.device) -> None:
+        self.rank, self.world, self.device = info.rank, info.world, device
         self.seconds = self._step_seconds = float(START_SECONDS)
         self._store = dist.distributed_c10d._get_default_store()
         self._doing, self._round = "start", 0

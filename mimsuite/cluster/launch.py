@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 
 from mimsuite.children import passing_signals_on, start_child
-from mimsuite.cluster.place import has_peers
 from mimsuite.cluster.port import free_port
+from mimsuite.cluster.rank_info import has_peers
 from mimsuite.errors import UserError
 
 _GRACE = 5.0  # seconds for the others after one has failed

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from mimsuite.cluster.alike import compare, facts_of
 from mimsuite.cluster.group import START_SECONDS, STORE_SECONDS, ProcessGroupPeers
 from mimsuite.cluster.peers import ALONE, PeerError, Peers, rank_names
-from mimsuite.cluster.place import Place
+from mimsuite.cluster.rank_info import RankInfo
 from mimsuite.files import allow_many_files
 from mimsuite.waiting import waiting
 
@@ -27,7 +27,7 @@ _joined: ProcessGroupPeers | None = None
 
 
 def join(
-    place: Place,
+    info: RankInfo,
     device: torch.device,
     seconds: float,
     stopped: Callable[[], None] = lambda: None,
@@ -44,12 +44,12 @@ def join(
         PeerError: not all ranks connected.
         UserError: the ranks do not match.
     """
-    if place.world == 1:
+    if info.world == 1:
         return ALONE
     global _joined
     if _joined is None or not dist.is_initialized():
-        _meet(place, device, stopped, {**facts_of(device), **(facts or {})})
-        _joined = ProcessGroupPeers(place, device)
+        _meet(info, device, stopped, {**facts_of(device), **(facts or {})})
+        _joined = ProcessGroupPeers(info, device)
     _joined.start(seconds)
     return _joined
 
@@ -60,7 +60,7 @@ def met() -> bool:
 
 
 def _meet(
-    place: Place, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
+    info: RankInfo, device: torch.device, stopped: Callable[[], None], facts: Mapping[str, str]
 ) -> None:
     """Connect the processes; done once per process, for all runs."""
     allow_many_files()
@@ -68,25 +68,25 @@ def _meet(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store = _await_all(place, stopped, facts)
+        store = _await_all(info, stopped, facts)
         with waiting("the other ranks, to connect with them"):
             dist.init_process_group(
                 backend,
                 store=dist.PrefixStore("group", store),
-                rank=place.rank,
-                world_size=place.world,
+                rank=info.rank,
+                world_size=info.world,
                 timeout=timedelta(seconds=START_SECONDS),
             )
     except (RuntimeError, ValueError, OSError) as error:
         first = str(error).splitlines()[0]
         raise PeerError(
-            f"rank {place.rank} of {place.world} found no peers at {place.address}:{place.port} "
+            f"rank {info.rank} of {info.world} found no peers at {info.address}:{info.port} "
             f"({first}): were all ranks started, with the same MASTER_ADDR and MASTER_PORT?"
         ) from None
     atexit.register(_part)
 
 
-def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
+def _await_all(info: RankInfo, stopped: Callable[[], None], facts: Mapping[str, str]) -> dist.Store:
     """Wait until all ranks are connected and match; returns their store.
 
     Waits in Python, because torch's wait would ignore signals and could not name missing ranks.
@@ -94,13 +94,13 @@ def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, st
     until = time.monotonic() + START_SECONDS
     # torchrun's agent already hosts a store at this address.
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    serves = place.rank == 0 and not agent
+    serves = info.rank == 0 and not agent
     if not serves:
-        _await_server(place, until, stopped)
+        _await_server(info, until, stopped)
     store: dist.Store = dist.TCPStore(
-        place.address,
-        place.port,
-        place.world,
+        info.address,
+        info.port,
+        info.world,
         is_master=serves,
         timeout=timedelta(seconds=START_SECONDS),
         wait_for_workers=False,
@@ -108,34 +108,34 @@ def _await_all(place: Place, stopped: Callable[[], None], facts: Mapping[str, st
     )
     if agent:  # that store survives a restart of the ranks
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    store.set(f"here/{place.rank}", json.dumps(facts))
+    store.set(f"here/{info.rank}", json.dumps(facts))
     store.add("here", 1)
 
     def missing() -> list[int]:
-        return [rank for rank in range(place.world) if not store.check([f"here/{rank}"])]
+        return [rank for rank in range(info.world) if not store.check([f"here/{rank}"])]
 
-    with waiting(lambda: "" if place.rank else f"{rank_names(missing())} of {place.world}"):
-        while store.add("here", 0) < place.world:
+    with waiting(lambda: "" if info.rank else f"{rank_names(missing())} of {info.world}"):
+        while store.add("here", 0) < info.world:
             stopped()
             if time.monotonic() > until:
                 raise RuntimeError(f"{rank_names(missing())} did not come in {START_SECONDS} s")
             time.sleep(_LOOK_SECONDS)
-    compare(store, place.world, serves)
+    compare(store, info.world, serves)
     return store
 
 
-def _await_server(place: Place, until: float, stopped: Callable[[], None]) -> None:
+def _await_server(info: RankInfo, until: float, stopped: Callable[[], None]) -> None:
     """Wait until rank 0's address accepts connections.
 
     Raises:
         OSError: it does not in time.
     """
     fault = ""
-    with waiting(lambda: f"rank 0 at {place.address}:{place.port}{fault}"):
+    with waiting(lambda: f"rank 0 at {info.address}:{info.port}{fault}"):
         while True:
             stopped()
             try:
-                socket.create_connection((place.address, place.port), timeout=2).close()
+                socket.create_connection((info.address, info.port), timeout=2).close()
                 return
             except OSError as error:
                 if time.monotonic() > until:

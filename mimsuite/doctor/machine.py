@@ -7,7 +7,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from mimsuite.cluster import find_place
+from mimsuite.cluster import find_rank_info
 from mimsuite.cluster.host import (
     cpu_quota,
     memory_limit,
@@ -99,12 +99,12 @@ def _slurm() -> Finding:
     job = os.environ.get("SLURM_JOB_ID")
     facts = {**programs, "job": job}
     try:
-        place = find_place()
+        info = find_rank_info()
     except UserError as error:
         return Finding("SLURM", "note", str(error), "", facts)
-    if place.world > 1:
-        rule = f"; LOCAL_RANK by the rule: {place.rule}" if place.rule else ""
-        value = f"rank {place.rank} of {place.world}, started by {place.launcher}{rule}"
+    if info.world > 1:
+        rule = f"; LOCAL_RANK by the rule: {info.rule}" if info.rule else ""
+        value = f"rank {info.rank} of {info.world}, started by {info.launcher}{rule}"
         return Finding("SLURM", "ok", value, facts=facts)
     if job:
         return Finding("SLURM", "ok", f"in job {job}", facts=facts)

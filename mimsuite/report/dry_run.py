@@ -10,7 +10,7 @@ from mimsuite.text import count, duration, memory
 
 if TYPE_CHECKING:
     from mimsuite.config import Resolved
-    from mimsuite.train.plan import Plan
+    from mimsuite.train.cost_plan import Plan
 
 _PARTS = {
     "weights": "weights",

@@ -25,11 +25,11 @@ from mimsuite.report.environment import cpu_name
 from mimsuite.train.blocks import blocks_of, prepare_blocks
 from mimsuite.train.device import choose_device, peak_memory_mb
 from mimsuite.train.estimate import estimate
-from mimsuite.train.example import random_batch, shapes_of
+from mimsuite.train.matmul_rate import matrix_rate, memory_rate, timer
 from mimsuite.train.memory import keep_freed_memory
 from mimsuite.train.optim import build_optimizer, set_lr
 from mimsuite.train.precision import Precision, precision_of
-from mimsuite.train.rate import matrix_rate, memory_rate, timer
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.step import StepResult, train_step
 
 _DTYPES = {

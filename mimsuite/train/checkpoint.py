@@ -4,8 +4,8 @@
 ``ema.safetensors`` when used, ``rank-00000.safetensors`` of each rank (generator states),
 ``state.json`` and, written last, ``MANIFEST.json`` with the size and sha256 of each. Tensors are
 whole, however training was distributed, so a checkpoint of any layout can be read by any other;
-sharded state above ``checkpoint.gather_gib`` is in parts instead (:mod:`mimsuite.train.parts`).
-There is no pickle anywhere.
+sharded state above ``checkpoint.gather_gib`` is in parts instead
+(:mod:`mimsuite.train.sharded_files`). There is no pickle anywhere.
 
 A save goes to a hidden folder first; every file is synced, then the folder, then it is renamed to
 its final name and the parent is synced. So a final name always means a whole checkpoint, whenever
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from mimsuite.errors import UserError
 from mimsuite.files import write_synced
-from mimsuite.train import parts
+from mimsuite.train import sharded_files
 from mimsuite.train.stored import Stored
 from mimsuite.train.tensor_files import write_tensors
 
@@ -84,8 +84,8 @@ def save(root: Path, state: CheckpointState, reports: Sequence[str] = ()) -> Pat
         }
         files: dict[str, Any] = {}
         if reports:
-            files, found = parts.index(list(reports))
-            files[parts.INDEX] = write_synced(hidden / parts.INDEX, _json(found))
+            files, found = sharded_files.index(list(reports))
+            files[sharded_files.INDEX] = write_synced(hidden / sharded_files.INDEX, _json(found))
         else:
             groups = {"model": state.model, "optim": state.optim, "ema": state.ema, **groups}
         for name, tensors in groups.items():
@@ -191,8 +191,8 @@ def read(path: Path, *, verified: bool = False) -> CheckpointState:
 
     try:
         groups = {n: Stored.of_file(path / f"{n}.safetensors") for n in ("model", "optim", "ema")}
-        if (path / parts.INDEX).exists():
-            found = json.loads((path / parts.INDEX).read_text())
+        if (path / sharded_files.INDEX).exists():
+            found = json.loads((path / sharded_files.INDEX).read_text())
             groups = {group: Stored(path, f"{group}/", files) for group, files in found.items()}
         return CheckpointState(
             step=facts.pop("step"),

@@ -10,9 +10,9 @@ from mimsuite.console import warn
 from mimsuite.methods import build
 from mimsuite.noise import Noise
 from mimsuite.report.dry_run import plan_table, speed_line
+from mimsuite.train.cost_plan import make_plan, planned_devices
 from mimsuite.train.device import choose_device
-from mimsuite.train.example import random_batch, shapes_of
-from mimsuite.train.plan import make_plan, planned_devices
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.step import run_method
 
 

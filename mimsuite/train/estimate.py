@@ -22,8 +22,8 @@ from mimsuite.errors import MimsuiteError
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
 from mimsuite.train.blocks import prepare_blocks
-from mimsuite.train.example import Shapes, random_batch, shapes_of
 from mimsuite.train.flops import CORRECTED
+from mimsuite.train.random_batches import Shapes, random_batch, shapes_of
 from mimsuite.train.step import run_method
 
 _FLOAT = 4  # bytes per weight, gradient and entry of the optimizer's state: float32

@@ -18,8 +18,8 @@ from mimsuite.config.keys.shared import Recipe
 from mimsuite.errors import UserError
 from mimsuite.methods.base import no_gather
 from mimsuite.train.estimate import estimate
-from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.memory import is_out_of_memory
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.trainer import Trainer
 
 _ROOM = 0.8  # share of free memory to fill; the framework and fragmentation take the rest

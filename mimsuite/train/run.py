@@ -19,7 +19,7 @@ import torch
 
 from mimsuite import report
 from mimsuite.batch import Batch
-from mimsuite.cluster import find_place
+from mimsuite.cluster import find_rank_info
 from mimsuite.cluster.meeting import join
 from mimsuite.cluster.peers import Peers
 from mimsuite.config import Resolved
@@ -94,9 +94,9 @@ def train(
     Raises:
         UserError, DataError, DivergedError, Preempted: see :mod:`mimsuite.errors`.
     """
-    place = find_place()
+    info = find_rank_info()
     recipe = resolved.recipe
-    device = choose_device(recipe.train.device, place.local_rank, place.world)
+    device = choose_device(recipe.train.device, info.local_rank, info.world)
     facts = {"train.precision": Precision(recipe.train.precision, device).name}
     stop = StopFlag() if stop is None else stop
 
@@ -104,7 +104,7 @@ def train(
         if stop:
             raise Preempted(f"stopped by {stop.name} before all ranks had come: nothing was done")
 
-    peers = join(place, device, recipe.train.timeout_seconds, stopped, facts)
+    peers = join(info, device, recipe.train.timeout_seconds, stopped, facts)
     quiet = quiet or not peers.first
     with peers.named_faults(), same_bits(recipe.train.deterministic), RunLock() as lock:
         session = Session(resolved, Path(out), resume, device, peers, lock, stop, quiet, unused)

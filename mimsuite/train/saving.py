@@ -24,9 +24,10 @@ from mimsuite.cluster.peers import Peers
 from mimsuite.cluster.sharding import full_bytes, whole
 from mimsuite.config.keys.shared import CheckpointSection
 from mimsuite.errors import UserError
-from mimsuite.train import checkpoint, parts, retention
+from mimsuite.train import checkpoint, retention, sharded_files
 from mimsuite.train.checkpoint import CheckpointState
 from mimsuite.train.host_copy import Copying, HostCopier
+from mimsuite.train.sharded_files import Groups
 from mimsuite.train.step import StepResult
 
 if TYPE_CHECKING:
@@ -173,7 +174,11 @@ class Saver:
             raise self.fault
 
     def _begin(
-        self, save: _Save, groups: parts.Groups, live: parts.Groups, fixed: Collection[str]
+        self,
+        save: _Save,
+        groups: Groups,
+        live: Groups,
+        fixed: Collection[str],
     ) -> None:
         """Copy and write a state that this rank has whole."""
         # What was put together from the parts of ranks is a copy already.
@@ -190,11 +195,11 @@ class Saver:
 
         self._on_its_way = replace(save, ended=self._writer.do(write))
 
-    def _begin_part(self, save: _Save, groups: parts.Groups, fixed: Collection[str]) -> None:
-        """Copy and write this rank's part; see :mod:`mimsuite.train.parts`."""
+    def _begin_part(self, save: _Save, groups: Groups, fixed: Collection[str]) -> None:
+        """Copy and write this rank's part; see :mod:`mimsuite.train.sharded_files`."""
         lasting = {f"model/{name}" for name in fixed}
         copying = self._copy(
-            {"": parts.pieces_of(groups, self.peers.rank)},
+            {"": sharded_files.pieces_of(groups, self.peers.rank)},
             lambda _, key: not key.startswith("model/") or key in lasting,
         )
         root, step = save.run.checkpoints, save.state.step
@@ -205,18 +210,18 @@ class Saver:
                 if self.peers.first:
                     checkpoint.need_space(root)
             except OSError as error:
-                return parts.failure(0, error)
+                return sharded_files.failure(0, error)
             folder = checkpoint.folder_of_parts(root, step)
-            return parts.write_part(folder, pieces, self.peers.rank, self.peers.world)
+            return sharded_files.write_part(folder, pieces, self.peers.rank, self.peers.world)
 
         self._part = self._writer.do(write)
         self._unfinished = save if self.peers.first else None
 
-    def _copy(self, groups: parts.Groups, fixed: Callable[[str, str], bool]) -> Copying:
+    def _copy(self, groups: Groups, fixed: Callable[[str, str], bool]) -> Copying:
         self._copying = self._copier.begin(groups, fixed=fixed)
         return self._copying
 
-    def _write(self, save: _Save, groups: parts.Groups, reports: list[str]) -> None:
+    def _write(self, save: _Save, groups: Groups, reports: list[str]) -> None:
         """In the writer's thread."""
         section, root = self.section, save.run.checkpoints
         facts = {**save.state.facts, retention.FIGURE: _mean(save.loss, save.steps)}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mimsuite.cluster import find_place
+from mimsuite.cluster import find_rank_info
 from mimsuite.cluster.meeting import join
 from mimsuite.cluster.replica import FSDPReplica
 from mimsuite.cluster.sharding import whole
@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 
 def train(half: str, out: str) -> None:
-    peers = join(find_place(), CPU, 30)
+    peers = join(find_rank_info(), CPU, 30)
     torch.manual_seed(0)
     net = Net()
     replica = FSDPReplica(net, [*net.blocks], CPU, torch.bfloat16 if half == "bf16" else None)

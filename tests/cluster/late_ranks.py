@@ -21,14 +21,14 @@ def meet_late() -> None:
     import torch
 
     from mimsuite.cluster.meeting import join
-    from mimsuite.cluster.place import find_place
+    from mimsuite.cluster.rank_info import find_rank_info
 
     _quick()
-    place = find_place()
-    if place.rank >= 2:
+    info = find_rank_info()
+    if info.rank >= 2:
         time.sleep(4)
-    peers = join(place, torch.device("cpu"), 60.0)
-    assert peers.gather_texts(str(place.rank)) == [str(rank) for rank in range(place.world)]
+    peers = join(info, torch.device("cpu"), 60.0)
+    assert peers.gather_texts(str(info.rank)) == [str(rank) for rank in range(info.world)]
 
 
 def serve_late() -> None:
@@ -43,13 +43,13 @@ def vote_late() -> None:
     import torch
 
     from mimsuite.cluster.meeting import join
-    from mimsuite.cluster.place import find_place
+    from mimsuite.cluster.rank_info import find_rank_info
 
     _quick()
-    place = find_place()
-    peers = join(place, torch.device("cpu"), 60.0)
+    info = find_rank_info()
+    peers = join(info, torch.device("cpu"), 60.0)
     peers.any_rank(False)
-    if place.rank == 1:
+    if info.rank == 1:
         time.sleep(4)
     peers.any_rank(False)
     peers.run_on_first(lambda: time.sleep(4))

@@ -8,13 +8,13 @@ def meet() -> int:
     import torch
 
     from mimsuite.cluster.meeting import join, met
-    from mimsuite.cluster.place import find_place
+    from mimsuite.cluster.rank_info import find_rank_info
     from mimsuite.errors import UserError
 
-    place = find_place()
+    info = find_rank_info()
     try:
-        facts = {"device": "tpu"} if place.rank == 1 else {}
-        join(place, torch.device("cpu"), 60.0, facts=facts)
+        facts = {"device": "tpu"} if info.rank == 1 else {}
+        join(info, torch.device("cpu"), 60.0, facts=facts)
     except UserError as error:
         print(error, flush=True)
         assert not met()

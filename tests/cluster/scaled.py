@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mimsuite.cluster import find_place
+from mimsuite.cluster import find_rank_info
 from mimsuite.cluster.meeting import join
 from mimsuite.cluster.sharding import whole
 from mimsuite.train.precision import Precision
@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 
 
 def train(parallel: str, bad: str, out: str) -> None:
-    place = find_place()
-    peers = join(place, CPU, 30)
+    info = find_rank_info()
+    peers = join(info, CPU, 30)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1))
     replica = peers.replicate(model, [model[0]], parallel)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mimsuite.cli.main import main
-from mimsuite.train import checkpoint, parts
+from mimsuite.train import checkpoint, sharded_files
 
 
 def train(seconds: str, *words: str) -> int:
@@ -23,19 +23,19 @@ def train(seconds: str, *words: str) -> int:
 
 def train_on(out: str, *words: str) -> int:
     """The first part that rank 1 writes is not ready before training is three steps further."""
-    write, waited = parts.write_part, list[bool]()
+    write, waited = sharded_files.write_part, list[bool]()
 
     def slow(folder: Path, pieces: Any, rank: int, world: int) -> str:
         until = time.monotonic() + 60
         step = int(folder.name.split("-")[2])
         while rank == 1 and not waited and _steps(Path(out)) < step + 3:
             if time.monotonic() > until:
-                return parts.failure(rank, OSError("training waits for this part"))
+                return sharded_files.failure(rank, OSError("training waits for this part"))
             time.sleep(0.01)
         waited.append(True)
         return write(folder, pieces, rank, world)
 
-    parts.write_part = slow
+    sharded_files.write_part = slow
     return main(words)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mimsuite.batch import Batch
-from mimsuite.cluster import find_place
+from mimsuite.cluster import find_rank_info
 from mimsuite.cluster.meeting import join
 from mimsuite.cluster.sharding import whole
 from mimsuite.methods.base import Context, Method, Output, Progress
@@ -138,8 +138,8 @@ KINDS = {
 
 
 def train(kind: str, parallel: str, accumulation: str, scope: str, out: str) -> None:
-    place = find_place()
-    peers = join(place, CPU, 30)
+    info = find_rank_info()
+    peers = join(info, CPU, 30)
     torch.manual_seed(0)
     method: Method = KINDS[kind]()
     if kind == "norm":

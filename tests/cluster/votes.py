@@ -19,10 +19,10 @@ def _join():
     import torch
 
     from mimsuite.cluster.meeting import join
-    from mimsuite.cluster.place import find_place
+    from mimsuite.cluster.rank_info import find_rank_info
 
     torch.set_num_threads(1)
-    return join(find_place(), torch.device("cpu"), 120.0)
+    return join(find_rank_info(), torch.device("cpu"), 120.0)
 
 
 def cast(out: str) -> None:

@@ -19,9 +19,9 @@ from mimsuite.data import Normalize
 from mimsuite.methods import Method, build
 from mimsuite.noise import Noise
 from mimsuite.train.blocks import prepare_blocks
-from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.optim import build_optimizer, set_lr, trained
 from mimsuite.train.precision import Precision
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.state import seed_generators
 from mimsuite.train.step import run_method, train_step
 

@@ -18,9 +18,9 @@ from mimsuite.noise import Noise
 from mimsuite.train import cpu_bf16
 from mimsuite.train.blocks import prepare_blocks
 from mimsuite.train.cpu_bf16 import Measured, kept, measure
-from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.optim import build_optimizer, set_lr
 from mimsuite.train.precision import Precision, precision_of
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.run import train
 from mimsuite.train.step import train_step
 

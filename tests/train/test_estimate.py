@@ -16,7 +16,7 @@ from mimsuite.config import Resolved
 from mimsuite.methods import build
 from mimsuite.noise import Noise
 from mimsuite.train.estimate import estimate
-from mimsuite.train.example import random_batch, shapes_of
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.step import run_method
 
 MEASURE = """

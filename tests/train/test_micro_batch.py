@@ -11,9 +11,9 @@ import torch
 from mimsuite import config
 from mimsuite.errors import UserError
 from mimsuite.train import micro_batch
+from mimsuite.train.cost_plan import Devices, make_plan
 from mimsuite.train.estimate import estimate
 from mimsuite.train.micro_batch import estimated, first_that_fits, sizes_of
-from mimsuite.train.plan import Devices, make_plan
 from mimsuite.train.run import train
 
 CPU = torch.device("cpu")

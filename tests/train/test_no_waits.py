@@ -21,9 +21,9 @@ from mimsuite.methods import build
 from mimsuite.methods.base import Progress
 from mimsuite.noise import Noise
 from mimsuite.train.average import MovingAverage
-from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.optim import build_optimizer, set_lr
 from mimsuite.train.precision import Precision
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.step import train_step
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import torch
 
 from gpu_parts.stage import Stage
 from mimsuite.report.environment import cpu_name
+from mimsuite.train.matmul_rate import matrix_rate
 from mimsuite.train.precision import Precision
-from mimsuite.train.rate import matrix_rate
 
 NAME = "machine"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pydantic", "safetensors", "simplejpeg")

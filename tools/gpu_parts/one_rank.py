@@ -10,8 +10,8 @@ import torch.distributed as dist
 from gpu_parts.stage import Stage, begun
 from mimsuite import config
 from mimsuite.cluster.group import ProcessGroupPeers
-from mimsuite.cluster.place import Place
 from mimsuite.cluster.port import free_port
+from mimsuite.cluster.rank_info import RankInfo
 from mimsuite.cluster.sharding import whole
 from mimsuite.train.bench import Stepper
 from mimsuite.train.state import load_model, load_optimizer, optimizer_tensors
@@ -37,7 +37,7 @@ def _group(stage: Stage) -> ProcessGroupPeers:
     address = f"tcp://127.0.0.1:{free_port()}"
     backend = stage.size("nccl", "gloo")
     dist.init_process_group(backend, init_method=address, rank=0, world_size=1)
-    return ProcessGroupPeers(Place(0, 1, 0, "127.0.0.1", 0, "torchrun"), stage.device)
+    return ProcessGroupPeers(RankInfo(0, 1, 0, "127.0.0.1", 0, "torchrun"), stage.device)
 
 
 def _calls(stage: Stage, peers: ProcessGroupPeers) -> None:

@@ -17,8 +17,8 @@ from mimsuite.noise import Noise
 from mimsuite.targets import chamfer
 from mimsuite.tokens import group
 from mimsuite.train.blocks import prepare_blocks
-from mimsuite.train.example import random_batch, shapes_of
 from mimsuite.train.precision import Precision
+from mimsuite.train.random_batches import random_batch, shapes_of
 from mimsuite.train.step import run_method
 
 NAME = "parity"

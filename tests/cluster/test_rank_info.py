@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mimsuite.cluster import place as place_module
+from mimsuite.cluster import rank_info as module
 from mimsuite.cluster.launch import launch
-from mimsuite.cluster.place import Place, find_place, first_of, require_single_process
+from mimsuite.cluster.rank_info import RankInfo, find_rank_info, first_of, require_single_process
 from mimsuite.errors import UserError
 
 TORCHRUN = {
@@ -29,41 +29,41 @@ SLURM = {
 
 def test_each_launcher_is_understood(monkeypatch):
     monkeypatch.setenv("PATH", "")  # no scontrol
-    assert find_place({}) == Place()
-    assert find_place(TORCHRUN) == Place(3, 4, 1, "node1", 1234, "torchrun")
-    assert find_place(SLURM) == Place(5, 8, 1, "gpu03", 20041, "SLURM")
-    assert find_place({**SLURM, "MASTER_ADDR": "h", "MASTER_PORT": "7"}).address == "h"
+    assert find_rank_info({}) == RankInfo()
+    assert find_rank_info(TORCHRUN) == RankInfo(3, 4, 1, "node1", 1234, "torchrun")
+    assert find_rank_info(SLURM) == RankInfo(5, 8, 1, "gpu03", 20041, "SLURM")
+    assert find_rank_info({**SLURM, "MASTER_ADDR": "h", "MASTER_PORT": "7"}).address == "h"
     # torchrun under srun: the step's tasks are agents, not ranks.
-    assert find_place({**SLURM, **TORCHRUN}).launcher == "torchrun"
+    assert find_rank_info({**SLURM, **TORCHRUN}).launcher == "torchrun"
     # Interactive shells of a job are single processes.
-    assert find_place({**SLURM, "SLURM_NTASKS": "1"}) == Place()
-    assert find_place({"MASTER_ADDR": "h", "MASTER_PORT": "7"}) == Place()
+    assert find_rank_info({**SLURM, "SLURM_NTASKS": "1"}) == RankInfo()
+    assert find_rank_info({"MASTER_ADDR": "h", "MASTER_PORT": "7"}) == RankInfo()
 
 
 @pytest.mark.parametrize("missing", ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_part_of_torchruns_variables_is_an_error(missing):
     part = {name: value for name, value in TORCHRUN.items() if name != missing}
     with pytest.raises(UserError, match=f"environment has .* but not {missing}: set all"):
-        find_place(part)
+        find_rank_info(part)
 
 
 def test_the_variables_of_half_a_launcher_are_named():
     with pytest.raises(UserError, match="environment has LOCAL_RANK but not RANK, WORLD_SIZE, "):
-        find_place({"LOCAL_RANK": "0"})
+        find_rank_info({"LOCAL_RANK": "0"})
     with pytest.raises(UserError, match="environment has an empty RANK but not RANK, WORLD_SIZE, "):
-        find_place({"RANK": ""})
+        find_rank_info({"RANK": ""})
 
 
 def test_what_would_hang_is_refused(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/bin/mimsuite", "features", "RUN"])
     with pytest.raises(UserError, match=r"has 8 tasks, .*: start it with srun"):
-        find_place({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "41"})
+        find_rank_info({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "41"})
     with pytest.raises(UserError, match=r"`srun -N1 -n1 mimsuite features RUN`"):
-        find_place({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "41"})
+        find_rank_info({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "41"})
     with pytest.raises(UserError, match=r"SLURM set .* but not SLURM_LOCALID"):
-        find_place({name: value for name, value in SLURM.items() if name != "SLURM_LOCALID"})
+        find_rank_info({name: value for name, value in SLURM.items() if name != "SLURM_LOCALID"})
     with pytest.raises(UserError, match="WORLD_SIZE=many is not a whole number"):
-        find_place({**TORCHRUN, "WORLD_SIZE": "many"})
+        find_rank_info({**TORCHRUN, "WORLD_SIZE": "many"})
 
 
 def test_single_process_commands_refuse_peers(monkeypatch):
@@ -111,8 +111,8 @@ def without(environment: dict[str, str], *names: str) -> dict[str, str]:
     ],
 )
 def test_one_process_of_a_slurm_job(environment, warned, caplog):
-    place_module._warn_once.cache_clear()
-    assert find_place(environment) == Place()
+    module._warn_once.cache_clear()
+    assert find_rank_info(environment) == RankInfo()
     assert [warned in line for line in caplog.messages] == [True] * bool(warned)
 
 
@@ -120,14 +120,14 @@ def test_one_process_of_a_slurm_job(environment, warned, caplog):
 @pytest.mark.parametrize("size", [{"SLURM_NTASKS": "4"}, {"SLURM_NNODES": "2"}])
 def test_a_batch_script_of_several_tasks_or_nodes_needs_srun(step, size):
     with pytest.raises(UserError, match=r"none of them: start it with srun, as in `srun "):
-        find_place({**SBATCH, **step, **size})
+        find_rank_info({**SBATCH, **step, **size})
 
 
 def test_the_steps_own_number_of_tasks_counts():
-    place = find_place({**SLURM, "SLURM_STEP_NUM_TASKS": "6"})
-    assert (place.rank, place.world) == (5, 6)
+    info = find_rank_info({**SLURM, "SLURM_STEP_NUM_TASKS": "6"})
+    assert (info.rank, info.world) == (5, 6)
     with pytest.raises(UserError, match="SLURM_PROCID=5 is none of the step's 4 tasks"):
-        find_place({**SLURM, "SLURM_STEP_NUM_TASKS": "4"})
+        find_rank_info({**SLURM, "SLURM_STEP_NUM_TASKS": "4"})
 
 
 @pytest.mark.parametrize(
@@ -143,20 +143,20 @@ def test_the_steps_own_number_of_tasks_counts():
     ],
 )
 def test_a_local_rank_that_follows_is_found(more, local_rank, rule):
-    place = find_place({**without(TORCHRUN, "LOCAL_RANK"), **more})
-    assert place.local_rank == local_rank
-    assert rule in place.rule
+    info = find_rank_info({**without(TORCHRUN, "LOCAL_RANK"), **more})
+    assert info.local_rank == local_rank
+    assert rule in info.rule
 
 
 @pytest.mark.parametrize("more", [{}, {"LOCAL_WORLD_SIZE": "2"}, {"OMPI_COMM_WORLD_RANK": "3"}])
 def test_a_local_rank_that_does_not_follow_is_asked_for(more):
     with pytest.raises(UserError, match=r"not LOCAL_RANK.*: set LOCAL_RANK=0 where each machine"):
-        find_place({**without(TORCHRUN, "LOCAL_RANK"), **more})
+        find_rank_info({**without(TORCHRUN, "LOCAL_RANK"), **more})
 
 
 def test_a_rank_outside_of_the_world_is_refused():
     with pytest.raises(UserError, match="RANK=4 is none of WORLD_SIZE=4"):
-        find_place({**TORCHRUN, "RANK": "4"})
+        find_rank_info({**TORCHRUN, "RANK": "4"})
 
 
 @pytest.mark.parametrize(
@@ -170,20 +170,22 @@ def test_a_rank_outside_of_the_world_is_refused():
 def test_mpi_launchers_are_understood_or_refused_by_name(rank, size, local):
     mpi = {rank: "2", size: "4", local: "0"}
     meeting = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
-    assert find_place({**mpi, **meeting}) == Place(2, 4, 0, "n1", 29500, "MPI")
+    assert find_rank_info({**mpi, **meeting}) == RankInfo(2, 4, 0, "n1", 29500, "MPI")
     # Under SLURM, mpirun starts its own helpers by srun: theirs are not the ranks.
-    assert find_place({**SLURM, **mpi, **meeting}).launcher == "MPI"
+    assert find_rank_info({**SLURM, **mpi, **meeting}).launcher == "MPI"
     # srun sets such variables for its own tasks, too.
-    assert find_place({**SLURM, rank: "5", size: "8"}).launcher == "SLURM"
+    assert find_rank_info({**SLURM, rank: "5", size: "8"}).launcher == "SLURM"
     with pytest.raises(UserError, match=r"one of 4, but MASTER_ADDR and MASTER_PORT .*--procs 4"):
-        find_place(mpi)
-    assert find_place({rank: "0", size: "1"}).world == 1
+        find_rank_info(mpi)
+    assert find_rank_info({rank: "0", size: "1"}).world == 1
 
 
 def test_an_mpi_rank_without_a_world_is_refused():
     with pytest.raises(UserError, match="PMIX_RANK is set"):
-        find_place({"PMIX_RANK": "0"})
-    assert find_place({"PMIX_RANK": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "1"}) == Place()
+        find_rank_info({"PMIX_RANK": "0"})
+    assert (
+        find_rank_info({"PMIX_RANK": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "1"}) == RankInfo()
+    )
 
 
 def test_procs_are_refused_where_a_launcher_has_started_peers(monkeypatch):

@@ -14,9 +14,9 @@ from mimsuite.data.modalities import get
 from mimsuite.errors import UserError
 from mimsuite.train.device import choose_device
 from mimsuite.train.estimate import Estimate, Memory, estimate, samples_of
-from mimsuite.train.example import shapes_of
+from mimsuite.train.matmul_rate import matrix_rate
 from mimsuite.train.precision import precision_of
-from mimsuite.train.rate import matrix_rate
+from mimsuite.train.random_batches import shapes_of
 
 _DTYPES = {
     "fp32": torch.float32,

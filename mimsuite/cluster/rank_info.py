@@ -39,7 +39,7 @@ _FIRST_PORT, _PORTS = 20_000, 20_000  # range of ports; a job's port is computed
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Rank information of this process.
 
     Attributes:
@@ -76,7 +76,7 @@ _MPI = (
 )
 
 
-def find_place(environment: Mapping[str, str] | None = None) -> Place:
+def find_rank_info(environment: Mapping[str, str] | None = None) -> RankInfo:
     """Rank information for commands that run on several ranks.
 
     Raises:
@@ -84,11 +84,11 @@ def find_place(environment: Mapping[str, str] | None = None) -> Place:
             of several tasks or nodes.
     """
     environment = os.environ if environment is None else environment
-    place = _given(environment)
-    if place is not None and place.world > 1:
-        return place
-    _look_for_idle_tasks(environment, started=place is not None)
-    return place or Place()
+    info = _given(environment)
+    if info is not None and info.world > 1:
+        return info
+    _look_for_idle_tasks(environment, started=info is not None)
+    return info or RankInfo()
 
 
 def require_single_process() -> None:
@@ -97,23 +97,23 @@ def require_single_process() -> None:
     Raises:
         UserError: a launcher started this process as one of several.
     """
-    place = _given(os.environ)
-    if place is not None and place.world > 1:
-        once = f"`srun -N1 -n1 {_command()}`" if place.launcher == "SLURM" else f"`{_command()}`"
-        by = f"WORLD_SIZE={place.world}" if place.launcher == "torchrun" else place.launcher
+    info = _given(os.environ)
+    if info is not None and info.world > 1:
+        once = f"`srun -N1 -n1 {_command()}`" if info.launcher == "SLURM" else f"`{_command()}`"
+        by = f"WORLD_SIZE={info.world}" if info.launcher == "torchrun" else info.launcher
         raise UserError(
-            f"started as one of {place.world} processes ({by}), but this command is the work of "
+            f"started as one of {info.world} processes ({by}), but this command is the work of "
             f"one: start it once, as in {once}"
         )
 
 
 def has_peers() -> bool:
     """Whether a launcher started this process as one of several."""
-    place = _given(os.environ)
-    return place is not None and (place.world > 1 or "RANK" in os.environ)
+    info = _given(os.environ)
+    return info is not None and (info.world > 1 or "RANK" in os.environ)
 
 
-def _given(environment: Mapping[str, str]) -> Place | None:
+def _given(environment: Mapping[str, str]) -> RankInfo | None:
     """Rank information from a launcher; None without a launcher."""
     # MASTER_* alone do not count: users often export them permanently.
     if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
@@ -124,14 +124,14 @@ def _given(environment: Mapping[str, str]) -> Place | None:
 # --- torchrun, and launchers that set the same variables ---
 
 
-def _of_torchrun(environment: Mapping[str, str]) -> Place:
+def _of_torchrun(environment: Mapping[str, str]) -> RankInfo:
     alone = environment.get("RANK") == "0" and environment.get("WORLD_SIZE") == "1"
     _require(environment, _TORCHRUN[:2] if alone else _TORCHRUN)
     rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
     if not 0 <= rank < world:
         raise UserError(f"RANK={rank} is none of WORLD_SIZE={world}, which are numbered from 0")
     local_rank, rule = _local_rank(environment, rank, world)
-    return Place(
+    return RankInfo(
         rank=rank,
         world=world,
         local_rank=local_rank,
@@ -171,7 +171,7 @@ def _local_rank(environment: Mapping[str, str], rank: int, world: int) -> tuple[
 # --- MPI -----------------------------------------------------------------------------------------
 
 
-def _of_mpi(environment: Mapping[str, str]) -> Place | None:
+def _of_mpi(environment: Mapping[str, str]) -> RankInfo | None:
     """Rank information from MPI; None without MPI, or under srun, which also sets PMI variables."""
     for names in _MPI:
         world, rank = environment.get(names.world), environment.get(names.rank)
@@ -189,7 +189,7 @@ def _of_mpi(environment: Mapping[str, str]) -> Place | None:
     return None
 
 
-def _of_mpi_rank(environment: Mapping[str, str], names: _Mpi) -> Place:
+def _of_mpi_rank(environment: Mapping[str, str], names: _Mpi) -> RankInfo:
     world = _number(environment, names.world)
     if world > 1:
         where = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
@@ -201,7 +201,7 @@ def _of_mpi_rank(environment: Mapping[str, str], names: _Mpi) -> Place:
                 f"of rank 0; on one machine `--procs {world}` needs no mpirun"
             )
         _require(environment, (names.rank, names.world, names.local_rank), names.name)
-    return Place(
+    return RankInfo(
         rank=_number(environment, names.rank),
         world=world,
         local_rank=_number(environment, names.local_rank),
@@ -214,14 +214,14 @@ def _of_mpi_rank(environment: Mapping[str, str], names: _Mpi) -> Place:
 # --- SLURM ---------------------------------------------------------------------------------------
 
 
-def _of_slurm(environment: Mapping[str, str]) -> Place | None:
+def _of_slurm(environment: Mapping[str, str]) -> RankInfo | None:
     """Rank information from SLURM; None unless srun started this task (not a shell or script)."""
     if not _is_step(environment):
         return None
     # The step's number of tasks before the job's: `srun -n1` in a job of four is one process.
     tasks = int(_step_tasks(environment))
     if tasks == 1:
-        return Place()
+        return RankInfo()
     _require(environment, _SLURM, "SLURM")
     rank = _number(environment, "SLURM_PROCID")
     if not 0 <= rank < tasks:
@@ -229,7 +229,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Place | None:
             f"SLURM_PROCID={rank} is none of the step's {tasks} tasks: the variables of several "
             f"shells are mixed; start a new one, or unset those that begin with SLURM_"
         )
-    return Place(
+    return RankInfo(
         rank=rank,
         world=tasks,
         local_rank=_number(environment, "SLURM_LOCALID"),
