@@ -277,13 +277,15 @@ def _table(entry: dict[str, Any]) -> Table:
 
 
 def rows_of(table: Table) -> Iterator[Row]:
-    """All rows of a table, seed by seed: a complete seed is a figure already."""
+    """All rows of a table, seed by seed: first what its verdicts need, then the other measures."""
     folds = [None] if table.folds is None else list(range(table.folds))
-    for seed in table.seeds:
-        for measure in ("", *table.measures):
-            for encoder in table.encoders:
-                for fold in folds:
-                    yield Row(table, encoder, seed, fold, measure)
+    others = tuple(one for one in table.measures if one != table.verdict)
+    for measures in (("", table.verdict), others):
+        for seed in table.seeds:
+            for measure in measures:
+                for encoder in table.encoders:
+                    for fold in folds:
+                        yield Row(table, encoder, seed, fold, measure)
 
 
 # --- making rows ---------------------------------------------------------------------------------
