@@ -7,6 +7,7 @@ from pathlib import Path
 import mimsuite
 from mimsuite.errors import UserError
 from mimsuite.files import write_atomic
+from mimsuite.report.curves import draw_curves
 from mimsuite.report.html import document, join, section, tag
 from mimsuite.report.page import curves, header, key_figures, reconstructions
 from mimsuite.report.results import results
@@ -49,7 +50,13 @@ def card(run_dir: Path) -> str:
         *results(run_dir, ask=True),
         section("Training", key_figures(run)),
         section(
-            "Curves", join([curves(run_dir), tag("p", _RANKS, class_="faint") if ranks else ""])
+            "Curves",
+            join(
+                [
+                    curves(run_dir, draw_curves(run_dir)),
+                    tag("p", _RANKS, class_="faint") if ranks else "",
+                ]
+            ),
         ),
         section("Reconstructions", reconstructions(run_dir)),
         tag("p", f"mimsuite {mimsuite.__version__}", class_="faint"),

@@ -39,7 +39,7 @@ def write_page(run_dir: str | Path) -> Path | None:
         _card(run.path),
         section("Dictionaries", join(dictionaries(run.path))),
         section("Reconstructions", reconstructions(run.path)),
-        section("Curves", curves(run.path)),
+        section("Curves", curves(run.path, save_curves(run.path))),
         section("Figures", key_figures(run)),
         section("Data", join(data_sheet(run))),
         section("Recipe", _recipe(run)),
@@ -120,9 +120,12 @@ def key_figures(run: RunFacts) -> Markup:
     return tag("dl", *pairs, class_="figures", style="margin:0") if pairs else Markup("")
 
 
-def curves(path: Path) -> Markup:
-    """Loss, signals, learning rate and gradient norm, and how the loss compares with others'."""
-    light = save_curves(path)
+def curves(path: Path, light: bytes | None) -> Markup:
+    """Loss, signals, learning rate and gradient norm, and how the loss compares with others'.
+
+    Args:
+        light: the picture for light pages; None: there is nothing to show.
+    """
     if light is None:
         return Markup("")
     drawn = picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))

@@ -101,6 +101,33 @@ def test_a_resumed_run_is_one_run_in_each_tracker_with_each_step_once(trackers, 
     assert run["params"]["optim.name"] == "adamw"
 
 
+def test_a_step_that_was_written_and_not_noted_comes_once(trackers, tmp_path):
+    """As when the process is killed between the two; pictures of steps before it stay."""
+    from PIL import Image
+
+    picture = tmp_path / "reconstruction-00000003.png"
+    Image.new("RGB", (8, 6), "red").save(picture)
+    first = RunDirectory.create(tmp_path / "a", recipe("tensorboard"), resume=False)
+    for step in range(2, 7, 2):
+        first.metrics(step, {"loss": step / 2})
+        if step == 2:
+            first.picture(picture, 3)
+    first.close()
+    notes = json.loads((tmp_path / "a" / "writers.json").read_text())
+    assert notes["steps"]["tensorboard"] == 6
+    notes["steps"]["tensorboard"] = 2  # of 4 and 6 nothing was noted
+    (tmp_path / "a" / "writers.json").write_text(json.dumps(notes))
+    second = RunDirectory.create(tmp_path / "a", recipe("tensorboard"), resume=True)
+    second.cut_back(7)
+    second.metrics(8, {"loss": 4.0})
+    second.finish("DONE", step=8)
+    found = tensorboard(tmp_path / "a")
+    assert [(one.step, one.value) for one in found.Scalars("loss")] == [
+        (2, 1.0), (4, 2.0), (6, 3.0), (8, 4.0)
+    ]  # fmt: skip
+    assert [one.step for one in found.Images("reconstruction")] == [3]
+
+
 def test_a_run_that_is_killed_and_resumed_is_one_run_in_each_tracker(trackers, tmp_path):
     out = tmp_path / "a"
     command = [

@@ -338,9 +338,11 @@ def test_a_signal_while_tuning(name, tune, tuned, undisturbed, tmp_path):
     assert code == 75, said
     assert "Traceback" not in said
     run = tmp_path / "pretrained"
-    assert (run / "DONE").exists() == (name == "scoring")
     steps = int(max(path.name for path in (run / "checkpoints").glob("step-*"))[-8:])
-    # Training goes on while a save is written, so the step at which it stops is not always one.
+    # Training goes on while a save is written: the step at which it stops is not always the same,
+    # and on a busy machine it may be the last.
+    ended = name == "scoring" or (name == "saving" and steps == 8)
+    assert (run / "DONE").exists() == ended
     first, last = {"reading": (6, 7), "saving": (5, 8), "scoring": (8, 8)}[name]
     assert first <= steps <= last
     code, said = tune(command, tmp_path)

@@ -145,8 +145,10 @@ class Writers:
         self, name: str, step: int, record: list[tuple[int, dict[str, float]]], writer: Writer
     ) -> None:
         if writer.replaces:
-            writer.rewind(step)
             self._steps[name] = min(self._steps[name], step)
+            # A killed process may have written the first row after those that it noted.
+            lacking = (at for at, _ in record if at > self._steps[name])
+            writer.rewind(next(lacking, step + 1) - 1)
         for at, figures in record:
             self._write(name, at, figures, writer)
 
