@@ -15,9 +15,8 @@ from mimsuite.errors import UserError
 from mimsuite.evaluate.probes_table import PROBES
 from mimsuite.report.braille import plot
 from mimsuite.report.curves import (
-    DARK,
+    COLOURS,
     FEW,
-    LIGHT,
     PANELS,
     draw_reference,
     figure_style,
@@ -152,7 +151,7 @@ def text_curves(runs: Sequence[RunResult], width: int = 64, height: int = 8) -> 
     return [*lines, f"{'':{margin}}  {first}{last:>{width - len(first)}}"]
 
 
-def draw_comparison(runs: Sequence[RunResult], *, dark: bool = False) -> bytes | None:
+def draw_comparison(runs: Sequence[RunResult]) -> bytes | None:
     """Loss, learning rate and gradient norm of all runs as PNG; ``None``: nothing was logged.
 
     Where all have the settings of one reference, it lies behind their losses.
@@ -162,15 +161,14 @@ def draw_comparison(runs: Sequence[RunResult], *, dark: bool = False) -> bytes |
 
     if not any(run.facts.rows for run in runs):
         return None
-    colours = DARK if dark else LIGHT
     found = [reference_of(run.facts.config) for run in runs]
     reference = found[0] if all(one == found[0] for one in found) else None
-    with rc_context(figure_style(colours)):
+    with rc_context(figure_style()):
         figure = Figure(figsize=(7.2, 5.2), dpi=200, layout="constrained")
         axes = figure.subplot_mosaic([["loss", "loss"], ["lr", "grad_norm"]], height_ratios=[3, 2])
         if reference is not None:
             points = [p for run in runs for p in points_of(run.facts.rows, "loss")]
-            draw_reference(axes["loss"], reference, colours["mark"], points)
+            draw_reference(axes["loss"], reference, COLOURS["mark"], points)
         for metric, title in PANELS:
             drawn: list[float] = []
             for run, colour in zip(runs, itertools.cycle(_COLOURS), strict=False):

@@ -8,7 +8,7 @@ from typing import Any
 
 import mimsuite
 from mimsuite.console import shown_value
-from mimsuite.report.compare import RunResult, differing, draw_comparison, paired
+from mimsuite.report.compare import RunResult, differing, paired
 from mimsuite.report.html import Markup, document, join, picture, section, table, tag
 from mimsuite.report.page import reconstructions
 from mimsuite.report.reference import beside_reference
@@ -21,14 +21,12 @@ def comparison_page(runs: Sequence[RunResult], drawn: bytes) -> str:
     """The page as HTML.
 
     Args:
-        drawn: the curves, as :func:`draw_comparison` draws them for light pages.
+        drawn: the curves, as :func:`mimsuite.report.compare.draw_comparison` draws them.
     """
     title = " · ".join(run.name for run in runs)
     head = ("", *(run.name for run in runs))
     lines = [tag("p", paired_line(pair)) for pair in paired(runs)]
-    curves = picture(
-        drawn, "Faint: as logged. Bold: smoothed.", dark=draw_comparison(runs, dark=True)
-    )
+    curves = picture(drawn, "Faint: as logged. Bold: smoothed.", chart=True)
     return document(
         title,
         tag("header", tag("h1", title), tag("p", "Runs beside each other", class_="faint")),

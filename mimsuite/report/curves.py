@@ -18,18 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANELS = (("loss", "loss"), ("lr", "learning rate"), ("grad_norm", "gradient norm"))
-LIGHT = {"paper": "#ffffff", "ink": "#1f2937", "faint": "#e5e7eb", "mark": "#9ca3af"}
-LIGHT |= {"loss": "#2563eb", "lr": "#d97706", "grad_norm": "#059669"}
-DARK = {"paper": "#161b22", "ink": "#d1d5db", "faint": "#2d333b", "mark": "#6b7280"}
-DARK |= {"loss": "#60a5fa", "lr": "#fbbf24", "grad_norm": "#34d399"}
+COLOURS = {"paper": "#ffffff", "ink": "#1f2937", "faint": "#e5e7eb", "mark": "#9ca3af"}
+COLOURS |= {"loss": "#2563eb", "lr": "#d97706", "grad_norm": "#059669"}
 # Measured where `log.signals_every_epochs` asks for them.
 SIGNALS = (("rankme", "RankMe"), ("lidar", "LiDAR"))
-LIGHT |= {"rankme": "#7c3aed", "lidar": "#db2777"}
-DARK |= {"rankme": "#a78bfa", "lidar": "#f472b6"}
+COLOURS |= {"rankme": "#7c3aed", "lidar": "#db2777"}
 # Measured where `log.probe_every_epochs` asks for them.
 ONLINE_PROBES = (("probe/knn", "kNN"), ("probe/linear", "linear"))
-LIGHT |= {"probe/knn": "#0891b2", "probe/linear": "#be123c"}
-DARK |= {"probe/knn": "#22d3ee", "probe/linear": "#fb7185"}
+COLOURS |= {"probe/knn": "#0891b2", "probe/linear": "#be123c"}
 _EXTRA = {
     "signals": (SIGNALS, "feature rank (diagnostic)"),
     "probes": (ONLINE_PROBES, "probe accuracy while training"),
@@ -57,7 +53,7 @@ def save_curves(run_dir: str | Path) -> bytes | None:
     return picture
 
 
-def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
+def draw_curves(run_dir: Path) -> bytes | None:
     """The curves as PNG: raw values faint, smoothed ones on top, resumes as dotted lines.
 
     The loss of healthy runs of the same recipe, where the package has them, lies behind.
@@ -70,22 +66,21 @@ def draw_curves(run_dir: Path, *, dark: bool = False) -> bytes | None:
     if not any(points for points in series.values()):
         return None
     resumes = [row["step"] for row in read_lines(run_dir / "events.jsonl") if _is_resume(row)]
-    colours = DARK if dark else LIGHT
-    with rc_context(figure_style(colours)):
+    with rc_context(figure_style()):
         figure = Figure(figsize=(6.4, 4.4), dpi=220, layout="constrained")
         extra = [panel for panel in _EXTRA if any(series[name] for name, _ in _EXTRA[panel][0])]
         axes = figure.subplot_mosaic(_layout(extra), height_ratios=[3, 2])
         if (reference := reference_of(read_yaml(run_dir / "config.yaml"))) is not None:
-            draw_reference(axes["loss"], reference, colours["mark"], series["loss"])
+            draw_reference(axes["loss"], reference, COLOURS["mark"], series["loss"])
             axes["loss"].legend(frameon=False)
         for name, title in PANELS:
-            _draw(axes[name], series[name], title, colours[name], smooth=name != "lr")
+            _draw(axes[name], series[name], title, COLOURS[name], smooth=name != "lr")
         for panel in extra:
-            _draw_measured(axes[panel], *_EXTRA[panel], series, colours)
+            _draw_measured(axes[panel], *_EXTRA[panel], series)
         for shown in axes.values():
             number_steps(shown)
             for step in resumes:
-                shown.axvline(step, color=colours["mark"], linestyle=":", linewidth=0.8)
+                shown.axvline(step, color=COLOURS["mark"], linestyle=":", linewidth=0.8)
         data = io.BytesIO()
         figure.savefig(data, format="png")
     return data.getvalue()
@@ -151,13 +146,12 @@ def _draw_measured(
     columns: tuple[tuple[str, str], ...],
     heading: str,
     series: dict[str, list[tuple[float, float]]],
-    colours: dict[str, str],
 ) -> None:
     """What is measured now and then, each measurement a dot."""
     for name, title in columns:
         if points := series[name]:
             steps, values = zip(*points, strict=True)
-            dots = axes.plot(steps, values, color=colours[name], marker="o", markersize=2.5)
+            dots = axes.plot(steps, values, color=COLOURS[name], marker="o", markersize=2.5)
             dots[0].set_label(title)
     axes.set_title(heading, loc="left")
     axes.set_ylim(bottom=0)
@@ -168,23 +162,23 @@ def _is_resume(row: dict[str, Any]) -> bool:
     return row.get("event") == "resume" and isinstance(row.get("step"), int | float)
 
 
-def figure_style(colours: dict[str, str]) -> Any:
+def figure_style() -> Any:
     """Settings of matplotlib for figures of this look."""
     return {
         "font.size": 8.5,
         "axes.titlesize": 9.5,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.edgecolor": colours["mark"],
-        "axes.labelcolor": colours["ink"],
-        "axes.facecolor": colours["paper"],
+        "axes.edgecolor": COLOURS["mark"],
+        "axes.labelcolor": COLOURS["ink"],
+        "axes.facecolor": COLOURS["paper"],
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": colours["faint"],
+        "grid.color": COLOURS["faint"],
         "grid.linewidth": 0.6,
-        "figure.facecolor": colours["paper"],
-        "savefig.facecolor": colours["paper"],
-        "text.color": colours["ink"],
-        "xtick.color": colours["ink"],
-        "ytick.color": colours["ink"],
+        "figure.facecolor": COLOURS["paper"],
+        "savefig.facecolor": COLOURS["paper"],
+        "text.color": COLOURS["ink"],
+        "xtick.color": COLOURS["ink"],
+        "ytick.color": COLOURS["ink"],
     }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from mimsuite.report.curves import DARK, LIGHT, figure_style
+from mimsuite.report.curves import COLOURS, figure_style
 from mimsuite.report.gains import Gain
 from mimsuite.text import clean
 
-_GOOD, _BAD = {False: "#047857", True: "#34d399"}, {False: "#b91c1c", True: "#f87171"}
+_GOOD, _BAD = "#047857", "#b91c1c"
 
 
-def draw_gains(gains: Sequence[Gain], *, dark: bool = False) -> bytes | None:
+def draw_gains(gains: Sequence[Gain]) -> bytes | None:
     """Gains in percentage points as PNG; ``None`` where there are none in that unit.
 
     Above zero green, below it red, both with the whole interval; else gray.
@@ -23,17 +23,16 @@ def draw_gains(gains: Sequence[Gain], *, dark: bool = False) -> bytes | None:
     shown = [gain for gain in gains if gain.unit == "points"][::-1]
     if not shown:
         return None
-    colours = DARK if dark else LIGHT
-    with rc_context(figure_style(colours)):
+    with rc_context(figure_style()):
         figure = Figure(figsize=(6.4, 0.7 + 0.24 * len(shown)), dpi=220, layout="constrained")
         axes = figure.subplots()
         for row, gain in enumerate(shown):
-            colour = colours["mark"]
+            colour = COLOURS["mark"]
             if gain.low > 0 or gain.high < 0:
-                colour = (_GOOD if gain.low > 0 else _BAD)[dark]
+                colour = _GOOD if gain.low > 0 else _BAD
             axes.plot([gain.low, gain.high], [row, row], color=colour, linewidth=1.6)
             axes.plot([gain.difference], [row], color=colour, marker="o", markersize=4)
-        axes.axvline(0, color=colours["ink"], linewidth=0.8)
+        axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
         axes.set_yticks(range(len(shown)), [_plain(gain.title) for gain in shown])
         axes.tick_params(axis="y", length=0, labelsize=7.5)
         axes.grid(axis="y", visible=False)

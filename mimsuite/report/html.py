@@ -64,6 +64,8 @@ details summary { cursor: pointer; color: var(--faint); } details pre { margin-t
 @media (max-width: 560px) { section { padding: 14px; border-radius: 8px; }
   main { padding: 16px 10px 32px; } .chart img { max-width: none; width: 600px; }
   th, td { padding-right: 8px; } }
+@media screen and (prefers-color-scheme: dark) { .chart { background: var(--card); }
+  .chart img { filter: invert(.91) hue-rotate(180deg); mix-blend-mode: lighten; } }
 @media print { section { break-inside: avoid; } }
 """
 
@@ -113,16 +115,16 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[object] = ()) -> Mark
     return tag("div", tag("table", *lines, class_="pairs" if pairs else ""), class_="scroll")
 
 
-def picture(png: bytes, caption: str, *, dark: bytes | None = None) -> Markup:
-    """An embedded picture; ``dark`` is shown instead where the reader prefers dark pages.
+def picture(png: bytes, caption: str, *, chart: bool = False) -> Markup:
+    """An embedded picture.
 
-    With ``dark`` it is a chart, whose words stay readable on a phone: there it scrolls by itself.
+    Args:
+        chart: it is drawn on white: dark pages invert it. On a phone it scrolls by itself, so that
+            its words stay readable.
     """
     image = Markup(f'<img src="{_data(png)}" alt="{escape(caption)}">')
-    if dark is not None:
-        query = "(prefers-color-scheme: dark)"
-        source = Markup(f'<source srcset="{_data(dark)}" media="{query}">')
-        image = tag("div", tag("picture", source, image), class_="scroll chart")
+    if chart:
+        image = tag("div", image, class_="scroll chart")
     return tag("figure", tag("figcaption", caption), image)
 
 

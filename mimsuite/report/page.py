@@ -11,7 +11,7 @@ import mimsuite
 from mimsuite.console import shown_value, warn
 from mimsuite.files import write_atomic
 from mimsuite.report.commands import next_steps
-from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, draw_curves, save_curves
+from mimsuite.report.curves import ONLINE_PROBES, SIGNALS, save_curves
 from mimsuite.report.data_sheet import data_sheet
 from mimsuite.report.dictionaries import dictionaries
 from mimsuite.report.html import Markup, document, join, picture, preformatted, section, table, tag
@@ -120,17 +120,17 @@ def key_figures(run: RunFacts) -> Markup:
     return tag("dl", *pairs, class_="figures", style="margin:0") if pairs else Markup("")
 
 
-def curves(path: Path, light: bytes | None) -> Markup:
+def curves(path: Path, drawn: bytes | None) -> Markup:
     """Loss, signals, learning rate and gradient norm, and how the loss compares with others'.
 
     Args:
-        light: the picture for light pages; None: there is nothing to show.
+        drawn: the picture; None: there is nothing to show.
     """
-    if light is None:
+    if drawn is None:
         return Markup("")
-    drawn = picture(light, "Faint: as logged. Bold: smoothed.", dark=draw_curves(path, dark=True))
     said = beside_reference(RunFacts.read(path))
-    return join([tag("p", said) if said else "", drawn])
+    shown = picture(drawn, "Faint: as logged. Bold: smoothed.", chart=True)
+    return join([tag("p", said) if said else "", shown])
 
 
 def reconstructions(path: Path) -> Markup:

@@ -74,7 +74,7 @@ def _gains(gains: Sequence[Gain]) -> Iterator[Markup]:
     chart = draw_gains(gains)
     if chart is not None:
         caption = "Pretrained minus baseline on the same test samples. Green: surely more."
-        yield picture(chart, caption, dark=draw_gains(gains, dark=True))
+        yield picture(chart, caption, chart=True)
     rows = [(gain.title, _number(gain.text), gain.figure) for gain in gains]
     listed = table(rows, ("", "gain [95 % interval]", "figure"))
     yield tag("details", tag("summary", "in figures"), listed)

@@ -14,6 +14,8 @@ import yaml
 from mimsuite.report.files import read_lines
 from mimsuite.report.status import Status, status_of
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a recipe in a tenth of the time
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -101,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The sections of a YAML file; empty where it is missing, unreadable or has none."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
