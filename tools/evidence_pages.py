@@ -176,9 +176,10 @@ def index_of(plan: list[Table]) -> str:
     cells = []
     for table in plan:
         rows = list(rows_of(table))
-        verdicts = ", ".join(f"{one.name}: {said_of(table, one)}" for one in table.encoders)
+        said = ((one.name, said_of(table, one)) for one in table.encoders)
+        verdicts = ", ".join(f"{name}: {text}" for name, text in said if text != MISSING)
         done = f"{sum(row.done for row in rows)} of {len(rows)}"
-        cells.append((f"[{table.title}]({table.name}.md)", done, verdicts))
+        cells.append((f"[{table.title}]({table.name}.md)", done, verdicts or MISSING))
     return "\n".join([*lines, *markdown(("table", "rows", "verdicts"), cells)])
 
 
