@@ -84,7 +84,7 @@ def _follow(run: Path) -> None:
                 figures: dict[str, Any] = {name: float(row.get(name, 0)) for name in _FOLLOWED}
                 line.update(step, **figures)
         except KeyboardInterrupt:
-            say(f"no longer followed: {run} goes on")
+            say(f"no longer followed: {run} is still running")
             raise
 
 

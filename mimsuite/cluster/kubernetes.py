@@ -25,7 +25,7 @@ from mimsuite.errors import UserError
 _PORT = 29500  # where rank 0 waits for the others
 _RECIPE = PurePosixPath("/etc/mimsuite")  # where a recipe file of the user is mounted
 _WRONG_INPUT = [2, 3]  # exit codes that the same start would give again
-_LONGEST_NAME = 40  # of 63 characters, the others are for the names of pods
+_LONGEST_NAME = 40  # 63 are allowed; the rest is for the names of pods
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _facts(exact: ExactStatistics, names: list[str]) -> dict[str, Any]:
     return {
         "shards": names,
         "count": exact.count,  # places of all images
-        "mean": found.mean.tolist(),  # of each channel
+        "mean": found.mean.tolist(),  # one per channel
         "std": found.variance.sqrt().tolist(),
     }
 

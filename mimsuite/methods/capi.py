@@ -76,10 +76,10 @@ class ClusterTargetSection(Section):
     # place: all clusters are used alike at each place of the grid, by the samples of the batch;
     # batch: by all tokens of the batch together, which a batch much smaller than `clusters` needs
     balance: Literal["place", "batch"] = "place"
-    iterations: Positive = 3  # of balancing
-    assignment_temperature: Temperature = 0.06  # of scores before they are balanced
-    cluster_temperature: Temperature = 0.12  # of scores that learn the assignments
-    temperature: Temperature = 0.12  # of the predictions
+    iterations: Positive = 3  # Sinkhorn iterations
+    assignment_temperature: Temperature = 0.06  # divides scores before they are balanced
+    cluster_temperature: Temperature = 0.12  # divides scores that learn the assignments
+    temperature: Temperature = 0.12  # divides the predictions
 
 
 class CAPIRecipe(Recipe):

@@ -62,7 +62,7 @@ class NormPooler(nn.Module):
 class QueryPooler(nn.Module):
     """Attention of one query to the patch tokens; the query is not projected, nothing is normed."""
 
-    published: ClassVar = Names([("head.", "linear."), ("pooler.", "")])  # of files of heads
+    published: ClassVar = Names([("head.", "linear."), ("pooler.", "")])  # names in published heads
     unread: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, width: int, section: QueryPoolerSection) -> None:
@@ -103,7 +103,7 @@ class QueryBlock(nn.Module):
 class BlockPooler(nn.Module):
     """Self-attention blocks over all tokens, then one query that reads them."""
 
-    published: ClassVar = Names([("head.", "linear.")])  # of files of heads
+    published: ClassVar = Names([("head.", "linear.")])  # names in published heads
     # The first release stores an output layer that its code never uses.
     unread: ClassVar[tuple[str, ...]] = ("pooler.cross_attention_block.xattn.proj.",)
 

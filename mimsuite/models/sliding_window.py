@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-_SIGMA = 1 / 8  # of the Gaussian, in sides of the window, as published
+_SIGMA = 1 / 8  # deviation of the Gaussian, in sides of the window, as published
 _LEAST = 1e-3  # weight of the corners, so that every voxel has one
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 _CUT = 0.2  # fraction of the depth that is cut away
 _COLOURS = 12
-_TURN = 0.618  # of the colour circle, between two classes: neighbours differ most
+_TURN = 0.618  # turn of the colour circle between two classes: neighbours differ most
 _COVER = 0.5  # share of a class's colour in the picture
 
 

@@ -19,7 +19,7 @@ from mimsuite.methods import Method
 from mimsuite.models import Features
 from mimsuite.pictures.clouds import splat
 
-_SLICES = (0.1, 0.3, 0.5, 0.7)  # of a volume's height
+_SLICES = (0.1, 0.3, 0.5, 0.7)  # heights, as shares of the volume's
 _FEWEST = 4  # tokens along a volume's axis: coarser stages show nothing
 _MARK = (0.89, 0.48, 0.18)  # orange
 _PALE = 0.8

@@ -16,7 +16,7 @@ from mimsuite.report.html import Markup, join, picture, preformatted, section, t
 from mimsuite.report.run_facts import lookup, read_json, read_yaml
 
 _COLOURS = {"helps": "done", "not yet": "preempted", "raw input wins": "failed"}
-_FIGURE = "balanced_accuracy"  # of low-shot probes
+_FIGURE = "balanced_accuracy"  # main figure of low-shot probes
 _VARIANTS = ("pretrained", *RIVALS)
 
 
@@ -52,7 +52,7 @@ def _verdict(run: Path, gains: Sequence[Gain]) -> Iterator[Markup]:
     if not compute:
         text = (
             "Of this use of the features only. Whether pretraining pays, its own cost counted, is "
-            "told by fine-tuning beside training from scratch at equal total compute, which was "
+            "decided by fine-tuning beside training from scratch at equal total compute, which was "
             "not measured:"
         )
         yield tag("p", text, class_="faint")

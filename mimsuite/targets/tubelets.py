@@ -66,7 +66,7 @@ class TubeletTarget(nn.Module):
         if counted.ndim == 2:
             total = weights.sum()
             return (errors.mean(2) * weights).sum() / total, total
-        total = weights.sum().clamp_min(1)  # of a batch without observed pixels the loss is 0
+        total = weights.sum().clamp_min(1)  # without observed pixels the loss is 0
         return (errors * weights).sum() / total, total
 
     def denormalize(

@@ -284,7 +284,7 @@ def _look(session: Session, source: Source, views: Views, *, fresh: bool) -> Unu
 
 
 def _other_lanes(loader: TrainLoader, source: Source, recipe: Recipe) -> list[str]:
-    """A line where the run goes on with other lanes than a new one would have."""
+    """A line where the run continues with other lanes than a new one would have."""
     own, new = loader.layout.lanes, new_layout(source, recipe).lanes
     if own == new:
         return []

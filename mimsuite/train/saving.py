@@ -33,7 +33,7 @@ from mimsuite.train.step import StepResult
 if TYPE_CHECKING:
     from mimsuite.report import RunDirectory
 
-_NICE = 5  # of the writer, which takes most of a core; more would starve it beside loader workers
+_NICE = 5  # the writer takes most of a core; at a higher value loader workers would starve it
 _FAILED_SAVES = 3  # in a row, until training stops: a full disk is often only full for a while
 
 
@@ -68,7 +68,7 @@ class Saver:
         self._copying: Copying | None = None
         self._writer = Background("checkpoints", nice=_NICE)
         self._on_its_way: _Save | None = None
-        self._part: Future[str] | None = None  # of a sharded state, while it is written
+        self._part: Future[str] | None = None  # this rank's part, while it is written
         self._unfinished: _Save | None = None  # that waits for the parts
         self.fault: UserError | None = None
 

@@ -163,7 +163,7 @@ class Trainer:
             if unwritten:
                 self.saver.settle()
             if self.saver.step >= self.step - self.peers.vote_lag:
-                late, writing = False, True  # of a save, or before one, that the vote did not know
+                late, writing = False, True  # in a save, or before one, that the vote did not know
             if not writing:
                 self.saver.gather()
             if stop:

@@ -54,7 +54,7 @@ def test_a_run_is_followed_to_its_end_and_ctrl_c_leaves_it(run) -> None:
     follower.send_signal(signal.SIGINT)
     _, said = follower.communicate(timeout=30)
     assert follower.returncode == 130
-    assert said.splitlines()[-1] == f"no longer followed: {out} goes on"
+    assert said.splitlines()[-1] == f"no longer followed: {out} is still running"
     assert process.poll() is None
 
     follower = start("runs", "show", out, "--follow")

@@ -16,7 +16,7 @@ from mimsuite.methods.pixio import Pixio
 from mimsuite.weights.files import WeightsFile
 
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1536: 24, 3072: 32}  # encoder width -> heads, as released
-_PROJECTOR = "last_proj."  # of distillation
+_PROJECTOR = "last_proj."  # used in distillation
 _TRAINED = {"trained_positions": True, "position_start": "random"}
 
 

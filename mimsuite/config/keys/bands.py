@@ -79,7 +79,7 @@ class RasterDataSection(DataSection):
 
     channels: Literal["native"] = "native"  # see `bands`
     bands: tuple[str, ...] | None = None  # names, or numbers from 1, in this order; null: all
-    max_pixels: Positive = 64_000_000  # of a window
+    max_pixels: Positive = 64_000_000  # largest window
 
 
 class RasterAugmentSection(Section):

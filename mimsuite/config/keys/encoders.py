@@ -162,9 +162,9 @@ class RegisterViTSection(PatchEncoderSection):
     registers_in_box: bool = True  # places are of the box of the visible patches
     # Cycles across the image of the fastest and the slowest angle of rotary positions
     cycles: Range = (7.0, 7e-4)
-    drop_path: DropPath = 0.0  # of every block alike
-    # batch: of each branch, so many samples of the micro-batch skip it, which saves time, and
-    # results depend on train.micro_batch; sample: each skips it with that probability
+    drop_path: DropPath = 0.0  # the same in every block
+    # batch: this share of the micro-batch skips each branch, which saves time, and results
+    # depend on train.micro_batch; sample: each sample skips it with that probability
     drop_path_by: Annotated[Literal["batch", "sample"], Key.TRAINING] = "batch"
 
     @model_validator(mode="after")

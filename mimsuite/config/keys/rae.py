@@ -67,7 +67,7 @@ class TokenDecoderSection(Section):
     depth: Dimension = 28
     heads: Dimension = 16
     mlp_width: Dimension = 4096  # hidden units of a block's MLP
-    norm_eps: Above = 1e-12  # of all layer norms
+    norm_eps: Above = 1e-12  # in all layer norms
 
     @model_validator(mode="after")
     def _fits(self) -> TokenDecoderSection:
@@ -100,7 +100,7 @@ class CodebookSection(Section):
     """A vocabulary of vectors: fixed points through one trained linear map (SimVQ)."""
 
     codes: Dimension = 16384  # size of the vocabulary
-    width: Dimension | None = None  # of a code; null: the tokens'. Another one adds linear layers
+    width: Dimension | None = None  # code width; null: the tokens'. Another one adds linear layers
     # Fixed points at first. random: normal ones; kmeans: centres of the first training tokens,
     # behind a map that starts as the identity
     start: Literal["random", "kmeans"] = "random"
@@ -136,12 +136,12 @@ class AdversarialSection(Section):
     )
     image_size: Dimension = 224  # pixels of its input
     layers: tuple[Positive, ...] = (3, 6, 9, 12)  # blocks that heads read, beside the last one
-    kernel: Dimension = 9  # of a head's convolution over the tokens; odd
+    kernel: Dimension = 9  # width of a head's convolution over the tokens; odd
     loss: Literal["hinge", "vanilla"] = "hinge"
     from_epoch: Epoch = 8  # the decoder learns from it
     heads_from_epoch: Epoch = 6  # it learns itself
-    updates: Positive = 1  # of the heads, after each update of the decoder
-    largest_weight: Above = 1e4  # of the weight that balances the gradients
+    updates: Positive = 1  # updates of the heads after each of the decoder
+    largest_weight: Above = 1e4  # limit of the weight that balances the gradients
     cutout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # side of the erased square, share
 
     @model_validator(mode="after")
@@ -162,7 +162,7 @@ class ReconstructionSection(Section):
     """`target:` all pixels of the image."""
 
     kind: Literal["reconstruction"] = "reconstruction"
-    loss: Literal["l1", "l2"] = "l1"  # of pixels in [0, 1]
+    loss: Literal["l1", "l2"] = "l1"  # between pixels in [0, 1]
     perceptual: PerceptualSection | None = None
     adversarial: AdversarialSection | None = None
 
@@ -171,4 +171,4 @@ class CodedReconstructionSection(ReconstructionSection):
     """`target:` all pixels of the image, from codes."""
 
     kind: Literal["coded-reconstruction"] = "coded-reconstruction"  # type: ignore[assignment]
-    codebook_weight: NotBelow = 1.0  # of the squared distances of tokens and codes
+    codebook_weight: NotBelow = 1.0  # weight of squared distances between tokens and codes

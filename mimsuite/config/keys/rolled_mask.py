@@ -25,7 +25,7 @@ class RolledBlockMaskSection(Section):
     block: Literal["visible", "masked"] = "visible"  # what the block is
     aspect: Range = (0.5, 2.0)  # height / width of the rectangle, drawn evenly in its logarithm
     roll: bool = True  # over the borders, by a random number of rows and columns
-    predicted: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05  # of the hidden patches
+    predicted: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05  # share of the hidden patches
 
     def masked(self, tokens: int) -> int:
         """How many tokens are hidden: ``int(N * ratio)`` in float64, as published."""

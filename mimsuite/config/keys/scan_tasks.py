@@ -57,7 +57,7 @@ class ScanLabelTargetSection(Section):
 
     kind: Literal["scan-labels"] = "scan-labels"
     labels: Annotated[int, Field(ge=2, le=255)]  # classes with the background
-    names: tuple[str, ...] | None = None  # of the classes from 1 on, for reports
+    names: tuple[str, ...] | None = None  # class names from 1 on, for reports
 
     @model_validator(mode="after")
     def _one_each(self) -> ScanLabelTargetSection:
@@ -80,4 +80,4 @@ class LabelledScanAugmentSection(ScanAugmentSection):
     # probability that the crops of a reading lie around voxels of one class, drawn evenly from all
     # that occur in the scan but the background; the others lie anywhere in the foreground
     labelled: Fraction = 0.5
-    test_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5  # of windows over a whole scan
+    test_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5  # share that windows have in common

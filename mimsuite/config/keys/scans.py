@@ -53,10 +53,10 @@ class CubeViTSection(Section):
     depth: Dimension = 12
     heads: Dimension = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    drop_path: DropPath = 0.0  # of the last block; grows linearly from 0 in the first
+    drop_path: DropPath = 0.0  # in the last block; grows linearly from 0 in the first
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     final_norm: Annotated[bool, Key.FREE] = True  # over the output
-    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # of branches, at first; 0: none
+    layer_scale: Annotated[float, Field(ge=0.0), Key.FREE] = 0.0  # initial value; 0: none
     cosine_attention: bool = False  # normalised queries and keys, a trained scale a head
     # [x, y, z] voxels that weights were trained at, where they are others.
     trained_size: Annotated[tuple[Positive, Positive, Positive] | None, Key.FREE] = None
@@ -206,7 +206,7 @@ class ScanAugmentSection(Section):
     rotate: Fraction = 0.0  # probability of one to three quarter turns about z
     scale_intensity: Fraction = 0.0  # probability of a factor between 0.9 and 1.1
     shift_intensity: Fraction = 0.0  # probability of an addend between -0.1 and 0.1
-    mean: tuple[float, ...] = (0.0,)  # of what the intensity rule gives
+    mean: tuple[float, ...] = (0.0,)  # mean after the intensity rule
     std: tuple[float, ...] = (1.0,)
 
     @property

@@ -26,7 +26,7 @@ Stages = tuple[Positive, Positive, Positive, Positive]
 class Swin3DSection(Section):
     """A hierarchical transformer with window attention in 3-D (Liu et al., arXiv:2103.14030)."""
 
-    view: ClassVar[str] = "grid"  # of a batch, which the encoder reads
+    view: ClassVar[str] = "grid"  # the view of a batch that the encoder reads
 
     kind: Literal["swin3d"] = "swin3d"
     resolution: Dimension = 160  # voxels a side; smaller scenes are padded at the far end

@@ -28,9 +28,9 @@ from mimsuite.errors import CorruptSample
 
 _TILE = 96  # pixels a side of the picture
 _SHOWN = 1024  # pixels a side at most that the picture is made from
-_GREY = 128  # of what was not observed
+_GREY = 128  # where nothing was observed
 _PACKED_TILE = 256  # pixels a side
-_MOST_BYTES = 1 << 30  # of a raster that is packed whole
+_MOST_BYTES = 1 << 30  # largest raster that is packed whole
 _COLOURS = ("red", "green", "blue")
 
 

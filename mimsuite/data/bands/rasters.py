@@ -25,7 +25,7 @@ from mimsuite.data.unused import notice
 from mimsuite.errors import CorruptSample, UserError
 
 EXTENSIONS = ("tif", "tiff", "geotiff")
-SOFTWARE = "mimsuite"  # of files whose pages are the dates of one place
+SOFTWARE = "mimsuite"  # marks files whose pages are the dates of one place
 GDAL_METADATA, GDAL_NO_DATA = 42112, 42113
 _PLACE_TAGS = (33550, 33922, 34264)  # scale, tie point, transformation
 GEO_TAGS = (*_PLACE_TAGS, 34735, 34736, 34737)

@@ -33,7 +33,7 @@ def places_of(spec: str) -> list[Path] | list[Url]:
 
 
 def expand(pattern: str) -> list[Path] | list[Url]:
-    """``train-{0000..0015}.tar`` -> 16 paths; a plain path -> itself; addresses likewise.
+    """``train-{0000..0015}.tar`` -> 16 paths; a plain path -> itself; addresses in the same way.
 
     Raises:
         UserError: unbalanced braces, a pattern of millions, local and remote names in one, or any

@@ -27,7 +27,7 @@ _COVER = {
 }
 _NOISE = 80.0  # standard deviation, in the same units
 _PATCHES = 9  # areas of one cover in a scene
-_SHARE = 0.6  # of areas that have the cover of the class
+_SHARE = 0.6  # share of areas that have the cover of the class
 
 
 def scene(name: str, size: int, rng: np.random.Generator) -> np.ndarray:

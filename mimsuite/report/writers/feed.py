@@ -62,7 +62,7 @@ class Feed:
         try:
             writer = self._start()
         except (Exception, SystemExit) as fault:
-            self._say(f"cannot be started ({_text(fault)}): the run goes on without it")
+            self._say(f"cannot be started ({_text(fault)}): the run continues without it")
             while self._tasks.get() is not None:
                 self.lost += 1
             return
