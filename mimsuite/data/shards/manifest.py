@@ -127,7 +127,7 @@ class Manifest(BaseModel):
         entry = self.by_name.get(shard.name)
         if entry is None:
             raise DataError(f"shard {shard} is not listed in {FILE_NAME} beside it")
-        size = Path(shard).stat().st_size  # a copy: a path that was asked keeps its text
+        size = Path(shard).stat().st_size  # not shard.stat(): a used path caches strings
         if size != entry.bytes:
             raise DataError(f"shard {shard} has {size} bytes, {FILE_NAME} says {entry.bytes}")
         if samples is not None and samples != entry.samples:
