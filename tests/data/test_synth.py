@@ -19,7 +19,10 @@ def empty_files(monkeypatch):
 
     def dull(*, parts=False):
         make = lambda name, split, size, rng: b""  # noqa: E731
-        return {k: dataclasses.replace(one, make=make) for k, one in real(parts=parts).items()}
+        return {
+            kind: dataclasses.replace(one, make=make, label_map=one.label_map and make)
+            for kind, one in real(parts=parts).items()
+        }
 
     monkeypatch.setattr(synth, "makers", dull)
 
