@@ -78,7 +78,7 @@ def work(
     cores: int = 1,
     encoders: list[str] | None = None,
 ) -> None:
-    """Make rows in the order of the plan until the time is over.
+    """Make rows in the order of the plan, those that verdicts need first, until the time is over.
 
     Args:
         nice: the priority of each, 19 the lowest.
@@ -93,7 +93,7 @@ def work(
     rows = [row for t in plan if not t.missing_needs() for row in rows_of(t)]
     wanted = [row for row in rows if encoders is None or row.encoder.name in encoders]
     needed = set().union(*(row.with_required() for row in wanted))
-    waiting = [row for row in rows if row.key in needed]
+    waiting = sorted((r for r in rows if r.key in needed), key=lambda row: not row.decides)
     places = [Place(core, nice) for core in cores_at_hand()[-cores:]]
     with ThreadPoolExecutor(cores) as pool:
         for ended in [pool.submit(_work_at, place, waiting, end, given_up) for place in places]:

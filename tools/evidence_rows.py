@@ -148,6 +148,11 @@ class Row:
         return not self.done or (not self.measure and not self.run.exists())
 
     @property
+    def decides(self) -> bool:
+        """Whether the verdict of its encoder needs it."""
+        return self.measure in ("", self.table.verdict)
+
+    @property
     def claimed(self) -> bool:
         """Whether somebody is making it now."""
         if not _lock_of(self).exists():
@@ -277,15 +282,13 @@ def _table(entry: dict[str, Any]) -> Table:
 
 
 def rows_of(table: Table) -> Iterator[Row]:
-    """All rows of a table, seed by seed: first what its verdicts need, then the other measures."""
+    """All rows of a table, seed by seed: a complete seed is a figure already."""
     folds = [None] if table.folds is None else list(range(table.folds))
-    others = tuple(one for one in table.measures if one != table.verdict)
-    for measures in (("", table.verdict), others):
-        for seed in table.seeds:
-            for measure in measures:
-                for encoder in table.encoders:
-                    for fold in folds:
-                        yield Row(table, encoder, seed, fold, measure)
+    for seed in table.seeds:
+        for measure in ("", *table.measures):
+            for encoder in table.encoders:
+                for fold in folds:
+                    yield Row(table, encoder, seed, fold, measure)
 
 
 # --- making rows ---------------------------------------------------------------------------------
