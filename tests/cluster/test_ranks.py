@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.cluster.ranks import Ranks
+
 SMALL = (
     "image/mae-tiny-fashion",
     "--smoke",
@@ -76,33 +78,39 @@ def assert_close(ours: Path, wanted: Path) -> None:
             assert ours_of == pytest.approx(wanted_of, rel=1e-4, abs=1e-5), key
 
 
+def train_forked(ranks: Ranks, out: Path, *words: str, world: int = 2) -> None:
+    """The same by ranks that have imported everything already."""
+    codes, said = ranks.run("pretrain", *SMALL, "--out", out, *words, ranks=world)
+    assert codes == [0] * world, said
+
+
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> Path:
+def one(ranks, tmp_path_factory) -> Path:
     """A run of a single process."""
     out = tmp_path_factory.mktemp("ranks") / "one"
-    train(out)
+    train_forked(ranks, out, world=1)
     return out
 
 
-def test_two_ranks_equal_one_process(one, tmp_path):
+def test_two_ranks_equal_one_process(ranks, one, tmp_path):
     said = train(tmp_path / "two", "--procs", "2", "data.workers=1")
     assert "32 = 16 per device x 2 devices x 1 accumulation" in said
     assert_close(tmp_path / "two", one)
     assert (tmp_path / "two" / "logs" / "rank-00001.log").read_text().count("\n") > 1
     assert len([name for name in tensors(tmp_path / "two") if name.startswith("rank-")]) == 2
-    train(tmp_path / "accumulated", "--procs", "2", "train.micro_batch=8")
+    train_forked(ranks, tmp_path / "accumulated", "train.micro_batch=8")
     assert_close(tmp_path / "accumulated", one)
 
 
-def test_a_run_goes_on_with_fewer_ranks(one, tmp_path):
+def test_a_run_goes_on_with_fewer_ranks(ranks, one, tmp_path):
     out = tmp_path / "run"
-    for ranks in ("4", "2", "1"):
-        process = start(out, "--procs", ranks, "--resume", "auto")
-        wait_for_step(out, process, {"4": 6, "2": 12, "1": STEPS}[ranks])
+    for procs, step in (("4", 6), ("2", 12), ("1", STEPS)):
+        process = start(out, "--procs", procs, "--resume", "auto")
+        wait_for_step(out, process, step)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode in ((75,) if ranks != "1" else (0, 75)), errors
-    train(out, "--resume", "auto")
+        assert process.returncode in ((75,) if procs != "1" else (0, 75)), errors
+    train_forked(ranks, out, "--resume", "auto", world=1)
     assert_close(out, one)
     resumed = [row["step"] for row in rows(out, "events") if row["event"] == "resume"]
     assert len(resumed) >= 2
@@ -171,7 +179,7 @@ def test_an_error_of_the_first_rank_ends_all_at_once(one):
     assert time.monotonic() - begun < 60
 
 
-def test_corrupt_samples_of_any_rank_are_reported_once(tmp_path):
+def test_corrupt_samples_of_any_rank_are_reported_once(ranks, tmp_path):
     from PIL import Image
 
     photos, out = tmp_path / "photos", tmp_path / "run"
@@ -182,22 +190,20 @@ def test_corrupt_samples_of_any_rank_are_reported_once(tmp_path):
     for name in broken:
         (photos / name).write_bytes(b"no image")
     keys = ("--data", str(photos), "data.limit=null", "schedule.epochs=2")
-    train(out, "--procs", "2", *keys)
+    train_forked(ranks, out, *keys)
     reported = [row["key"] for row in rows(out, "events") if row["event"] == "bad_sample"]
     assert sorted(reported) == broken
 
 
-def test_fine_tuning_with_two_ranks_gives_the_figure_of_one(one, tmp_path):
+def test_fine_tuning_with_two_ranks_gives_the_figure_of_one(ranks, one, tmp_path):
     found = []
-    for words in ((), ("--procs", "2")):
-        command = [sys.executable, "-m", "mimsuite", "finetune", str(one), "--smoke", "--json"]
+    for world in (1, 2):
         keys = ("--baselines", "data.per_class=4", "train.global_batch=20")
-        out = tmp_path / f"tuned-{len(words)}"
-        done = subprocess.run(
-            [*command, *keys, "--out", str(out), *words], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))  # one rank tells
+        words = ("finetune", one, "--smoke", *keys, "--out", tmp_path / f"tuned-{world}")
+        codes, said = ranks.run(*words, ranks=world)
+        assert codes == [0] * world, said
+        assert said.count("written to") == 1  # one rank tells
+        found.append(json.loads((one / "finetune.json").read_text()))
     assert found[0]["accuracy"] == found[1]["accuracy"]
     assert found[0]["right"] == found[1]["right"]
 
