@@ -98,7 +98,8 @@ def require_labels(source: Source) -> None:
             )
         raise DataError(
             f"{source.name} has no labels in split '{source.split}': put samples into one folder "
-            f"per class, or name a labelled source with --data"
+            f"per class, call a list's column of classes `label`, or name a labelled source with "
+            f"--data"
         )
 
 

@@ -151,8 +151,8 @@ def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
     train, test = open_splits(recipe, labelled=scorer.labelled)
     if test is None:
         raise UserError(
-            f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
-            f"the split to score with eval.split=NAME"
+            f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, name "
+            f"the split to score with eval.split=NAME, or hold out a fifth with data.folds=5"
         )
     return train, test
 
