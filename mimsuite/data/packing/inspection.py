@@ -63,7 +63,7 @@ def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unu
     """
     unused = Unused()
     unused.update(source.unused)
-    for position in _spread(len(source), look):
+    for position in spread(len(source), look):
         # Training reports corrupt samples when it reads them.
         with suppress(CorruptSample), noticing() as noticed:
             sample = source.read(*source.locate(position))
@@ -84,7 +84,7 @@ def contact_sheet(source: Source, path: Path, modality: str = "image") -> Path:
     width, height = modalities.get(modality).tile
     columns, rows = _WIDTH // width, _HEIGHT // (height + _CAPTION)
     coder = codec(source, modality)
-    shown = _spread(len(source), columns * rows)
+    shown = spread(len(source), columns * rows)
     used = -(-len(shown) // columns)
     sheet = Image.new("RGB", (columns * width, used * (height + _CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -129,7 +129,7 @@ def _figures(source: Source, modality: str, look: int | None, progress: Progress
     corrupt = []
     unused = Unused()
     unused.update(source.unused)
-    chosen = _spread(len(source), look)
+    chosen = spread(len(source), look)
     for number, position in enumerate(chosen):
         progress(number, len(chosen))
         address = source.locate(position)
@@ -181,7 +181,8 @@ def _labels(source: Source) -> dict[str, Any]:
     }
 
 
-def _spread(total: int, wanted: int) -> list[int]:
+def spread(total: int, wanted: int) -> list[int]:
+    """At most ``wanted`` positions of ``total``, evenly spread."""
     chosen = np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(int))
     return [int(place) for place in chosen]
 
