@@ -29,10 +29,12 @@ class Views(ABC):
 
     Attributes:
         main: name of the view that classifiers read.
+        scaled_by: keys of the recipe that bring stored values to those of a model; empty: none.
         rows: batch rows per sample in evaluation; all first rows come before all second ones.
     """
 
     main: ClassVar[str] = "image"
+    scaled_by: ClassVar[str] = ""
     rows: int = 1
 
     @abstractmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mimsuite.config.layers import COMMAND_LINE
 from mimsuite.data import open_fold, open_split, open_training_set, source_splits
@@ -43,9 +43,15 @@ def say_unused(resolved: Resolved, source: Source, look: int = 16) -> None:
     unused_of(resolved, source, look).warn(f"{source.name}, split '{source.split}'")
 
 
-def unused_of(resolved: Resolved, source: Source, look: int = 16) -> Unused:
-    """Content of a source that a recipe does not use; ``look`` samples are decoded to find it."""
-    return unused_in(source, views_of(resolved.recipe), look)
+def unused_of(
+    resolved: Resolved,
+    source: Source,
+    look: int = 16,
+    also: Callable[[Any], None] | None = None,
+) -> Unused:
+    """Content of a source that a recipe does not use; ``look`` samples are decoded to find it, and
+    given to ``also``."""
+    return unused_in(source, views_of(resolved.recipe), look, also)
 
 
 def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source | None]:
@@ -98,7 +104,8 @@ def require_labels(source: Source) -> None:
             )
         raise DataError(
             f"{source.name} has no labels in split '{source.split}': put samples into one folder "
-            f"per class, or name a labelled source with --data"
+            f"per class, call a list's column of classes `label`, or name a labelled source with "
+            f"--data"
         )
 
 

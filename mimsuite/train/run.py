@@ -27,6 +27,7 @@ from mimsuite.config.keys.shared import Recipe
 from mimsuite.data import TrainLoader, open_training_set, train_loader, views_of
 from mimsuite.data.loading.train_loader import new_layout
 from mimsuite.data.order.layout import layout_of_run
+from mimsuite.data.packing.input_range import InputRange
 from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
 from mimsuite.data.unused import Unused
@@ -196,7 +197,8 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
     resumed = start is not None
     del start  # and with it the files of the checkpoint
     probe = OnlineProbe(trainer)
-    unused = _look(session, source, views, fresh=not resumed)
+    unused, warnings = _look(session, source, views, fresh=not resumed)
+    warnings += [] if precision.warning is None else [precision.warning]
     # Everything that a wrong command could upset is behind us: only now is something written.
     chosen: dict[str, Any] = {"precision": precision.facts()}
     chosen |= {"micro_batch": loader.micro_batch} if automatic else {}
@@ -215,7 +217,7 @@ def _train(session: Session, initialise: Callable[[Method], list[str]] | None) -
             run.log(note)
         if not session.quiet:
             _banner(trainer, run, loader, source, unused, notes)
-        if (warning := precision.warning) is not None and peers.first:
+        for warning in warnings if peers.first else ():
             report.warn(warning)
             run.log(f"warning: {warning}")
         _fit(session, trainer, run, loader, probe)
@@ -265,22 +267,28 @@ def _build(
     return method.to(session.device), notes
 
 
-def _look(session: Session, source: Source, views: Views, *, fresh: bool) -> Unused:
-    """Content of the source that is not used; empty on the other ranks.
+def _look(
+    session: Session, source: Source, views: Views, *, fresh: bool
+) -> tuple[Unused, list[str]]:
+    """Content of the source that is not used, and warnings of it; empty on the other ranks.
 
     A resumed run has reported it already, and opens no shard twice.
 
     Raises:
         UserError: a sample does not fit the recipe.
     """
-    unused = Unused()
+    unused, warnings = Unused(), list[str]()
 
     def look() -> None:
-        if fresh:
-            unused.update(unused_in(source, views) if session.unused is None else session.unused)
+        if session.unused is not None:  # the caller has looked
+            unused.update(session.unused if fresh else Unused())
+        elif fresh:
+            values = InputRange(views)
+            unused.update(unused_in(source, views, also=values.add))
+            warnings.extend(values.warnings(source.name))
 
     session.peers.run_on_first(look)
-    return unused
+    return unused, warnings
 
 
 def _other_lanes(loader: TrainLoader, source: Source, recipe: Recipe) -> list[str]:

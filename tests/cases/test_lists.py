@@ -136,6 +136,10 @@ def test_columns_that_are_not_used_are_counted(files: Callable[..., Path]) -> No
     path = files("l.csv", text, "a.png", "b.png")
     assert source_splits(str(path)) == ["train", "val"]
     assert open_source(str(path)).unused.lines() == ["cells of column caption of the list (1)"]
+    path = files("n.csv", "file,land_cover\na.png,crop\nb.png,urban\n", "a.png", "b.png")
+    assert open_source(str(path)).unused.lines() == [
+        "cells of column land_cover of the list; classes are in a column `label` (2)"
+    ]
     path = files("m.csv", "a.png,1,x\nb.png,0,y\n", "a.png", "b.png")
     assert open_source(str(path)).unused.lines() == ["cells of column 3 of the list (2)"]
 

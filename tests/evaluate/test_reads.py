@@ -31,10 +31,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         seen[self.split][self.key(shard, offset)] += 1
         return payload(self, shard, offset)
 
-    def looked_at(*args: Any) -> Unused:
+    def looked_at(*args: Any, **keys: Any) -> Unused:
         with monkeypatch.context() as uncounted:
             uncounted.setattr(FileSource, "payload", payload)
-            return unused_in(*args)
+            return unused_in(*args, **keys)
 
     monkeypatch.setattr(FileSource, "payload", counted)
     monkeypatch.setattr("mimsuite.evaluate.sources.unused_in", looked_at)

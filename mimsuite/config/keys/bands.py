@@ -11,6 +11,7 @@ from mimsuite.config.keys.section import (
     FirstBlocks,
     Fraction,
     Key,
+    Name,
     Positive,
     Section,
 )
@@ -78,7 +79,7 @@ class RasterDataSection(DataSection):
     """`data:` of rasters."""
 
     channels: Literal["native"] = "native"  # see `bands`
-    bands: tuple[str, ...] | None = None  # names, or numbers from 1, in this order; null: all
+    bands: tuple[Name, ...] | None = None  # names, or numbers from 1, in this order; null: all
     max_pixels: Positive = 64_000_000  # largest window
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mimsuite.config.keys.section import Fraction, Positive, Section
+from mimsuite.config.keys.section import Fraction, Name, Positive, Section
 from mimsuite.config.keys.shared import Recipe
 from mimsuite.config.keys.teachers import LogitTeacherSection
 
@@ -29,7 +29,7 @@ class LabelTargetSection(Section):
     mean: tuple[float, ...] | None = None  # regression: per target; None: of the training split
     # Regression: standard deviation per target; None: of the training split
     std: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
-    names: tuple[str, ...] | None = None  # names of the multilabel classes; None: the data's
+    names: tuple[Name, ...] | None = None  # names of the multilabel classes; None: the data's
 
 
 class ClassTargetSection(LabelTargetSection):

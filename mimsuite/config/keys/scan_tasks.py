@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mimsuite.config.keys.scans import CubeViTSection, ScanAugmentSection
-from mimsuite.config.keys.section import Dimension, FirstBlocks, Fraction, Positive, Section
+from mimsuite.config.keys.section import Dimension, FirstBlocks, Fraction, Name, Positive, Section
 
 
 class CubeUNetSection(Section):
@@ -57,7 +57,7 @@ class ScanLabelTargetSection(Section):
 
     kind: Literal["scan-labels"] = "scan-labels"
     labels: Annotated[int, Field(ge=2, le=255)]  # classes with the background
-    names: tuple[str, ...] | None = None  # class names from 1 on, for reports
+    names: tuple[Name, ...] | None = None  # class names from 1 on, for reports
 
     @model_validator(mode="after")
     def _one_each(self) -> ScanLabelTargetSection:

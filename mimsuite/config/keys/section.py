@@ -5,7 +5,14 @@ from __future__ import annotations
 from enum import Flag
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+)
 
 from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
@@ -39,6 +46,13 @@ def _expand(text: str) -> str:
 
 
 PathText = Annotated[str, AfterValidator(_expand)]  # a path, or a word such as `random`
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Name = Annotated[str, BeforeValidator(_as_text)]  # a name, which may be a whole number: [1, 2]
 Range = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
 
 

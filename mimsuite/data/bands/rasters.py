@@ -185,7 +185,11 @@ def bands_of(names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
     known = {str(position + 1): position for position in range(len(names))} | known
     missing = [one for one in wanted if one.casefold() not in known]
     if missing:
-        raise CorruptSample("bands", f"no band '{missing[0]}'; there are {', '.join(names)}")
+        raise CorruptSample(
+            "bands",
+            f"no band '{missing[0]}'; there are {', '.join(names)}: choose by name, or by number "
+            f"from 1, with data.bands (null: all)",
+        )
     return [known[one.casefold()] for one in wanted]
 
 

@@ -33,6 +33,7 @@ class RasterViews(Views):
     """Windows by the recipe's ``augment:``, of the size of ``model.encoder``."""
 
     main = "clip"
+    scaled_by = "augment.mean and augment.std (`mimsuite data stats` prints them)"
 
     def __init__(self, recipe: Recipe) -> None:
         encoder: RasterViTSection = recipe.model.encoder
@@ -112,7 +113,8 @@ class RasterViews(Views):
         if len(series.rasters) < self.frames:
             raise CorruptSample(
                 "dates",
-                f"{len(series.rasters)} dates, the model takes model.encoder.frames={self.frames}",
+                f"{len(series.rasters)} dates, the model takes {self.frames}: set "
+                f"model.encoder.frames, and model.encoder.tubelet to divide it",
             )
 
     def _random(self, series: Series, rng: np.random.Generator) -> dict[str, Tensor]:

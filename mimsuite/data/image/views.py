@@ -21,6 +21,8 @@ from mimsuite.errors import UserError
 class ImageViews(Views):
     """Views by the recipe's ``augment:``, at the size and channels of ``model.encoder``."""
 
+    scaled_by = "augment.mean and augment.std (`mimsuite data stats` prints them)"
+
     def __init__(self, recipe: Recipe) -> None:
         encoder = recipe.model.encoder
         self.augment: AugmentSection = recipe.augment

@@ -51,12 +51,18 @@ def inspect(
     return {"source": spec, **first, **({"others": others} if others else {})}
 
 
-def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unused:
+def unused_in(
+    source: Source,
+    views: Views | None = None,
+    look: int = 16,
+    also: Callable[[Any], None] | None = None,
+) -> Unused:
     """Content of a source that training does not use.
 
     Args:
         views: the views made of its samples.
         look: number of samples, evenly spread, that are decoded to learn what is dropped.
+        also: called with each decoded sample.
 
     Raises:
         UserError: the views cannot be made of one of these samples.
@@ -71,6 +77,8 @@ def unused_in(source: Source, views: Views | None = None, look: int = 16) -> Unu
             if views is not None:
                 views.require_fit(decoded)
                 views.notice_unused(decoded)
+            if also is not None:
+                also(decoded)
             unused.looked(sample.key, noticed)
     return unused
 

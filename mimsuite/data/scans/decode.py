@@ -78,7 +78,7 @@ class StoredScan:
             CorruptSample: it has no label map, or one that cannot be read.
         """
         if self.label_map is None:
-            raise CorruptSample("label", "a scan without a label map")
+            raise CorruptSample("label", "a scan without a label map: leave it out of the folder")
         packed = self._packed(self.label_map)
         if packed is not None and same_spacing(packed.spacing, spacing):
             if packed.dtype != np.uint8:

@@ -33,6 +33,10 @@ class ScanViews(Views):
     """Crops by the recipe's ``augment:``, of the size of ``model.encoder``."""
 
     main = "scan"
+    scaled_by = (
+        "augment.intensity (kind: window, percentiles or none), or augment.spacing where most of a "
+        "crop is padding,"
+    )
 
     def __init__(self, recipe: Recipe) -> None:
         encoder: CubeViTSection = recipe.model.encoder

@@ -106,8 +106,9 @@ def open_list(
     source = (FrameSource if frames else FileSource)(
         table.root, listing, name=name, split=split, decoder=decoder
     )
+    hint = "" if any(row.label for row in table.rows) else "; classes are in a column `label`"
     for column, filled in table.unused.items():
-        source.unused.add(f"cells of {column} of the list", count=filled)
+        source.unused.add(f"cells of {column} of the list{hint}", count=filled)
     _keep_texts(source, known, chosen)
     return source
 

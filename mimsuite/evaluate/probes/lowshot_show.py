@@ -9,7 +9,7 @@ from typing import Any
 from mimsuite.console import say, stderr, warn
 from mimsuite.evaluate.show import result_table
 from mimsuite.evaluate.variants import title_of
-from mimsuite.report.curves import LIGHT, figure_style
+from mimsuite.report.curves import COLOURS, figure_style
 
 KINDS = {"linear": "linear probe", "knn": "nearest neighbours", "finetune": "fine-tuning"}
 _FIGURE = "balanced_accuracy"
@@ -54,7 +54,7 @@ def draw_low_shot(result: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     kinds = [kind for kind in KINDS if kind in result]
-    with rc_context(figure_style(LIGHT)):
+    with rc_context(figure_style()):
         figure = Figure(figsize=(3.4 * len(kinds), 3.2), dpi=220, layout="constrained")
         panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         for kind, axes in zip(kinds, panels, strict=True):
@@ -69,7 +69,7 @@ def draw_low_shot(result: Mapping[str, Any]) -> bytes:
                 label = title_of(name)
                 axes.plot(counts, mean, color=colour, marker="o", markersize=3, label=label)
                 axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.axhline(100 / result["classes"], color=LIGHT["mark"], linestyle=":", linewidth=0.9)
+            axes.axhline(100 / result["classes"], color=COLOURS["mark"], linestyle=":", linewidth=0.9)
             axes.set_xscale("log")
             axes.set_xticks(counts, [str(count) for count in counts], minor=False)
             axes.minorticks_off()

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimsuite.console import warn
+from mimsuite.data.packing.input_range import InputRange
 from mimsuite.data.source import Source
+from mimsuite.data.views import views_of
 from mimsuite.errors import UserError
 from mimsuite.evaluate.baselines import VARIANTS
 from mimsuite.evaluate.scoring.scorer import Scorer, scorer_of
@@ -151,16 +154,21 @@ def _splits(recipe: Resolved, scorer: Scorer) -> tuple[Source, Source]:
     train, test = open_splits(recipe, labelled=scorer.labelled)
     if test is None:
         raise UserError(
-            f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, or name "
-            f"the split to score with eval.split=NAME"
+            f"{train.name} has no split '{recipe.recipe.eval.split}' to score on: add one, name "
+            f"the split to score with eval.split=NAME, or hold out a fifth with data.folds=5"
         )
     return train, test
 
 
 def _looked_at(recipe: Resolved, train: Source, test: Source) -> dict[str, Any]:
-    """Look once, at a few samples of both splits, for what is not used: options of training."""
+    """Look once, at a few samples of both splits, for what is not used and for values in another
+    unit: options of training."""
     say_unused(recipe, test, _LOOK)
-    return {"unused": unused_of(recipe, train, _LOOK)}  # each training says it in its own log
+    values = InputRange(views_of(recipe.recipe))
+    unused = unused_of(recipe, train, _LOOK, values.add)  # each training says it in its own log
+    for line in values.warnings(train.name):
+        warn(line)
+    return {"unused": unused}
 
 
 def train_and_score(
