@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import time
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
