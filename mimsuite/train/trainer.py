@@ -380,8 +380,8 @@ class Trainer:
                 f"have {self.steps_per_epoch}: resume with the same data and global batch"
             )
         load_optimizer(self.optimizer, state.optim)
-        if self.average is not None and state.ema:
-            self.average.load(state.ema)
+        if self.average is not None:  # one that only begins now begins as the weights
+            self.average.load(state.ema or state.model)
         self.precision.load_state_dict(state.facts["scaler"])
         self.meter.load_state_dict(state.facts["meter"])
         if "collapse" in state.facts:

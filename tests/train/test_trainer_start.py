@@ -23,6 +23,23 @@ def test_it_warns_before_there_is_a_run_directory(capsys: pytest.CaptureFixture[
     assert "warning: something is odd" in capsys.readouterr().err
 
 
+def test_an_average_that_begins_with_a_resume_begins_as_the_weights() -> None:
+    def trainer(**keys: object) -> Trainer:
+        resolved = config.load("image/mae-tiny-fashion", words(keys), smoke=True)
+        method = build(resolved.recipe)
+        return Trainer(method, resolved, lambda batch: batch, torch.device("cpu"), 2, StopFlag())
+
+    def words(keys: dict[str, object]) -> list[str]:
+        return [f"train.{name}={value}" for name, value in keys.items()]
+
+    before, after = trainer(), trainer(ema=0.9999)
+    after.load(before.state())
+    assert after.average is not None
+    weights = before.method.state_dict()
+    assert after.average.tensors.keys() == weights.keys()
+    assert all(torch.equal(t, weights[name]) for name, t in after.average.tensors.items())
+
+
 def test_all_attributes_are_born_in_init() -> None:
     (body,) = (
         node
