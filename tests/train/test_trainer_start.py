@@ -13,6 +13,7 @@ from mimsuite.methods import build
 from mimsuite.train import trainer as module
 from mimsuite.train.preempt import StopFlag
 from mimsuite.train.trainer import Trainer
+from mimsuite.train.warm_up import _kept
 
 
 def test_it_warns_before_there_is_a_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +39,22 @@ def test_an_average_that_begins_with_a_resume_begins_as_the_weights() -> None:
     weights = before.method.state_dict()
     assert after.average.tensors.keys() == weights.keys()
     assert all(torch.equal(t, weights[name]) for name, t in after.average.tensors.items())
+
+
+def test_a_rehearsal_that_fails_leaves_no_trace() -> None:
+    method = torch.nn.BatchNorm1d(2)
+    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    drawn = torch.get_rng_state()
+
+    def rehearse() -> None:
+        with _kept(method):  # type: ignore[arg-type]
+            method(torch.randn(8, 2))
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        rehearse()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in method.named_buffers())
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_all_attributes_are_born_in_init() -> None:
