@@ -211,7 +211,7 @@ wait "$training"; code=$?
 while kill -0 "$training" 2> /dev/null; do wait "$training"; code=$?; done
 # torchrun always ends with 1; the run directory has the reason.
 if [ "$code" != 0 ] && [ {out}/FAILED -nt /tmp/started ] \\
-    && ! grep -q '"reason": "PeerError' {out}/FAILED; then
+    && ! grep -qE '"reason": "(PeerError|Unreachable)' {out}/FAILED; then
     code=3
 fi
 exit "$code"

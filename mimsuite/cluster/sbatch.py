@@ -246,6 +246,8 @@ if [ "$code" = 0 ] || left DONE; then
     exit 0
 elif left PREEMPTED; then
     what="stopped by a signal" stalls=2
+elif left FAILED && grep -q '"reason": "Unreachable' "$run/FAILED"; then
+    what="lost the server of its data" stalls=2
 elif left FAILED && ! grep -q '"reason": "PeerError' "$run/FAILED"; then
     what="failed" stalls=-1
 elif [[ "$code $state" =~ ^(75|138|140|143.*(PreemptTime=[0-9]|Reason=TimeLimit)) ]]; then

@@ -87,10 +87,18 @@ class LineFile:
             self._pending, self._failures = b"", 0
 
     def replace(self, content: str) -> None:
-        """Rewrite the whole file atomically and go on appending to the new one."""
+        """Rewrite the whole file atomically and go on appending to the new one.
+
+        Lines that could not be written yet are dropped: ``content`` holds what shall stay of them.
+        """
         write_atomic(self.path, content)
+        self._pending, self._failures = b"", 0
         self.close()
         self._open()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The objects of a JSON-lines file, with those that could not be written yet."""
+        return [*read_lines(self.path), *map(json.loads, self._pending.splitlines())]
 
     def close(self) -> None:
         self._file.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mimsuite.report.files import LineFile, dumps, jsonable, read_lines
+from mimsuite.report.files import LineFile, dumps, jsonable
 
 
 class MetricsFiles:
@@ -38,7 +38,7 @@ class MetricsFiles:
 
     def cut_back(self, step: int) -> None:
         """Drop every row after ``step``."""
-        kept = [row for row in read_lines(self._record.path) if row.get("step", 0) <= step]
+        kept = [row for row in self._record.rows() if row.get("step", 0) <= step]
         self._record.replace("".join(dumps(row) + "\n" for row in kept))
         self._rebuild_table()
 
@@ -47,7 +47,7 @@ class MetricsFiles:
         self._table.close()
 
     def _rebuild_table(self) -> None:
-        rows = list(read_lines(self._record.path))
+        rows = self._record.rows()
         columns = list(dict.fromkeys(name for row in rows for name in row))
         lines = [_csv_line(columns)] if rows else []
         lines += [_csv_line(row.get(name) for name in columns) for row in rows]

@@ -1,4 +1,4 @@
-"""Report of corrupt samples of all ranks by rank 0: an event for each, warnings for the first."""
+"""Report of corrupt samples of all ranks by rank 0: one event for each, warnings for the first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DamageReport:
         self, peers: Peers, event: Callable[..., None], warn: Callable[[str], None]
     ) -> None:
         self._peers, self._event, self._warn = peers, event, warn
-        self._count = 0
+        self._known: set[tuple[str, str]] = set()  # by shard and key, of all ranks
         self._unreported: list[Damage] = []  # not yet reported to the first rank
 
     def add(self, damage: list[Damage], step: int) -> None:
@@ -31,13 +31,15 @@ class DamageReport:
             self._unreported += damage
             return
         for bad in damage:
-            self._count += 1
+            if (bad.shard, bad.key) in self._known:  # another rank reads it in another epoch
+                continue
+            self._known.add((bad.shard, bad.key))
             self._event(
                 "bad_sample", step, key=bad.key, shard=bad.shard, kind=bad.kind, message=bad.message
             )
-            if self._count <= _NAMED:
+            if len(self._known) <= _NAMED:
                 self._warn(f"replaced {bad}")
-            elif self._count == _NAMED + 1:
+            elif len(self._known) == _NAMED + 1:
                 self._warn("more samples are replaced: events.jsonl names all of them")
 
     def collect(self, step: int) -> None:
@@ -50,6 +52,6 @@ class DamageReport:
 
     def sum_up(self) -> None:
         """Print a summary at the end of training."""
-        if self._count:
-            were = "sample was" if self._count == 1 else "samples were"
-            self._warn(f"{self._count} corrupt {were} replaced by another; see events.jsonl")
+        if self._known:
+            were = "sample was" if len(self._known) == 1 else "samples were"
+            self._warn(f"{len(self._known)} corrupt {were} replaced by another; see events.jsonl")

@@ -49,7 +49,11 @@ class Pictures:
     def _draw(self, step: int | None) -> None:
         trainer = self.trainer
         method = trainer.whole_method()
-        if self.batch is not None:
+
+        def draw() -> None:
+            assert self.batch is not None
             seed = trainer.recipe.train.seed
             with without_compiled():
                 report.first_pictures(self.run, method, self.batch, seed=seed, step=step)
+
+        trainer.peers.run_on_first(draw)

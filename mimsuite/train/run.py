@@ -363,7 +363,11 @@ def _require_one_recipe(session: Session) -> None:
 
 
 def _checkpoint_to_resume(session: Session) -> checkpoint.CheckpointState | None:
-    """Found and verified by the first rank, once no other run can change it; read by all."""
+    """Found and verified by the first rank, once no other run can change it; read by all.
+
+    Raises:
+        UserError: the checkpoint, or every one of the run, is damaged or cannot be read.
+    """
     out, resume = session.out, session.resume
     found: list[Path] = []
 
@@ -372,6 +376,11 @@ def _checkpoint_to_resume(session: Session) -> checkpoint.CheckpointState | None
             session.lock.take(out)
         if resume == "auto" and (out / "checkpoints").is_dir():
             path, rejected = checkpoint.newest(out)
+            if rejected and path is None:  # a new start would erase the metrics of the run
+                raise UserError(
+                    f"run {out} has no checkpoint that can be read, so it is left as it is: "
+                    f"{'; '.join(rejected)}. Mend the disk and resume, or choose another --out"
+                )
             for line in rejected:
                 report.warn(f"passed over a damaged checkpoint: {line}")
             found.extend([] if path is None else [path])

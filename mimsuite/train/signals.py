@@ -6,7 +6,7 @@ import torch
 
 from mimsuite.data import open_training_set
 from mimsuite.data.source import Source
-from mimsuite.methods import evaluating
+from mimsuite.methods import Method, evaluating
 from mimsuite.train.feature_rank import VIEWS, measure
 from mimsuite.train.trainer import Trainer
 
@@ -48,9 +48,13 @@ class Signals:
         if self.every is None or not trainer.due_since_last_line(step, self.every):
             return {}
         method = trainer.whole_method()
-        if not trainer.peers.first:
-            return {}
-        recipe = trainer.recipe
+        found: dict[str, float] = {}
+        # The others wait here: in their next step they would wait by train.timeout_seconds.
+        trainer.peers.run_on_first(lambda: found.update(self._measure(method)))
+        return found
+
+    def _measure(self, method: Method) -> dict[str, float]:
+        trainer, recipe = self.trainer, self.trainer.recipe
         if self._source is None:  # a separate source: the loader's has files open in its workers
             self._source = open_training_set(recipe)
         batch = min(recipe.eval.batch, recipe.train.most_at_once)

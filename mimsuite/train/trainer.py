@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -273,7 +274,7 @@ class Trainer:
         self.saver.settle()
         bad, here = self.meter.bad_in_a_row, self.step
         before = self.step - bad
-        found = None if self._rewound else checkpoint.newest_before(self.run.checkpoints, before)
+        found = None if self._rewound else self._saved_before(before)
         if found is None:
             batch = f"bad-batch-{here - 1:08d}-rank-{self.peers.rank}.safetensors"
             assert self._batch is not None  # set by the bad steps
@@ -289,6 +290,18 @@ class Trainer:
         self.run.event("rewind", here, to=self.step, bad_steps=bad)
         if self.peers.first:
             self.warn(f"no finite loss in {bad} steps: back from step {here} to {self.step}")
+
+    def _saved_before(self, step: int) -> Path | None:
+        """The newest sound checkpoint before a step. The first rank chooses it for all: what a rank
+        can read differs between nodes, and ranks that went back to different ones would diverge."""
+        names: list[str] = []
+
+        def find() -> None:
+            names.append(str(checkpoint.newest_before(self.run.checkpoints, step) or ""))
+
+        self.peers.run_on_first(find)
+        (name, *_) = self.peers.gather_texts("".join(names))
+        return Path(name) if name else None
 
     # --- log ---
 
@@ -380,8 +393,8 @@ class Trainer:
                 f"have {self.steps_per_epoch}: resume with the same data and global batch"
             )
         load_optimizer(self.optimizer, state.optim)
-        if self.average is not None and state.ema:
-            self.average.load(state.ema)
+        if self.average is not None:  # one that only begins now begins as the weights
+            self.average.load(state.ema or state.model)
         self.precision.load_state_dict(state.facts["scaler"])
         self.meter.load_state_dict(state.facts["meter"])
         if "collapse" in state.facts:

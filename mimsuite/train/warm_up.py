@@ -50,8 +50,10 @@ def _kept(method: Method) -> Iterator[None]:
     """Context that restores the method's buffers and this process's generators afterwards."""
     generators = generator_tensors()
     buffers = [(buffer, buffer.clone()) for buffer in method.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    load_generators(generators)
+    try:
+        yield
+    finally:  # `train.micro_batch=auto` tries sizes for which memory runs out
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        load_generators(generators)

@@ -227,6 +227,7 @@ SAVE = "mkdir -p $0/checkpoints/step-00000010"
         ("exit 137", 137, False, "lost a process, and no new step was saved"),
         ('{save}; echo \'"reason": "PeerError: x"\' > {run}/FAILED; exit 1', 1, True, "lost a"),
         ('{save}; echo \'"reason": "DataError: x"\' > {run}/FAILED; exit 137', 137, False, "fail"),
+        ('{save}; echo \'"reason": "Unreachable: x"\' > {run}/FAILED; exit 3', 3, True, "lost the"),
         ("{save}; exit 2", 2, False, "exit code 2, step 0 to 10: failed"),
     ],
 )

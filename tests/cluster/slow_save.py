@@ -1,13 +1,15 @@
-"""Trains on a disk whose first save takes its time; run by each rank."""
+"""Trains on a disk whose first save takes its time, or with slow measurements; run by each rank."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mimsuite import report
 from mimsuite.cli.main import main
-from mimsuite.train import checkpoint, sharded_files
+from mimsuite.train import checkpoint, sharded_files, signals
 
 
 def train(seconds: str, *words: str) -> int:
@@ -18,6 +20,23 @@ def train(seconds: str, *words: str) -> int:
         return save(*arguments)
 
     checkpoint.save = slow
+    return main(words)
+
+
+def train_measured(seconds: str, *words: str) -> int:
+    """The first RankMe and the first picture take their time on the first rank."""
+
+    def slow(work: Callable[..., Any]) -> Callable[..., Any]:
+        left = [float(seconds)]
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            time.sleep(left.pop() if left else 0)
+            return work(*arguments, **options)
+
+        return call
+
+    signals.measure = slow(signals.measure)
+    report.first_pictures = slow(report.first_pictures)
     return main(words)
 
 

@@ -89,6 +89,7 @@ def test_what_is_asked_for_is_in_it(capsys):
         (0, None, 0),
         (1, None, 1),  # a lost node: started again
         (1, '{"reason": "PeerError: rank 3"}', 1),
+        (1, '{"reason": "Unreachable: s3://a"}', 1),
         (1, '{"reason": "DataError: no image"}', 3),  # the same start would fail again
     ],
 )

@@ -40,6 +40,17 @@ def test_a_slow_disk_does_not_count_as_a_lost_rank(ranks, tmp_path):
     assert len([row for row in rows(out, "events") if row["event"] == "save"]) == 2
 
 
+def test_a_slow_measurement_does_not_count_as_a_lost_rank(ranks, tmp_path):
+    out = tmp_path / "run"
+    keys = ("schedule.epochs=1", "train.timeout_seconds=3", "log.every_steps=2")
+    keys += ("log.signals_every_epochs=0.5", "log.signals_samples=8")
+    codes, said = ranks.call(
+        f"{SLOW}:train_measured", "8", "pretrain", *SMALL, *keys, "--out", str(out)
+    )
+    assert codes == [0, 0], said
+    assert sum("rankme" in row for row in rows(out)) >= 2
+
+
 def test_a_run_directory_in_use_is_refused(ranks, tmp_path):
     out = tmp_path / "run"
     process = start(out, "--procs", "2", "schedule.epochs=400")

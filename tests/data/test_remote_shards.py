@@ -343,11 +343,13 @@ def test_tries_end_with_one_line(
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)
     source = open_source(f"{web.address}/bucket/set")
     web.faults.plan = ["503"] * 100
-    with pytest.raises(DataError, match=r"the server answers 503, after 8 tries; check the server"):
+    with pytest.raises(
+        retry.Unreachable, match=r"the server answers 503, after 8 tries; check the server"
+    ):
         source.payload(0, 0)
     assert len(web.faults.met) == retry.TRIES
     with (
-        pytest.raises(DataError, match="after 8 tries"),
+        pytest.raises(retry.Unreachable, match="after 8 tries"),  # also out of a worker
         train_loader(source, make_recipe(data={"workers": 1})) as loader,
     ):
         next(iter(loader))

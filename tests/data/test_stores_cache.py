@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -213,3 +214,29 @@ def test_training_reads_through_it(
     notes = [json.loads(path.read_text()) for path in cache.folder.glob("*.json")]
     assert len(notes) == 2
     assert all(note["url"].startswith(server.address) for note in notes)
+
+
+def test_evicted_shards_that_nobody_reads_any_more_do_not_fill_the_disk(
+    web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader keeps shards open, and what is open takes space, whatever its name."""
+    cache = ShardCache(tmp_path / "cache", gib=1.5 * SIZE / 2**30)
+    monkeypatch.setattr(shard_cache, "_IDLE_SECONDS", 0.05)
+
+    def kept() -> int:
+        links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        targets = [str(link.readlink()) for link in links if link.is_symlink()]
+        return sum(str(cache.folder) in target for target in targets)
+
+    opened = []
+    for name in "abcd":
+        opened.append(shard(web, name, cache).open())
+        assert opened[0].pread(3, 0) == content("a")[:3]  # in use, so it is not fetched again
+        time.sleep(0.1 if name == "c" else 0)
+        opened[0].pread(1, 0)
+    assert kept() == 2  # "a", which is read, and "d"
+    assert len(web.faults.asked) == 4
+    assert [one.pread(SIZE, 0) for one in opened] == [content(name) for name in "abcd"]
+    for one in opened:
+        one.close()
+    assert kept() == 0

@@ -179,6 +179,27 @@ def test_a_full_disk_is_borne_until_the_third_failure(run, monkeypatch, capsys):
     assert [row["step"] for row in json_lines(run.path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("then", ["column", "cut"])
+def test_rows_that_a_full_disk_delayed_come_once(then, run, monkeypatch):
+    run.metrics(1, {"loss": 1.0})
+    with monkeypatch.context() as full:
+        for file in (run._metrics._record, run._metrics._table):
+            full.setattr(file, "_write", _full)
+        for step in (2, 3):
+            run.metrics(step, {"loss": 1.0})
+    if then == "cut":  # training goes back to an earlier step
+        run.cut_back(2)
+    run.metrics(3, {"loss": 2.0, "probe": 0.5})
+    losses = [(1, 1.0), (2, 1.0), (3, 2.0)]
+    if then == "column":
+        losses.insert(2, (3, 1.0))
+    kept = json_lines(run.path / "metrics.jsonl")
+    assert [(row["step"], row["loss"]) for row in kept] == losses
+    run.metrics(4, {"loss": 3.0})
+    rows = table(run.path / "metrics.csv")
+    assert [(int(row["step"]), float(row["loss"])) for row in rows] == [*losses, (4, 3.0)]
+
+
 def _full(data):
     raise OSError(28, os.strerror(28))
 

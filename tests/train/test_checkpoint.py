@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mimsuite import config
+from mimsuite.cli.main import main
 from mimsuite.errors import UserError
+from mimsuite.report import RunDirectory
+from mimsuite.report.files import read_lines
 from mimsuite.train import checkpoint
 from mimsuite.train.checkpoint import CheckpointState
 
@@ -109,3 +113,21 @@ def test_too_little_space_is_said_before_writing(
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match="MiB free"):
         checkpoint.save(tmp_path, state(2))
+
+
+def test_a_run_none_of_whose_checkpoints_can_be_read_is_not_begun_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = tmp_path / "run", ["image/mae-tiny-fashion", "--smoke", "--device", "cpu"]
+    run = RunDirectory.create(out, config.load(words[0]), resume=False)
+    run.metrics(4, {"loss": 1.0})
+    run.finish("PREEMPTED", step=4)
+    for step in (2, 4):
+        saved = checkpoint.save(run.checkpoints, state(step))
+        (saved / "model.safetensors").unlink()
+    assert main(["pretrain", *words, "--out", str(out), "--resume", "auto"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "has no checkpoint that can be read, so it is left as it is: step-00000004: " in line
+    assert [row["step"] for row in read_lines(out / "metrics.jsonl")] == [4]
+    assert (out / "PREEMPTED").exists()
+    assert len(checkpoint.steps(run.checkpoints)) == 2

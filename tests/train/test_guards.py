@@ -23,6 +23,16 @@ from mimsuite.methods.base import Method, Output
 from mimsuite.models import build_encoder
 
 
+_FAULT = json.loads(os.environ.get("FAULT", "{}"))
+if "blind" in _FAULT and os.environ.get("RANK") == _FAULT["blind"]["rank"]:
+    from mimsuite.train import checkpoint
+
+    _damage = checkpoint.damage
+    checkpoint.damage = lambda path, **options: (
+        "a stale file handle" if path.name == _FAULT["blind"]["to"] else _damage(path, **options)
+    )
+
+
 class FaultySection(MethodSection):
     name: Literal["faulty"]
 
@@ -95,6 +105,7 @@ def train(tmp_path):
         assert "Traceback" not in done.stderr
         return out, done.stderr
 
+    run.folder = tmp_path
     return run
 
 
@@ -146,6 +157,17 @@ def test_what_passes_is_gone_back_from_and_leaves_no_trace(train):
     assert equal(state(out, STEPS), state(whole, STEPS))
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(2, STEPS + 1, 2))
+
+
+def test_all_ranks_go_back_to_one_checkpoint(train):
+    words = ("--procs", "2", "train.timeout_seconds=5")
+    blind = {"rank": "1", "to": "step-00000008"}  # which its node cannot read at that moment
+    once = str(train.folder / "over")
+    out, _ = train("run", *words, steps=[9, 10, 11, 12, 13], once=once, blind=blind)
+    (rewind,) = events(out, "rewind")
+    assert (rewind["step"], rewind["to"]) == (14, 8)
+    assert "rewind at step 14" in (out / "logs" / "rank-00001.log").read_text()
+    assert (out / "DONE").exists()
 
 
 def test_what_comes_back_ends_the_run_and_can_be_replayed(train):

@@ -19,6 +19,11 @@ class LocalFile:
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
+    @property
+    def unlinked(self) -> bool:
+        """Whether it has no name any more, so that closing it frees its space."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self.descriptor, size, offset)
 

@@ -42,6 +42,11 @@ class NotThere(DataError):
     """The object does not exist on the server."""
 
 
+class Unreachable(DataError):
+    """The server or the network failed in all tries; a later start may succeed. Job scripts know it
+    by its name in the run's FAILED file."""
+
+
 class Denied(UserError):
     """Access denied: wrong or missing credentials, or no permission to read."""
 
@@ -66,11 +71,11 @@ class Patience:
         """Wait for the next try.
 
         Raises:
-            DataError: all tries are used up.
+            Unreachable: all tries are used up.
         """
         self.tries, self._bytes = self.tries + 1, 0
         if self.tries >= TRIES:
-            raise DataError(
+            raise Unreachable(
                 f"{self.what}: {fault}, after {self.tries} tries; check the server and the "
                 f"network; resume a training run with --resume auto"
             ) from None
@@ -86,7 +91,7 @@ def retried(what: object, work: Callable[[], Result]) -> Result:
     """Call ``work()``, again after every :class:`Transient`.
 
     Raises:
-        DataError: all tries failed.
+        Unreachable: all tries failed.
     """
     patience = Patience(what)
     while True:

@@ -12,7 +12,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,58 @@ from mimsuite.waiting import waiting
 
 _PIECE = 1 << 20  # bytes per read or write
 _log = logging.getLogger(__name__)
+_IDLE_SECONDS = 60.0  # a reader of evicted shards that stays away as long lets go of them
 _checked: dict[Path, int] = {}  # inodes of the shards that this process has verified
+
+
+class CachedFile:
+    """An open shard of the cache.
+
+    A reader keeps hundreds of shards open, and the disk keeps an evicted shard as long as somebody
+    has it open. So one that is evicted and no longer read is closed by :meth:`let_go`; should it be
+    read again, it is opened anew.
+
+    Args:
+        size: bytes of the shard.
+        open_file: opens it, and fetches it first if needed.
+    """
+
+    def __init__(self, size: int, open_file: Callable[[], LocalFile]) -> None:
+        self.size = size
+        self._open_file = open_file
+        self._file: LocalFile | None = open_file()
+        self._used = time.monotonic()
+        self._lock = threading.Lock()
+        _opened.add(self)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        with self._lock:
+            self._used = time.monotonic()
+            if self._file is None:
+                self._file = self._open_file()
+            return self._file.pread(size, offset)
+
+    def let_go(self) -> None:
+        """Close the file if it is evicted and was not read for a while."""
+        with self._lock:
+            idle = time.monotonic() - self._used > _IDLE_SECONDS
+            if idle and self._file is not None and self._file.unlinked:
+                self._file.close()
+                self._file = None
+
+    def close(self) -> None:
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+_opened: weakref.WeakSet[CachedFile] = weakref.WeakSet()  # of this process
+
+
+def _let_go_of_evicted() -> None:
+    for file in list(_opened):
+        file.let_go()
 
 
 @dataclass(frozen=True)
@@ -42,8 +96,10 @@ class ShardCache:
     folder: Path
     gib: float = 50.0
 
-    def open(self, url: Url, version: Version, sha256: str | None) -> LocalFile:
+    def open(self, url: Url, version: Version, sha256: str | None) -> CachedFile:
         """Open a shard; fetch it first if it is missing or damaged.
+
+        Evicted shards that this process no longer reads are closed, which frees their space.
 
         Args:
             sha256: the expected checksum; None: unknown, the checksum at download is used later.
@@ -56,6 +112,12 @@ class ShardCache:
             raise UserError(
                 f"{url} has {version.size} bytes, more than data.cache_gib={self.gib:g} allows"
             )
+        _let_go_of_evicted()  # what other processes evicted makes room
+        file = CachedFile(version.size, lambda: self._open_held(url, version, sha256))
+        _let_go_of_evicted()  # what this one evicted
+        return file
+
+    def _open_held(self, url: Url, version: Version, sha256: str | None) -> LocalFile:
         path = self._path(url, version, sha256)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
