@@ -69,7 +69,8 @@ def draw_low_shot(result: Mapping[str, Any]) -> bytes:
                 label = title_of(name)
                 axes.plot(counts, mean, color=colour, marker="o", markersize=3, label=label)
                 axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.axhline(100 / result["classes"], color=COLOURS["mark"], linestyle=":", linewidth=0.9)
+            chance, mark = 100 / result["classes"], COLOURS["mark"]
+            axes.axhline(chance, color=mark, linestyle=":", linewidth=0.9)
             axes.set_xscale("log")
             axes.set_xticks(counts, [str(count) for count in counts], minor=False)
             axes.minorticks_off()
