@@ -128,6 +128,10 @@ class Source(ABC):
         """The stored classes of a sample's voxels; None without them. Raises ``CorruptSample``."""
         return None
 
+    def has_label_map(self, shard: int, offset: int) -> bool:
+        """Whether the classes of a sample's voxels are stored; does not read them."""
+        return False
+
     @abstractmethod
     def sample_bytes(self, shard: int, offset: int) -> int:
         """Stored size of the payload in bytes."""

@@ -30,11 +30,13 @@ class Views(ABC):
     Attributes:
         main: name of the view that classifiers read.
         scaled_by: keys of the recipe that bring stored values to those of a model; empty: none.
+        learns_labels: whether the voxels' classes are learnt, so that samples need a label map.
         rows: batch rows per sample in evaluation; all first rows come before all second ones.
     """
 
     main: ClassVar[str] = "image"
     scaled_by: ClassVar[str] = ""
+    learns_labels: bool = False
     rows: int = 1
 
     @abstractmethod

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from mimsuite import config
 from mimsuite.config.keys.scan_tasks import LabelledScanAugmentSection
 from mimsuite.config.keys.scans import CubeViTSection
-from mimsuite.data import open_source
+from mimsuite.data import open_fold, open_source, open_split, open_training_set
 from mimsuite.data.packing.inspection import inspect
 from mimsuite.data.packing.pack import PackOptions, pack
 from mimsuite.data.packing.verify import verify
@@ -126,6 +127,34 @@ def test_a_packed_set_has_the_maps(tmp_path: Path) -> None:
     assert not again.damaged
     repacked = open_source(str(tmp_path / "again"), modality="scans")
     assert repacked.read(0, 0).label_map is not None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_samples_without_a_map_are_left_out_where_maps_are_learnt(
+    tmp_path: Path, packed: bool
+) -> None:
+    for number in range(5):
+        write(tmp_path / "scans" / "train" / f"{number}.nii.gz", scan(number))
+    for number in (1, 4):
+        write(tmp_path / "scans" / "train" / f"{number}.label.nii.gz", scan() % 3)
+    spec = str(tmp_path / "scans")
+    if packed:
+        pack(spec, tmp_path / "out", PackOptions(spacing=(1.0, 1.0, 1.0)))
+        spec = str(tmp_path / "out")
+    keys = [f"data.source={spec}", "data.limit=null"]
+    recipe = config.load("volume/segment-tiny-phantoms", keys).recipe
+    learnt = open_training_set(recipe)
+    assert len(learnt) == 2
+    assert all(learnt.read(n, 0).label_map is not None for n in range(2))
+    (line,) = learnt.unused.lines()
+    assert line.startswith("samples without a label map (3): ")
+    assert len(open_split(recipe, "train")) == 5  # features are of all
+    folded = config.load("volume/segment-tiny-phantoms", [*keys, "data.folds=2"]).recipe
+    held = open_fold(folded)
+    assert held is not None
+    assert (len(open_training_set(folded)), len(held)) == (1, 1)
+    plain = config.load("volume/mae3d-tiny-phantoms", keys).recipe
+    assert len(open_training_set(plain)) == 5
 
 
 def test_maps_that_do_not_fit_are_damage(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class ScanSource(FileSource):
         path = self.maps[shard]
         return LocalFile(os.path.abspath(path)) if path else None
 
+    def has_label_map(self, shard: int, offset: int) -> bool:
+        return bool(self.maps[shard])
+
     def payload(self, shard: int, offset: int) -> Payload:
         path = self.root / self._paths[shard]
         if not path.exists():

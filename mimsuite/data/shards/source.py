@@ -116,6 +116,9 @@ class TarSource(Source):
         member = opened.maps[offset]
         return None if member < 0 else self._stored(opened, member)
 
+    def has_label_map(self, shard: int, offset: int) -> bool:
+        return bool(self._open(shard).maps[offset] >= 0)
+
     def sample_bytes(self, shard: int, offset: int) -> int:
         return int(self._payload_member(shard, offset)["size"])
 

@@ -130,6 +130,9 @@ class Subset(Source):
     def label_map(self, shard: int, offset: int) -> Payload | None:
         return self._source.label_map(*self._places[shard])
 
+    def has_label_map(self, shard: int, offset: int) -> bool:
+        return self._source.has_label_map(*self._places[shard])
+
     def sample_bytes(self, shard: int, offset: int) -> int:
         return self._source.sample_bytes(*self._places[shard])
 

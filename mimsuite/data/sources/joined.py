@@ -64,6 +64,10 @@ class JoinedSource(Source):
         source, shard = self._of(shard)
         return source.label_map(shard, offset)
 
+    def has_label_map(self, shard: int, offset: int) -> bool:
+        source, shard = self._of(shard)
+        return source.has_label_map(shard, offset)
+
     def sample_bytes(self, shard: int, offset: int) -> int:
         source, shard = self._of(shard)
         return source.sample_bytes(shard, offset)

@@ -13,6 +13,7 @@ from mimsuite.data.sources.folds import split_fold
 from mimsuite.data.sources.joined import JoinedSource
 from mimsuite.data.sources.opening import open_source
 from mimsuite.data.stores import ShardCache
+from mimsuite.data.views import views_of
 from mimsuite.errors import UserError
 from mimsuite.paths import expand_path
 
@@ -40,7 +41,7 @@ def open_training_set(recipe: Recipe) -> Source:
     """
     if recipe.data.mixture is not None:
         return _open_mixture(recipe)
-    source = open_split(recipe, recipe.data.split)
+    source = with_label_maps(recipe, open_split(recipe, recipe.data.split))
     if recipe.data.folds is not None:
         source, _ = split_fold(source, recipe.data.folds, recipe.data.fold)
     if recipe.data.per_class is not None:
@@ -55,8 +56,22 @@ def open_fold(recipe: Recipe) -> Source | None:
     """The fold of ``data.split`` that training holds out; None without ``data.folds``."""
     if recipe.data.folds is None:
         return None
-    _, held = split_fold(open_split(recipe, recipe.data.split), recipe.data.folds, recipe.data.fold)
+    source = with_label_maps(recipe, open_split(recipe, recipe.data.split))
+    _, held = split_fold(source, recipe.data.folds, recipe.data.fold)
     return held
+
+
+def with_label_maps(recipe: Recipe, source: Source) -> Source:
+    """The samples that a recipe can learn from, or be scored on: where it learns label maps, those
+    that have one; the others count as unused. A source without any is left as it is."""
+    if not views_of(recipe).learns_labels:
+        return source
+    has = np.array([source.has_label_map(*source.locate(n)) for n in range(len(source))], bool)
+    if has.all() or not has.any():
+        return source
+    lacking = (source.key(*source.locate(int(n))) for n in np.flatnonzero(~has))
+    source.unused.add("samples without a label map", lacking)
+    return Subset(source, np.flatnonzero(has))
 
 
 def _open_mixture(recipe: Recipe) -> JoinedSource:
