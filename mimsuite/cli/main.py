@@ -7,6 +7,7 @@ does not load torch.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import logging
 import os
@@ -227,7 +228,7 @@ def _call(words: list[str], invocation: Invocation) -> Any:
 
 
 def _leave(code: int) -> None:
-    """End a distributed process without Python's shutdown.
+    """Prepare the end of this process; a distributed one ends here, without Python's shutdown.
 
     Its connections have native threads, which sometimes meet a half-closed interpreter and abort
     the process after all its work is done.
@@ -238,6 +239,7 @@ def _leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    gc.freeze()  # else Python's last collection looks at all that torch made: a second of CPU time
 
 
 def _report(error: Exception) -> int:
