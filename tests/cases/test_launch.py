@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cluster.test_place import SALLOC
 
 from mimsuite import config
 from mimsuite.cli.main import main
+from tests.cluster.test_rank_info import SALLOC
 
 SMALL = ("image/mae-tiny-fashion", "--smoke", "schedule.warmup_epochs=0", "data.limit=256")
 

@@ -197,7 +197,7 @@ def v2(**changes: Any) -> Any:
 
 def taught(cls: Tensor | None, width: int = 112) -> Context:
     found = TeacherFeatures(cls=cls, tokens=torch.randn(3, 36, width))
-    return Context(Noise(0, 0, torch.arange(3)), made={"teacher": found})
+    return Context(Noise(0, 0, torch.arange(3)), prepared={"teacher": found})
 
 
 def test_v2_predicts_every_token_of_the_teacher() -> None:

@@ -194,8 +194,8 @@ def test_evaluation_neither_mixes_nor_smooths() -> None:
     method = Classifier(recipe(target={"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}))
     batch = images()
     noise = Noise(0, 0, batch.index)
-    assert not torch.equal(method.train().prepare(batch, noise).made["image"], batch.image)
-    made = method.eval().prepare(batch, noise).made
+    assert not torch.equal(method.train().prepare(batch, noise).prepared["image"], batch.image)
+    made = method.eval().prepare(batch, noise).prepared
     assert torch.equal(made["image"], batch.image)
     assert torch.equal(made["target"].argmax(1), batch.label)
     assert float(made["target"].max()) == 1.0

@@ -175,7 +175,7 @@ def test_the_image_branch_sees_the_visible_patches_only() -> None:
 def test_a_frame_without_a_visible_token_is_the_whole_clip() -> None:
     method = made()
     visible = torch.tensor([[3, 18, 20], [3, 40, 63]])  # 16 places a step, two frames each
-    ctx = Context(FixedNoise({}), made={"frame": torch.tensor([3, 2])})
+    ctx = Context(FixedNoise({}), prepared={"frame": torch.tensor([3, 2])})
     tokens = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(0))
     mask: Any = type("Mask", (), {"visible": visible})
     found = method.at_frame(Features(tokens[:, :0], tokens), mask, ctx)
@@ -185,7 +185,7 @@ def test_a_frame_without_a_visible_token_is_the_whole_clip() -> None:
 
 def test_frames_are_drawn_from_the_whole_clip() -> None:
     batch = Batch.of_views({"clip": torch.zeros(500, 1)})
-    frame = made().prepare(batch, Noise(0, 0, batch.index)).made["frame"]
+    frame = made().prepare(batch, Noise(0, 0, batch.index)).prepared["frame"]
     assert frame.bincount(minlength=8).min() > 30
     assert frame.max() == 7
 

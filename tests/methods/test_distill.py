@@ -109,7 +109,7 @@ def test_the_teacher_is_frozen_and_no_part_of_the_student(tmp_path: Path) -> Non
     assert not context.prepared["target"].requires_grad
     assert copy.deepcopy(method).teacher is method.teacher
     method.eval()
-    one_hot = method.prepare(batch, noise).made["target"]  # no teacher where it is scored
+    one_hot = method.prepare(batch, noise).prepared["target"]  # no teacher where it is scored
     assert torch.equal(one_hot.argmax(1), batch.label)
     assert float(one_hot.max()) == 1.0
 

@@ -177,7 +177,7 @@ def test_tokens_with_attention_stay_visible_more_often() -> None:
     kept = mask.gather(attention.unsqueeze(-1), "visible").mean()
     assert kept > attention.mean()
     random = maskalign(mask__kind="random")
-    assert random.prepare(batch, noise).made["teacher"].cls_attention is None
+    assert random.prepare(batch, noise).prepared["teacher"].cls_attention is None
 
 
 def test_a_convolutional_teacher_has_one_level_and_no_class_token() -> None:

@@ -128,7 +128,7 @@ def test_mixup_treats_all_frames_alike() -> None:
     method = classifier(**{"target.cutmix": 1.0}).train()
     views = torch.arange(4.0)[:, None, None, None, None].expand(4, 3, 8, 32, 32).clone()
     batch = Batch.of_views({"clip": views}, torch.arange(4))
-    made_clips = method.prepare(batch, Noise(0, 0, batch.index)).made["image"]
+    made_clips = method.prepare(batch, Noise(0, 0, batch.index)).prepared["image"]
     assert made_clips.shape == views.shape
     assert (made_clips == made_clips[:, :1, :1]).all()
     assert not torch.equal(made_clips, views)

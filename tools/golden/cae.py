@@ -158,7 +158,7 @@ class Pass:
             )
             for part in seen
         ]
-        context = Context(FixedNoise({}), made={"codes": codes})
+        context = Context(FixedNoise({}), prepared={"codes": codes})
         self.output = method(self.batch, {"image": self.mask}, context)
         for handle in handles:
             handle.remove()
@@ -201,7 +201,7 @@ def pretrain_v2(case: Case) -> Results:
         module.register_forward_hook(
             lambda module, args, output, name=name: seen.__setitem__(name, output)
         )
-    context = Context(FixedNoise({}), made={"teacher": teacher})
+    context = Context(FixedNoise({}), prepared={"teacher": teacher})
     output = method(Batch.of_images(build.images(case)), {"image": mask}, context)
     output.loss.backward()
     results = Results(

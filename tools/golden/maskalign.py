@@ -169,7 +169,7 @@ def _context(case: Case, method: Any, batch: int) -> Context:
     answers = TeacherFeatures(last[:, 0], last[:, 1:], hidden, attention)
     guide = None if attention is None else attention.mean(dim=1)
     rows = _noise_of(case.input("ids_shuffle"), guide)
-    return Context(FixedNoise({"mask": rows}), made={"teacher": answers})
+    return Context(FixedNoise({"mask": rows}), prepared={"teacher": answers})
 
 
 def _noise_of(order: Tensor, guide: Tensor | None) -> Tensor:
