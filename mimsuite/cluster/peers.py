@@ -99,6 +99,12 @@ class Peers:
         """
         work()
 
+    def text_of_first(self, work: Callable[[], str]) -> str:
+        """Run ``work`` on the first rank as :meth:`run_on_first`; its text, on every rank."""
+        found: list[str] = []
+        self.run_on_first(lambda: found.append(work()))
+        return self.gather_texts("".join(found))[0]
+
     def report_step(self, step: int) -> None:
         """Report this rank's step, so that peers can name a late rank."""
 

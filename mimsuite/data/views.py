@@ -24,6 +24,9 @@ _MOST_PIXELS = 1024  # images with at most this many numbers are raw features un
 _PIXEL_SIDE = 16  # larger images are averaged to this many rows and columns
 
 
+BY_STATISTICS = "augment.mean and augment.std (`mimsuite data stats` prints them)"
+
+
 class Views(ABC):
     """Views of one modality by a recipe. Must be picklable: loader workers receive a copy.
 

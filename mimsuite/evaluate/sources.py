@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mimsuite.config.layers import COMMAND_LINE
-from mimsuite.data import open_fold, open_split, open_training_set, source_splits
+from mimsuite.data import open_fold, open_training_set, source_splits
 from mimsuite.data.packing.inspection import unused_in
 from mimsuite.data.source import Source
-from mimsuite.data.sources.training_set import with_label_maps
+from mimsuite.data.sources.training_set import open_learnable
 from mimsuite.data.splits import split_of
 from mimsuite.data.unused import Unused
 from mimsuite.data.views import views_of
@@ -34,7 +34,7 @@ def open_labelled(resolved: Resolved, *, classes: bool = True) -> tuple[Source, 
 
 def open_said(resolved: Resolved, split: str) -> Source:
     """Open a split of the source, with a warning about unused content."""
-    source = with_label_maps(resolved.recipe, open_split(resolved.recipe, split))
+    source = open_learnable(resolved.recipe, split)
     say_unused(resolved, source)
     return source
 
@@ -80,7 +80,7 @@ def open_splits(resolved: Resolved, *, labelled: bool) -> tuple[Source, Source |
         _require_split(wanted, existing, train)
     for split in (wanted, "test", "val"):
         if split in existing and split != recipe.data.split:
-            test = with_label_maps(recipe, open_split(recipe, split))
+            test = open_learnable(recipe, split)
             if labelled:
                 require_labels(test)
             return train, test

@@ -233,8 +233,12 @@ def _precision(session: Session, start: checkpoint.CheckpointState | None) -> Pr
     recipe, device, peers = session.recipe, session.device, session.peers
     before = None if start is None else start.facts.get("precision", {})
     found: list[Precision] = []
-    peers.run_on_first(lambda: found.append(precision_of(recipe, device, before)))
-    (facts, *_) = peers.gather_texts(json.dumps(found[0].facts() if found else {}))
+
+    def measure() -> str:
+        found.append(precision_of(recipe, device, before))
+        return json.dumps(found[0].facts())
+
+    facts = peers.text_of_first(measure)
     return found[0] if found else precision_of(recipe, device, json.loads(facts))
 
 
@@ -281,13 +285,14 @@ def _look(
 
     def look() -> None:
         if session.unused is not None:  # the caller has looked
-            unused.update(session.unused if fresh else Unused())
-        elif fresh:
-            values = InputRange(views)
-            unused.update(unused_in(source, views, also=values.add))
-            warnings.extend(values.warnings(source.name))
+            unused.update(session.unused)
+            return
+        values = InputRange(views)
+        unused.update(unused_in(source, views, also=values.add))
+        warnings.extend(values.warnings(source.name))
 
-    session.peers.run_on_first(look)
+    if fresh:
+        session.peers.run_on_first(look)
     return unused, warnings
 
 
@@ -369,9 +374,8 @@ def _checkpoint_to_resume(session: Session) -> checkpoint.CheckpointState | None
         UserError: the checkpoint, or every one of the run, is damaged or cannot be read.
     """
     out, resume = session.out, session.resume
-    found: list[Path] = []
 
-    def find() -> None:
+    def find() -> str:
         if resume != "never" and (out / "config.yaml").exists():
             session.lock.take(out)
         if resume == "auto" and (out / "checkpoints").is_dir():
@@ -383,13 +387,13 @@ def _checkpoint_to_resume(session: Session) -> checkpoint.CheckpointState | None
                 )
             for line in rejected:
                 report.warn(f"passed over a damaged checkpoint: {line}")
-            found.extend([] if path is None else [path])
-        elif resume not in ("never", "auto"):
-            checkpoint.require_sound(Path(resume))
-            found.append(Path(resume))
+            return str(path or "")
+        if resume in ("never", "auto"):
+            return ""
+        checkpoint.require_sound(Path(resume))
+        return resume
 
-    session.peers.run_on_first(find)
-    (name, *_) = session.peers.gather_texts(str(found[0]) if found else "")
+    name = session.peers.text_of_first(find)
     return checkpoint.read(Path(name), verified=True) if name else None
 
 

@@ -294,13 +294,9 @@ class Trainer:
     def _saved_before(self, step: int) -> Path | None:
         """The newest sound checkpoint before a step. The first rank chooses it for all: what a rank
         can read differs between nodes, and ranks that went back to different ones would diverge."""
-        names: list[str] = []
-
-        def find() -> None:
-            names.append(str(checkpoint.newest_before(self.run.checkpoints, step) or ""))
-
-        self.peers.run_on_first(find)
-        (name, *_) = self.peers.gather_texts("".join(names))
+        name = self.peers.text_of_first(
+            lambda: str(checkpoint.newest_before(self.run.checkpoints, step) or "")
+        )
         return Path(name) if name else None
 
     # --- log ---

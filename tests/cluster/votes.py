@@ -54,6 +54,7 @@ def agree() -> None:
     # Texts, and tensors, while a vote is on its way.
     assert peers.gather_texts("x" * rank) == ["x" * n for n in range(world)]
     assert peers.gather_texts("") == [""] * world
+    assert peers.text_of_first(lambda: f"of {rank}") == "of 0"
     found = peers.gather_tensors({"a": torch.tensor([rank]), "b": torch.zeros(2)})
     assert [int(one["a"]) for one in found] == list(range(world))
     rows = peers.gather_rows(torch.full((rank % 3, 2), float(rank)))

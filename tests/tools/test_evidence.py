@@ -70,6 +70,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words of commands that are run; each leaves its run and the same result."""
+    commands: list[list[str]] = []
+
+    def answer(
+        words: list[str], seconds: float, where: evidence_rows.Place
+    ) -> tuple[int, str, str]:
+        commands.append(words)
+        make_run(words)
+        return 0, json.dumps(result("1111", random_init="1010")), ""
+
+    monkeypatch.setattr(evidence_rows, "_run", answer)
+    return commands
+
+
+@pytest.fixture
 def plan(place: Path) -> list[evidence_rows.Table]:
     return evidence_rows.tables(place / "plan.yaml")
 
@@ -104,17 +120,7 @@ def test_a_row_stands_while_its_recipe_says_the_same(plan) -> None:
     assert not row.done
 
 
-def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None:
-    made: list[str] = []
-
-    def answer(
-        words: list[str], seconds: float, place: evidence_rows.Place
-    ) -> tuple[int, str, str]:
-        made.append(words[0])
-        make_run(words)
-        return 0, json.dumps(result("1111", random_init="1010")), ""
-
-    monkeypatch.setattr(evidence_rows, "_run", answer)
+def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, made) -> None:
     evidence.work(plan, hours=1)
     assert len(made) == 12
     rows = list(evidence_rows.rows_of(plan[0]))
@@ -123,23 +129,10 @@ def test_a_run_that_is_gone_is_made_again_for_a_probe(plan, monkeypatch) -> None
     assert len(made) == 12
     rows[2].path.unlink()
     evidence.work(plan, hours=1)
-    assert made[12:] == ["pretrain", "linear-probe"]
+    assert [words[0] for words in made[12:]] == ["pretrain", "linear-probe"]
 
 
-def test_rows_come_in_an_order_that_works_and_none_twice(plan, place, monkeypatch) -> None:
-    made: list[list[str]] = []
-
-    def answer(
-        words: list[str], seconds: float, place: evidence_rows.Place
-    ) -> tuple[int, str, str]:
-        made.append(words)
-        make_run(words)
-        if words[0] == "finetune" and "train.seed=1" not in words and words[-1] == "auto":
-            rates = words[words.index("--rates") + 1]
-            assert (rates == "0.3,1") == (words[words.index("--seed") + 1] == "0")
-        return 0, json.dumps(result("1111", random_init="1010")), ""
-
-    monkeypatch.setattr(evidence_rows, "_run", answer)
+def test_rows_come_in_an_order_that_works_and_none_twice(plan, made) -> None:
     evidence.work(plan, hours=1)
     assert [words[0] for words in made[:4]] == [
         "pretrain",
@@ -147,6 +140,10 @@ def test_rows_come_in_an_order_that_works_and_none_twice(plan, place, monkeypatc
         "linear-probe",
         "linear-probe",
     ]
+    for words in made:
+        if words[0] == "finetune" and "train.seed=1" not in words and words[-1] == "auto":
+            rates = words[words.index("--rates") + 1]
+            assert (rates == "0.3,1") == (words[words.index("--seed") + 1] == "0")
     assert len(made) == 12
     evidence.work(plan, hours=1)
     assert len(made) == 12
@@ -353,7 +350,7 @@ def test_a_row_that_another_makes_is_left_to_it(plan, monkeypatch) -> None:
     assert not row.claimed
 
 
-def test_rows_of_one_encoder_and_what_they_need(place, monkeypatch) -> None:
+def test_rows_of_one_encoder_and_what_they_need(place, made, monkeypatch) -> None:
     entry = json.loads(json.dumps(PLAN["tables"][0]))
     entry["encoders"].append(
         {"name": "Third", "recipe": RECIPE, "keys": ["model.encoder.depth={run:Other}"]}
@@ -362,18 +359,9 @@ def test_rows_of_one_encoder_and_what_they_need(place, monkeypatch) -> None:
     monkeypatch.setattr(
         evidence_rows, "_resolved", lambda recipe, keys: ({"keys": list(keys), "method": {}}, 1)
     )
-    made: list[str] = []
-
-    def answer(
-        words: list[str], seconds: float, place: evidence_rows.Place
-    ) -> tuple[int, str, str]:
-        made.append(words[0])
-        make_run(words)
-        return 0, json.dumps(result("1111", random_init="1010")), ""
-
-    monkeypatch.setattr(evidence_rows, "_run", answer)
     evidence.work(evidence_rows.tables(place / "plan.yaml"), hours=1, encoders=["Third"])
-    assert made == 2 * ["pretrain", "pretrain", "linear-probe"] + 2 * ["finetune"]
+    wanted = 2 * ["pretrain", "pretrain", "linear-probe"] + 2 * ["finetune"]
+    assert [words[0] for words in made] == wanted
 
 
 def test_a_row_is_json_with_a_line_an_entry(tmp_path: Path) -> None:

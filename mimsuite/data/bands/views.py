@@ -23,7 +23,7 @@ from mimsuite.data.bands.series import Box, Series, StoredSeries
 from mimsuite.data.damage import CorruptSample
 from mimsuite.data.source import Source
 from mimsuite.data.video.views import ClipNormalize
-from mimsuite.data.views import Views
+from mimsuite.data.views import BY_STATISTICS, Views
 from mimsuite.errors import UserError
 
 _TRIES = 4  # windows that are drawn until one holds a pixel that was observed
@@ -33,7 +33,7 @@ class RasterViews(Views):
     """Windows by the recipe's ``augment:``, of the size of ``model.encoder``."""
 
     main = "clip"
-    scaled_by = "augment.mean and augment.std (`mimsuite data stats` prints them)"
+    scaled_by = BY_STATISTICS
 
     def __init__(self, recipe: Recipe) -> None:
         encoder: RasterViTSection = recipe.model.encoder

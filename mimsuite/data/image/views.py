@@ -14,14 +14,14 @@ from mimsuite.config.keys.shared import AugmentSection, Recipe
 from mimsuite.data.image.augment import EvalTransform, TrainTransform, channels_match
 from mimsuite.data.image.normalize import Normalize
 from mimsuite.data.source import Source
-from mimsuite.data.views import Views
+from mimsuite.data.views import BY_STATISTICS, Views
 from mimsuite.errors import UserError
 
 
 class ImageViews(Views):
     """Views by the recipe's ``augment:``, at the size and channels of ``model.encoder``."""
 
-    scaled_by = "augment.mean and augment.std (`mimsuite data stats` prints them)"
+    scaled_by = BY_STATISTICS
 
     def __init__(self, recipe: Recipe) -> None:
         encoder = recipe.model.encoder

@@ -41,7 +41,7 @@ def open_training_set(recipe: Recipe) -> Source:
     """
     if recipe.data.mixture is not None:
         return _open_mixture(recipe)
-    source = with_label_maps(recipe, open_split(recipe, recipe.data.split))
+    source = open_learnable(recipe, recipe.data.split)
     if recipe.data.folds is not None:
         source, _ = split_fold(source, recipe.data.folds, recipe.data.fold)
     if recipe.data.per_class is not None:
@@ -56,14 +56,16 @@ def open_fold(recipe: Recipe) -> Source | None:
     """The fold of ``data.split`` that training holds out; None without ``data.folds``."""
     if recipe.data.folds is None:
         return None
-    source = with_label_maps(recipe, open_split(recipe, recipe.data.split))
+    source = open_learnable(recipe, recipe.data.split)
     _, held = split_fold(source, recipe.data.folds, recipe.data.fold)
     return held
 
 
-def with_label_maps(recipe: Recipe, source: Source) -> Source:
-    """The samples that a recipe can learn from, or be scored on: where it learns label maps, those
-    that have one; the others count as unused. A source without any is left as it is."""
+def open_learnable(recipe: Recipe, split: str) -> Source:
+    """:func:`open_split`, of the samples that the recipe can learn from or be scored on: where it
+    learns label maps, those that have one; the others count as unused. A source without any is left
+    as it is."""
+    source = open_split(recipe, split)
     if not views_of(recipe).learns_labels:
         return source
     has = np.array([source.has_label_map(*source.locate(n)) for n in range(len(source))], bool)

@@ -76,7 +76,7 @@ class CachedFile:
             file.close()
 
 
-_opened: weakref.WeakSet[CachedFile] = weakref.WeakSet()  # of this process
+_opened: weakref.WeakSet[CachedFile] = weakref.WeakSet()
 
 
 def _let_go_of_evicted() -> None:
